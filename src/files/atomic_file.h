@@ -1,0 +1,25 @@
+// Whole files: read at once, written at once.
+//
+// A program can be killed between any two of its instructions, and a disk can fill up. So nothing
+// is ever written over an existing file. The bytes go to a temporary file beside it, are synced to
+// the disk, and then take the name by rename(2), which replaces the old file in one step. Whoever
+// opens the path sees the whole old file or the whole new one.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace focus {
+
+// Writes `bytes` to `path`, replacing the file that may be there. The folder must exist.
+// Throws InputError (path, reason, what to do) when it cannot; the old file is then untouched and
+// the temporary file removed. Two threads may write different paths, or even the same one, at once.
+void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
+
+// Everything in `path`. Throws InputError when it is missing, a directory, unreadable, or holds
+// more than `max_bytes`.
+std::string read_file(const std::filesystem::path& path, size_t max_bytes);
+
+}  // namespace focus
