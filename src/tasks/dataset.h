@@ -1,0 +1,51 @@
+// Data sets: many examples of a task, and the rectangle of token ids that a model reads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tasks/task.h"
+
+namespace focus {
+
+// Splits of generated data: what a model learns from, and what it is judged by.
+inline constexpr uint32_t train_split = 0, held_out_split = 1;
+
+// `count` examples. Example i of a split depends on (seed, split, i) alone, so asking for more
+// keeps the first ones. Where the task wants distinct examples, an example that an earlier one of
+// the split equals is drawn again, and half of all trees (by a hash of their tokens) belongs to
+// split 0, the other half to split 1: the splits share none, whatever their sizes. Then an example
+// also depends on those before it in its split, and only splits 0 and 1 exist.
+//
+// Throws InputError when count or length is out of range, or when there are not so many distinct
+// examples of that length.
+std::vector<Example> generate_examples(const Task& task, int count, int length, uint64_t seed,
+                                       uint32_t split);
+
+// The seed of the data of a run: the run's own, except for list operations, which use one data set
+// for all runs (as in the paper).
+uint64_t data_seed(const Task& task, uint64_t run_seed);
+
+// The number of tokens of the longest example (0 for none).
+int longest_example(std::span<const Example> examples);
+
+// Examples as a rectangle of rows × length token ids, row after row.
+struct PaddedData {
+  int rows = 0, length = 0;     // length includes PAD and global tokens
+  int vocabulary = 0;           // token ids are below it: the task's, PAD, global tokens
+  std::vector<uint8_t> tokens;  // [rows, length]
+  std::vector<int> labels;      // [rows]
+};
+
+// Fills every row at its end with PAD (the first id after the task's tokens): up to the longest
+// row, at least to `at_least_length`, and on to a multiple of k (k <= 0: to no multiple). Then
+// appends `global_tokens` tokens with ids PAD+1, PAD+2, ... to each row. For train and held-out
+// data to get the same length, pass the longest of both as `at_least_length`.
+//
+// Throws InputError when there are no rows, when the ids exceed a byte, or when the rectangle would
+// hold more than 2^31 - 1 tokens.
+PaddedData pad_examples(std::span<const Example> examples, const Task& task, int k,
+                        int global_tokens, int at_least_length);
+
+}  // namespace focus
