@@ -1,0 +1,69 @@
+// metrics.csv: one line per epoch and seed, sorted by epoch, then seed; epochs count from 1.
+//
+//   epoch,seed,train_loss,train_accuracy,val_loss,val_accuracy,seconds
+//
+// Losses are mean cross-entropies in nats, accuracies percentages, seconds the time since the run
+// began. The number of digits is fixed (9 significant, 4 and 3 decimals), so that equal numbers
+// give equal bytes, and a file that is read and written again does not change.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace focus {
+
+struct EpochMetrics {
+  int epoch = 0;
+  uint64_t seed = 0;
+  double train_loss = 0, train_accuracy = 0;
+  double val_loss = 0, val_accuracy = 0;  // NaN (printed "nan") without held-out data
+  double seconds = 0;
+};
+
+// The text of a metrics.csv with these rows, in the order given.
+std::string metrics_text(const std::vector<EpochMetrics>& rows);
+
+// The rows of a metrics.csv, sorted. `name` stands for the file in messages. Throws InputError with
+// the line (the header is line 1) for a wrong header, a wrong column count, text that is no number,
+// a number out of its range, and an epoch and seed that occur twice.
+std::vector<EpochMetrics> parse_metrics(std::string_view text, const std::string& name);
+
+std::vector<EpochMetrics> read_metrics(const std::filesystem::path& path);
+
+// The metrics of a run in progress: rows in memory, and a file that always holds all of them.
+// Several seeds may report from several threads.
+class MetricsFile {
+ public:
+  // Touches no file.
+  explicit MetricsFile(std::filesystem::path path) : path_(std::move(path)) {}
+
+  // To go on with a run: takes the rows of the file at `path`, which must exist.
+  void load();
+
+  // Forgets the rows of one seed after an epoch: a resumed run makes them again. The file follows
+  // at the next write.
+  void drop_after(uint64_t seed, int epoch);
+
+  // Adds a row, in place of one with the same epoch and seed, and writes the file (atomically).
+  void add(const EpochMetrics& row);
+
+  void write() const;
+
+  // Sorted by epoch, then seed.
+  std::vector<EpochMetrics> rows() const;
+
+ private:
+  void write_locked() const;
+
+  const std::filesystem::path path_;
+  mutable std::mutex mutex_;                               // guards rows_ and the order of writes
+  std::map<std::pair<int, uint64_t>, EpochMetrics> rows_;  // by epoch and seed
+};
+
+}  // namespace focus
