@@ -1,0 +1,153 @@
+#include "attention/attention.h"
+
+#include <cmath>
+
+#include "attention/full.h"
+#include "attention/sparse.h"
+#include "rng.h"
+
+namespace focus {
+
+namespace {
+
+// One call's sizes and memory, shared by forward and backward. A unit is one head of one sequence.
+template <class T>
+struct Call {
+  Tensor<T> q, k, v, o;
+  AttentionSettings settings;
+  int B, N, H, D;
+  ptrdiff_t stride;
+  int entries;  // kept scores of one unit: N·N for full
+  T* p;         // probabilities, `p_stride` numbers a unit
+  size_t p_stride;
+  const int* begin;  // sparse: the lists
+  int* keys;         // sparse: (entries) if positional, else (units,entries)
+  uint8_t* keep;     // dropout's mask (units,entries), or nullptr
+  T keep_scale;
+
+  int units() const { return B * H; }
+  ptrdiff_t offset(int unit) const { return unit / H * ptrdiff_t{N} * stride + unit % H * D; }
+  Head<T> head(int unit) const {
+    const ptrdiff_t at = offset(unit);
+    return {N, D, stride, q.data + at, k.data + at, v.data + at, T(1) / std::sqrt(T(D))};
+  }
+  T* p_of(int unit) const { return p + size_t(unit) * p_stride; }
+  int* keys_of(int unit) const {
+    return is_positional(settings.pattern) ? keys : keys + size_t(unit) * size_t(entries);
+  }
+  uint8_t* keep_of(int unit) const {
+    return keep ? keep + size_t(unit) * size_t(entries) : nullptr;
+  }
+};
+
+// k random keys of every query, ascending. A pure function of the noise, the unit and the place.
+void draw_keys(const Noise& noise, uint32_t site, int unit, int N, int k, int* keys) {
+  // Evaluation has no step of its own: it always draws the same keys.
+  const uint32_t step = noise.on ? noise.step : ~0u;
+  for (int i = 0; i < N; ++i) {
+    Rng rng(noise.seed + (uint64_t(unit) * uint64_t(N) + uint64_t(i)) * 0x9E3779B97F4A7C15u,
+            Stream::attention, step, site);
+    int* row = keys + ptrdiff_t{i} * k;
+    for (int e = 0; e < k; ++e) row[e] = int(rng.below(uint32_t(N)));
+    std::sort(row, row + k);
+  }
+}
+
+// The probabilities stay if a backward will want them; otherwise each thread needs one unit's only.
+template <class T>
+Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
+             const AttentionSettings& settings) {
+  if (q.shape.rank() != 3)
+    fail_input("attention: q has shape ", q.shape.text(), ", expected (B,T,H·D)");
+  require_shape("attention", "k", k.shape, q.shape);
+  require_shape("attention", "v", v.shape, q.shape);
+  Call<T> c{};
+  c.q = q, c.k = k, c.v = v, c.settings = settings;
+  c.B = q.shape[0], c.N = q.shape[1], c.H = settings.heads, c.stride = q.shape[2];
+  check_settings(settings, c.N);
+  if (c.stride % c.H != 0)
+    fail_input("attention: ", c.stride, " channels cannot be split among ", c.H, " heads");
+  c.D = int(c.stride) / c.H;
+  c.o = tape.make(q.shape);
+  const size_t N = size_t(c.N);
+  c.entries = count_entries(settings, c.N);
+  const bool full = settings.pattern == Pattern::full;
+  c.p_stride = full ? N * size_t(round_up_to_lanes<T>(c.N)) : size_t(c.entries);
+  const size_t units = size_t(c.units());
+  c.p = tape.template memory<T>(units * c.p_stride);
+  if (!full) {
+    const size_t lists = is_positional(settings.pattern) ? 1 : units;
+    int* begin = tape.template memory<int>(N + 1);
+    c.keys = tape.template memory<int>(lists * size_t(c.entries));
+    fill_key_lists(settings, c.N, begin, c.keys);
+    c.begin = begin;
+  }
+  return c;
+}
+
+}  // namespace
+
+template <class T>
+Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
+                    const AttentionSettings& settings) {
+  Call<T> c = plan(tape, q, k, v, settings);
+  const Pattern pattern = settings.pattern;
+  const Noise noise = tape.noise();
+  const uint32_t draw_site = pattern == Pattern::random ? tape.noise().next_site++ : 0;
+  DropoutMask mask;
+  if (dropout_active(tape, settings.dropout)) {
+    mask = next_dropout_mask(tape, settings.dropout);
+    c.keep = tape.template memory<uint8_t>(size_t(c.units()) * size_t(c.entries));
+  }
+  c.keep_scale = T(mask.scale());
+
+  const size_t threads = size_t(tape.workers().threads());
+  const sparse::Scratch sparse_size = sparse::scratch_size<T>(c.N, c.D);
+  const size_t numbers = std::max(sparse_size.numbers, full::scratch_size<T>(c.N, c.D));
+  T* scratch = tape.template memory<T>(threads * numbers);
+  int* order = tape.template memory<int>(threads * sparse_size.ints);
+
+  tape.workers().run(c.units(), [=](int unit, int thread) {
+    const Head<T> head = c.head(unit);
+    T *p = c.p_of(unit), *o = c.o.data + c.offset(unit);
+    uint8_t* keep = c.keep_of(unit);
+    T* own_scratch = scratch + size_t(thread) * numbers;
+    if (keep) mask.draw(keep, uint64_t(unit) * uint64_t(c.entries), size_t(c.entries));
+    if (pattern == Pattern::full) return full::forward(head, p, keep, c.keep_scale, o, own_scratch);
+
+    int* keys = c.keys_of(unit);
+    if (pattern == Pattern::topk || pattern == Pattern::bottomk) {
+      sparse::choose_by_score(head, settings.k, pattern == Pattern::bottomk, keys, p, own_scratch,
+                              order + size_t(thread) * sparse_size.ints);
+    } else {
+      if (pattern == Pattern::random) draw_keys(noise, draw_site, unit, c.N, settings.k, keys);
+      sparse::score_listed_keys(head, c.begin, keys, p);
+      if (pattern == Pattern::random) sparse::collapse_doubles(c.N, settings.k, keys, p);
+    }
+    sparse::forward(head, c.begin, keys, p, keep, c.keep_scale, o);
+  });
+
+  tape.record(c.o, [=, &tape] {
+    const T* d_o = tape.gradient(c.o);
+    T *dq = tape.gradient(c.q), *dk = tape.gradient(c.k), *dv = tape.gradient(c.v);
+    tape.workers().run(c.units(), [=](int unit, int thread) {
+      const ptrdiff_t at = c.offset(unit);
+      const HeadGradients<T> d{dq + at, dk + at, dv + at};
+      T* own_scratch = scratch + size_t(thread) * numbers;
+      if (c.settings.pattern == Pattern::full)
+        full::backward(c.head(unit), d, c.p_of(unit), c.keep_of(unit), c.keep_scale, d_o + at,
+                       own_scratch);
+      else
+        sparse::backward(c.head(unit), d, c.begin, c.keys_of(unit), c.p_of(unit), c.keep_of(unit),
+                         c.keep_scale, d_o + at, own_scratch);
+    });
+  });
+  return c.o;
+}
+
+template Tensor<float> attention(Tape<float>&, const Tensor<float>&, const Tensor<float>&,
+                                 const Tensor<float>&, const AttentionSettings&);
+template Tensor<double> attention(Tape<double>&, const Tensor<double>&, const Tensor<double>&,
+                                  const Tensor<double>&, const AttentionSettings&);
+
+}  // namespace focus

@@ -1,0 +1,82 @@
+// Full attention of one head, with matrix products over blocks of query rows, so that a block's
+// scores stay in the fast caches.
+//
+// Forward keeps the probabilities P (T × Tp, rows padded to whole vectors) for the backward.
+#pragma once
+
+#include "attention/head.h"
+
+namespace focus::full {
+
+inline constexpr int block_rows = 48;  // eight register tiles; 48 × 608 floats are 114 KiB
+
+// Numbers of scratch that one thread needs, for forward and backward.
+template <class T>
+size_t scratch_size(int length, int width) {
+  const size_t padded = size_t(round_up_to_lanes<T>(length));
+  return padded * size_t(width) + 2 * block_rows * padded;
+}
+
+// p: (T,Tp) out; keep: (T,T) dropout's mask or nullptr; o: (T,D) out, rows head.stride apart.
+template <class T>
+void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o, T* scratch) {
+  const int N = head.length, D = head.width, padded = round_up_to_lanes<T>(N);
+  T* kt = scratch;                               // Kᵀ, (D,Tp)
+  T* dropped = kt + size_t(padded) * size_t(D);  // (block_rows,Tp)
+  transpose(N, D, head.k, head.stride, kt, padded);
+  for (int i0 = 0; i0 < N; i0 += block_rows) {
+    const int rows = std::min(block_rows, N - i0);
+    T* block = p + ptrdiff_t{i0} * padded;
+    gemm(rows, padded, D, row_major(head.q + i0 * head.stride, head.stride), kt, padded, block,
+         padded, GemmStart::zero);
+    const T* weights = block;
+    for (int i = 0; i < rows; ++i) {
+      T* row = block + ptrdiff_t{i} * padded;
+      softmax_row(row, row, N, head.scale);
+      if (keep)
+        apply_mask(dropped + ptrdiff_t{i} * padded, row, keep + ptrdiff_t{i0 + i} * N, keep_scale,
+                   N);
+    }
+    if (keep) weights = dropped;
+    gemm(rows, D, N, row_major(weights, padded), head.v, head.stride, o + i0 * head.stride,
+         head.stride, GemmStart::zero);
+  }
+}
+
+// Adds to dq, dk, dv. With O = P̃ V, P̃ = dropout(P), P = softmax(S), S = scale · Q Kᵀ:
+// dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in softmax_row_backward, dQ = dS K, dK = dSᵀ Q.
+template <class T>
+void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const uint8_t* keep,
+              T keep_scale, const T* d_o, T* scratch) {
+  const int N = head.length, D = head.width, padded = round_up_to_lanes<T>(N);
+  const ptrdiff_t stride = head.stride;
+  T* vt = scratch;                          // Vᵀ, (D,Tp)
+  T* ds = vt + size_t(padded) * size_t(D);  // dP̃, then dP, then dS: (block_rows,Tp)
+  T* dropped = ds + block_rows * size_t(padded);
+  transpose(N, D, head.v, stride, vt, padded);
+  for (int i0 = 0; i0 < N; i0 += block_rows) {
+    const int rows = std::min(block_rows, N - i0);
+    const T* block = p + ptrdiff_t{i0} * padded;
+    const T* d_o_block = d_o + i0 * stride;
+    gemm(rows, padded, D, row_major(d_o_block, stride), vt, padded, ds, padded, GemmStart::zero);
+    const T* weights = block;
+    for (int i = 0; i < rows; ++i) {
+      const T* p_row = block + ptrdiff_t{i} * padded;
+      T* ds_row = ds + ptrdiff_t{i} * padded;
+      if (keep) {
+        const uint8_t* keep_row = keep + ptrdiff_t{i0 + i} * N;
+        apply_mask(dropped + ptrdiff_t{i} * padded, p_row, keep_row, keep_scale, N);
+        apply_mask(ds_row, ds_row, keep_row, keep_scale, N);
+      }
+      softmax_row_backward(ds_row, ds_row, p_row, N, head.scale);
+    }
+    if (keep) weights = dropped;
+    gemm(N, D, rows, transposed(weights, padded), d_o_block, stride, d.dv, stride, GemmStart::add);
+    gemm(rows, D, N, row_major(ds, padded), head.k, stride, d.dq + i0 * stride, stride,
+         GemmStart::add);
+    gemm(N, D, rows, transposed(ds, padded), head.q + i0 * stride, stride, d.dk, stride,
+         GemmStart::add);
+  }
+}
+
+}  // namespace focus::full

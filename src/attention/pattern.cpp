@@ -1,0 +1,98 @@
+#include "attention/pattern.h"
+
+#include <algorithm>
+
+#include "error.h"
+
+namespace focus {
+
+namespace {
+
+struct Range {
+  int begin, end;
+};
+
+// The keys of an ordinary query among the n positions before the global tokens.
+Range ordinary_keys(const AttentionSettings& a, int query, int n) {
+  if (a.pattern == Pattern::banded) {
+    // (k-1)/2 keys on the left, the rest on the right, shifted at the ends: always exactly k.
+    const int begin = std::clamp(query - (a.k - 1) / 2, 0, n - a.k);
+    return {begin, begin + a.k};
+  }
+  const int begin = query / a.k * a.k;
+  return {begin, std::min(begin + a.k, n)};
+}
+
+constexpr Pattern all_patterns[] = {Pattern::full, Pattern::banded,  Pattern::block,
+                                    Pattern::topk, Pattern::bottomk, Pattern::random};
+
+}  // namespace
+
+Pattern pattern_of(std::string_view name) {
+  for (Pattern p : all_patterns)
+    if (name == name_of(p)) return p;
+  fail_input("attention '", name, "' is unknown: use full, banded, block, topk, bottomk or random");
+}
+
+const char* name_of(Pattern pattern) {
+  switch (pattern) {
+    case Pattern::full:
+      return "full";
+    case Pattern::banded:
+      return "banded";
+    case Pattern::block:
+      return "block";
+    case Pattern::topk:
+      return "topk";
+    case Pattern::bottomk:
+      return "bottomk";
+    case Pattern::random:
+      return "random";
+  }
+  return "?";
+}
+
+void check_settings(const AttentionSettings& a, int length) {
+  if (length < 1) fail_input("length ", length, ": a sequence needs at least one token");
+  if (a.heads < 1) fail_input("heads ", a.heads, ": at least 1 is needed");
+  if (!(a.dropout >= 0 && a.dropout < 1)) fail_input("dropout ", a.dropout, " is not in [0, 1)");
+  if (a.global_tokens < 0) fail_input("global tokens ", a.global_tokens, ": must not be negative");
+  if (a.global_tokens > 0 && !is_positional(a.pattern))
+    fail_input("global tokens go with banded and block attention, not with ", name_of(a.pattern));
+  const int ordinary = length - a.global_tokens;
+  if (ordinary < 1)
+    fail_input("length ", length, " leaves no token beside ", a.global_tokens, " global tokens");
+  if (uses_k(a.pattern) && (a.k < 1 || a.k > ordinary))
+    fail_input("k = ", a.k, " for ", name_of(a.pattern), " attention must be between 1 and ",
+               ordinary, ", the number of tokens");
+}
+
+int count_entries(const AttentionSettings& a, int T) {
+  const int g = a.global_tokens, n = T - g;
+  if (a.pattern == Pattern::full) return T * T;
+  if (!is_positional(a.pattern)) return T * a.k;
+  int entries = g * T;
+  for (int i = 0; i < n; ++i) {
+    const Range own = ordinary_keys(a, i, n);
+    entries += own.end - own.begin + g;
+  }
+  return entries;
+}
+
+void fill_key_lists(const AttentionSettings& a, int T, int* begin, int* keys) {
+  if (!is_positional(a.pattern)) {
+    for (int i = 0; i <= T; ++i) begin[i] = i * a.k;
+    return;
+  }
+  const int n = T - a.global_tokens;
+  int e = 0;
+  for (int i = 0; i < T; ++i) {
+    begin[i] = e;
+    const Range own = i < n ? ordinary_keys(a, i, n) : Range{0, n};
+    for (int j = own.begin; j < own.end; ++j) keys[e++] = j;
+    for (int j = n; j < T; ++j) keys[e++] = j;
+  }
+  begin[T] = e;
+}
+
+}  // namespace focus

@@ -1,0 +1,54 @@
+// Which keys a query may attend to (paper, section 2), and the settings of one attention operation.
+#pragma once
+
+#include <string_view>
+
+namespace focus {
+
+enum class Pattern {
+  full,     // every key
+  banded,   // k consecutive keys around the query
+  block,    // the query's own block of k consecutive keys
+  topk,     // the k keys with the largest scores: the paper's semantic focus
+  bottomk,  // control: the k smallest
+  random,   // control: k keys drawn with replacement, doubles counted once
+};
+
+struct AttentionSettings {
+  Pattern pattern = Pattern::full;
+  int k = 0;              // kept keys, for every pattern but full
+  int global_tokens = 0;  // banded and block: the last tokens, which see and are seen by all
+  int heads = 1;
+  double dropout = 0;  // on the attention weights
+};
+
+// Names as on the command line, in checkpoints and tables. Unknown: InputError.
+Pattern pattern_of(std::string_view name);
+const char* name_of(Pattern pattern);
+
+inline bool uses_k(Pattern p) {
+  return p != Pattern::full;
+}
+inline bool is_positional(Pattern p) {
+  return p == Pattern::banded || p == Pattern::block;
+}
+
+// Throws InputError, naming the setting, unless the settings make sense for sequences of `length`
+// tokens (global tokens included).
+void check_settings(const AttentionSettings& settings, int length);
+
+// Keys as lists: query i keeps keys[begin[i]], …, keys[begin[i+1]-1], ascending.
+struct KeyLists {
+  const int* begin;  // (T+1)
+  const int* keys;   // (entries), or nullptr where they are chosen for each sequence and head
+  int entries;       // begin[T]
+};
+
+// The number of entries in the lists of all T queries: T·k, and with g global tokens g more for
+// each ordinary query and T for each global one; the last block may be short.
+int count_entries(const AttentionSettings& settings, int T);
+
+// Writes `begin` (T+1) and, for banded and block, `keys` (entries).
+void fill_key_lists(const AttentionSettings& settings, int T, int* begin, int* keys);
+
+}  // namespace focus

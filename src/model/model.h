@@ -1,0 +1,79 @@
+// The paper's transformer (section 5 and appendix): an encoder that classifies a sequence.
+//
+//   x = dropout(embedding · √C + positions)
+//   each block:  x = x + dropout(attention(norm(x)) W_o)        pre-norm, no affine parameters
+//                x = x + dropout(W_2 activation(dropout(W_1 norm(x))))
+//   logits = linear(mean over all tokens of x)
+//
+// Every head has the full width C, so W_q, W_k, W_v map C → heads·C and W_o maps back.
+#pragma once
+
+#include <deque>
+#include <span>
+#include <string>
+
+#include "attention/pattern.h"
+#include "ops/activation.h"
+#include "tensor/tape.h"
+
+namespace focus {
+
+struct ModelSettings {
+  AttentionSettings attention;  // pattern, k, global tokens, heads, dropout on the weights
+  Activation activation = Activation::relu;
+  int vocabulary = 0;  // PAD and global tokens included
+  int classes = 0;
+  int length = 0;  // tokens per sequence, padding and global tokens included
+  int blocks = 5;
+  int d_model = 64;
+  int d_mlp = 64;
+  double dropout = 0.01;
+  double layer_norm_epsilon = 1e-5;
+  double first_layer_norm_epsilon = 1e-5;  // of the first block's attention norm; the authors use 0
+};
+
+// Throws InputError naming the setting that is out of range.
+void check_settings(const ModelSettings& settings);
+
+template <class T>
+class Model {
+ public:
+  // Parameters are zero until initialise() or a checkpoint fills them.
+  explicit Model(const ModelSettings& settings);
+
+  // Embedding and classifier weights uniform in ±0.1, classifier bias 0, all else uniform in
+  // ±1/√fan_in. The p-th parameter draws from Rng(seed, Stream::init, p).
+  void initialise(uint64_t seed);
+
+  // tokens: (B, length) → logits (B, classes).
+  Tensor<T> forward(Tape<T>& tape, const int* tokens, int B);
+
+  const ModelSettings& settings() const { return settings_; }
+  // In the order in which they act; the names are those of the authors' PyTorch model.
+  std::deque<Parameter<T>>& parameters() { return parameters_; }
+  const std::deque<Parameter<T>>& parameters() const { return parameters_; }
+  size_t parameter_count() const;
+  // (length, C) sinusoidal positions; in checkpoints as pos_encoder.pe.
+  std::span<const T> positions() const { return positions_; }
+  void zero_gradients();
+
+ private:
+  struct Linear {
+    Parameter<T>*weight, *bias;
+  };
+  struct Block {
+    Linear q, k, v, o, mlp_in, mlp_out;
+  };
+  Linear add_linear(const std::string& name, int in, int out);
+  Tensor<T> block_forward(Tape<T>& tape, const Tensor<T>& x, Block& block,
+                          double attention_epsilon);
+
+  ModelSettings settings_;
+  std::deque<Parameter<T>> parameters_;  // a deque: tensors point into its elements
+  Parameter<T>* embedding_;
+  std::vector<Block> blocks_;
+  Linear classifier_;
+  std::vector<T> positions_;
+};
+
+}  // namespace focus

@@ -1,0 +1,95 @@
+#include "ops/activation.h"
+
+#include <cmath>
+
+namespace focus {
+
+namespace {
+
+constexpr int elements_per_piece = 4096;
+
+template <class T>
+struct Relu {
+  static T value(T x) { return x > T(0) || x != x ? x : T(0); }  // NaN must stay visible
+  static T slope(T x) { return x > T(0) ? T(1) : T(0); }
+};
+
+template <class T>
+struct Gelu {
+  static T below(T x) { return T(0.5) * (T(1) + std::erf(x * T(0.70710678118654752))); }  // Φ(x)
+  static T value(T x) { return x * below(x); }
+  static T slope(T x) {  // Φ(x) + x φ(x), φ = Φ'
+    return below(x) + x * T(0.39894228040143268) * std::exp(T(-0.5) * x * x);
+  }
+};
+
+template <class T>
+struct Mish {
+  // tanh(ln(1 + eˣ)) = ((1 + eˣ)² - 1) / ((1 + eˣ)² + 1); beyond 20 it is 1 to all digits.
+  static T gate(T x) {
+    if (x > T(20)) return T(1);
+    const T e = std::exp(x), n = e * (e + T(2));
+    return n / (n + T(2));
+  }
+  static T value(T x) { return x * gate(x); }
+  static T slope(T x) {  // gate + x · (1 - gate²) · sigmoid(x)
+    const T g = gate(x);
+    return g + x * (T(1) - g * g) / (T(1) + std::exp(-x));
+  }
+};
+
+template <class F, class T>
+Tensor<T> apply(Tape<T>& tape, const Tensor<T>& x) {
+  const Tensor<T> y = tape.make(x.shape);
+  const int n = int(x.size());
+  tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
+    for (int i = begin; i < end; ++i) y.data[i] = F::value(x.data[i]);
+  });
+  tape.record(y, [=, &tape] {
+    T* dx = tape.gradient(x);
+    const T* dy = tape.gradient(y);
+    if (!dx) return;
+    tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
+      for (int i = begin; i < end; ++i) dx[i] += dy[i] * F::slope(x.data[i]);
+    });
+  });
+  return y;
+}
+
+}  // namespace
+
+Activation activation_of(std::string_view name) {
+  for (Activation a : {Activation::relu, Activation::gelu, Activation::mish})
+    if (name == name_of(a)) return a;
+  fail_input("activation '", name, "' is unknown: use relu, gelu or mish");
+}
+
+const char* name_of(Activation activation) {
+  switch (activation) {
+    case Activation::relu:
+      return "relu";
+    case Activation::gelu:
+      return "gelu";
+    case Activation::mish:
+      return "mish";
+  }
+  return "?";
+}
+
+template <class T>
+Tensor<T> activate(Tape<T>& tape, const Tensor<T>& x, Activation activation) {
+  switch (activation) {
+    case Activation::gelu:
+      return apply<Gelu<T>>(tape, x);
+    case Activation::mish:
+      return apply<Mish<T>>(tape, x);
+    case Activation::relu:
+      break;
+  }
+  return apply<Relu<T>>(tape, x);
+}
+
+template Tensor<float> activate(Tape<float>&, const Tensor<float>&, Activation);
+template Tensor<double> activate(Tape<double>&, const Tensor<double>&, Activation);
+
+}  // namespace focus

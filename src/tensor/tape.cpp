@@ -1,0 +1,63 @@
+#include "tensor/tape.h"
+
+#include <algorithm>
+
+namespace focus {
+
+template <class T>
+void Tape<T>::reset(bool recording, Noise noise) {
+  steps_.clear();
+  free_.clear();
+  arena_.reset();
+  recording_ = recording;
+  noise_ = noise;
+}
+
+template <class T>
+Tensor<T> Tape<T>::make(const Shape& shape) {
+  Tensor<T> x{shape, arena_.allocate<T>(shape.size()), nullptr};
+  if (recording_)
+    x.gradient = new (arena_.allocate<Gradient<T>>(1)) Gradient<T>{nullptr, shape.size(), false};
+  return x;
+}
+
+template <class T>
+T* Tape<T>::gradient(const Tensor<T>& x) {
+  Gradient<T>* g = x.gradient;
+  if (!g) return nullptr;
+  if (!g->data) {
+    const auto same_size = std::find_if(free_.begin(), free_.end(),
+                                        [&](const FreeBuffer& b) { return b.size == g->size; });
+    if (same_size != free_.end()) {
+      g->data = same_size->data;
+      *same_size = free_.back();
+      free_.pop_back();
+    } else {
+      g->data = arena_.allocate<T>(g->size);
+    }
+    T* data = g->data;
+    workers_.run_ranges(int(g->size), 1 << 14,
+                        [=](int begin, int end) { std::fill(data + begin, data + end, T(0)); });
+  }
+  return g->data;
+}
+
+template <class T>
+void Tape<T>::backward(const Tensor<T>& loss) {
+  if (!recording_) fail_input("backward: the tape was not recording");
+  if (loss.size() != 1) fail_input("backward: the loss has shape ", loss.shape.text(), ", not [1]");
+  gradient(loss)[0] = T(1);
+  while (!steps_.empty()) {
+    const Step step = steps_.back();
+    steps_.pop_back();
+    if (!step.output->data) continue;  // nothing depends on this output
+    step.run(step.backward);
+    free_.push_back({step.output->data, step.output->size});
+    step.output->data = nullptr;
+  }
+}
+
+template class Tape<float>;
+template class Tape<double>;
+
+}  // namespace focus
