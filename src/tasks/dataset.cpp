@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <set>
+#include <string>
 
 #include "error.h"
 
@@ -34,13 +35,16 @@ std::vector<Example> generate_examples(const Task& task, int count, int length, 
   }
 
   std::vector<Example> examples;
-  std::set<std::vector<uint8_t>> seen;
+  std::set<std::string> seen;
   for (int i = 0; i < count; ++i) {
     Rng rng(seed, Stream::data, split, uint32_t(i));
     Example example = task.generate(rng, length);
     if (task.distinct) {
+      const auto is_new = [&] {
+        return seen.emplace(example.tokens.begin(), example.tokens.end()).second;
+      };
       int redraws = 0;
-      while (half_of(example.tokens) != split || !seen.insert(example.tokens).second) {
+      while (half_of(example.tokens) != split || !is_new()) {
         if (++redraws > most_redraws) {
           fail_input("only ", i, " distinct examples of ", task.name, " of length ", length,
                      " were found: ask for fewer, or for a greater length");
