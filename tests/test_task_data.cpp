@@ -63,6 +63,8 @@ TEST_CASE("numbers and lengths of examples out of range are bad input") {
       CHECK_THROWS_WITH_AS(generate_examples(task, 1, length, 1, 0), Contains(task.name.c_str()),
                            InputError);
   }
+  CHECK_THROWS_WITH_AS(generate_examples(find_task("parity"), 10000000, 10000, 1, 0),
+                       Contains("tokens: ask for fewer"), InputError);
 }
 
 TEST_CASE("padding: PAD to a multiple of k, then global tokens with ids of their own") {

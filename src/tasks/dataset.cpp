@@ -22,13 +22,19 @@ static uint32_t half_of(const std::vector<uint8_t>& tokens) {
 
 std::vector<Example> generate_examples(const Task& task, int count, int length, uint64_t seed,
                                        uint32_t split) {
+  // Limits that keep the data in memory, and its file within what the reader takes.
   constexpr int most_examples = 10'000'000, most_redraws = 20'000;
+  constexpr int64_t most_tokens = int64_t{1} << 28;
   if (count < 1 || count > most_examples) {
     fail_input("the number of examples must lie between 1 and ", most_examples, ", not ", count);
   }
   if (length < task.shortest_length || length > task.longest_length) {
     fail_input("the length of ", task.name, " must lie between ", task.shortest_length, " and ",
                task.longest_length, ", not ", length);
+  }
+  if (int64_t{count} * length > most_tokens) {
+    fail_input(count, " examples of length ", length, " are more than ", most_tokens,
+               " tokens: ask for fewer or shorter ones");
   }
   if (task.distinct && split > held_out_split) {
     fail_input(task.name, " has the splits 0 and 1 only, not ", split);

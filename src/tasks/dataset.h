@@ -18,8 +18,8 @@ inline constexpr uint32_t train_split = 0, held_out_split = 1;
 // split 0, the other half to split 1: the splits share none, whatever their sizes. Then an example
 // also depends on those before it in its split, and only splits 0 and 1 exist.
 //
-// Throws InputError when count or length is out of range, or when there are not so many distinct
-// examples of that length.
+// Throws InputError when count, length or their product is out of range, or when there are not so
+// many distinct examples of that length.
 std::vector<Example> generate_examples(const Task& task, int count, int length, uint64_t seed,
                                        uint32_t split);
 

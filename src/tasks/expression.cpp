@@ -44,7 +44,7 @@ int expression_value(std::string_view text) {
   struct Group {
     int left = -1;        // value of the first operand, once it is complete
     char operation = 0;   // once it is read
-    bool closed = false;  // complete: a right operand was read, or it is a lone digit
+    bool closed = false;  // once the second operand is read, too
   };
   std::vector<Group> open = {Group{}};  // the outermost one stands for the whole text
 
