@@ -39,7 +39,9 @@ class Optimizer {
   // Adam's state, for checkpoints: moments in the parameters' order (empty for SGD), steps taken.
   OptimizerKind kind() const { return kind_; }
   std::vector<std::vector<T>>& first_moments() { return m_; }
+  const std::vector<std::vector<T>>& first_moments() const { return m_; }
   std::vector<std::vector<T>>& second_moments() { return v_; }
+  const std::vector<std::vector<T>>& second_moments() const { return v_; }
   long steps_taken() const { return steps_; }
   void set_steps_taken(long steps) { steps_ = steps; }
 

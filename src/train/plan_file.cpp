@@ -1,0 +1,98 @@
+// settings.json of an output folder.
+#include <nlohmann/json.hpp>
+
+#include "files/atomic_file.h"
+#include "train/trainer.h"
+
+namespace focus {
+
+namespace {
+
+constexpr const char* format_version = "1";
+constexpr size_t most_bytes = 1 << 20;
+
+std::vector<uint64_t> parse_seeds(const std::string& text, const std::string& name) {
+  std::vector<uint64_t> seeds;
+  std::stringstream list(text);
+  for (std::string item; std::getline(list, item, ',');) {
+    const int64_t seed = parse_integer(item);
+    if (seed < 0) fail_input(name, ": seed ", seed, " is negative");
+    for (uint64_t other : seeds)
+      if (other == uint64_t(seed)) fail_input(name, ": seed ", seed, " occurs twice");
+    seeds.push_back(uint64_t(seed));
+  }
+  if (seeds.empty() || seeds.size() > 1000)
+    fail_input(name, ": setting 'seeds': '", text, "' is no list of 1 to 1000 seeds");
+  return seeds;
+}
+
+// A nested document has no place here, and a deep one would exhaust the parser's stack.
+TextMap parse_flat_object(std::string_view bytes, const std::string& name) {
+  TextMap text;
+  int depth = 0;
+  const auto shallow = [&](int, nlohmann::json::parse_event_t event, nlohmann::json&) {
+    using Event = nlohmann::json::parse_event_t;
+    if (event == Event::object_start || event == Event::array_start) ++depth;
+    if (depth > 1) fail_input(name, ": is not a flat object of texts");
+    return true;
+  };
+  try {
+    const nlohmann::json json = nlohmann::json::parse(bytes, shallow);
+    if (!json.is_object()) fail_input(name, ": is not a JSON object");
+    for (const auto& [key, value] : json.items()) {
+      if (!value.is_string()) fail_input(name, ": the setting '", key, "' is not a text in quotes");
+      text[key] = value.get<std::string>();
+    }
+  } catch (const nlohmann::json::exception& error) {
+    fail_input(name, ": is not valid JSON (", error.what(), ")");
+  }
+  return text;
+}
+
+std::string take(TextMap& text, const char* key, const std::string& name) {
+  const auto found = text.find(key);
+  if (found == text.end()) fail_input(name, ": the setting '", key, "' is missing");
+  std::string value = std::move(found->second);
+  text.erase(found);
+  return value;
+}
+
+}  // namespace
+
+std::string plan_text(const TrainPlan& plan) {
+  nlohmann::ordered_json json;
+  json["format_version"] = format_version;
+  for (const SettingField& field : setting_fields()) json[field.name] = field.get(plan.settings);
+  std::string seeds;
+  for (uint64_t seed : plan.seeds) seeds += (seeds.empty() ? "" : ",") + std::to_string(seed);
+  json["seeds"] = seeds;
+  json["threads"] = std::to_string(plan.threads);
+  return json.dump(2) + "\n";
+}
+
+TrainPlan parse_plan(std::string_view bytes, const std::string& name) {
+  TextMap text = parse_flat_object(bytes, name);
+  TrainPlan plan;
+  if (const std::string version = take(text, "format_version", name); version != format_version)
+    fail_input(name, ": format version ", version, ", this program reads ", format_version);
+  try {
+    plan.seeds = parse_seeds(take(text, "seeds", name), name);
+    plan.threads = int(std::clamp<int64_t>(parse_integer(take(text, "threads", name)), 1, 1024));
+  } catch (const InputError& error) {
+    const std::string message = error.what();
+    fail_input(message.starts_with(name) ? message : name + ": " + message);
+  }
+  plan.settings = settings_from_text(text, name);
+  return plan;
+}
+
+TrainPlan read_plan(const std::filesystem::path& dir) {
+  const std::filesystem::path path = dir / "settings.json";
+  if (!std::filesystem::exists(path))
+    fail_input("'", dir.string(), "' holds no run: it has no settings.json");
+  TrainPlan plan = parse_plan(read_file(path, most_bytes), path.string());
+  plan.out = dir;
+  return plan;
+}
+
+}  // namespace focus

@@ -1,0 +1,204 @@
+#include "train/settings.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+namespace focus {
+
+namespace {
+
+int parse_int(const std::string& text) {
+  const int64_t value = parse_integer(text);
+  if (value < std::numeric_limits<int>::min() || value > std::numeric_limits<int>::max())
+    fail_input("'", text, "' is out of range");
+  return int(value);
+}
+
+#define FOCUS_INT(flag, member, help)                                          \
+  {                                                                            \
+    flag, help, [](const RunSettings& s) { return std::to_string(s.member); }, \
+        [](RunSettings& s, const std::string& t) { s.member = parse_int(t); }  \
+  }
+#define FOCUS_NUMBER(flag, member, help)                                         \
+  {                                                                              \
+    flag, help, [](const RunSettings& s) { return number_text(s.member); },      \
+        [](RunSettings& s, const std::string& t) { s.member = parse_number(t); } \
+  }
+#define FOCUS_NAME(flag, member, parse, help)                                        \
+  {                                                                                  \
+    flag, help, [](const RunSettings& s) { return std::string(name_of(s.member)); }, \
+        [](RunSettings& s, const std::string& t) { s.member = parse(t); }            \
+  }
+#define FOCUS_TEXT(flag, member, help)                             \
+  {                                                                \
+    flag, help, [](const RunSettings& s) { return s.member; },     \
+        [](RunSettings& s, const std::string& t) { s.member = t; } \
+  }
+
+const SettingField fields[] = {
+    {"task", "what to learn: see 'focus train --help'", [](const RunSettings& s) { return s.task; },
+     [](RunSettings& s, const std::string& t) { s.task = find_task(t).name; }},
+    FOCUS_NAME("attention", attention, pattern_of, "full, banded, block, topk, bottomk or random"),
+    FOCUS_INT("k", k, "keys each query keeps (every attention but full)"),
+    FOCUS_INT("global-tokens", global_tokens,
+              "extra tokens that see and are seen by all (banded, block)"),
+    FOCUS_INT("blocks", blocks, "transformer blocks"),
+    FOCUS_INT("heads", heads, "attention heads, each d-model wide"),
+    FOCUS_INT("d-model", d_model, "channels of a token"),
+    FOCUS_INT("d-mlp", d_mlp, "hidden units of the feed-forward half"),
+    FOCUS_NAME("activation", activation, activation_of, "relu, gelu or mish"),
+    FOCUS_NUMBER("dropout", dropout, "probability that a number is dropped"),
+    FOCUS_NUMBER("layer-norm-epsilon", layer_norm_epsilon, "added to the variance in layer norm"),
+    FOCUS_NUMBER("first-layer-norm-epsilon", first_layer_norm_epsilon,
+                 "the same in the first block's attention norm (the authors use 0)"),
+    FOCUS_NAME("optimizer", optimizer, optimizer_of, "sgd or adam"),
+    FOCUS_NUMBER("lr", lr, "learning rate"),
+    FOCUS_NUMBER("lr-decay", lr_decay, "factor on the rate after each epoch"),
+    FOCUS_NUMBER("clip", clip, "largest norm of the gradient, 0 for no limit"),
+    FOCUS_INT("batch", batch, "sequences a step"),
+    FOCUS_INT("epochs", epochs, "passes over the training set"),
+    FOCUS_INT("train-size", train_size, "training examples to generate"),
+    FOCUS_INT("val-size", val_size, "held-out examples to generate"),
+    FOCUS_INT("length", length, "tokens a sequence (list operations: the largest size)"),
+    FOCUS_TEXT("train-data", train_data, "a data file to train on instead of generated examples"),
+    FOCUS_TEXT("val-data", val_data, "a data file of held-out examples"),
+};
+
+}  // namespace
+
+std::string number_text(double value) {
+  char buffer[32];
+  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
+}
+
+int64_t parse_integer(const std::string& text) {
+  int64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::result_out_of_range) fail_input("'", text, "' is out of range");
+  if (error != std::errc() || stop != end) fail_input("'", text, "' is not a whole number");
+  return value;
+}
+
+double parse_number(const std::string& text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::result_out_of_range) fail_input("'", text, "' is out of range");
+  if (error != std::errc() || stop != end) fail_input("'", text, "' is not a number");
+  if (!std::isfinite(value)) fail_input("'", text, "' is not a finite number");
+  return value;
+}
+
+RunSettings RunSettings::defaults_for(const Task& task) {
+  RunSettings s;
+  const TaskDefaults& d = task.defaults;
+  s.task = task.name;
+  s.train_size = d.train_size, s.val_size = d.val_size, s.length = d.length;
+  s.blocks = d.blocks, s.d_model = d.d_model, s.d_mlp = d.d_mlp;
+  s.epochs = d.epochs, s.lr = d.lr, s.lr_decay = d.lr_decay;
+  return s;
+}
+
+ModelSettings RunSettings::model_settings(int vocabulary, int padded_length) const {
+  ModelSettings m;
+  m.attention = {attention, k, global_tokens, heads, dropout};
+  m.activation = activation;
+  m.vocabulary = vocabulary;
+  m.classes = find_task(task).classes;
+  m.length = padded_length;
+  m.blocks = blocks, m.d_model = d_model, m.d_mlp = d_mlp;
+  m.dropout = dropout;
+  m.layer_norm_epsilon = layer_norm_epsilon;
+  m.first_layer_norm_epsilon = first_layer_norm_epsilon;
+  return m;
+}
+
+std::span<const uint64_t> paper_seeds() {
+  static constexpr uint64_t seeds[] = {153476998, 235510766, 205084180, 129959864, 149896109,
+                                       140439608, 145017219, 162518970, 245293503, 152674004};
+  return seeds;
+}
+
+std::vector<uint64_t> choose_seeds(int count, const uint64_t* first) {
+  if (count < 1 || count > 1000) fail_input("--seeds ", count, " is not between 1 and 1000");
+  std::vector<uint64_t> seeds(static_cast<size_t>(count));
+  if (!first && seeds.size() > paper_seeds().size())
+    fail_input("--seeds ", count, ": the paper has only ", paper_seeds().size(),
+               " seeds; give --seed S to use S, S+1, …");
+  for (size_t i = 0; i < seeds.size(); ++i) seeds[i] = first ? *first + i : paper_seeds()[i];
+  return seeds;
+}
+
+std::span<const SettingField> setting_fields() {
+  return fields;
+}
+
+TextMap to_text(const RunSettings& settings) {
+  TextMap text;
+  for (const SettingField& field : fields) text[field.name] = field.get(settings);
+  return text;
+}
+
+RunSettings settings_from_text(const TextMap& text, const std::string& where) {
+  RunSettings settings;
+  for (const SettingField& field : fields) {
+    const auto found = text.find(field.name);
+    if (found == text.end()) fail_input(where, ": the setting '", field.name, "' is missing");
+    try {
+      field.set(settings, found->second);
+    } catch (const InputError& error) {
+      fail_input(where, ": setting '", field.name, "': ", error.what());
+    }
+  }
+  for (const auto& [name, value] : text)
+    if (std::none_of(std::begin(fields), std::end(fields),
+                     [&](const SettingField& field) { return name == field.name; }))
+      fail_input(where, ": the setting '", name, "' is unknown");
+  try {
+    check_settings(settings);
+  } catch (const InputError& error) {
+    fail_input(where, ": ", error.what());
+  }
+  return settings;
+}
+
+void check_settings(const RunSettings& s) {
+  const Task& task = find_task(s.task);
+  const auto in_range = [](const char* flag, double value, double low, double high) {
+    if (!(value >= low && value <= high))
+      fail_input("--", flag, " ", value, " is not between ", low, " and ", high);
+  };
+  in_range("blocks", s.blocks, 1, 1000);
+  in_range("heads", s.heads, 1, 256);
+  in_range("d-model", s.d_model, 1, 4096);
+  in_range("d-mlp", s.d_mlp, 1, 16384);
+  in_range("batch", s.batch, 1, 100000);
+  in_range("epochs", s.epochs, 1, 1000000);
+  in_range("train-size", s.train_size, 1, 10000000);
+  in_range("val-size", s.val_size, 1, 10000000);
+  in_range("length", s.length, task.shortest_length, std::min(task.longest_length, 16384));
+  if (!(s.dropout >= 0 && s.dropout < 1)) fail_input("--dropout ", s.dropout, " is not in [0, 1)");
+  in_range("layer-norm-epsilon", s.layer_norm_epsilon, 0, 1);
+  in_range("first-layer-norm-epsilon", s.first_layer_norm_epsilon, 0, 1);
+  if (!(s.lr > 0 && s.lr <= 1e6)) fail_input("--lr ", s.lr, " is not a positive rate up to 1e6");
+  if (!(s.lr_decay > 0 && s.lr_decay <= 2))
+    fail_input("--lr-decay ", s.lr_decay, " is not in (0, 2]");
+  in_range("clip", s.clip, 0, 1e9);
+  in_range("global-tokens", s.global_tokens, 0, 64);
+  if (s.global_tokens > 0 && !is_positional(s.attention))
+    fail_input("--global-tokens ", s.global_tokens, " goes with --attention banded or block, not ",
+               name_of(s.attention));
+  if (!uses_k(s.attention)) return;  // full attention keeps every key, whatever k says
+  if (s.k == 0) {
+    fail_input("--attention ", name_of(s.attention), " needs --k, at least 1");
+  } else if (s.train_data.empty()) {
+    in_range("k", s.k, 1, s.length);
+  } else {
+    in_range("k", s.k, 1, 16384);  // the file's length is checked once it is read
+  }
+}
+
+}  // namespace focus

@@ -1,0 +1,66 @@
+// Everything that describes a training run, once: the same list of settings makes the command
+// line's flags, settings.json in the output folder, and the metadata of checkpoints.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+#include "tasks/task.h"
+#include "train/optimizer.h"
+
+namespace focus {
+
+struct RunSettings {
+  std::string task = "even-pairs";
+  Pattern attention = Pattern::full;
+  int k = 0;  // required by every attention but full
+  int global_tokens = 0;
+  int blocks = 5, heads = 1, d_model = 64, d_mlp = 64;
+  Activation activation = Activation::relu;
+  double dropout = 0.01;
+  double layer_norm_epsilon = 1e-5, first_layer_norm_epsilon = 1e-5;
+  OptimizerKind optimizer = OptimizerKind::sgd;
+  double lr = 0.1, lr_decay = 0.9995, clip = 0.5;  // clip 0: none
+  int batch = 25, epochs = 100;
+  int train_size = 5000, val_size = 2000, length = 40;
+  std::string train_data, val_data;  // files; empty: generated
+
+  // The paper's settings for the task (full attention).
+  static RunSettings defaults_for(const Task& task);
+  // The settings of the model for padded sequences of this length and vocabulary.
+  ModelSettings model_settings(int vocabulary, int padded_length) const;
+};
+
+// The seeds of the paper's ten runs.
+std::span<const uint64_t> paper_seeds();
+// N seeds: the first N of the paper's (N ≤ 10), or first, first+1, … when `first` is given.
+std::vector<uint64_t> choose_seeds(int count, const uint64_t* first);
+
+// One setting as text. `set` throws InputError when the text is no value of that kind.
+struct SettingField {
+  const char* name;  // "lr-decay"
+  const char* help;
+  std::string (*get)(const RunSettings&);
+  void (*set)(RunSettings&, const std::string& text);
+};
+std::span<const SettingField> setting_fields();
+
+using TextMap = std::map<std::string, std::string>;
+TextMap to_text(const RunSettings& settings);
+// Every setting must be there; unknown keys are refused. `where` names the source in messages.
+RunSettings settings_from_text(const TextMap& text, const std::string& where);
+
+// Checks each value's range and their combination. Throws InputError naming the flag.
+void check_settings(const RunSettings& settings);
+
+// Whole text → number; InputError "'abc' is not a whole number" and the like.
+int64_t parse_integer(const std::string& text);
+double parse_number(const std::string& text);  // finite
+// The shortest text that reads back as the same number.
+std::string number_text(double value);
+
+}  // namespace focus
