@@ -1,5 +1,4 @@
-// Several runs side by side: one for each seed, each on its own thread; a single run uses the
-// threads inside its steps instead. And the folder a run leaves behind:
+// Training one set of settings with several seeds, and the folder it leaves behind:
 //
 //   DIR/settings.json                       what was asked for
 //   DIR/metrics.csv                         a line for each epoch and seed
@@ -24,7 +23,7 @@ struct TrainPlan {
   RunSettings settings;
   std::vector<uint64_t> seeds;
   int threads = 1;
-  std::filesystem::path out;  // empty: nothing is written
+  std::filesystem::path out;
 };
 
 // What a caller sees and controls while the runs go on. The callback is called once for each epoch
@@ -35,7 +34,7 @@ struct TrainObserver {
 };
 
 struct TrainResult {
-  bool finished = false;              // false: interrupted, and saved if there is a folder
+  bool finished = false;              // false: interrupted, and saved
   std::vector<EpochMetrics> metrics;  // by epoch, then seed
 };
 

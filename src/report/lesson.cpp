@@ -1,0 +1,133 @@
+#include "report/lesson.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <new>
+#include <thread>
+
+#include "error.h"
+#include "files/atomic_file.h"
+#include "report/svg_plot.h"
+#include "report/terminal.h"
+#include "report/text_plot.h"
+#include "tensor/simd.h"
+#include "train/interrupt.h"
+
+namespace focus {
+
+namespace {
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  char text[16];
+  std::strftime(text, sizeof text, "%Y-%m-%d", std::gmtime(&now));
+  return text;
+}
+
+}  // namespace
+
+std::string hardware_text() {
+  std::string model = "unknown processor";
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);)
+    if (line.starts_with("model name") && line.find(": ") != std::string::npos) {
+      model = line.substr(line.find(": ") + 2);
+      break;
+    }
+  return str(model, ", ", std::thread::hardware_concurrency(), " cores, ", simd_bytes * 8,
+             "-bit vectors");
+}
+
+Lesson::Lesson(int argc, char** argv, std::string number, std::string question, int default_seeds)
+    : number_(std::move(number)), question_(std::move(question)) {
+  options_.seeds = default_seeds;
+  options_.threads = std::max(1, int(std::thread::hardware_concurrency()));
+  options_.out = "out/lesson-" + number_;
+  CLI::App app("Lesson " + number_ + ": " + question_);
+  std::string scale = "laptop", out = options_.out.string();
+  app.add_option("--scale", scale, "how large the experiment is (laptop: at most 3 minutes)")
+      ->check(CLI::IsMember({"laptop", "paper"}))
+      ->capture_default_str();
+  app.add_option("--seeds", options_.seeds, "runs of each variant")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--threads", options_.threads, "threads to use")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--out", out, "folder for results.csv, figure.svg and verdict.txt")
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    std::exit(app.exit(help));
+  } catch (const CLI::Error& error) {
+    fail_input(error.what(), " (see --help)");
+  }
+  options_.paper_scale = scale == "paper";
+  options_.out = out;
+  std::filesystem::create_directories(options_.out);
+  catch_interrupts();
+  std::cout << "Lesson " << number_ << ": " << question_ << "\n" << std::endl;
+  note("lesson", number_);
+  note("date", today());
+  note("hardware", hardware_text());
+  note("scale", options_.paper_scale ? "paper" : "laptop");
+}
+
+const std::atomic<bool>& Lesson::stop() const {
+  return catch_interrupts();
+}
+
+int Lesson::interrupted() const {
+  std::cerr << "interrupted: no verdict; a lesson starts from the beginning next time\n";
+  return 130;
+}
+
+void Lesson::note(const std::string& key, const std::string& value) {
+  notes_.push_back("# " + key + ": " + value);
+}
+
+void Lesson::table(const std::string& columns, const std::vector<std::string>& rows) {
+  std::string text;
+  for (const std::string& line : notes_) text += line + "\n";
+  text += columns + "\n";
+  for (const std::string& row : rows) text += row + "\n";
+  write_file_atomically(options_.out / "results.csv", text);
+}
+
+void Lesson::figure(const Figure& figure) {
+  for (const Panel& panel : figure.panels)
+    std::cout << text_plot(panel, std::min(terminal_width(stdout), 100), 18, wants_colour(stdout))
+              << "\n";
+  std::string why_not;
+  if (!write_figure(figure, options_.out / "figure.svg", &why_not)) std::cout << why_not << "\n";
+  std::cout << "Results: " << options_.out.string() << "\n" << std::endl;
+}
+
+int Lesson::verdict(bool reproduced, const std::string& reason) {
+  const std::string text =
+      str("verdict: ", reproduced ? "reproduced" : "not reproduced", ": ", reason, "\n");
+  write_file_atomically(options_.out / "verdict.txt", text);
+  std::cout << text << std::flush;
+  return 0;
+}
+
+int run_lesson(const std::function<int()>& body) {
+  try {
+    return body();
+  } catch (const RunError& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "out of memory\n";
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+  }
+  return 2;
+}
+
+}  // namespace focus
