@@ -1,0 +1,101 @@
+#include "report/progress.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "report/statistics.h"
+#include "report/terminal.h"
+
+namespace focus {
+namespace {
+
+template <class... Args>
+std::string format(const char* pattern, Args... args) {
+  char text[200];
+  std::snprintf(text, sizeof text, pattern, args...);
+  return text;
+}
+
+}  // namespace
+
+std::string duration_text(double seconds) {
+  if (!(seconds >= 0 && seconds < 1e9)) return "?";
+  const long long s = std::llround(seconds);
+  if (s < 3600) return format("%lld:%02lld", s / 60, s % 60);
+  return format("%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+}
+
+Progress::Progress(Options options)
+    : options_(std::move(options)),
+      redraw_(is_terminal(options_.out)),
+      latest_(size_t(std::max(1, options_.runs))) {
+  for (size_t run = 0; run < latest_.size(); ++run) latest_[run] = {0, first_epoch(run), 0, 0};
+}
+
+Progress::~Progress() {
+  if (!redraw_) return;
+  std::fputc('\n', options_.out);
+  std::fflush(options_.out);
+}
+
+int Progress::first_epoch(size_t run) const {
+  return run < options_.first_epochs.size() ? options_.first_epochs[run] : 0;
+}
+
+std::string Progress::bar_line(double seconds, int width) const {
+  const double epochs = std::max(1, options_.epochs), runs = double(latest_.size());
+  double finished = 0, before = 0;  // epochs of all runs; those before this program began
+  std::vector<double> losses, accuracies;
+  for (size_t run = 0; run < latest_.size(); ++run) {
+    const EpochReport& report = latest_[run];
+    finished += report.epoch;
+    before += first_epoch(run);
+    if (report.epoch == first_epoch(run)) continue;
+    losses.push_back(report.loss);
+    accuracies.push_back(report.accuracy);
+  }
+  const double share = std::clamp(finished / (runs * epochs), 0.0, 1.0);
+  const int cells = 20, filled = int(share * cells);
+  std::string line = options_.label + (options_.label.empty() ? "[" : "  [") +
+                     std::string(size_t(filled), '#') + std::string(size_t(cells - filled), '-') +
+                     format("]  epoch %d/%d", int(finished / runs), options_.epochs);
+  if (latest_.size() > 1) line += format(" (%d runs)", int(latest_.size()));
+  if (!losses.empty()) {
+    line += format("  loss %.4f  accuracy %.2f %%", median(losses), median(accuracies));
+  }
+  line += "  " + duration_text(seconds);
+  // Only the epochs that this program has done itself tell how fast it goes.
+  if (finished > before && share < 1) {
+    const double left = runs * epochs - finished;
+    line += ", " + duration_text(seconds * left / (finished - before)) + " left";
+  }
+  return line.substr(0, size_t(std::max(0, width)));
+}
+
+void Progress::report(int run, const EpochReport& report) {
+  const std::lock_guard lock(mutex_);
+  latest_.at(size_t(run)) = report;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  if (redraw_) {
+    // The last column stays free: some terminals wrap as soon as it is written.
+    const std::string line = bar_line(seconds, terminal_width(options_.out) - 1);
+    std::fprintf(options_.out, "\r%s\x1b[K", line.c_str());
+  } else if (report.epoch >= options_.epochs || seconds - last_plain_ >= options_.plain_seconds) {
+    last_plain_ = seconds;
+    std::fprintf(options_.out, "%s%sseed %llu  epoch %d/%d  loss %.4f  accuracy %.2f %%  %s\n",
+                 options_.label.c_str(), options_.label.empty() ? "" : "  ", report.seed,
+                 report.epoch, options_.epochs, report.loss, report.accuracy,
+                 duration_text(seconds).c_str());
+  }
+  std::fflush(options_.out);
+}
+
+void Progress::say(const std::string& line) {
+  const std::lock_guard lock(mutex_);
+  std::fprintf(options_.out, "%s%s\n", redraw_ ? "\r\x1b[K" : "", line.c_str());
+  std::fflush(options_.out);
+}
+
+}  // namespace focus

@@ -1,0 +1,67 @@
+// Progress of training, for one run or several at once.
+//
+// On a terminal one line is redrawn in place:
+//   even pairs, topk(5)  [########------------]  epoch 12/30  loss 0.0412  accuracy 98.73 %
+//   0:13, 0:19 left
+// (in one line). Elsewhere, in a log or a pipe, finished epochs are plain lines.
+#pragma once
+
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace focus {
+
+// How far one run is: seed `seed` has finished `epoch` epochs, with these results of the last one.
+struct EpochReport {
+  unsigned long long seed;
+  int epoch;
+  double loss, accuracy;  // accuracy in percent
+};
+
+class Progress {
+ public:
+  struct Options {
+    std::string label = {};  // before the bar
+    int runs = 1;            // seeds that report
+    int epochs = 1;          // of each run
+    // Epochs that each run had already when it was resumed; empty if none had any.
+    std::vector<int> first_epochs = {};
+    std::FILE* out = stderr;
+    double plain_seconds = 0;  // at least this long between plain lines; a run's last always comes
+  };
+
+  explicit Progress(Options options);
+  // Leaves the cursor on a new line.
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // Run `run` (0 … runs-1) has finished an epoch. From any thread.
+  void report(int run, const EpochReport& report);
+
+  // Prints a line of text without disturbing the bar. From any thread.
+  void say(const std::string& line);
+
+  // The bar's line for a number of seconds since the start, without colours, at most `width`
+  // columns: with several runs the mean epoch, and the median loss and accuracy.
+  // Not to be called while others report.
+  std::string bar_line(double seconds, int width) const;
+
+ private:
+  int first_epoch(size_t run) const;
+
+  const Options options_;
+  const bool redraw_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::mutex mutex_;
+  std::vector<EpochReport> latest_;  // of each run; its first epoch before it has reported
+  double last_plain_ = -1e9;         // when the last plain line was printed, in seconds
+};
+
+// "0:07", "12:34", "1:02:03".
+std::string duration_text(double seconds);
+
+}  // namespace focus
