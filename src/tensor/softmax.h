@@ -14,7 +14,7 @@ inline double exponential(double x) {
   return std::exp(x);
 }
 
-// eˣ in float to within 2 units in the last place, without a call, so that loops over it vectorise:
+// eˣ in float to within 3 units in the last place, without a call, so that loops over it vectorise:
 // x = n·ln 2 + r with integer n and |r| ≤ ln 2 / 2, then eˣ = 2ⁿ·eʳ with a Taylor polynomial for eʳ
 // (its first dropped term, r⁷/7!, is below 2⁻²³). 0 below the smallest normal number, inf above the
 // largest; NaN stays NaN.
@@ -43,22 +43,21 @@ inline float exponential(float x) {
                        : x;
 }
 
-// The largest of n ≥ 1 numbers; NaN is passed over.
+// The largest of n ≥ 1 numbers; NaN is passed over (-inf if there is nothing else).
 template <class T>
 inline T largest_of(const T* x, int n) {
-  T best = x[0];
+  // Starting from -inf and not from x[0], since nothing compares above a NaN.
+  T best = -std::numeric_limits<T>::infinity();
   int i = 0;
   if (n >= lanes<T>) {
-    Vec<T> top = load(x);
-    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
+    Vec<T> top = Vec<T>{} + best;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
       const Vec<T> v = load(x + i);
       top = v > top ? v : top;
     }
-    for (int l = 0; l < lanes<T>; ++l)
-      if (top[l] > best || best != best) best = top[l];
+    for (int l = 0; l < lanes<T>; ++l) best = top[l] > best ? top[l] : best;
   }
-  for (; i < n; ++i)
-    if (x[i] > best || best != best) best = x[i];
+  for (; i < n; ++i) best = x[i] > best ? x[i] : best;
   return best;
 }
 
