@@ -22,6 +22,9 @@ TEST_CASE("statistics: mean, median and quantiles") {
   CHECK(quantile({8, 1, 4, 2}, 0.75) == 5);
   CHECK(quantile({8, 1, 4, 2}, 0) == 1);
   CHECK(quantile({8, 1, 4, 2}, 1) == 8);
+  for (int percent = 0; percent <= 100; ++percent) {
+    CHECK(quantile({0.7, 0.7, 0.7}, percent / 100.0) == 0.7);
+  }
   CHECK(std::isnan(mean({})));
   CHECK(std::isnan(median({})));
   CHECK(std::isnan(median({1, std::nan(""), 2})));

@@ -182,6 +182,7 @@ TEST_CASE("safetensors: entries that lie about type, shape or place") {
   CHECK(one("F8_E4M3", "[8]", "[0,8]") == Contains("the type F8_E4M3 is not known"));
   CHECK(one("F32", "[3]", "[0,8]") ==
         Contains("[3] of F32 takes 12 bytes, but data_offsets [0, 8]"));
+  CHECK(one("F32", "[1]", "[0,8]") == Contains("takes 4 bytes"));
   CHECK(one("F32", "[2]", "[0,12]") == Contains("[0, 12] are not within the 8 bytes"));
   CHECK(one("F32", "[2]", "[8,0]") == Contains("not within"));
   CHECK(one("F32", "[2]", "[0]") == Contains("two numbers"));

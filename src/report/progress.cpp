@@ -56,21 +56,23 @@ std::string Progress::bar_line(double seconds, int width) const {
     accuracies.push_back(report.accuracy);
   }
   const double share = std::clamp(finished / (runs * epochs), 0.0, 1.0);
-  const int cells = 20, filled = int(share * cells);
-  std::string line = options_.label + (options_.label.empty() ? "[" : "  [") +
-                     std::string(size_t(filled), '#') + std::string(size_t(cells - filled), '-') +
-                     format("]  epoch %d/%d", int(finished / runs), options_.epochs);
-  if (latest_.size() > 1) line += format(" (%d runs)", int(latest_.size()));
-  if (!losses.empty()) {
-    line += format("  loss %.4f  accuracy %.2f %%", median(losses), median(accuracies));
-  }
-  line += "  " + duration_text(seconds);
+  std::string results = duration_text(seconds);
   // Only the epochs that this program has done itself tell how fast it goes.
   if (finished > before && share < 1) {
     const double left = runs * epochs - finished;
-    line += ", " + duration_text(seconds * left / (finished - before)) + " left";
+    results += ", " + duration_text(seconds * left / (finished - before)) + " left";
   }
-  return line.substr(0, size_t(std::max(0, width)));
+  if (!losses.empty()) {
+    results = format("loss %.4f  accuracy %.2f %%  ", median(losses), median(accuracies)) + results;
+  }
+  const std::string epoch = format("]  epoch %d/%d  ", int(finished / runs), options_.epochs);
+  const std::string label = options_.label + (options_.label.empty() ? "[" : "  [");
+
+  // On a narrow terminal the bar gives way to the numbers.
+  const int room = width - int(label.size() + epoch.size() + results.size());
+  const int cells = std::clamp(room, 4, 20), filled = int(share * cells);
+  const std::string bar(size_t(filled), '#'), rest(size_t(cells - filled), '-');
+  return (label + bar + rest + epoch + results).substr(0, size_t(std::max(0, width)));
 }
 
 void Progress::report(int run, const EpochReport& report) {

@@ -20,7 +20,7 @@ double quantile(std::vector<double> values, double q) {
   const double position = std::clamp(q, 0.0, 1.0) * double(values.size() - 1);
   const size_t below = size_t(position);
   const double share = position - double(below), lo = values[below];
-  // Also keeps 0 × inf and inf - inf out of the sum.
+  // Equal neighbours stay exact, and 0 × inf stays out of the sum.
   if (share == 0 || lo == values[below + 1]) return lo;
   return (1 - share) * lo + share * values[below + 1];
 }
