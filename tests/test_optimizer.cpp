@@ -1,0 +1,148 @@
+// SGD and Adam step by step against the textbook, and clipping.
+#include <doctest/doctest.h>
+
+#include "close.h"
+#include "train/optimizer.h"
+
+using namespace focus;
+using namespace focus::test;
+
+namespace {
+
+// Two parameters of 5 and 1 numbers with gradients that change from step to step.
+template <class T>
+struct Fixture {
+  std::deque<Parameter<T>> parameters;
+  Fixture() {
+    parameters.emplace_back("a", Shape{5});
+    parameters.emplace_back("b", Shape{1});
+    const auto start = random_numbers(6, 1);
+    for (size_t i = 0; i < 6; ++i) value(i) = T(start[i]);
+  }
+  T& value(size_t i) { return i < 5 ? parameters[0].value[i] : parameters[1].value[0]; }
+  T& gradient(size_t i) {
+    return i < 5 ? parameters[0].gradient_value[i] : parameters[1].gradient_value[0];
+  }
+  void set_gradients(int step) {
+    const auto g = random_numbers(6, uint32_t(10 + step));
+    for (size_t i = 0; i < 6; ++i) gradient(i) = T(g[i]);
+    gradient(3) = 0;         // Adam must stay at rest here, not divide 0 by 0
+    gradient(4) = T(1e-12);  // so small that ε decides
+  }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("SGD: w -= lr · factor · g", T, float, double) {
+  Fixture<T> f;
+  Optimizer<T> sgd(OptimizerKind::sgd, f.parameters);
+  std::vector<double> w;
+  for (size_t i = 0; i < 6; ++i) w.push_back(double(f.value(i)));
+  for (int step = 0; step < 6; ++step) {
+    f.set_gradients(step);
+    const double lr = 0.3 / (step + 1), factor = step % 2 ? 0.25 : 1;
+    for (size_t i = 0; i < 6; ++i) w[i] -= lr * factor * double(f.gradient(i));
+    sgd.step(f.parameters, lr, factor);
+    CHECK(difference("a", {5}, f.parameters[0].value.data(), {w.begin(), w.begin() + 5}, 3) == "");
+    CHECK(difference("b", {1}, f.parameters[1].value.data(), {w[5]}, 3) == "");
+  }
+  CHECK(sgd.steps_taken() == 6);
+  CHECK(sgd.first_moments().empty());
+}
+
+TEST_CASE_TEMPLATE("Adam: algorithm 1 of Kingma and Ba, eight steps", T, float, double) {
+  Fixture<T> f;
+  Optimizer<T> adam(OptimizerKind::adam, f.parameters);
+  std::vector<double> w, m(6), v(6);
+  for (size_t i = 0; i < 6; ++i) w.push_back(double(f.value(i)));
+  const double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  for (int t = 1; t <= 8; ++t) {
+    f.set_gradients(t);
+    const double lr = 0.1 / t, factor = t % 3 ? 1 : 0.5;
+    for (size_t i = 0; i < 6; ++i) {
+      const double g = factor * double(f.gradient(i));
+      m[i] = beta1 * m[i] + (1 - beta1) * g;
+      v[i] = beta2 * v[i] + (1 - beta2) * g * g;
+      const double m_hat = m[i] / (1 - std::pow(beta1, t)), v_hat = v[i] / (1 - std::pow(beta2, t));
+      w[i] -= lr * m_hat / (std::sqrt(v_hat) + epsilon);
+    }
+    adam.step(f.parameters, lr, factor);
+    const double units = 4;  // measured 0.7
+    CHECK(difference("a", {5}, f.parameters[0].value.data(), {w.begin(), w.begin() + 5}, units) ==
+          "");
+    CHECK(difference("b", {1}, f.parameters[1].value.data(), {w[5]}, units) == "");
+    CHECK(difference("m", {5}, adam.first_moments()[0].data(), {m.begin(), m.begin() + 5}, 2) ==
+          "");
+    CHECK(difference("v", {1}, adam.second_moments()[1].data(), {v[5]}, 0.02) == "");
+    CHECK(f.value(3) == T(random_numbers(6, 1)[3]));
+  }
+  CHECK(adam.steps_taken() == 8);
+}
+
+TEST_CASE("Adam's first step is lr · sign(g), whatever the size of g above ε") {
+  std::deque<Parameter<double>> p;
+  p.emplace_back("w", Shape{3});
+  p[0].gradient_value = {1e3, -1e-3, 1e-8};
+  Optimizer<double> adam(OptimizerKind::adam, p);
+  adam.step(p, 0.1, 1);
+  CHECK(p[0].value[0] == doctest::Approx(-0.1));
+  CHECK(p[0].value[1] == doctest::Approx(0.1).epsilon(1e-4));
+  CHECK(p[0].value[2] == doctest::Approx(-0.05));  // |g| = ε: half a step
+}
+
+TEST_CASE_TEMPLATE("Adam goes on from saved state as if never stopped", T, float, double) {
+  Fixture<T> whole, resumed;
+  Optimizer<T> first(OptimizerKind::adam, whole.parameters);
+  Optimizer<T> before(OptimizerKind::adam, resumed.parameters);
+  for (int t = 0; t < 3; ++t) {
+    whole.set_gradients(t), resumed.set_gradients(t);
+    first.step(whole.parameters, 0.1, 1);
+    before.step(resumed.parameters, 0.1, 1);
+  }
+  Optimizer<T> after(OptimizerKind::adam, resumed.parameters);
+  after.first_moments() = before.first_moments();
+  after.second_moments() = before.second_moments();
+  after.set_steps_taken(before.steps_taken());
+  for (int t = 3; t < 6; ++t) {
+    whole.set_gradients(t), resumed.set_gradients(t);
+    first.step(whole.parameters, 0.1, 1);
+    after.step(resumed.parameters, 0.1, 1);
+    for (size_t i = 0; i < 6; ++i) CHECK(whole.value(i) == resumed.value(i));
+  }
+}
+
+TEST_CASE_TEMPLATE("the gradient norm is over all parameters together", T, float, double) {
+  std::deque<Parameter<T>> p;
+  double total = 0;
+  for (int n : {1, 7, 8, 9, 33}) {
+    p.emplace_back("w", Shape{n});
+    const auto g = as<T>(random_numbers(size_t(n), uint32_t(n)));
+    p.back().gradient_value = g;
+    p.back().gradient.data = p.back().gradient_value.data();
+    for (T x : g) total += double(x) * double(x);
+    CHECK(gradient_norm(p) == doctest::Approx(std::sqrt(total)).epsilon(1e-14));
+  }
+  p[1].gradient_value[3] = T(1e30);  // its square overflows float, not double
+  CHECK(gradient_norm(p) == doctest::Approx(double(T(1e30))));
+  p[4].gradient_value[32] = T(NAN);
+  CHECK(std::isnan(gradient_norm(p)));
+}
+
+TEST_CASE("clip_factor: down to the clip, never up, 1e-6 added to the norm, off at 0") {
+  CHECK(clip_factor(2, 0.5) == doctest::Approx(0.5 / 2.000001).epsilon(1e-14));
+  CHECK(clip_factor(0.4, 0.5) == 1);
+  CHECK(clip_factor(0.5, 0.5) == doctest::Approx(0.5 / 0.500001).epsilon(1e-14));
+  CHECK(clip_factor(0.5, 0.5) < 1);
+  CHECK(clip_factor(0.4999991, 0.5) < 1);  // the 1e-6 again
+  CHECK(clip_factor(0.4999989, 0.5) == 1);
+  CHECK(clip_factor(0, 0.5) == 1);
+  CHECK(clip_factor(1e9, 0) == 1);
+  CHECK(clip_factor(1e9, -1) == 1);
+}
+
+TEST_CASE("names") {
+  for (OptimizerKind kind : {OptimizerKind::sgd, OptimizerKind::adam})
+    CHECK(optimizer_of(name_of(kind)) == kind);
+  CHECK_THROWS_WITH_AS(optimizer_of("lion"), "optimizer 'lion' is unknown: use sgd or adam",
+                       InputError);
+}
