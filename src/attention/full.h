@@ -4,6 +4,9 @@
 // Forward keeps the probabilities P (T × Tp, rows padded to whole vectors) for the backward.
 #pragma once
 
+#include <algorithm>
+#include <limits>
+
 #include "attention/head.h"
 
 namespace focus::full {
@@ -32,7 +35,9 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
     const T* weights = block;
     for (int i = 0; i < rows; ++i) {
       T* row = block + ptrdiff_t{i} * padded;
-      softmax_row(row, row, N, head.scale);
+      // Padding gets weight 0, and whole vectors are faster than a ragged end.
+      std::fill(row + N, row + padded, -std::numeric_limits<T>::infinity());
+      softmax_row(row, row, padded, head.scale);
       if (keep)
         apply_mask(dropped + ptrdiff_t{i} * padded, row, keep + ptrdiff_t{i0 + i} * N, keep_scale,
                    N);

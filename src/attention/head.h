@@ -25,7 +25,7 @@ struct HeadGradients {
   T *dq, *dk, *dv;
 };
 
-// Attention weights with dropout applied: keep[j] ? scale · p[j] : 0; p itself where keep is
+// Attention weights with dropout applied: keep[j] · scale · p[j]; p itself where keep is
 // nullptr.
 template <class T>
 inline void apply_mask(T* out, const T* p, const uint8_t* keep, T scale, int n) {
@@ -33,7 +33,7 @@ inline void apply_mask(T* out, const T* p, const uint8_t* keep, T scale, int n) 
     std::copy(p, p + n, out);
     return;
   }
-  for (int j = 0; j < n; ++j) out[j] = keep[j] ? scale * p[j] : T(0);
+  for (int j = 0; j < n; ++j) out[j] = T(keep[j]) * scale * p[j];
 }
 
 }  // namespace focus

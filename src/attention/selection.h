@@ -1,94 +1,75 @@
 // Choosing the k keys with the largest scores.
 //
-// The tie rule, on every device: of equal scores the lower index wins.
+// The tie rule, on every device: of equal scores the lower index wins. A NaN has no place in an
+// order: it is reported, and the caller makes the whole row NaN.
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
+#include <type_traits>
 
 #include "tensor/simd.h"
 
 namespace focus {
 
-namespace selection_detail {
-
-inline constexpr int chunk = 32;
-
-// Whether any of `chunk` scores is above the threshold, or is NaN.
+// The plain version, for any k: keys[0 … k-1] = the keys of the k largest of the n scores s,
+// ascending. 1 ≤ k ≤ n; order is scratch for n ints. False if a score is NaN: then the keys are
+// valid but arbitrary.
 template <class T>
-inline bool any_above(const T* s, T threshold) {
-  int above = 0;
-  for (int j = 0; j < chunk; ++j) above |= !(s[j] <= threshold);
-  return above != 0;
-}
-
-// A short list of the best so far, best first. A new score moves left past every strictly smaller
-// one, so among equals the earlier key stays in front. Most scores are below the list's last entry,
-// the threshold, and are passed over a chunk at a time.
-template <class T>
-bool select_by_list(const T* s, int n, int k, int* keys, T* best) {
-  bool has_nan = false;
-  const auto insert = [&](int j, int count) {
-    int at = count;
-    for (; at > 0 && best[at - 1] < s[j]; --at) {
-      best[at] = best[at - 1];
-      keys[at] = keys[at - 1];
-    }
-    best[at] = s[j];
-    keys[at] = j;
-  };
-  const auto look = [&](int j) {
-    if (s[j] > best[k - 1])
-      insert(j, k - 1);
-    else
-      has_nan |= s[j] != s[j];
-  };
-  for (int j = 0; j < k; ++j) {
-    has_nan |= s[j] != s[j];
-    insert(j, j);
-  }
-  int j = k;
-  for (; j + chunk <= n; j += chunk)
-    if (any_above(s + j, best[k - 1]))
-      for (int i = j; i < j + chunk; ++i) look(i);
-  for (; j < n; ++j) look(j);
-  return !has_nan;
-}
-
-// For long lists: partial sorting of all keys.
-template <class T>
-bool select_by_partition(const T* s, int n, int k, int* keys, int* order) {
-  for (int j = 0; j < n; ++j)
-    if (s[j] != s[j]) {  // NaN has no place in an order: keep any keys
-      std::iota(keys, keys + k, 0);
-      return false;
-    }
+bool select_largest(const T* s, int n, int k, int* keys, int* order) {
   std::iota(order, order + n, 0);
-  std::nth_element(order, order + (k - 1), order + n,
-                   [&](int a, int b) { return s[a] > s[b] || (s[a] == s[b] && a < b); });
+  const bool valid = std::none_of(s, s + n, [](T x) { return x != x; });
+  if (valid && k < n)
+    std::nth_element(order, order + (k - 1), order + n,
+                     [&](int a, int b) { return s[a] > s[b] || (s[a] == s[b] && a < b); });
   std::copy(order, order + k, keys);
-  return true;
-}
-
-}  // namespace selection_detail
-
-// Scratch of select_largest, in numbers of T and of int, for rows of n scores.
-inline constexpr int longest_list = 32;
-
-// keys[0 … k-1] = the keys of the k largest of the n scores s, ascending. 1 ≤ k ≤ n.
-// best: scratch of longest_list numbers; order: scratch of n ints.
-// False if a score is NaN: then the keys are valid but arbitrary, and the caller makes the row NaN.
-template <class T>
-bool select_largest(const T* s, int n, int k, int* keys, T* best, int* order) {
-  using namespace selection_detail;
-  if (k == n) {
-    std::iota(keys, keys + n, 0);
-    return true;
-  }
-  const bool valid = k <= longest_list ? select_by_list(s, n, k, keys, best)
-                                       : select_by_partition(s, n, k, keys, order);
   std::sort(keys, keys + k);
   return valid;
+}
+
+// The fast version, for short lists: one query in each lane of a vector, so that a list entry of 16
+// queries (in float, with AVX-512) is one register, and a new key takes its place in all 16 lists
+// by the same comparisons and selections, without a branch that a processor could mispredict.
+inline constexpr int longest_fast_list = 32;
+
+template <class T>
+struct FastLists {
+  using Index = decltype(Vec<T>{} > Vec<T>{});  // a vector of integers as wide as T
+  Vec<T> best[longest_fast_list];               // scores, largest first
+  Index key[longest_fast_list];
+  Index has_nan;  // not 0 in the lanes of queries with a NaN score
+};
+
+// s: (n keys, lanes queries), rows `stride` apart → the k best of each lane. 1 ≤ k ≤ n,
+// k ≤ longest_fast_list.
+template <class T>
+void select_largest_of_lanes(const T* s, ptrdiff_t stride, int n, int k, FastLists<T>& lists) {
+  using Index = typename FastLists<T>::Index;
+  using Integer = std::remove_cvref_t<decltype(Index{}[0])>;
+  lists.has_nan = Index{};
+  for (int j = 0; j < n; ++j) {
+    Vec<T> score = load(s + j * stride);
+    Index key = Index{} + Integer(j);
+    lists.has_nan |= score != score;
+    // Strictly larger: of equal scores the earlier key stays in front. Where the key has found its
+    // place, it and every later entry move one down, whatever their scores.
+    Index found{};
+    const int entries = std::min(j, k);
+    for (int l = 0; l < entries; ++l) {
+      found |= score > lists.best[l];
+      const Vec<T> old_best = lists.best[l];
+      const Index old_key = lists.key[l];
+      lists.best[l] = found ? score : old_best;
+      lists.key[l] = found ? key : old_key;
+      score = found ? old_best : score;
+      key = found ? old_key : key;
+    }
+    if (j < k) {
+      lists.best[j] = score;
+      lists.key[j] = key;
+    }
+  }
 }
 
 }  // namespace focus

@@ -15,7 +15,8 @@
 
 namespace focus::sparse {
 
-inline constexpr int block_rows = 48;  // queries whose scores are computed together
+inline constexpr int block_queries = 48;  // queries whose scores are computed together
+static_assert(block_queries % lanes<float> == 0 && block_queries % lanes<double> == 0);
 
 // Scratch of one thread: `numbers` of T, `ints`.
 struct Scratch {
@@ -23,37 +24,57 @@ struct Scratch {
 };
 template <class T>
 Scratch scratch_size(int length, int width) {
-  const size_t padded = size_t(round_up_to_lanes<T>(length));
-  return {padded * size_t(width) + block_rows * padded + longest_list, size_t(length)};
+  return {size_t(block_queries) * size_t(width + length + 1), size_t(length)};
+}
+
+// The lists of up to `lanes` queries, from their columns of scores.
+template <class T>
+void choose_block(const T* scores, int N, int k, int rows, int* keys, T* s, T* column, int* order) {
+  FastLists<T> lists;
+  const bool fast = k <= longest_fast_list;
+  if (fast) select_largest_of_lanes(scores, block_queries, N, k, lists);
+  for (int i = 0; i < rows; ++i) {
+    int* kept = keys + ptrdiff_t{i} * k;
+    bool valid;
+    if (fast) {
+      for (int l = 0; l < k; ++l) kept[l] = int(lists.key[l][i]);
+      std::sort(kept, kept + k);
+      valid = !lists.has_nan[i];
+    } else {
+      for (ptrdiff_t j = 0; j < N; ++j) column[j] = scores[j * block_queries + i];
+      valid = select_largest(column, N, k, kept, order);
+    }
+    for (int e = 0; e < k; ++e)
+      s[ptrdiff_t{i} * k + e] = valid ? scores[ptrdiff_t{kept[e]} * block_queries + i]
+                                      : std::numeric_limits<T>::quiet_NaN();
+  }
 }
 
 // keys: (T,k) out, the k largest scores of each query (with `smallest` the k smallest), ascending.
-// s: (entries) out, the scores at those keys, unscaled; NaN for a query that has a NaN score.
+// s: (T,k) out, the scores at those keys, unscaled; NaN for a query that has a NaN score.
 template <class T>
 void choose_by_score(const Head<T>& head, int k, bool smallest, int* keys, T* s, T* scratch,
                      int* order) {
-  const int N = head.length, D = head.width, padded = round_up_to_lanes<T>(N);
-  T* kt = scratch;
-  T* scores = kt + size_t(padded) * size_t(D);
-  T* best = scores + block_rows * size_t(padded);
-  transpose(N, D, head.k, head.stride, kt, padded);
-  for (int i0 = 0; i0 < N; i0 += block_rows) {
-    const int rows = std::min(block_rows, N - i0);
-    gemm(rows, padded, D, row_major(head.q + i0 * head.stride, head.stride), kt, padded, scores,
-         padded, GemmStart::zero);
-    for (int i = 0; i < rows; ++i) {
-      T* row = scores + ptrdiff_t{i} * padded;
+  const int N = head.length, D = head.width;
+  T* qt = scratch;                                    // Qᵀ of a block, (D,block_queries)
+  T* scores = qt + ptrdiff_t{D} * block_queries;      // (N,block_queries): keys by queries
+  T* column = scores + ptrdiff_t{N} * block_queries;  // (N)
+  for (int i0 = 0; i0 < N; i0 += block_queries) {
+    const int queries = std::min(block_queries, N - i0);
+    transpose(queries, D, head.q + i0 * head.stride, head.stride, qt, block_queries);
+    const int padded = round_up_to_lanes<T>(queries);
+    gemm(N, padded, D, row_major(head.k, head.stride), qt, block_queries, scores, block_queries,
+         GemmStart::zero);
+    if (smallest)
+      for (ptrdiff_t j = 0; j < ptrdiff_t{N} * block_queries; ++j) scores[j] = -scores[j];
+    for (int i = 0; i < queries; i += lanes<T>) {
+      const int rows = std::min(lanes<T>, queries - i);
       int* kept = keys + ptrdiff_t{i0 + i} * k;
-      T* kept_scores = s + ptrdiff_t{i0 + i} * k;
-      if (smallest)
-        for (int j = 0; j < N; ++j) row[j] = -row[j];
-      const bool valid = select_largest(row, N, k, kept, best, order);
-      for (int e = 0; e < k; ++e)
-        kept_scores[e] = !valid     ? std::numeric_limits<T>::quiet_NaN()
-                         : smallest ? -row[kept[e]]
-                                    : row[kept[e]];
+      choose_block(scores + i, N, k, rows, kept, s + ptrdiff_t{i0 + i} * k, column, order);
     }
   }
+  if (smallest)
+    for (ptrdiff_t e = 0; e < ptrdiff_t{N} * k; ++e) s[e] = -s[e];
 }
 
 // s: (entries) out, the scores at the listed keys, unscaled.

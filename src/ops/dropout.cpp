@@ -46,13 +46,17 @@ void philox_blocks(uint16_t (&out)[numbers], uint64_t first_block, const Dropout
 }  // namespace
 
 void DropoutMask::draw(uint8_t* keep, uint64_t begin, size_t count) const {
-  const int threshold = int(std::lround(p * 0x1p16));
+  // Kept: bits ≥ threshold. As "bits > threshold - 1" the comparison fits 16 bits for every p > 0.
+  const uint16_t last_dropped = uint16_t(std::max(1l, std::lround(p * 0x1p16)) - 1);
   uint16_t bits[numbers];
   for (size_t done = 0; done < count;) {
     const uint64_t element = begin + done;
     philox_blocks(bits, element / 8, *this);
     const size_t skip = element % 8, n = std::min(count - done, numbers - skip);
-    for (size_t j = 0; j < n; ++j) keep[done + j] = bits[skip + j] >= threshold;
+    if (n == numbers)
+      for (size_t j = 0; j < numbers; ++j) keep[done + j] = bits[j] > last_dropped;
+    else
+      for (size_t j = 0; j < n; ++j) keep[done + j] = bits[skip + j] > last_dropped;
     done += n;
   }
 }
@@ -62,36 +66,44 @@ DropoutMask next_dropout_mask(Tape<T>& tape, double p) {
   return {tape.noise(), tape.noise().next_site++, p};
 }
 
-// y = residual + keep · scale · x, with residual = nullptr for none. Both public operations are
-// this.
+// out_i = base_i + scale · keep_i · x_i; without base or keep those terms fall away. Branches are
+// outside the loops, so that each loop is vectorised.
 template <class T>
-static Tensor<T> masked(Tape<T>& tape, const Tensor<T>* residual, const Tensor<T>& x, double p) {
+static void add_masked(T* out, const T* base, const T* x, const uint8_t* keep, T scale, int n) {
+  if (base && keep)
+    for (int i = 0; i < n; ++i) out[i] = base[i] + T(keep[i]) * scale * x[i];
+  else if (base)
+    for (int i = 0; i < n; ++i) out[i] = base[i] + x[i];
+  else
+    for (int i = 0; i < n; ++i) out[i] = T(keep[i]) * scale * x[i];
+}
+
+// y = residual + dropout(x), without residual if it is an empty tensor.
+template <class T>
+static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T>& x, double p) {
   const Tensor<T> y = tape.make(x.shape);
   const int n = int(x.size());
   const bool active = dropout_active(tape, p);
   const DropoutMask mask = active ? next_dropout_mask(tape, p) : DropoutMask{};
   uint8_t* keep = active ? tape.template memory<uint8_t>(size_t(n)) : nullptr;
   const T scale = T(mask.scale());
-  const T* r = residual ? residual->data : nullptr;
 
   tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
-    if (keep) mask.draw(keep + begin, uint64_t(begin), size_t(end - begin));
-    for (int i = begin; i < end; ++i) {
-      const T kept = keep ? (keep[i] ? scale * x.data[i] : T(0)) : x.data[i];
-      y.data[i] = r ? r[i] + kept : kept;
-    }
+    const int count = end - begin;
+    if (keep) mask.draw(keep + begin, uint64_t(begin), size_t(count));
+    add_masked(y.data + begin, residual.data ? residual.data + begin : nullptr, x.data + begin,
+               keep ? keep + begin : nullptr, scale, count);
   });
 
-  const Tensor<T> from = residual ? *residual : Tensor<T>{};
   tape.record(y, [=, &tape] {
     const T* dy = tape.gradient(y);
     T* dx = tape.gradient(x);
-    T* dr = tape.gradient(from);
+    T* dr = tape.gradient(residual);
     tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
-      if (dr)
-        for (int i = begin; i < end; ++i) dr[i] += dy[i];
+      const int count = end - begin;
+      if (dr) add_scaled(dr + begin, dy + begin, T(1), count);
       if (dx)
-        for (int i = begin; i < end; ++i) dx[i] += keep ? (keep[i] ? scale * dy[i] : T(0)) : dy[i];
+        add_masked(dx + begin, dx + begin, dy + begin, keep ? keep + begin : nullptr, scale, count);
     });
   });
   return y;
@@ -99,13 +111,13 @@ static Tensor<T> masked(Tape<T>& tape, const Tensor<T>* residual, const Tensor<T
 
 template <class T>
 Tensor<T> dropout(Tape<T>& tape, const Tensor<T>& x, double p) {
-  return dropout_active(tape, p) ? masked(tape, static_cast<const Tensor<T>*>(nullptr), x, p) : x;
+  return dropout_active(tape, p) ? masked(tape, {}, x, p) : x;
 }
 
 template <class T>
 Tensor<T> add_dropout(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T>& x, double p) {
   require_shape("add_dropout", "x", x.shape, residual.shape);
-  return masked(tape, &residual, x, p);
+  return masked(tape, residual, x, p);
 }
 
 #define FOCUS_INSTANTIATE(T)                                      \

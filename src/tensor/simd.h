@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <type_traits>
 
 namespace focus {
 
@@ -55,14 +56,22 @@ inline void store_part(T* to, Vec<T> v, int n) {
   std::memcpy(to, &v, size_t(n) * sizeof(T));
 }
 
-// The sum of a vector's numbers, always in the same order.
+// The sum of a vector's numbers, always in the same order: halves are added until one is left.
+template <class V>
+inline auto sum_lanes(V v) {
+  using T = std::remove_cvref_t<decltype(v[0])>;
+  if constexpr (sizeof(V) == 2 * sizeof(T)) {
+    return v[0] + v[1];
+  } else {
+    typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return sum_lanes<Half>(halves[0] + halves[1]);
+  }
+}
 template <class T>
 inline T sum(Vec<T> v) {
-  T part[lanes<T>];
-  store(part, v);
-  for (int width = lanes<T> / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
+  return sum_lanes<Vec<T>>(v);
 }
 
 // Σ a_i b_i, in an order that depends on n alone.

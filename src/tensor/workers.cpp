@@ -15,42 +15,63 @@ inline void relax() {
 
 }  // namespace
 
-Workers::Workers(int threads) {
+Workers::Workers(int threads) : shares_(size_t(std::max(1, threads))) {
   for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { helper_loop(t); });
 }
 
 Workers::~Workers() {
   stop_.store(true);
-  phase_.fetch_add(1);
-  phase_.notify_all();
+  wake_.fetch_add(1);
+  wake_.notify_all();
   for (std::thread& helper : helpers_) helper.join();
 }
 
 void Workers::take_pieces(int thread) {
-  for (int piece; (piece = next_piece_.fetch_add(1, std::memory_order_relaxed)) < pieces_;)
-    call_(function_, piece, thread);
+  const size_t n = shares_.size();
+  for (size_t i = 0; i < n; ++i) {
+    Share& share = shares_[(size_t(thread) + i) % n];
+    for (int piece; (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+      call_(function_, piece, thread);
+  }
 }
 
-void Workers::share(int pieces) {
-  pieces_ = pieces;
-  next_piece_.store(0, std::memory_order_relaxed);
-  busy_helpers_.store(int(helpers_.size()), std::memory_order_relaxed);
-  phase_.fetch_add(1, std::memory_order_release);  // publishes all of the above
-  phase_.notify_all();
+void Workers::run_phase(int pieces) {
+  const int n = threads();
+  for (int t = 0; t < n; ++t) {
+    shares_[size_t(t)].next.store(int(int64_t{pieces} * t / n), std::memory_order_relaxed);
+    shares_[size_t(t)].end = int(int64_t{pieces} * (t + 1) / n);
+  }
+  // Opening publishes the phase's description to the helpers that enter.
+  const uint64_t phase = gate_.load(std::memory_order_relaxed) / one_phase + 1;
+  gate_.store(phase * one_phase | open, std::memory_order_release);
+  wake_.fetch_add(1, std::memory_order_release);
+  wake_.notify_all();
   take_pieces(0);
-  // Every helper must have left this phase before the next one may overwrite its description.
-  for (int i = 0; busy_helpers_.load(std::memory_order_acquire) > 0; ++i)
+  // All pieces are taken. Nobody enters any more; those inside finish theirs, and by leaving publish
+  // what they wrote.
+  gate_.fetch_and(~open, std::memory_order_acq_rel);
+  for (int i = 0; gate_.load(std::memory_order_acquire) & inside; ++i)
     i < spins ? relax() : std::this_thread::yield();
 }
 
 void Workers::helper_loop(int thread) {
-  for (unsigned seen = 0;;) {
-    for (int i = 0; i < spins && phase_.load(std::memory_order_acquire) == seen; ++i) relax();
-    phase_.wait(seen, std::memory_order_acquire);
-    ++seen;  // never behind by more than one: share() waits for all helpers
-    if (stop_.load()) return;
-    take_pieces(thread);
-    busy_helpers_.fetch_sub(1, std::memory_order_release);
+  uint64_t last_phase = 0;
+  for (int idle = 0;; ++idle) {
+    const uint32_t wake = wake_.load(std::memory_order_acquire);
+    if (stop_.load(std::memory_order_acquire)) return;
+    uint64_t gate = gate_.load(std::memory_order_acquire);
+    if ((gate & open) && gate / one_phase != last_phase) {
+      if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acq_rel)) continue;
+      last_phase = gate / one_phase;
+      take_pieces(thread);
+      gate_.fetch_sub(1, std::memory_order_release);
+      idle = 0;
+    } else if (idle < spins) {
+      relax();
+    } else {
+      wake_.wait(wake, std::memory_order_acquire);
+      idle = 0;
+    }
   }
 }
 
