@@ -1,0 +1,59 @@
+// What the softmax of every attention head sees: a model's scores, and for each query the numbers
+// that the paper's theory speaks of (section on stability; appendix on sparse attention).
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "attention/pattern.h"
+#include "model/model.h"
+
+namespace focus {
+
+// The scores q·k / √D of one head for B sequences, before any mask: scores[(b·T + i)·T + j] is what
+// query i gives to key j. In double, from the model's own q and k.
+struct HeadScores {
+  int block, head;
+  int B, T;
+  std::vector<double> scores;  // (B,T,T)
+
+  std::span<const double> row(int b, int i) const {
+    return {scores.data() + (size_t(b) * size_t(T) + size_t(i)) * size_t(T), size_t(T)};
+  }
+};
+
+// Runs the model on tokens (B, length) without dropout and calls `visit` for every head of every
+// block, in order. One head's scores exist at a time: B·T·T·8 bytes, so long sequences go in
+// small batches. Returns the logits (B, classes).
+template <class T>
+std::vector<T> visit_attention_scores(Model<T>& model, const int* tokens, int B, Workers& workers,
+                                      const std::function<void(const HeadScores&)>& visit);
+
+// The same for when everything fits in memory at once.
+template <class T>
+std::vector<HeadScores> attention_scores(Model<T>& model, const int* tokens, int B,
+                                         Workers& workers);
+
+// max - min of some scores: δ_s of all, δ_h of the kept ones. n ≥ 1.
+double dispersion(std::span<const double> scores);
+
+// How far a softmax moves at most, per unit its scores move, both in the 1-norm: the largest column
+// sum of |diag(p) - p pᵀ|, which is max_j 2 p_j (1 - p_j) with p = softmax(scores). At most ½.
+double softmax_sensitivity(std::span<const double> scores);
+
+// One query under a pattern.
+struct QueryStatistics {
+  double dispersion;       // δ_s: of all T scores
+  double kept_dispersion;  // δ_h: of the kept scores
+  double separation;       // Δ_h: smallest kept - largest dropped; NaN if nothing is dropped
+  double sensitivity;      // of the softmax over the kept scores
+};
+
+// For all B·T queries, those of sequence 0 first. The keys are those that attention keeps under
+// `settings` for sequences of head.T tokens (of equal scores the lower index wins). InputError for
+// the random pattern, whose keys differ from call to call.
+std::vector<QueryStatistics> query_statistics(const HeadScores& head,
+                                              const AttentionSettings& settings);
+
+}  // namespace focus
