@@ -29,9 +29,7 @@ std::string duration_text(double seconds) {
 Progress::Progress(Options options)
     : options_(std::move(options)),
       redraw_(is_terminal(options_.out)),
-      latest_(size_t(std::max(1, options_.runs))) {
-  for (size_t run = 0; run < latest_.size(); ++run) latest_[run] = {0, first_epoch(run), 0, 0};
-}
+      runs_(size_t(std::max(1, options_.runs)), Run{options_.first_epoch}) {}
 
 Progress::~Progress() {
   if (!redraw_) return;
@@ -39,21 +37,16 @@ Progress::~Progress() {
   std::fflush(options_.out);
 }
 
-int Progress::first_epoch(size_t run) const {
-  return run < options_.first_epochs.size() ? options_.first_epochs[run] : 0;
-}
-
 std::string Progress::bar_line(double seconds, int width) const {
-  const double epochs = std::max(1, options_.epochs), runs = double(latest_.size());
+  const double epochs = std::max(1, options_.epochs), runs = double(runs_.size());
   double finished = 0, before = 0;  // epochs of all runs; those before this program began
   std::vector<double> losses, accuracies;
-  for (size_t run = 0; run < latest_.size(); ++run) {
-    const EpochReport& report = latest_[run];
-    finished += report.epoch;
-    before += first_epoch(run);
-    if (report.epoch == first_epoch(run)) continue;
-    losses.push_back(report.loss);
-    accuracies.push_back(report.accuracy);
+  for (const Run& run : runs_) {
+    before += run.first_epoch;
+    finished += run.reported ? run.latest.epoch : run.first_epoch;
+    if (!run.reported) continue;
+    losses.push_back(run.latest.loss);
+    accuracies.push_back(run.latest.accuracy);
   }
   const double share = std::clamp(finished / (runs * epochs), 0.0, 1.0);
   std::string results = duration_text(seconds);
@@ -77,7 +70,10 @@ std::string Progress::bar_line(double seconds, int width) const {
 
 void Progress::report(int run, const EpochReport& report) {
   const std::lock_guard lock(mutex_);
-  latest_.at(size_t(run)) = report;
+  Run& reporting = runs_.at(size_t(run));
+  if (!reporting.reported) reporting.first_epoch = report.epoch - 1;
+  reporting.reported = true;
+  reporting.latest = report;
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   if (redraw_) {

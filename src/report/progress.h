@@ -27,8 +27,9 @@ class Progress {
     std::string label = {};  // before the bar
     int runs = 1;            // seeds that report
     int epochs = 1;          // of each run
-    // Epochs that each run had already when it was resumed; empty if none had any.
-    std::vector<int> first_epochs = {};
+    // Epochs that the runs had already when they were resumed; a run's first report says it
+    // exactly.
+    int first_epoch = 0;
     std::FILE* out = stderr;
     double plain_seconds = 0;  // at least this long between plain lines; a run's last always comes
   };
@@ -51,14 +52,18 @@ class Progress {
   std::string bar_line(double seconds, int width) const;
 
  private:
-  int first_epoch(size_t run) const;
+  struct Run {
+    int first_epoch;  // epochs it had before this program began
+    bool reported = false;
+    EpochReport latest = {};
+  };
 
   const Options options_;
   const bool redraw_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::mutex mutex_;
-  std::vector<EpochReport> latest_;  // of each run; its first epoch before it has reported
-  double last_plain_ = -1e9;         // when the last plain line was printed, in seconds
+  std::mutex mutex_;  // guards what follows
+  std::vector<Run> runs_;
+  double last_plain_ = -1e9;  // when the last plain line was printed, in seconds
 };
 
 // "0:07", "12:34", "1:02:03".
