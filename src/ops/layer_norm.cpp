@@ -33,9 +33,19 @@ T normalise_row(T* y, const T* x, int C, T epsilon) {
 // dx = rstd · (dy - mean(dy) - y · mean(dy · y)).
 template <class T>
 void normalise_row_backward(T* dx, const T* dy, const T* y, T rstd, int C) {
+  //@ begin 02 layer-norm-backward
+  //@ mutant norm-mean-is-constant: the mean is treated as if it did not depend on x
+  //~ const T mean_dy = 0;
   const T mean_dy = sum_of(dy, C) / T(C);
+  //@ mutant norm-variance-is-constant: the variance is treated as if it did not depend on x
+  //~ const T mean_dy_y = 0;
   const T mean_dy_y = dot(dy, y, C) / T(C);
+  //@ mutant norm-overwrites-input: sets the input's gradient where it should add
+  //~ for (int c = 0; c < C; ++c) dx[c] = rstd * (dy[c] - mean_dy - y[c] * mean_dy_y);
+  //@ mutant norm-no-deviation: the division by the standard deviation is forgotten
+  //~ for (int c = 0; c < C; ++c) dx[c] += dy[c] - mean_dy - y[c] * mean_dy_y;
   for (int c = 0; c < C; ++c) dx[c] += rstd * (dy[c] - mean_dy - y[c] * mean_dy_y);
+  //@ end
 }
 
 }  // namespace

@@ -16,15 +16,24 @@ void linear_backward(Workers& workers, int M, int in, int out, const T* x, const
   const int dx_pieces = dx ? (M + rows_per_piece - 1) / rows_per_piece : 0;
   const int dw_pieces = dw ? gemm_tiles(out) : 0;
   workers.run(dw_pieces + dx_pieces + (db ? 1 : 0), [=](int piece, int) {
+    //@ begin 02 linear-backward
     if (piece < dw_pieces) {  // the longest pieces first
+      //@ mutant linear-overwrites-weight: sets the weight's gradient where it should add
+      //~ gemm_range(piece, piece + 1, out, in, M, transposed(dy, out), x, in, dw, in,
+      //~            GemmStart::zero);
       gemm_range(piece, piece + 1, out, in, M, transposed(dy, out), x, in, dw, in, GemmStart::add);
     } else if (piece < dw_pieces + dx_pieces) {
       const int m = (piece - dw_pieces) * rows_per_piece, rows = std::min(rows_per_piece, M - m);
       gemm(rows, in, out, row_major(dy + ptrdiff_t{m} * out, out), w, in, dx + ptrdiff_t{m} * in,
+           //@ mutant linear-overwrites-input: sets the input's gradient where it should add
+           //~ in, GemmStart::zero);
            in, GemmStart::add);
     } else {
+      //@ mutant linear-bias-one-row: the bias hears of the first row only
+      //~ add_scaled(db, dy, T(1), out);
       for (int m = 0; m < M; ++m) add_scaled(db, dy + ptrdiff_t{m} * out, T(1), out);
     }
+    //@ end
   });
 }
 

@@ -25,7 +25,12 @@ inline float exponential(float x) {
   const float shifted = clamped * 1.44269504f + round_magic;
   const float n = shifted - round_magic;
   // ln 2 in two parts: the first has so few bits that n times it is exact.
+  //@ begin 01 exponential
+  //@ mutant exponential-ln2-in-one-part: ln 2 rounded to a few bits, its rest forgotten
+  //~ const float r = clamped - n * 0.693145752f;
   const float r = (clamped - n * 0.693145752f) - n * 1.42860677e-6f;
+  //@ mutant exponential-short-series: the last term of the series is missing
+  //~ float p = 0.f;
   float p = 1.f / 720;
   p = p * r + 1.f / 120;
   p = p * r + 1.f / 24;
@@ -41,6 +46,7 @@ inline float exponential(float x) {
          : x > largest ? std::numeric_limits<float>::infinity()
          : x == x      ? result
                        : x;
+  //@ end
 }
 
 // The largest of n ≥ 1 numbers; NaN is passed over (-inf if there is nothing else).
@@ -65,22 +71,43 @@ inline T largest_of(const T* x, int n) {
 // subtracted first, so nothing overflows. scale > 0. A NaN or +inf score makes the whole row NaN.
 template <class T>
 inline void softmax_row(T* p, const T* s, int n, T scale) {
+  //@ begin 01 softmax-row
+  //@ mutant softmax-no-max: the largest score is not subtracted, so large scores overflow
+  //~ const T top = 0;
   const T top = largest_of(s, n);
+  //@ mutant softmax-no-scale: the scores are not scaled
+  //~ for (int j = 0; j < n; ++j) p[j] = exponential(s[j] - top);
+  //@ mutant softmax-scale-before-max: the unscaled maximum is taken off the scaled score
+  //~ for (int j = 0; j < n; ++j) p[j] = exponential(scale * s[j] - top);
   for (int j = 0; j < n; ++j) p[j] = exponential(scale * (s[j] - top));
   Vec<T> sums{};
   int j = 0;
   for (; j + lanes<T> <= n; j += lanes<T>) sums += load(p + j);
+  //@ mutant softmax-drops-tail: what does not fill a whole vector is not summed
   if (j < n) sums += load_part(p + j, n - j);
   const T inverse = T(1) / sum<T>(sums);
+  //@ mutant softmax-not-normalised: the weights do not sum to 1
   for (j = 0; j < n; ++j) p[j] *= inverse;
+  //@ end
 }
 
 // The gradient of the scores from the gradient of the probabilities (Jacobian diag(p) - p pᵀ):
 // ds_j = scale · p_j (dp_j - Σ_i p_i dp_i). ds may be dp.
 template <class T>
 inline void softmax_row_backward(T* ds, const T* dp, const T* p, int n, T scale) {
+  //@ begin 01 softmax-backward
+  //@ mutant backward-diagonal-only: the Jacobian without its - p pᵀ
+  //~ const T mean = 0;
+  //@ mutant backward-plain-mean: every key counts the same in the mean, whatever its weight
+  //~ T mean = 0;
+  //~ for (int j = 0; j < n; ++j) mean += dp[j] / T(n);
   const T mean = dot(p, dp, n);
+  //@ mutant backward-no-scale: the scale of the scores is forgotten
+  //~ for (int j = 0; j < n; ++j) ds[j] = p[j] * (dp[j] - mean);
+  //@ mutant backward-reads-its-output: the mean is taken again after ds has overwritten dp
+  //~ for (int j = 0; j < n; ++j) ds[j] = scale * p[j] * (dp[j] - dot(p, dp, n));
   for (int j = 0; j < n; ++j) ds[j] = scale * p[j] * (dp[j] - mean);
+  //@ end
 }
 
 }  // namespace focus

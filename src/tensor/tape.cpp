@@ -25,20 +25,26 @@ template <class T>
 T* Tape<T>::gradient(const Tensor<T>& x) {
   Gradient<T>* g = x.gradient;
   if (!g) return nullptr;
+  //@ begin 02 gradient-memory
   if (!g->data) {
     const auto same_size = std::find_if(free_.begin(), free_.end(),
+                                        //@ mutant gradient-memory-any-size: any free memory will do
+                                        //~ [](const FreeBuffer&) { return true; });
                                         [&](const FreeBuffer& b) { return b.size == g->size; });
     if (same_size != free_.end()) {
       g->data = same_size->data;
+      //@ mutant(2) gradient-memory-shared: memory in use stays in the list of free memory
       *same_size = free_.back();
       free_.pop_back();
     } else {
       g->data = arena_.allocate<T>(g->size);
     }
     T* data = g->data;
+    //@ mutant(2) gradient-not-zeroed: the last user's numbers stay in
     workers_.run_ranges(int(g->size), 1 << 14,
                         [=](int begin, int end) { std::fill(data + begin, data + end, T(0)); });
   }
+  //@ end
   return g->data;
 }
 
@@ -46,15 +52,27 @@ template <class T>
 void Tape<T>::backward(const Tensor<T>& loss) {
   if (!recording_) fail_input("backward: the tape was not recording");
   if (loss.size() != 1) fail_input("backward: the loss has shape ", loss.shape.text(), ", not [1]");
+  //@ begin 02 play-tape
+  //@ mutant tape-starts-from-loss: the loss's own gradient is the loss and not 1
+  //~ gradient(loss)[0] = loss.data[0];
   gradient(loss)[0] = T(1);
   while (!steps_.empty()) {
+    //@ mutant(2) tape-forwards: backwards run in the order of the forward
+    //~   const Step step = steps_.front();
+    //~   steps_.erase(steps_.begin());
     const Step step = steps_.back();
     steps_.pop_back();
+    //@ mutant tape-stops-at-a-branch: an output that nothing used ends the backward
+    //~   if (!step.output->data) break;
     if (!step.output->data) continue;  // nothing depends on this output
+    //@ mutant(2) tape-frees-early: a gradient's memory is given away before it was read
+    //~   free_.push_back({step.output->data, step.output->size});
+    //~   step.run(step.backward);
     step.run(step.backward);
     free_.push_back({step.output->data, step.output->size});
     step.output->data = nullptr;
   }
+  //@ end
 }
 
 template class Tape<float>;
