@@ -1,9 +1,7 @@
 #include "tasks/task.h"
 
-#include <algorithm>
-#include <numeric>
-
 #include "error.h"
+#include "suggest.h"
 
 namespace focus {
 
@@ -15,39 +13,17 @@ std::span<const Task> all_tasks() {
   return tasks;
 }
 
-// How many single-character insertions, deletions and replacements turn one name into the other
-// (Levenshtein's distance, row by row).
-static size_t edits_between(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
 const Task& find_task(std::string_view name) {
-  const Task* nearest = nullptr;
-  size_t fewest_edits = 4;  // up to three typing errors still count as near
+  std::vector<std::string> names;
   std::string known;
   for (const Task& task : all_tasks()) {
     if (task.name == name) return task;
+    names.push_back(task.name);
     known += " " + task.name;
-    const size_t edits = name.size() < 40 ? edits_between(name, task.name) : fewest_edits;
-    if (edits < fewest_edits) {
-      fewest_edits = edits;
-      nearest = &task;
-    }
   }
-  const std::string shown(name.substr(0, 40));
-  if (nearest) {
-    fail_input("unknown task '", shown, "': did you mean ", nearest->name, "? Known are", known);
+  const std::string shown(name.substr(0, 40)), nearest = nearest_name(name, names);
+  if (!nearest.empty()) {
+    fail_input("unknown task '", shown, "': did you mean ", nearest, "? Known are", known);
   }
   fail_input("unknown task '", shown, "': known are", known);
 }

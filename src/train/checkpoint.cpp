@@ -64,6 +64,15 @@ ModelSettings read_model_settings(const Safetensors& file) {
   } catch (const InputError& error) {
     fail_input(file.file_name(), ": metadata: ", error.what());
   }
+  // A model of these sizes is allocated next: the file must be as large as it claims.
+  const int64_t d = s.d_model, hd = d * s.attention.heads;
+  file.require("embedding.weight", {s.vocabulary, d});
+  for (int i = 0; i < s.blocks; ++i) {
+    const std::string block = str("encoder.transformer.", i);
+    file.require(block + ".attention.W_q.weight", {hd, d});
+    file.require(block + ".ffn.0.weight", {s.d_mlp, d});
+  }
+  file.require("linear.weight", {s.classes, d});
   return s;
 }
 

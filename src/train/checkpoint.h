@@ -11,7 +11,8 @@ inline constexpr const char* checkpoint_format = "1";
 
 // The model's settings in the metadata, under the keys of the authors' golden files (attention, k,
 // global_tokens, heads, activation, d_model, d_mlp, blocks, seq_len, vocab, classes, dropout,
-// layer_norm_eps, first_layer_norm_eps).
+// layer_norm_eps, first_layer_norm_eps). Reading throws InputError unless the file's weights have
+// the shapes that these settings say.
 void write_model_settings(Safetensors& file, const ModelSettings& settings);
 ModelSettings read_model_settings(const Safetensors& file);
 

@@ -64,10 +64,17 @@ std::string plan_text(const TrainPlan& plan) {
   json["format_version"] = format_version;
   for (const SettingField& field : setting_fields()) json[field.name] = field.get(plan.settings);
   std::string seeds;
-  for (uint64_t seed : plan.seeds) seeds += (seeds.empty() ? "" : ",") + std::to_string(seed);
+  for (uint64_t seed : plan.seeds) {
+    if (!seeds.empty()) seeds += ',';
+    seeds += std::to_string(seed);
+  }
   json["seeds"] = seeds;
   json["threads"] = std::to_string(plan.threads);
-  return json.dump(2) + "\n";
+  try {
+    return json.dump(2) + "\n";
+  } catch (const nlohmann::json::exception&) {
+    fail_input("the name of a data file is not UTF-8 and does not fit into settings.json");
+  }
 }
 
 TrainPlan parse_plan(std::string_view bytes, const std::string& name) {

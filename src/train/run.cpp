@@ -123,8 +123,8 @@ Safetensors Run::checkpoint() const {
   Safetensors file;
   write_model_settings(file, model_.settings());
   for (const auto& [name, text] : to_text(settings_)) file.metadata["run." + name] = text;
-  file.metadata["format"] = "semantic-focus checkpoint";
-  file.metadata["format_version"] = checkpoint_format;
+  file.metadata.emplace("format", "semantic-focus checkpoint");
+  file.metadata.emplace("format_version", checkpoint_format);
   file.metadata["task"] = settings_.task;
   file.metadata["seed"] = std::to_string(seed_);
   file.metadata["epochs_done"] = std::to_string(epochs_done_);

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace focus {
@@ -19,7 +20,11 @@ class Scheduler {
     const int drivers = std::clamp(threads, 1, std::max(1, int(runs.size())));
     threads_per_run_ = std::max(1, threads / drivers);
     std::vector<std::thread> others;
-    for (int d = 1; d < drivers; ++d) others.emplace_back([this] { drive(); });
+    try {
+      for (int d = 1; d < drivers; ++d) others.emplace_back([this] { drive(); });
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those that there are do the work.
+    }
     drive();
     for (std::thread& thread : others) thread.join();
     if (failure_) std::rethrow_exception(failure_);
@@ -47,7 +52,18 @@ class Scheduler {
     }
   }
 
+  // What one thread does. No exception may leave it.
   void drive() {
+    try {
+      drive_runs();
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+      changed_.notify_all();
+    }
+  }
+
+  void drive_runs() {
     Workers workers(threads_per_run_);
     Tape<float> tape(workers);
     std::unique_lock lock(mutex_);

@@ -38,7 +38,7 @@ int parse_int(const std::string& text) {
   }
 
 const SettingField fields[] = {
-    {"task", "what to learn: see 'focus train --help'", [](const RunSettings& s) { return s.task; },
+    {"task", "what to learn", [](const RunSettings& s) { return s.task; },
      [](RunSettings& s, const std::string& t) { s.task = find_task(t).name; }},
     FOCUS_NAME("attention", attention, pattern_of, "full, banded, block, topk, bottomk or random"),
     FOCUS_INT("k", k, "keys each query keeps (every attention but full)"),
@@ -168,8 +168,12 @@ RunSettings settings_from_text(const TextMap& text, const std::string& where) {
 void check_settings(const RunSettings& s) {
   const Task& task = find_task(s.task);
   const auto in_range = [](const char* flag, double value, double low, double high) {
+    const auto plain = [](double number) {  // a million as 1000000
+      return number == std::floor(number) ? std::to_string(int64_t(number)) : number_text(number);
+    };
     if (!(value >= low && value <= high))
-      fail_input("--", flag, " ", value, " is not between ", low, " and ", high);
+      fail_input("--", flag, " ", plain(value), " is not between ", plain(low), " and ",
+                 plain(high));
   };
   in_range("blocks", s.blocks, 1, 1000);
   in_range("heads", s.heads, 1, 256);

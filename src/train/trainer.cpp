@@ -5,6 +5,8 @@
 #include <mutex>
 
 #include "files/atomic_file.h"
+#include "files/folder.h"
+#include "train/memory.h"
 #include "train/run.h"
 #include "train/scheduler.h"
 
@@ -20,40 +22,71 @@ class Trainer {
       : plan_(plan), observer_(observer), metrics_(plan.out / "metrics.csv") {}
 
   void make_runs() {
+    const RunSettings& s = plan_.settings;
+    const Task& task = find_task(s.task);
     const bool same_data =
-        !plan_.settings.train_data.empty() || data_seed(find_task(plan_.settings.task), 0) ==
-                                                  data_seed(find_task(plan_.settings.task), 1);
+        data_seed(task, 0) == data_seed(task, 1) || (!s.train_data.empty() && !s.val_data.empty());
     std::shared_ptr<const RunData> data;
     for (uint64_t seed : plan_.seeds) {
-      if (!data || !same_data) data = make_run_data(plan_.settings, seed);
-      runs_.emplace_back(plan_.settings, seed, data);
+      if (!data || !same_data) data = make_run_data(s, seed);
+      if (runs_.empty()) {
+        const int runs = int(plan_.seeds.size());
+        check_memory(s.model_settings(data->train.vocabulary, data->train.length), s.optimizer,
+                     std::min(s.batch, data->train.rows), runs, std::min(plan_.threads, runs));
+      }
+      runs_.emplace_back(s, seed, data);
     }
   }
 
+  // Writes the folder of new runs. What a failure (a full disk, say) leaves is removed again.
   void start_folder() {
-    std::error_code error;
-    fs::create_directories(plan_.out, error);
-    if (error)
-      fail_input("--out ", plan_.out.string(), ": cannot make the folder: ", error.message());
     try {
-      write_file_atomically(plan_.out / "settings.json", plan_text(plan_));
+      write_settings();
       metrics_.write();
       for (const Run& run : runs_) save(run, "last");
-    } catch (...) {  // a disk that is full at once, say: leave nothing behind
-      fs::remove_all(plan_.out, error);
+    } catch (...) {
+      std::error_code ignored;
+      for (const Run& run : runs_) fs::remove_all(folder(run), ignored);
+      for (const char* file : {"settings.json", "metrics.csv"})
+        fs::remove(plan_.out / file, ignored);
       throw;
     }
   }
 
+  // Takes the state of the runs from their folder and writes nothing. A kill can come before the
+  // first checkpoint of a run, which then begins anew.
   void restore() {
-    metrics_.load();
+    const auto checkpoint = [&](const Run& run) { return folder(run) / "last.safetensors"; };
+    const bool started = std::any_of(runs_.begin(), runs_.end(),
+                                     [&](const Run& run) { return fs::exists(checkpoint(run)); });
+    if (started || fs::exists(plan_.out / "metrics.csv")) metrics_.load();
+    const std::vector<EpochMetrics> rows = metrics_.rows();
+    for (const EpochMetrics& row : rows) seconds_before_ = std::max(seconds_before_, row.seconds);
     for (Run& run : runs_) {
-      run.restore(Safetensors::read(folder(run) / "last.safetensors"));
+      const bool has_rows = std::any_of(rows.begin(), rows.end(),
+                                        [&](const auto& row) { return row.seed == run.seed(); });
+      if (has_rows || fs::exists(checkpoint(run))) run.restore(Safetensors::read(checkpoint(run)));
       metrics_.drop_after(run.seed(), run.epochs_done());
     }
-    for (const EpochMetrics& row : metrics_.rows())
-      seconds_before_ = std::max(seconds_before_, row.seconds);
+    for (const Run& run : runs_)
+      if (run.epochs_done() > plan_.settings.epochs)
+        fail_input("--epochs ", plan_.settings.epochs, ": seed ", run.seed(), " has ",
+                   run.epochs_done(), " already; give at least as many");
+  }
+
+  bool finished() const {
+    return std::all_of(runs_.begin(), runs_.end(),
+                       [&](const Run& run) { return run.epochs_done() >= plan_.settings.epochs; });
+  }
+  TrainResult result() const { return {finished(), metrics_.rows()}; }
+
+  void write_settings() const {
     write_file_atomically(plan_.out / "settings.json", plan_text(plan_));
+  }
+
+  void remove_leftovers_of_kills() const {
+    remove_leftovers(plan_.out);
+    for (const Run& run : runs_) remove_leftovers(folder(run));
   }
 
   TrainResult go() {
@@ -71,10 +104,7 @@ class Trainer {
     };
     run_side_by_side(runs_, plan_.settings.epochs, plan_.threads,
                      observer_.stop ? *observer_.stop : never, after);
-    const bool finished = std::all_of(runs_.begin(), runs_.end(), [&](const Run& run) {
-      return run.epochs_done() >= plan_.settings.epochs;
-    });
-    return {finished, metrics_.rows()};
+    return result();
   }
 
  private:
@@ -98,34 +128,48 @@ void check_plan(const TrainPlan& plan) {
   if (plan.seeds.empty()) fail_input("--seeds: at least one seed is needed");
   if (plan.threads < 1 || plan.threads > 1024)
     fail_input("--threads ", plan.threads, " is not between 1 and 1024");
-  if (fs::exists(plan.out / "settings.json"))
-    fail_input("--out ", plan.out.string(),
-               " already holds a run: choose another folder, or "
-               "'focus resume ",
-               plan.out.string(), "'");
-  if (fs::exists(plan.out) && !fs::is_directory(plan.out))
-    fail_input("--out ", plan.out.string(), " is a file, not a folder");
-  if (fs::exists(plan.out) && !fs::is_empty(plan.out))
-    fail_input("--out ", plan.out.string(), " is not empty: choose another folder");
+}
+
+// A new run may use a folder that is new or empty. (A kill may have left the temporary file of the
+// very first write.)
+void check_unused(const fs::path& folder) {
+  const std::string out = "--out " + folder.string();
+  if (!fs::exists(folder)) return;
+  if (!fs::is_directory(folder)) fail_input(out, " is a file, not a folder");
+  if (fs::exists(folder / "settings.json"))
+    fail_input(out, " already holds a run: choose another folder, or 'focus resume ",
+               folder.string(), "'");
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (!is_leftover(entry.path())) fail_input(out, " is not empty: choose another folder");
 }
 
 }  // namespace
 
 TrainResult train(const TrainPlan& plan, const TrainObserver& observer) {
   check_plan(plan);
+  check_unused(plan.out);
   Trainer trainer(plan, observer);
   trainer.make_runs();
+  NewFolder folder(plan.out);
+  const FolderLock lock(plan.out);
+  check_unused(plan.out);  // another process may have begun there since
   trainer.start_folder();
+  folder.commit();
   return trainer.go();
 }
 
 TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObserver& observer) {
+  read_plan(dir);  // says so if there is no run
+  const FolderLock lock(dir);
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
   if (threads > 0) plan.threads = threads;
   Trainer trainer(plan, observer);
   trainer.make_runs();
   trainer.restore();
+  if (trainer.finished()) return trainer.result();
+  trainer.remove_leftovers_of_kills();
+  trainer.write_settings();
   return trainer.go();
 }
 

@@ -42,7 +42,10 @@ struct TrainResult {
 // plan; nothing has been written then. RunError on a NaN or Inf loss.
 TrainResult train(const TrainPlan& plan, const TrainObserver& observer = {});
 
-// Goes on with the runs in DIR, to `epochs` epochs (0: as settings.json says).
+// Goes on with the runs in DIR, to `epochs` epochs and with `threads` threads (0: as settings.json
+// says). A finished run returns at once, and its files are not touched. InputError when DIR holds
+// no run or a damaged one, when it has more epochs already, and, as for train(), while another
+// process trains there.
 TrainResult resume(const std::filesystem::path& dir, int epochs, int threads,
                    const TrainObserver& observer = {});
 

@@ -1,0 +1,229 @@
+// focus train, focus resume.
+#include <algorithm>
+#include <filesystem>
+#include <iomanip>
+#include <sstream>
+
+#include "cli/command.h"
+#include "error.h"
+#include "report/progress.h"
+#include "train/experiment.h"
+#include "train/interrupt.h"
+#include "train/trainer.h"
+
+namespace focus {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// "even-pairs, topk(5)"
+std::string label_of(const RunSettings& s) {
+  return s.task + ", " + attention_text(s);
+}
+
+// Shows the epochs as they come.
+class Watch {
+ public:
+  explicit Watch(const TrainPlan& plan) : seeds_(plan.seeds), progress_(options(plan)) {}
+
+  void operator()(const EpochMetrics& row) {
+    const auto run = std::find(seeds_.begin(), seeds_.end(), row.seed);
+    progress_.report(int(run - seeds_.begin()),
+                     {row.seed, row.epoch, row.train_loss, row.train_accuracy});
+    saw_an_epoch_ = true;
+  }
+  bool saw_an_epoch() const { return saw_an_epoch_; }
+
+ private:
+  static Progress::Options options(const TrainPlan& plan) {
+    Progress::Options options;
+    options.label = label_of(plan.settings);
+    options.runs = int(plan.seeds.size());
+    options.epochs = plan.settings.epochs;
+    options.plain_seconds = 1;
+    return options;
+  }
+
+  std::vector<uint64_t> seeds_;
+  Progress progress_;
+  bool saw_an_epoch_ = false;
+};
+
+std::string table_of_last_epochs(const TrainPlan& plan, const std::vector<EpochMetrics>& rows) {
+  std::ostringstream text;
+  text << "     seed  epoch  train loss  accuracy  held-out loss  accuracy\n" << std::fixed;
+  for (uint64_t seed : plan.seeds) {
+    const auto last = std::find_if(rows.rbegin(), rows.rend(),
+                                   [&](const EpochMetrics& row) { return row.seed == seed; });
+    if (last == rows.rend()) continue;
+    text << std::setw(9) << seed << std::setw(7) << last->epoch << std::setprecision(4)
+         << std::setw(12) << last->train_loss << std::setprecision(2) << std::setw(8)
+         << last->train_accuracy << " %" << std::setprecision(4) << std::setw(15) << last->val_loss
+         << std::setprecision(2) << std::setw(8) << last->val_accuracy << " %\n";
+  }
+  return text.str();
+}
+
+// Trains or resumes: `work` does it. Returns the exit status.
+template <class Work>
+int watch_and_report(const TrainPlan& plan, const Work& work) {
+  TrainResult result;
+  bool anything_new = false;
+  {
+    Watch watch(plan);
+    result = work(TrainObserver{&catch_interrupts(), std::ref(watch)});
+    anything_new = watch.saw_an_epoch();
+  }
+  const std::string dir = plan.out.string();
+  if (result.finished && !anything_new) {
+    print(str(dir, " is finished: all ", plan.seeds.size(), " run(s) have ", plan.settings.epochs,
+              " epochs; 'focus resume ", dir, " --epochs N' goes on to N\n"));
+    return 0;
+  }
+  print(label_of(plan.settings) + "\n" + table_of_last_epochs(plan, result.metrics));
+  if (!result.finished) {
+    print(str("interrupted and saved; go on with: focus resume ", dir, "\n"));
+    return 130;
+  }
+  print(str("written to ", dir, ": metrics.csv, settings.json, seed-S/{last,best}.safetensors\n",
+            "more epochs: focus resume ", dir, " --epochs ", 2 * plan.settings.epochs,
+            "\nits weights: focus show ", dir, "/seed-", plan.seeds[0], "/best.safetensors\n"));
+  return 0;
+}
+
+std::string absolute_file(const std::string& name) {
+  return name.empty() ? name : fs::absolute(name).lexically_normal().string();
+}
+
+RunSettings settings_of(const Arguments& arguments) {
+  const auto set = [&](const SettingField& field, RunSettings& settings) {
+    try {
+      field.set(settings, arguments.text(field.name));
+    } catch (const InputError& error) {
+      fail_input("--", field.name, ": ", error.what());
+    }
+  };
+  RunSettings settings;
+  for (const SettingField& field : setting_fields())
+    if (std::string(field.name) == "task") set(field, settings);
+  settings = RunSettings::defaults_for(find_task(settings.task));
+  for (const SettingField& field : setting_fields())
+    if (arguments.given(field.name)) set(field, settings);
+  settings.train_data = absolute_file(arguments.file("train-data"));
+  settings.val_data = absolute_file(arguments.file("val-data"));
+  if (!uses_k(settings.attention)) {  // so that scripts may give every mechanism the same flags
+    if (settings.k < 0) fail_input("--k ", settings.k, " is negative");
+    settings.k = 0;
+  }
+  return settings;
+}
+
+fs::path default_folder(const RunSettings& s) {
+  std::string name = "train-" + s.task + "-" + name_of(s.attention);
+  if (uses_k(s.attention)) name += str("-k", s.k);
+  if (s.global_tokens > 0) name += str("-g", s.global_tokens);
+  return fs::path("out") / name;
+}
+
+int train_command(const Arguments& arguments) {
+  check_device(arguments);
+  TrainPlan plan;
+  plan.settings = settings_of(arguments);
+  const bool own_seed = arguments.given("seed");
+  const uint64_t seed = own_seed ? arguments.seed("seed") : 0;
+  const int seeds = int(arguments.whole("seeds", 1, 1000));
+  if (own_seed && seed > uint64_t(INT64_MAX) - uint64_t(seeds) + 1)
+    fail_input("--seed ", seed, ": --seeds ", seeds, " more of them leave the range of seeds");
+  plan.seeds = choose_seeds(seeds, own_seed ? &seed : nullptr);
+  plan.threads = threads_of(arguments);
+  plan.out =
+      arguments.given("out") ? fs::path(arguments.file("out")) : default_folder(plan.settings);
+  return watch_and_report(plan,
+                          [&](const TrainObserver& observer) { return train(plan, observer); });
+}
+
+int resume_command(const Arguments& arguments) {
+  const fs::path dir = arguments.words.at(0);
+  const int epochs = arguments.given("epochs") ? int(arguments.whole("epochs", 1, 1000000)) : 0;
+  const int threads = arguments.given("threads") ? threads_of(arguments) : 0;
+  TrainPlan plan = read_plan(dir);
+  if (epochs > 0) plan.settings.epochs = epochs;
+  return watch_and_report(
+      plan, [&](const TrainObserver& observer) { return resume(dir, epochs, threads, observer); });
+}
+
+// What stands after a setting's flag, for the help.
+const char* kind_of(const std::string& name) {
+  if (name == "train-data" || name == "val-data") return "FILE";
+  for (const char* word : {"task", "attention", "activation", "optimizer"})
+    if (name == word) return "NAME";
+  for (const char* number : {"dropout", "lr", "lr-decay", "clip"})
+    if (name == number) return "X";
+  return name.ends_with("epsilon") ? "X" : "N";
+}
+
+// A flag for each setting. The default is the paper's: a number where all tasks have the same.
+Flag flag_of(const SettingField& field) {
+  const std::string name = field.name;
+  Flag flag{name, kind_of(name), field.help};
+  flag.required = name == "task";
+  if (flag.required || name == "k") return flag;
+  for (const Task& task : all_tasks()) {
+    const std::string value = field.get(RunSettings::defaults_for(task));
+    if (flag.fallback.empty()) flag.fallback = value;
+    if (flag.fallback != value) {
+      flag.fallback.clear();
+      flag.help += " (default: the task's)";
+      break;
+    }
+  }
+  return flag;
+}
+
+std::string table_of_tasks() {
+  std::ostringstream text;
+  text << "Tasks, and the paper's settings for each, which are the defaults:\n"
+       << "  task                 train  held-out  length  blocks   lr  lr-decay  epochs\n";
+  for (const Task& task : all_tasks()) {
+    const TaskDefaults& d = task.defaults;
+    text << "  " << std::left << std::setw(19) << task.name << std::right << std::setw(7)
+         << d.train_size << std::setw(10) << d.val_size << std::setw(8) << d.length << std::setw(8)
+         << d.blocks << std::setw(5) << number_text(d.lr) << std::setw(10)
+         << number_text(d.lr_decay) << std::setw(8) << d.epochs << "\n";
+  }
+  return text.str();
+}
+
+}  // namespace
+
+std::vector<Command> train_commands() {
+  Command train{"train", "train a model, for one seed or several"};
+  for (const SettingField& field : setting_fields()) train.flags.push_back(flag_of(field));
+  train.flags.push_back({"seed", "S", "the first seed (default: the paper's ten)"});
+  train.flags.push_back(
+      {"seeds", "N", "how many runs: seeds S, S+1, … or the paper's first N", "1"});
+  train.flags.push_back(threads_flag());
+  train.flags.push_back(device_flag());
+  train.flags.push_back(
+      {"out", "DIR", "where the run goes (default: out/train-TASK-ATTENTION-kK)"});
+  train.more = table_of_tasks() +
+               "\nWrites DIR/metrics.csv, DIR/settings.json and "
+               "DIR/seed-S/{last,best}.safetensors.\n"
+               "Ctrl-C finishes the step and saves; 'focus resume DIR' goes on.\n"
+               "--attention full accepts --k and ignores it.\n"
+               "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3";
+  train.run = train_command;
+
+  Command resume{"resume", "go on with a run that was interrupted, or add epochs to it"};
+  resume.positionals = {{"DIR", "the folder of the run (--out of 'focus train')"}};
+  resume.flags = {{"epochs", "N", "train to N epochs in all (default: as the run was started)"},
+                  {"threads", "N", "threads to compute with (default: as before)"}};
+  resume.more =
+      "The result is the same, to the byte, as that of a run that was never stopped.\n"
+      "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200";
+  resume.run = resume_command;
+  return {train, resume};
+}
+
+}  // namespace focus
