@@ -53,7 +53,7 @@ inline double reference_cross_entropy(const Numbers& logits, const std::vector<i
 }
 
 // Whether dropout keeps element i: the i-th 16-bit piece of the stream (seed, dropout, step, site),
-// eight in each Philox block, low halves first, is at least p · 2¹⁶.
+// eight in each Philox block, low halves first, is at least p · 2¹⁶ (rounded, and at least 1).
 inline bool reference_keeps(const Noise& noise, uint32_t site, double p, uint64_t i) {
   const uint64_t block = i / 8;
   const Philox::Counter counter{uint32_t(block), noise.step, site,
@@ -61,7 +61,7 @@ inline bool reference_keeps(const Noise& noise, uint32_t site, double p, uint64_
   const Philox::Counter bits = Philox::block(counter, Philox::key_of(noise.seed));
   const uint32_t word = bits[size_t(i % 8 / 2)];
   const uint32_t piece = i % 2 == 0 ? word & 0xffff : word >> 16;
-  return piece >= std::lround(p * 65536);
+  return piece >= std::max(1l, std::lround(p * 65536));
 }
 
 // Attention -----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ std::vector<uint8_t> draw(const DropoutMask& mask, uint64_t begin, size_t count)
 
 TEST_CASE("the mask is the Philox stream's 16-bit numbers, from any offset, for any count") {
   const Noise noise{.on = true, .seed = 0x123456789abcdef0u, .step = 4000000000u};
-  for (double p : {0.01, 0.5, 0.9}) {
+  for (double p : {1e-7, 0.01, 0.5, 0.9, 0.9999999}) {
     const DropoutMask mask{noise, 77, p};
     for (uint64_t begin : {uint64_t{0}, uint64_t{1}, uint64_t{7}, uint64_t{8}, uint64_t{1003},
                            (uint64_t{1} << 32) - 5, (uint64_t{1} << 35) - 100,
