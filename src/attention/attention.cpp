@@ -85,6 +85,11 @@ Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor
   return c;
 }
 
+template <class T>
+void zero_rows(T* x, int rows, int width, ptrdiff_t stride) {
+  for (int i = 0; i < rows; ++i) std::fill(x + i * stride, x + i * stride + width, T(0));
+}
+
 }  // namespace
 
 template <class T>
@@ -129,10 +134,14 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
 
   tape.record(c.o, [=, &tape] {
     const T* d_o = tape.gradient(c.o);
-    T *dq = tape.gradient(c.q), *dk = tape.gradient(c.k), *dv = tape.gradient(c.v);
+    const auto dq = tape.gradient_target(c.q), dk = tape.gradient_target(c.k),
+               dv = tape.gradient_target(c.v);
     tape.workers().run(c.units(), [=](int unit, int thread) {
       const ptrdiff_t at = c.offset(unit);
-      const HeadGradients<T> d{dq + at, dk + at, dv + at};
+      const HeadGradients<T> d{dq.data + at, dk.data + at, dv.data + at};
+      // Zeroed by the thread that is about to add, so that the rows are in its cache.
+      for (const auto& target : {dq, dk, dv})
+        if (target.fresh) zero_rows(target.data + at, c.N, c.D, c.stride);
       T* own_scratch = scratch + size_t(thread) * numbers;
       if (c.settings.pattern == Pattern::full)
         full::backward(c.head(unit), d, c.p_of(unit), c.keep_of(unit), c.keep_scale, d_o + at,

@@ -46,11 +46,14 @@ Tensor<T> apply(Tape<T>& tape, const Tensor<T>& x) {
     for (int i = begin; i < end; ++i) y.data[i] = F::value(x.data[i]);
   });
   tape.record(y, [=, &tape] {
-    T* dx = tape.gradient(x);
+    const auto dx = tape.gradient_target(x);
     const T* dy = tape.gradient(y);
-    if (!dx) return;
+    if (!dx.data) return;
     tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
-      for (int i = begin; i < end; ++i) dx[i] += dy[i] * F::slope(x.data[i]);
+      if (dx.fresh)
+        for (int i = begin; i < end; ++i) dx.data[i] = dy[i] * F::slope(x.data[i]);
+      else
+        for (int i = begin; i < end; ++i) dx.data[i] += dy[i] * F::slope(x.data[i]);
     });
   });
   return y;

@@ -74,8 +74,10 @@ static void add_masked(T* out, const T* base, const T* x, const uint8_t* keep, T
     for (int i = 0; i < n; ++i) out[i] = base[i] + T(keep[i]) * scale * x[i];
   else if (base)
     for (int i = 0; i < n; ++i) out[i] = base[i] + x[i];
-  else
+  else if (keep)
     for (int i = 0; i < n; ++i) out[i] = T(keep[i]) * scale * x[i];
+  else
+    std::copy(x, x + n, out);
 }
 
 // y = residual + dropout(x), without residual if it is an empty tensor.
@@ -97,13 +99,15 @@ static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T
 
   tape.record(y, [=, &tape] {
     const T* dy = tape.gradient(y);
-    T* dx = tape.gradient(x);
-    T* dr = tape.gradient(residual);
+    const auto dx = tape.gradient_target(x), dr = tape.gradient_target(residual);
     tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
-      const int count = end - begin;
-      if (dr) add_scaled(dr + begin, dy + begin, T(1), count);
-      if (dx)
-        add_masked(dx + begin, dx + begin, dy + begin, keep ? keep + begin : nullptr, scale, count);
+      const auto add = [=](const auto& to, const uint8_t* mask) {
+        if (!to.data) return;
+        T* out = to.data + begin;
+        add_masked(out, to.fresh ? nullptr : out, dy + begin, mask, scale, end - begin);
+      };
+      add(dr, nullptr);
+      add(dx, keep ? keep + begin : nullptr);
     });
   });
   return y;

@@ -22,30 +22,27 @@ Tensor<T> Tape<T>::make(const Shape& shape) {
 }
 
 template <class T>
-T* Tape<T>::gradient(const Tensor<T>& x) {
+typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   Gradient<T>* g = x.gradient;
-  if (!g) return nullptr;
-  //@ begin 02 gradient-memory
-  if (!g->data) {
-    const auto same_size = std::find_if(free_.begin(), free_.end(),
-                                        //@ mutant gradient-memory-any-size: any free memory will do
-                                        //~ [](const FreeBuffer&) { return true; });
-                                        [&](const FreeBuffer& b) { return b.size == g->size; });
-    if (same_size != free_.end()) {
-      g->data = same_size->data;
-      //@ mutant(2) gradient-memory-shared: memory in use stays in the list of free memory
-      *same_size = free_.back();
-      free_.pop_back();
-    } else {
-      g->data = arena_.allocate<T>(g->size);
-    }
-    T* data = g->data;
-    //@ mutant(2) gradient-not-zeroed: the last user's numbers stay in
-    workers_.run_ranges(int(g->size), 1 << 14,
-                        [=](int begin, int end) { std::fill(data + begin, data + end, T(0)); });
+  if (!g) return {nullptr, false};
+  if (g->data) return {g->data, false};
+  const auto same_size = std::find_if(free_.begin(), free_.end(),
+                                      [&](const FreeBuffer& b) { return b.size == g->size; });
+  if (same_size != free_.end()) {
+    g->data = same_size->data;
+    *same_size = free_.back();
+    free_.pop_back();
+  } else {
+    g->data = arena_.allocate<T>(g->size);
   }
-  //@ end
-  return g->data;
+  return {g->data, true};
+}
+
+template <class T>
+T* Tape<T>::gradient(const Tensor<T>& x) {
+  const Target target = gradient_target(x);
+  if (target.fresh) std::fill(target.data, target.data + x.gradient->size, T(0));
+  return target.data;
 }
 
 template <class T>

@@ -60,6 +60,14 @@ class Tape {
 
   // The gradient to add into, zeroed when this backward sees it first; nullptr if nobody wants it.
   T* gradient(const Tensor<T>& x);
+  // The same for operations that can store instead of add: zeroing memory and reading it back costs
+  // as much as a small operation. If `fresh`, the memory is uninitialised and every element must be
+  // written.
+  struct Target {
+    T* data;
+    bool fresh;
+  };
+  Target gradient_target(const Tensor<T>& x);
 
   // Gradients of `loss`, a tensor with one element, with respect to everything recorded.
   void backward(const Tensor<T>& loss);
