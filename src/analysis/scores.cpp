@@ -12,7 +12,6 @@
 #include "ops/linear.h"
 #include "ops/mean_tokens.h"
 #include "tensor/simd.h"
-#include "tensor/softmax.h"
 
 namespace focus {
 
@@ -98,19 +97,6 @@ std::vector<HeadScores> attention_scores(Model<T>& model, const int* tokens, int
   visit_attention_scores<T>(model, tokens, B, workers,
                             [&](const HeadScores& head) { all.push_back(head); });
   return all;
-}
-
-double dispersion(std::span<const double> scores) {
-  const auto [low, high] = std::minmax_element(scores.begin(), scores.end());
-  return *high - *low;
-}
-
-double softmax_sensitivity(std::span<const double> scores) {
-  std::vector<double> p(scores.size());
-  softmax_row(p.data(), scores.data(), int(p.size()), 1.0);
-  double largest = 0;
-  for (double pj : p) largest = std::max(largest, 2 * pj * (1 - pj));
-  return largest;
 }
 
 std::vector<QueryStatistics> query_statistics(const HeadScores& head,

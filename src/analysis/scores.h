@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "analysis/sensitivity.h"
 #include "attention/pattern.h"
 #include "model/model.h"
 
@@ -34,13 +35,6 @@ std::vector<T> visit_attention_scores(Model<T>& model, const int* tokens, int B,
 template <class T>
 std::vector<HeadScores> attention_scores(Model<T>& model, const int* tokens, int B,
                                          Workers& workers);
-
-// max - min of some scores: δ_s of all, δ_h of the kept ones. n ≥ 1.
-double dispersion(std::span<const double> scores);
-
-// How far a softmax moves at most, per unit its scores move, both in the 1-norm: the largest column
-// sum of |diag(p) - p pᵀ|, which is max_j 2 p_j (1 - p_j) with p = softmax(scores). At most ½.
-double softmax_sensitivity(std::span<const double> scores);
 
 // One query under a pattern.
 struct QueryStatistics {
