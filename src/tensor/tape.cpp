@@ -26,16 +26,23 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   Gradient<T>* g = x.gradient;
   if (!g) return {nullptr, false};
   if (g->data) return {g->data, false};
+  //@ begin 02 gradient-memory
   const auto same_size = std::find_if(free_.begin(), free_.end(),
+                                      //@ mutant gradient-memory-any-size: any free memory will do
+                                      //~ [](const FreeBuffer&) { return true; });
                                       [&](const FreeBuffer& b) { return b.size == g->size; });
   if (same_size != free_.end()) {
     g->data = same_size->data;
+    //@ mutant(2) gradient-memory-shared: memory in use stays in the list of free memory
     *same_size = free_.back();
     free_.pop_back();
   } else {
     g->data = arena_.allocate<T>(g->size);
   }
+  //@ mutant gradient-not-zeroed: what the memory's last user left counts as a gradient
+  //~ return {g->data, false};
   return {g->data, true};
+  //@ end
 }
 
 template <class T>
