@@ -1,0 +1,115 @@
+#include "report/curves.h"
+
+#include <chrono>
+#include <cstdio>
+#include <optional>
+
+#include "report/progress.h"
+#include "report/statistics.h"
+#include "report/terminal.h"
+#include "report/text_plot.h"
+
+namespace focus {
+
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Panel curve_panel(const std::vector<VariantResult>& results, double EpochMetrics::*metric,
+                  const std::string& title, const std::string& y_label) {
+  Panel panel;
+  panel.title = title;
+  panel.x_label = "epoch";
+  panel.y_label = y_label;
+  for (const VariantResult& result : results) {
+    const Band band = quartile_band(result.values(metric));
+    Series series{result.name, {}, band.middle, band.low, band.high};
+    for (size_t e = 0; e < band.middle.size(); ++e) series.x.push_back(double(e + 1));
+    panel.series.push_back(std::move(series));
+  }
+  return panel;
+}
+
+std::vector<std::string> curve_rows(const std::vector<VariantResult>& results) {
+  std::vector<std::string> rows;
+  char text[256];
+  for (const VariantResult& result : results)
+    for (const std::vector<EpochMetrics>& curve : result.curves)
+      for (const EpochMetrics& m : curve) {
+        std::snprintf(text, sizeof text, "%s,%d,%llu,%.6g,%.4g,%.6g,%.4g", result.name.c_str(),
+                      m.epoch, static_cast<unsigned long long>(m.seed), m.train_loss,
+                      m.train_accuracy, m.val_loss, m.val_accuracy);
+        rows.push_back(text);
+      }
+  return rows;
+}
+
+std::vector<std::optional<int>> epochs_to_accuracy(const VariantResult& result, double percent) {
+  std::vector<std::optional<int>> epochs;
+  for (const std::vector<double>& curve : result.values(&EpochMetrics::train_accuracy))
+    epochs.push_back(epochs_to(curve, percent));
+  return epochs;
+}
+
+std::string epochs_table(const std::vector<VariantResult>& results, double percent) {
+  std::string table = str("epochs to ", percent, " % training accuracy, a column for each seed\n");
+  char cell[64];
+  for (const VariantResult& result : results) {
+    std::snprintf(cell, sizeof cell, "  %-14s", result.name.c_str());
+    table += cell;
+    const auto epochs = epochs_to_accuracy(result, percent);
+    for (const std::optional<int>& e : epochs) {
+      std::snprintf(cell, sizeof cell, "%6s", epochs_text(e).c_str());
+      table += cell;
+    }
+    table += "   median " + epochs_text(median_epochs(epochs)) + "\n";
+  }
+  return table;
+}
+
+LiveCurves::LiveCurves(std::string title, int epochs, int seeds)
+    : title_(std::move(title)),
+      epochs_(epochs),
+      seeds_(seeds),
+      redraw_(is_terminal(stdout)),
+      start_(now()) {}
+
+void LiveCurves::show(const std::vector<VariantResult>& results) {
+  size_t done = 0;
+  for (const VariantResult& result : results)
+    for (const auto& curve : result.curves) done += curve.size();
+  const size_t all = results.size() * size_t(seeds_) * size_t(epochs_);
+  const double elapsed = now() - start_;
+  const double left = elapsed * double(all - done) / double(done);
+  const int percent = int(100 * done / all);
+  std::string status = str(percent, " % of ", all, " epochs, ", duration_text(elapsed), " gone, ",
+                           duration_text(left), " left");
+  if (!redraw_) {
+    if (percent < last_percent_ + 10 && done < all) return;
+    last_percent_ = percent;
+    for (const VariantResult& result : results)
+      if (const auto middle = quartile_band(result.values(&EpochMetrics::train_accuracy)).middle;
+          !middle.empty())
+        status += str("; ", result.name, " ", int(middle.back()), " %");
+    std::puts(status.c_str());
+    std::fflush(stdout);
+    return;
+  }
+  Panel panel = curve_panel(results, &EpochMetrics::train_accuracy, title_, "training accuracy, %");
+  panel.x_range = {0, double(epochs_)};
+  panel.y_range = {40, 100};
+  std::string text =
+      text_plot(panel, std::min(terminal_width(stdout), 100), 20, wants_colour(stdout));
+  text += status + "\x1b[K\n";
+  if (lines_ > 0) std::printf("\x1b[%dA", lines_);
+  std::fputs(text.c_str(), stdout);
+  std::fflush(stdout);
+  lines_ = 0;
+  for (char c : text) lines_ += c == '\n';
+}
+
+}  // namespace focus

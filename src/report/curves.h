@@ -1,0 +1,44 @@
+// Learning curves of an experiment as a panel, as result rows, and as a live plot.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "report/figure.h"
+#include "train/experiment.h"
+
+namespace focus {
+
+// One line a variant: the median over its seeds at each epoch, with the quartile band. As far as
+// the slowest seed has come.
+Panel curve_panel(const std::vector<VariantResult>& results, double EpochMetrics::*metric,
+                  const std::string& title, const std::string& y_label);
+
+// Rows "variant,epoch,seed,train_loss,train_accuracy,val_loss,val_accuracy".
+inline constexpr const char* curve_columns =
+    "variant,epoch,seed,train_loss,train_accuracy,val_loss,val_accuracy";
+std::vector<std::string> curve_rows(const std::vector<VariantResult>& results);
+
+// Epochs to `percent` training accuracy of each seed; none for a seed that did not get there.
+std::vector<std::optional<int>> epochs_to_accuracy(const VariantResult& result, double percent);
+// "6 6 5 none" and the median.
+std::string epochs_table(const std::vector<VariantResult>& results, double percent);
+
+// Shows an experiment while it runs: on a terminal a text plot redrawn in place, elsewhere a line
+// now and then. Pass show() to run_experiment as after_epoch.
+class LiveCurves {
+ public:
+  LiveCurves(std::string title, int epochs, int seeds);
+  void show(const std::vector<VariantResult>& results);
+
+ private:
+  std::string title_;
+  int epochs_, seeds_;
+  bool redraw_;
+  int lines_ = 0;           // drawn last time
+  int last_percent_ = -10;  // of the plain lines
+  double start_;
+};
+
+}  // namespace focus
