@@ -21,13 +21,10 @@ struct AttentionRun {
     Input<T> q_input("q", s.shape(), q), k_input("k", s.shape(), k), v_input("v", s.shape(), v);
     Workers workers(threads);
     Tape<T> tape(workers);
-    // The operation's memory starts as NaN, so what it forgets to write shows.
-    const size_t plenty = 64 * (s.pairs() + q.size()) + 40000 * size_t(threads);
-    T* memory = tape.template memory<T>(plenty);
-    std::fill(memory, memory + plenty, std::numeric_limits<T>::quiet_NaN());
-    tape.reset(true, noise);
-    const Tensor<T> out =
-        attention(tape, q_input.tensor(), k_input.tensor(), v_input.tensor(), settings);
+    reset_poisoned(tape, noise, 64 * (s.pairs() + q.size()) + 40000 * size_t(threads));
+    // A parameter among activations: both kinds of gradient.
+    const Tensor<T> out = attention(tape, copied(tape, q_input.tensor()), k_input.tensor(),
+                                    copied(tape, v_input.tensor()), settings);
     CHECK_UNARY(out.shape == s.shape());
     o.assign(out.data, out.data + out.size());
     tape.backward(weighted_sum(tape, out, d_o));

@@ -27,6 +27,29 @@ Tensor<T> weighted_sum(Tape<T>& tape, const Tensor<T>& x, const std::vector<doub
   return y;
 }
 
+// x as an activation. Its gradient is memory that the tape lends, with whatever was in it; a
+// parameter's gradient is added to.
+template <class T>
+Tensor<T> copied(Tape<T>& tape, const Tensor<T>& x) {
+  const Tensor<T> y = tape.make(x.shape);
+  std::copy(x.data, x.data + x.size(), y.data);
+  tape.record(y, [=, &tape] {
+    const T* dy = tape.gradient(y);
+    T* dx = tape.gradient(x);
+    for (size_t i = 0; i < x.size(); ++i) dx[i] += dy[i];
+  });
+  return y;
+}
+
+// Resets the tape to record, with NaN in the first `count` numbers of its memory, so that what an
+// operation forgets to write shows.
+template <class T>
+void reset_poisoned(Tape<T>& tape, Noise noise = {}, size_t count = 20000) {
+  T* memory = tape.template memory<T>(count);
+  std::fill(memory, memory + count, std::numeric_limits<T>::quiet_NaN());
+  tape.reset(true, noise);
+}
+
 // An input of an operation, as a parameter so that its gradient stays.
 template <class T>
 struct Input : Parameter<T> {
@@ -39,12 +62,14 @@ struct Input : Parameter<T> {
       : Input(name, shape, random_numbers(shape.size(), which)) {}
 };
 
-// Checks the gradient of Σ w_i op(inputs)_i, with weights w of its own, for every input.
+// Checks the gradient of Σ w_i op(inputs)_i, with weights w of its own, for every input. Operations
+// should get one input as it is and another copied(), since backwards treat the two differently.
 template <class Op>
 void check_operation(const Op& op, const std::vector<Parameter<double>*>& inputs,
                      const GradientCheck& settings = {}) {
   std::vector<double> weights;
   const auto loss = [&](Tape<double>& tape) {
+    if (tape.recording()) reset_poisoned(tape, settings.noise);
     const Tensor<double> y = op(tape);
     if (weights.empty()) weights = random_numbers(y.size(), 99);
     return weighted_sum(tape, y, weights);

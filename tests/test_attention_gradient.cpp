@@ -21,7 +21,9 @@ void check_pattern(const Sizes& s, AttentionSettings a, bool noise_on) {
   if (a.pattern == Pattern::topk || a.pattern == Pattern::bottomk)
     settings.choice = [&] { return hash_of(reference_mask(a, s, q.value, k.value)); };
   check_operation(
-      [&](Tape<double>& tape) { return attention(tape, q.tensor(), k.tensor(), v.tensor(), a); },
+      [&](Tape<double>& tape) {
+        return attention(tape, q.tensor(), copied(tape, k.tensor()), v.tensor(), a);
+      },
       {&q, &k, &v}, settings);
 }
 
@@ -52,6 +54,12 @@ TEST_CASE("attention: one tensor as queries, keys and values receives three grad
     const AttentionSettings a{pattern, 2, 0, 2, 0};
     check_operation(
         [&](Tape<double>& tape) { return attention(tape, x.tensor(), x.tensor(), x.tensor(), a); },
+        {&x});
+    check_operation(
+        [&](Tape<double>& tape) {
+          const Tensor<double> y = copied(tape, x.tensor());
+          return attention(tape, y, y, y, a);
+        },
         {&x});
   }
 }

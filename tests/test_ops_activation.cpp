@@ -102,6 +102,8 @@ TEST_CASE("gradients") {
   for (Activation a : all_activations) {
     Input<double> x("x", {3, 31}, 2);
     for (double& value : x.value) value *= 6;
+    check_operation([&](Tape<double>& tape) { return activate(tape, copied(tape, x.tensor()), a); },
+                    {&x});
     check_operation([&](Tape<double>& tape) { return activate(tape, x.tensor(), a); }, {&x});
     // In float the same slopes: each is of size 1 and costs a few roundings.
     Workers workers;

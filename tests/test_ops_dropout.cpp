@@ -146,14 +146,25 @@ TEST_CASE("gradient checks, with dropout on and off") {
     Input<double> x("x", {2, 31}, 1), residual("residual", {2, 31}, 2);
     GradientCheck settings;
     settings.noise = {.on = on, .seed = 4, .step = 7};
-    check_operation([&](Tape<double>& tape) { return dropout(tape, x.tensor(), 0.3); }, {&x},
-                    settings);
-    check_operation(
-        [&](Tape<double>& tape) { return add_dropout(tape, residual.tensor(), x.tensor(), 0.3); },
-        {&x, &residual}, settings);
+    for (bool x_copied : {false, true})
+      for (bool residual_copied : {false, true})
+        check_operation(
+            [&](Tape<double>& tape) {
+              const Tensor<double> r = residual.tensor();
+              const Tensor<double> a = residual_copied ? copied(tape, r) : r;
+              const Tensor<double> b = x_copied ? copied(tape, x.tensor()) : x.tensor();
+              return add_dropout(tape, a, dropout(tape, b, 0.3), 0.2);
+            },
+            {&x, &residual}, settings);
     // Both inputs the same tensor: the gradients add up.
     check_operation(
         [&](Tape<double>& tape) { return add_dropout(tape, x.tensor(), x.tensor(), 0.3); }, {&x},
         settings);
+    check_operation(
+        [&](Tape<double>& tape) {
+          const Tensor<double> y = copied(tape, x.tensor());
+          return add_dropout(tape, y, y, 0.3);
+        },
+        {&x}, settings);
   }
 }

@@ -93,6 +93,9 @@ TEST_CASE("layer norm: gradient check") {
       Input<double> x("x", {2, 2, C}, uint32_t(C));
       if (C == 2)  // far from equal, where y is steep
         for (size_t i = 0; i < x.value.size(); i += 2) x.value[i] = x.value[i + 1] + 1;
+      check_operation(
+          [&](Tape<double>& tape) { return layer_norm(tape, copied(tape, x.tensor()), epsilon); },
+          {&x});
       check_operation([&](Tape<double>& tape) { return layer_norm(tape, x.tensor(), epsilon); },
                       {&x});
 

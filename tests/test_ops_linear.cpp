@@ -22,8 +22,8 @@ struct Run {
     const std::vector<double> weights = random_numbers(size_t(rows * out), 4);
     Workers workers(threads);
     Tape<T> tape(workers);
-    tape.reset(true);
-    const Tensor<T> result = linear(tape, x.tensor(), w.tensor(), b.tensor());
+    reset_poisoned(tape, {}, 100'000);
+    const Tensor<T> result = linear(tape, copied(tape, x.tensor()), w.tensor(), b.tensor());
     CHECK(result.shape == Shape{rows, out});
     tape.backward(weighted_sum(tape, result, weights));
     y.assign(result.data, result.data + result.size());
@@ -67,7 +67,8 @@ TEST_CASE("linear: gradient check, with rows in several dimensions") {
   Input<double> x("x", {2, 3, 7}, 1), w("w", {5, 7}, 2), b("b", {5}, 3);
   check_operation(
       [&](Tape<double>& tape) {
-        const Tensor<double> y = linear(tape, x.tensor(), w.tensor(), b.tensor());
+        const Tensor<double> y =
+            linear(tape, x.tensor(), copied(tape, w.tensor()), copied(tape, b.tensor()));
         CHECK(y.shape == Shape{2, 3, 5});
         return y;
       },
