@@ -22,6 +22,8 @@ struct Entry {
   CLI::App* app;
   std::deque<std::pair<const Flag*, std::string>> values = {};  // a deque: CLI11 keeps pointers
   std::vector<CLI::Option*> options = {};                       // in the same order
+  CLI::Option* positional = nullptr;
+  std::string word = {};
   std::vector<std::string> words = {};
 };
 
@@ -43,14 +45,13 @@ void add_command(Entry& entry) {
     entry.options.push_back(
         entry.app->add_option("--" + flag.name, value, help)->type_name(flag.value));
   }
-  for (const Positional& positional : command.positionals) {
-    CLI::Option* option = entry.app->add_option(positional.name, entry.words, positional.help);
+  for (const Positional& positional : command.positionals) {  // one at most
+    // A vector takes several words. It would also take "[MAX 3 4 ]" for a list in brackets.
+    CLI::Option* option = positional.many
+                              ? entry.app->add_option(positional.name, entry.words, positional.help)
+                              : entry.app->add_option(positional.name, entry.word, positional.help);
     option->type_name("");
-    if (positional.many) {
-      option->expected(1, 1 << 20);
-    } else {
-      option->expected(1);
-    }
+    entry.positional = option;
   }
   entry.app->footer(command.more);
 }
@@ -75,7 +76,7 @@ std::string path_of(const CLI::App& app) {
     known = {"help"};
     for (const CLI::Option* option : app.get_options())
       if (!option->get_lnames().empty()) known.push_back(option->get_lnames().front());
-    const std::string near = nearest_name(word.substr(word.find_first_not_of('-')), known);
+    const std::string near = nearest_name(word.substr(word.starts_with("--") ? 2 : 1), known);
     fail_input("unknown flag ", word, near.empty() ? "" : ": did you mean --" + near + "?", see);
   }
   if (known.empty()) fail_input("'", word, "' is one argument too many", see);
@@ -151,8 +152,10 @@ ParsedLine parse_command_line(int argc, const char* const* argv,
       else if (flag->required)
         fail_input("--", flag->name, " is missing; see '", path_of(*chosen), " --help'");
     }
-    line.arguments.words = entry.words;
-    if (entry.words.empty() && !entry.command->positionals.empty())
+    if (!entry.positional) return line;
+    line.arguments.words =
+        entry.command->positionals[0].many ? entry.words : std::vector{entry.word};
+    if (entry.positional->count() == 0)
       fail_input(entry.command->positionals[0].name, " is missing; see '", path_of(*chosen),
                  " --help'");
     return line;

@@ -84,9 +84,14 @@ class Trainer {
     write_file_atomically(plan_.out / "settings.json", plan_text(plan_));
   }
 
-  void remove_leftovers_of_kills() const {
+  // What restore() took is not all there if a kill came early; from now on it is.
+  void complete_folder() const {
     remove_leftovers(plan_.out);
-    for (const Run& run : runs_) remove_leftovers(folder(run));
+    write_settings();
+    for (const Run& run : runs_) {
+      remove_leftovers(folder(run));
+      if (!fs::exists(folder(run) / "last.safetensors")) save(run, "last");
+    }
   }
 
   TrainResult go() {
@@ -168,8 +173,7 @@ TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObse
   trainer.make_runs();
   trainer.restore();
   if (trainer.finished()) return trainer.result();
-  trainer.remove_leftovers_of_kills();
-  trainer.write_settings();
+  trainer.complete_folder();
   return trainer.go();
 }
 

@@ -1,0 +1,197 @@
+// focus train and focus resume: the folder they leave, and when they refuse.
+#include <cstring>
+
+#include "cli.h"
+#include "files/metrics.h"
+#include "train/trainer.h"
+
+using namespace focus;
+using namespace focus::cli;
+
+namespace {
+
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    names.push_back(fs::relative(entry.path(), folder).string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// metrics.csv without its last column, the seconds.
+std::string six_columns(const fs::path& run) {
+  std::stringstream lines(read_all(run / "metrics.csv"));
+  std::string text;
+  for (std::string line; std::getline(lines, line);) text += line.substr(0, line.rfind(',')) + "\n";
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("cli: train leaves settings, metrics and checkpoints") {
+  const Place place;
+  const std::string text = place.done(small_run("a/run", 2) + Words{"--seeds", "2"});
+  CHECK(text.find("153476998") != std::string::npos);
+  CHECK(names_in(place / "a/run") ==
+        std::vector<std::string>{"metrics.csv", "seed-153476998", "seed-153476998/best.safetensors",
+                                 "seed-153476998/last.safetensors", "seed-235510766",
+                                 "seed-235510766/best.safetensors",
+                                 "seed-235510766/last.safetensors", "settings.json"});
+  const std::vector<EpochMetrics> rows = read_metrics(place / "a/run/metrics.csv");
+  REQUIRE(rows.size() == 4);
+  CHECK(rows[2].epoch == 2);
+  CHECK(rows[3].seed == 235510766);
+  const TrainPlan plan = read_plan(place / "a/run");
+  CHECK(plan.settings.k == 3);
+  CHECK(plan.settings.lr == 0.1);  // the paper's for the task
+
+  // Seeds of one's own, and a folder named after the settings.
+  place.done({"train", "--task",          "parity", "--attention", "block", "--k",
+              "2",     "--global-tokens", "1",      "--length",    "5",     "--d-model",
+              "4",     "--d-mlp",         "4",      "--blocks",    "1",     "--train-size",
+              "20",    "--val-size",      "10",     "--epochs",    "1",     "--seed",
+              "5",     "--seeds",         "2"});
+  CHECK(fs::exists(place / "out/train-parity-block-k2-g1/seed-6/last.safetensors"));
+}
+
+TEST_CASE("cli: threads change nothing, and one seed does not depend on the others") {
+  const Place place;
+  place.done(small_run("a", 2) + Words{"--seeds", "3", "--threads", "1"});
+  place.done(small_run("b", 2) + Words{"--seeds", "3", "--threads", "2"});
+  place.done(small_run("c", 2) + Words{"--seed", "235510766", "--threads", "3"});
+  CHECK(six_columns(place / "a") == six_columns(place / "b"));
+  const std::string file = "seed-235510766/last.safetensors";
+  CHECK(read_all(place / "a" / file) == read_all(place / "b" / file));
+  CHECK(read_all(place / "a" / file) == read_all(place / "c" / file));
+}
+
+TEST_CASE("cli: full attention ignores k") {
+  const Place place;
+  const Words full = {"--attention", "full"};
+  const Words small = {"train", "--task",       "parity", "--length",   "6",  "--d-model",
+                       "4",     "--d-mlp",      "4",      "--blocks",   "1",  "--epochs",
+                       "1",     "--train-size", "20",     "--val-size", "10", "--out"};
+  place.done(small + Words{"a"} + full);
+  place.done(small + Words{"b", "--k", "100"} + full);
+  CHECK(read_plan(place / "b").settings.k == 0);
+  CHECK(six_columns(place / "a") == six_columns(place / "b"));
+}
+
+TEST_CASE("cli: data from files equals the same data generated, and is found from anywhere") {
+  const Place place;
+  place.done(small_run("generated", 2));
+  for (const char* split : {"train", "held-out"})
+    place.done({"data", "generate", "--task", "even-pairs", "--length", "10", "--count",
+                std::string(split) == "train" ? "200" : "50", "--split", split, "--out", split});
+  place.done(small_run("read", 1) + Words{"--train-data", "train", "--val-data", "held-out"});
+  const Place elsewhere;
+  elsewhere.done({"resume", (place / "read").string(), "--epochs", "2"});
+  CHECK(six_columns(place / "generated") == six_columns(place / "read"));
+}
+
+TEST_CASE("cli: an existing run, a folder in use, a file in the way") {
+  const Place place;
+  place.done(small_run("run", 2));
+  place.refuses(small_run("run", 2), "already holds a run");
+  fs::create_directories(place / "full");
+  write_all(place / "full/mine", "kept");
+  place.refuses(small_run("full", 2), "is not empty");
+  place.refuses(small_run("full/mine", 2), "is a file, not a folder");
+  place.refuses(small_run("full/mine/run", 2), "full/mine/run");
+  fs::create_directories(place / "empty");
+  place.done(small_run("empty", 1));
+  if (::getuid() == 0) {
+    MESSAGE("a folder without write permission is not tested: root may write anywhere");
+  } else {
+    fs::permissions(place / "full", fs::perms::owner_read | fs::perms::owner_exec);
+    place.refuses(small_run("full/run", 2), "full/run");
+    place.refuses({"data", "generate", "--task", "parity", "--count", "1", "--out", "full/d.tsv"},
+                  "ermission");
+    fs::permissions(place / "full", fs::perms::owner_all);
+  }
+}
+
+TEST_CASE("cli: resume of a finished, a missing and a damaged run") {
+  const Place place;
+  place.done(small_run("run", 2));
+  const auto before = contents(place.path());
+  CHECK(place.done({"resume", "run"}).find("is finished") != std::string::npos);
+  CHECK(place.done({"resume", "run", "--epochs", "2"}).find("is finished") != std::string::npos);
+  CHECK(contents(place.path()) == before);
+  place.refuses({"resume", "run", "--epochs", "1"}, "has 2 already");
+  place.refuses({"resume", "run", "--epochs", "0"}, "--epochs 0");
+  place.refuses({"resume", "run", "--threads", "0"}, "--threads 0");
+  place.refuses({"resume", "none"}, "'none' holds no run");
+  place.refuses({"resume", "run/metrics.csv"}, "holds no run");
+
+  const auto damaged = [&](const std::string& file, const auto& change, const std::string& says) {
+    const std::string bytes = read_all(place / file);
+    write_all(place / file, change(bytes));
+    place.refuses({"resume", "run", "--epochs", "3"}, says);
+    write_all(place / file, bytes);
+  };
+  const auto half = [](const std::string& s) { return s.substr(0, s.size() / 2); };
+  const auto nothing = [](const std::string&) { return std::string(); };
+  const auto other = [](const char* what, const char* by) {
+    return [=](std::string s) { return s.replace(s.find(what), std::strlen(what), by); };
+  };
+  const std::string last = "run/" + first_seed + "/last.safetensors";
+  damaged("run/settings.json", half, "run/settings.json");
+  damaged("run/settings.json", nothing, "run/settings.json");
+  damaged("run/settings.json", other("\"k\": \"3\"", "\"k\": \"30\""), "--k 30");
+  damaged("run/settings.json", other("even-pairs", "odd-pairs"), "unknown task 'odd-pairs'");
+  damaged("run/settings.json", other("\"lr\"", "\"rl\""), "'lr' is missing");
+  damaged("run/metrics.csv", half, "run/metrics.csv, line");
+  damaged("run/metrics.csv", nothing, "run/metrics.csv, line 1");
+  damaged(last, half, last);
+  damaged(last, nothing, last);
+  damaged(last, other("\"epochs_done\":\"2\"", "\"epochs_done\":\"x\""), "epochs_done");
+  fs::remove(place / last);
+  place.refuses({"resume", "run", "--epochs", "3"}, "cannot read " + last);
+}
+
+TEST_CASE("cli: a full disk leaves nothing at the start, and later the last checkpoint") {
+  const Place place;
+  constexpr long limit = 2000;  // bytes in a file: enough for the texts, not for the weights
+  const Outcome outcome = place.run(small_run("deep/er/run", 2), limit);
+  CHECK(outcome.status == 2);
+  CHECK(outcome.err.starts_with("focus: cannot write deep/er/run/"));
+  CHECK(contents(place.path()).empty());
+
+  place.done(small_run("run", 2));
+  place.done(small_run("reference", 4));
+  const std::string last = "run/" + first_seed + "/last.safetensors";
+  const std::string before = read_all(place / last);
+  const Outcome later = place.run({"resume", "run", "--epochs", "4"}, limit);
+  CHECK(later.status == 2);
+  CHECK(later.err.starts_with("focus: cannot write run/"));
+  CHECK(std::count(later.err.begin(), later.err.end(), '\n') == 1);
+  CHECK(read_all(place / last) == before);
+  place.done({"resume", "run"});
+  CHECK(six_columns(place / "run") == six_columns(place / "reference"));
+  CHECK(names_in(place / "run") == names_in(place / "reference"));
+}
+
+TEST_CASE("cli: a loss that is not finite ends the run with status 1") {
+  const Place place;
+  const Outcome outcome = place.run(small_run("run", 2) + Words{"--lr", "1e6", "--clip", "0"});
+  CHECK(outcome.status == 1);
+  CHECK(outcome.err.starts_with("focus: seed 153476998, epoch 1, step "));
+  CHECK(outcome.err.find("--lr") != std::string::npos);
+  CHECK(fs::exists((place / "run") / first_seed / "last.safetensors"));
+}
+
+TEST_CASE("cli: two processes on one folder") {
+  const Place place;
+  Process first(small_run("run", 1000000), place.path());
+  while (read_all(place / "run/metrics.csv").find("\n1,") == std::string::npos)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  const Outcome second = place.run({"resume", "run"});
+  CHECK(second.status == 2);
+  CHECK(second.err ==
+        "focus: run: another process is training there; wait for it or stop it first\n");
+  CHECK(place.run(small_run("run", 1)).status == 2);
+  first.send(SIGTERM);
+  CHECK(first.wait() == 130);
+  CHECK(first.out().find("focus resume run") != std::string::npos);
+}
