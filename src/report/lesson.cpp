@@ -42,12 +42,12 @@ std::string hardware_text() {
              "-bit vectors");
 }
 
-Lesson::Lesson(int argc, char** argv, std::string number, std::string question, int default_seeds)
-    : number_(std::move(number)), question_(std::move(question)) {
+Lesson::Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds)
+    : name_(std::move(name)), question_(std::move(question)) {
   options_.seeds = default_seeds;
   options_.threads = std::max(1, int(std::thread::hardware_concurrency()));
-  options_.out = "out/lesson-" + number_;
-  CLI::App app("Lesson " + number_ + ": " + question_);
+  options_.out = "out/" + name_;
+  CLI::App app(name_ + ": " + question_);
   std::string scale = "laptop", out = options_.out.string();
   app.add_option("--scale", scale, "how large the experiment is (laptop: at most 3 minutes)")
       ->check(CLI::IsMember({"laptop", "paper"}))
@@ -71,8 +71,8 @@ Lesson::Lesson(int argc, char** argv, std::string number, std::string question, 
   options_.out = out;
   std::filesystem::create_directories(options_.out);
   catch_interrupts();
-  std::cout << "Lesson " << number_ << ": " << question_ << "\n" << std::endl;
-  note("lesson", number_);
+  std::cout << name_ << ": " << question_ << "\n" << std::endl;
+  note("from", name_);
   note("date", today());
   note("hardware", hardware_text());
   note("scale", options_.paper_scale ? "paper" : "laptop");
@@ -99,10 +99,11 @@ void Lesson::table(const std::string& columns, const std::vector<std::string>& r
   write_file_atomically(options_.out / "results.csv", text);
 }
 
-void Lesson::figure(const Figure& figure) {
-  for (const Panel& panel : figure.panels)
-    std::cout << text_plot(panel, std::min(terminal_width(stdout), 100), 18, wants_colour(stdout))
-              << "\n";
+void Lesson::figure(const Figure& figure, bool as_text) {
+  if (as_text)
+    for (const Panel& panel : figure.panels)
+      std::cout << text_plot(panel, std::min(terminal_width(stdout), 100), 18, wants_colour(stdout))
+                << "\n";
   std::string why_not;
   if (!write_figure(figure, options_.out / "figure.svg", &why_not)) std::cout << why_not << "\n";
   std::cout << "Results: " << options_.out.string() << "\n" << std::endl;

@@ -26,9 +26,9 @@ struct LessonOptions {
 
 class Lesson {
  public:
-  // `number` as "05", `question` in one line. Reads the command line; on --help or a bad argument
-  // it prints and ends the program.
-  Lesson(int argc, char** argv, std::string number, std::string question, int default_seeds = 3);
+  // `name` as "lesson-05", `question` in one line. Reads the command line; on --help or a bad
+  // argument it prints and ends the program.
+  Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds = 3);
 
   const LessonOptions& options() const { return options_; }
   // Set by Ctrl-C; long work looks at it, and main then returns interrupted().
@@ -39,13 +39,13 @@ class Lesson {
   void note(const std::string& key, const std::string& value);
   // results.csv: the notes, the columns, the rows.
   void table(const std::string& columns, const std::vector<std::string>& rows);
-  // Every panel as text, and all of them as DIR/figure.svg.
-  void figure(const Figure& figure);
+  // All panels as DIR/figure.svg, and each as text where nothing like it has been shown yet.
+  void figure(const Figure& figure, bool as_text = true);
   // The last words: "verdict: reproduced — …". Returns main's exit status: 0 in both cases.
   int verdict(bool reproduced, const std::string& reason);
 
  private:
-  std::string number_, question_;
+  std::string name_, question_;
   LessonOptions options_;
   std::vector<std::string> notes_;
 };
