@@ -36,7 +36,7 @@ int demo(int argc, char** argv) {
   Lesson lesson(argc, argv, "demo", "which attention learns even pairs first?", 2);
   const std::vector<uint64_t> seeds = choose_seeds(lesson.options().seeds, nullptr);
   std::string seed_text;
-  for (uint64_t seed : seeds) seed_text += " " + std::to_string(seed);
+  for (uint64_t seed : seeds) seed_text += str(" ", seed);
   std::cout
       << "Four transformers, alike but for what a query may attend to, are trained from scratch:"
       << "\n  full: every token;  banded(5), block(5): five fixed ones;  topk(5): the five with"
