@@ -164,6 +164,21 @@ TEST_CASE_TEMPLATE("cross-entropy: extreme logits, NaN and bad labels", T, float
                        "cross_entropy: logits have shape [0, 3]", InputError);
 }
 
+TEST_CASE("inputs that want no gradient are left alone") {
+  std::vector<double> x = random_numbers(12, 1);
+  const std::vector<int> tokens{0, 1, 2, 1}, labels{2, 0, 1, 1};
+  Workers workers;
+  Tape<double> tape(workers);
+  tape.reset(true);
+  const Tensor<double> table{{4, 3}, x.data(), nullptr}, positions{{2, 3}, x.data(), nullptr},
+      sequences{{2, 2, 3}, x.data(), nullptr};
+  const std::vector<double> weights = random_numbers(12, 2);
+  tape.backward(weighted_sum(tape, embedding(tape, tokens.data(), 2, table, positions), weights));
+  tape.backward(weighted_sum(tape, mean_tokens(tape, sequences), weights));
+  tape.backward(cross_entropy(tape, table, labels.data()));
+  CHECK(x == random_numbers(12, 1));
+}
+
 TEST_CASE("gradient checks of embedding, mean and cross-entropy") {
   Input<double> table("table", {4, 3}, 1), positions("positions", {5, 3}, 2);
   const std::vector<int> tokens{0, 3, 3, 1, 0, 1, 1, 3, 0, 3};

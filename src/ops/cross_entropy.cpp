@@ -29,6 +29,7 @@ Tensor<T> cross_entropy(Tape<T>& tape, const Tensor<T>& logits, const int* label
   tape.record(loss, [=, &tape] {
     // d loss / d logit = (probability - [right class]) / B
     T* d_logits = tape.gradient(logits);
+    if (!d_logits) return;
     const T factor = tape.gradient(loss)[0] / T(B);
     T* p = tape.template memory<T>(size_t(N));
     for (int b = 0; b < B; ++b) {

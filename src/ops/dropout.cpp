@@ -106,7 +106,8 @@ static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T
         T* out = to.data + begin;
         add_masked(out, to.fresh ? nullptr : out, dy + begin, mask, scale, end - begin);
       };
-      // In the order in which the targets were taken: where both are one tensor, the first is fresh.
+      // In the order in which the targets were taken: where both are one tensor, the first is
+      // fresh.
       add(dx, keep ? keep + begin : nullptr);
       add(dr, nullptr);
     });

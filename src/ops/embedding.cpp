@@ -39,6 +39,7 @@ Tensor<T> embedding(Tape<T>& tape, const int* tokens, int B, const Tensor<T>& ta
     // Many tokens share a row of the table: one thread adds them in order.
     T* d_table = tape.gradient(table);
     const T* dy = tape.gradient(y);
+    if (!d_table) return;
     for (ptrdiff_t i = 0; i < ptrdiff_t{B} * length; ++i)
       add_scaled(d_table + ptrdiff_t{tokens[i]} * C, dy + i * C, scale, C);
   });

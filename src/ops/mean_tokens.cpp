@@ -22,6 +22,7 @@ Tensor<T> mean_tokens(Tape<T>& tape, const Tensor<T>& x) {
   tape.record(y, [=, &tape] {
     T* dx = tape.gradient(x);
     const T* dy = tape.gradient(y);
+    if (!dx) return;
     tape.workers().run_ranges(B, 4, [=](int begin, int end) {
       for (ptrdiff_t b = begin; b < end; ++b)
         for (int t = 0; t < length; ++t)

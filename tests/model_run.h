@@ -1,0 +1,43 @@
+// A small model with odd sizes, and a batch for it.
+#pragma once
+
+#include "close.h"
+#include "model/model.h"
+#include "ops/cross_entropy.h"
+
+namespace focus::test {
+
+inline ModelSettings small_model(Pattern pattern = Pattern::full, double dropout = 0) {
+  ModelSettings s;
+  s.attention = {pattern, 3, is_positional(pattern) ? 1 : 0, 2, dropout};
+  s.vocabulary = 6, s.classes = 3, s.length = 7, s.blocks = 2, s.d_model = 5, s.d_mlp = 9;
+  s.dropout = dropout;
+  return s;
+}
+
+// Fills every weight, the biases too, with numbers large enough that each of them matters.
+template <class T>
+void fill_weights(Model<T>& model, uint32_t which = 1) {
+  for (Parameter<T>& p : model.parameters()) {
+    const std::vector<double> x = random_numbers(p.value.size(), which++);
+    for (size_t i = 0; i < x.size(); ++i) p.value[i] = T(0.7 * x[i]);
+  }
+}
+
+struct Batch {
+  std::vector<int> tokens, labels;
+};
+
+inline Batch random_batch(const ModelSettings& s, int B, uint32_t which = 1) {
+  Rng rng(1618, Stream::analysis, which);
+  Batch batch;
+  for (int i = 0; i < B * s.length; ++i)
+    batch.tokens.push_back(int(rng.below(uint32_t(s.vocabulary))));
+  for (int b = 0; b < B; ++b) batch.labels.push_back(int(rng.below(uint32_t(s.classes))));
+  return batch;
+}
+
+constexpr Pattern all_patterns[] = {Pattern::full, Pattern::banded,  Pattern::block,
+                                    Pattern::topk, Pattern::bottomk, Pattern::random};
+
+}  // namespace focus::test
