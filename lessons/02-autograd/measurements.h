@@ -1,0 +1,109 @@
+// What lesson 02 measures: a one-block model's gradient and its softmax's sensitivity.
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "analysis/scores.h"
+#include "ops/cross_entropy.h"
+#include "report/statistics.h"
+#include "tasks/dataset.h"
+#include "tensor/gradient_check.h"
+
+namespace focus {
+
+inline constexpr int length = 40, k = 5;
+struct Batch {
+  std::vector<int> tokens, labels;
+};
+
+inline Batch even_pairs(int count, int row_length, uint64_t seed) {
+  Batch batch;
+  for (const Example& e :
+       generate_examples(find_task("even-pairs"), count, row_length, seed, train_split)) {
+    batch.tokens.insert(batch.tokens.end(), e.tokens.begin(), e.tokens.end());
+    batch.labels.push_back(e.label);
+  }
+  return batch;
+}
+
+template <class T>
+Model<T> one_block(Pattern pattern, int row_length, int width, uint64_t seed) {
+  ModelSettings s;
+  s.attention.pattern = pattern;
+  s.attention.k = pattern == Pattern::full ? 0 : k;
+  s.vocabulary = s.classes = 2;
+  s.length = row_length, s.blocks = 1, s.d_model = s.d_mlp = width, s.dropout = 0;
+  Model<T> model(s);
+  model.initialise(seed);
+  return model;
+}
+
+template <class T>
+Tensor<T> loss_of(Tape<T>& tape, Model<T>& model, const Batch& batch) {
+  const int B = int(batch.labels.size());
+  return cross_entropy(tape, model.forward(tape, batch.tokens.data(), B), batch.labels.data());
+}
+
+// Before anything is measured: are the gradients right? All of a small model, in double.
+inline std::string check_the_gradients() {
+  Model<double> model = one_block<double>(Pattern::full, 6, 8, 1);
+  const Batch batch = even_pairs(4, 6, 1);
+  std::vector<Parameter<double>*> inputs;
+  for (Parameter<double>& p : model.parameters()) inputs.push_back(&p);
+  const std::function<Tensor<double>(Tape<double>&)> loss = [&](Tape<double>& tape) {
+    return loss_of(tape, model, batch);
+  };
+  const GradientReport report = check_gradients(loss, inputs);
+  if (!report.ok) fail_run(report.text);
+  return report.text;
+}
+
+struct Point {
+  double dispersion, kept_dispersion;  // medians over all queries: of all scores, of the kept ones
+  double sensitivity;                  // mean over all queries of max_j 2 p_j (1 - p_j)
+  double loss;
+  double gradient;   // ‖∂L/∂(W_q, W_k)‖₂
+  double per_scale;  // the same without the factor √c that the chain rule puts in (README)
+};
+
+// The model with its scores multiplied by c: W_q, W_k and their biases by √c each.
+inline Point measure(Pattern pattern, double c, uint64_t seed, const Batch& batch,
+                     Workers& workers) {
+  Model<float> model = one_block<float>(pattern, length, 64, seed);
+  std::vector<Parameter<float>*> query_key_weights;
+  for (Parameter<float>& p : model.parameters())
+    for (const char* name : {".W_q.", ".W_k."})
+      if (p.name.find(name) != std::string::npos) {
+        for (float& w : p.value) w *= float(std::sqrt(c));
+        if (p.shape.rank() == 2) query_key_weights.push_back(&p);
+      }
+
+  Tape<float> tape(workers);
+  tape.reset(true);
+  const Tensor<float> loss = loss_of(tape, model, batch);
+  Point point{};
+  point.loss = double(loss.data[0]);
+  tape.backward(loss);
+  for (const Parameter<float>* p : query_key_weights)
+    for (float g : p->gradient_value) point.gradient += double(g) * double(g);
+  point.gradient = std::sqrt(point.gradient);
+  point.per_scale = point.gradient / std::sqrt(c);
+
+  std::vector<double> full, kept, sensitivity;
+  visit_attention_scores<float>(
+      model, batch.tokens.data(), int(batch.labels.size()), workers, [&](const HeadScores& head) {
+        for (const QueryStatistics& q : query_statistics(head, model.settings().attention)) {
+          full.push_back(q.dispersion), kept.push_back(q.kept_dispersion);
+          sensitivity.push_back(q.sensitivity);
+        }
+      });
+  point.dispersion = median(full);
+  point.kept_dispersion = median(kept);
+  point.sensitivity = mean(sensitivity);
+  return point;
+}
+
+}  // namespace focus
