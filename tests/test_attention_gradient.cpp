@@ -99,4 +99,8 @@ TEST_CASE("attention: shapes and settings that do not fit are refused") {
   CHECK_THROWS_WITH_AS(run(x, x, x, {Pattern::full, 0, 0, 4, 0}),
                        "attention: 6 channels cannot be split among 4 heads", InputError);
   CHECK_THROWS_AS(run(x, x, x, {Pattern::topk, 6, 0, 2, 0}), InputError);
+  const Tensor<float> fixed{x.shape, x.value.data(), nullptr};
+  CHECK_THROWS_AS(attention(tape, x.tensor(), x.tensor(), fixed, full), InputError);
+  tape.reset(false);
+  CHECK_NOTHROW(attention(tape, fixed, fixed, fixed, full));
 }

@@ -61,6 +61,8 @@ Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor
     fail_input("attention: q has shape ", q.shape.text(), ", expected (B,T,H·D)");
   require_shape("attention", "k", k.shape, q.shape);
   require_shape("attention", "v", v.shape, q.shape);
+  if (tape.recording() && !(q.gradient && k.gradient && v.gradient))
+    fail_input("attention: q, k and v must all want a gradient while the tape records");
   Call<T> c{};
   c.q = q, c.k = k, c.v = v, c.settings = settings;
   c.B = q.shape[0], c.N = q.shape[1], c.H = settings.heads, c.stride = q.shape[2];
