@@ -139,8 +139,9 @@ ParsedLine parse_command_line(int argc, const char* const* argv,
 
   const CLI::App* chosen = &root;
   while (!chosen->get_subcommands().empty()) chosen = chosen->get_subcommands().front();
-  if (const std::vector<std::string> extra = root.remaining(true); !extra.empty())
-    fail_unknown(*chosen, extra.front());
+  std::vector<std::string> extra = root.remaining(true);
+  std::erase(extra, "--");  // only says that no flags follow
+  if (!extra.empty()) fail_unknown(*chosen, extra.front());
   for (Entry& entry : entries) {
     if (entry.app != chosen) continue;
     ParsedLine line{.command = entry.command};

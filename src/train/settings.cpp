@@ -153,10 +153,10 @@ RunSettings settings_from_text(const TextMap& text, const std::string& where) {
       fail_input(where, ": setting '", field.name, "': ", error.what());
     }
   }
-  for (const auto& [name, value] : text)
+  for (const auto& entry : text)
     if (std::none_of(std::begin(fields), std::end(fields),
-                     [&](const SettingField& field) { return name == field.name; }))
-      fail_input(where, ": the setting '", name, "' is unknown");
+                     [&](const SettingField& field) { return entry.first == field.name; }))
+      fail_input(where, ": the setting '", entry.first, "' is unknown");
   try {
     check_settings(settings);
   } catch (const InputError& error) {
