@@ -42,33 +42,53 @@ struct FastLists {
 };
 
 // s: (n keys, lanes queries), rows `stride` apart → the k best of each lane. 1 ≤ k ≤ n,
-// k ≤ longest_fast_list.
-template <class T>
+// k ≤ longest_fast_list. With K = k known to the compiler the lists stay in registers.
+template <int K, class T>
 void select_largest_of_lanes(const T* s, ptrdiff_t stride, int n, int k, FastLists<T>& lists) {
   using Index = typename FastLists<T>::Index;
   using Integer = std::remove_cvref_t<decltype(Index{}[0])>;
-  lists.has_nan = Index{};
-  for (int j = 0; j < n; ++j) {
-    Vec<T> score = load(s + j * stride);
-    Index key = Index{} + Integer(j);
-    lists.has_nan |= score != score;
-    // Strictly larger: of equal scores the earlier key stays in front. Where the key has found its
-    // place, it and every later entry move one down, whatever their scores.
+  Vec<T> best[K > 0 ? K : longest_fast_list];
+  Index keys[K > 0 ? K : longest_fast_list];
+  Index has_nan{};
+
+  // Key j enters lists of `entries` keys. Strictly larger: of equal scores the earlier key stays in
+  // front. Where the key has found its place, it and every later entry move one down, whatever
+  // their scores. What falls out at the end is returned.
+  const auto enter = [&](int j, int entries, Vec<T>& score, Index& key) {
+    score = load(s + j * stride);
+    key = Index{} + Integer(j);
+    has_nan |= score != score;
     Index found{};
-    const int entries = std::min(j, k);
     for (int l = 0; l < entries; ++l) {
-      found |= score > lists.best[l];
-      const Vec<T> old_best = lists.best[l];
-      const Index old_key = lists.key[l];
-      lists.best[l] = found ? score : old_best;
-      lists.key[l] = found ? key : old_key;
+      found |= score > best[l];
+      const Vec<T> old_best = best[l];
+      const Index old_key = keys[l];
+      best[l] = found ? score : old_best;
+      keys[l] = found ? key : old_key;
       score = found ? old_best : score;
       key = found ? old_key : key;
     }
-    if (j < k) {
-      lists.best[j] = score;
-      lists.key[j] = key;
-    }
+  };
+  for (int j = 0; j < k; ++j) enter(j, j, best[j], keys[j]);
+  Vec<T> fallen_score;
+  Index fallen_key;
+  for (int j = k; j < n; ++j) enter(j, K > 0 ? K : k, fallen_score, fallen_key);
+
+  std::copy(best, best + k, lists.best);
+  std::copy(keys, keys + k, lists.key);
+  lists.has_nan = has_nan;
+}
+
+// The same with the widths of the paper's experiments known to the compiler.
+template <class T>
+void select_largest_of_lanes(const T* s, ptrdiff_t stride, int n, int k, FastLists<T>& lists) {
+  switch (k) {
+    case 5:
+      return select_largest_of_lanes<5>(s, stride, n, k, lists);
+    case 9:
+      return select_largest_of_lanes<9>(s, stride, n, k, lists);
+    default:
+      return select_largest_of_lanes<0>(s, stride, n, k, lists);
   }
 }
 

@@ -15,7 +15,7 @@
 
 namespace focus::sparse {
 
-inline constexpr int block_queries = 48;  // queries whose scores are computed together
+inline constexpr int block_queries = 64;  // queries whose scores are computed together
 static_assert(block_queries % lanes<float> == 0 && block_queries % lanes<double> == 0);
 
 // Scratch of one thread: `numbers` of T, `ints`.
