@@ -4,6 +4,7 @@
 #include "close.h"
 #include "model/model.h"
 #include "ops/cross_entropy.h"
+#include "train/optimizer.h"
 
 namespace focus::test {
 
@@ -39,5 +40,39 @@ inline Batch random_batch(const ModelSettings& s, int B, uint32_t which = 1) {
 
 constexpr Pattern all_patterns[] = {Pattern::full, Pattern::banded,  Pattern::block,
                                     Pattern::topk, Pattern::bottomk, Pattern::random};
+
+// A model in training, one batch.
+template <class T>
+struct Training {
+  Model<T> model;
+  Optimizer<T> optimizer;
+  Workers workers;
+  Tape<T> tape{workers};
+  Batch batch;
+  uint32_t steps = 0;
+
+  Training(const ModelSettings& s, OptimizerKind kind, int threads, int B = 5)
+      : model(s), optimizer(kind, model.parameters()), workers(threads), batch(random_batch(s, B)) {
+    model.initialise(3);
+  }
+
+  double step(double lr) {
+    tape.reset(true, {.on = true, .seed = 7, .step = steps++});
+    model.zero_gradients();
+    const Tensor<T> logits = model.forward(tape, batch.tokens.data(), int(batch.labels.size()));
+    const Tensor<T> loss = cross_entropy(tape, logits, batch.labels.data());
+    tape.backward(loss);
+    const double norm = gradient_norm(model.parameters());
+    optimizer.step(model.parameters(), lr, clip_factor(norm, 0.5));
+    return double(loss.data[0]);
+  }
+};
+
+// Larger than the pieces that operations are cut into.
+inline ModelSettings medium_model(Pattern pattern, double dropout) {
+  ModelSettings s = small_model(pattern, dropout);
+  s.length = 23, s.d_model = 20, s.d_mlp = 33;
+  return s;
+}
 
 }  // namespace focus::test

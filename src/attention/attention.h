@@ -12,7 +12,8 @@
 namespace focus {
 
 // q, k, v: (B,T,H·D), head h in the channels h·D … (h+1)·D-1 → (B,T,H·D). There is no causal mask.
-// Throws InputError where shapes or settings disagree, or an input wants no gradient while recording.
+// Throws InputError where shapes or settings disagree, or an input wants no gradient while the tape
+// records.
 template <class T>
 Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
                     const AttentionSettings& settings);
