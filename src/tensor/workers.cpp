@@ -1,5 +1,7 @@
 #include "tensor/workers.h"
 
+#include <system_error>
+
 namespace focus {
 
 namespace {
@@ -16,7 +18,11 @@ inline void relax() {
 }  // namespace
 
 Workers::Workers(int threads) : shares_(size_t(std::max(1, threads))) {
-  for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { helper_loop(t); });
+  try {
+    for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { helper_loop(t); });
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those that exist take over the shares of the others.
+  }
 }
 
 Workers::~Workers() {
