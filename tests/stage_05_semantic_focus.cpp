@@ -185,6 +185,19 @@ TEST_CASE_TEMPLATE("a key that no query keeps has a gradient of exactly zero", T
   CHECK(kept > 1);  // or there was nothing to see
 }
 
+TEST_CASE("a query with a NaN among its scores gives NaN, the others do not") {
+  const Sizes s{1, 40, 1, 2};
+  for (int k : {5, 33}) {
+    Numbers q = numbers_for(s, 1);
+    q[s.at(0, 7, 1)] = NAN;
+    const AttentionRun<double> run(s, {Pattern::topk, k, 0}, q, numbers_for(s, 2),
+                                   numbers_for(s, 3), Numbers(q.size()));
+    for (int i = 0; i < s.T; ++i)
+      CHECK_MESSAGE(std::isnan(run.o[s.at(0, i, 0)]) == (i == 7), "topk(", k, "), query ", i,
+                    ": got ", run.o[s.at(0, i, 0)]);
+  }
+}
+
 TEST_CASE("sparse work: k entries a query, not T") {
   CHECK(count_entries({Pattern::topk, 5, 0}, 600) == 3000);
   CHECK(count_entries({Pattern::full, 0, 0}, 600) == 360000);

@@ -27,6 +27,7 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
   T* kt = scratch;                               // Kᵀ, (D,Tp)
   T* dropped = kt + size_t(padded) * size_t(D);  // (block_rows,Tp)
   transpose(N, D, head.k, head.stride, kt, padded);
+  //@ begin 03 full-forward
   for (int i0 = 0; i0 < N; i0 += block_rows) {
     const int rows = std::min(block_rows, N - i0);
     T* block = p + ptrdiff_t{i0} * padded;
@@ -36,16 +37,21 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
     for (int i = 0; i < rows; ++i) {
       T* row = block + ptrdiff_t{i} * padded;
       // Padding gets weight 0, and whole vectors are faster than a ragged end.
+      //@ mutant full-padding-counts: padding keeps its scores and takes part in the softmax
       std::fill(row + N, row + padded, -std::numeric_limits<T>::infinity());
+      //@ mutant full-no-scale: the scores are not divided by √D
+      //~ softmax_row(row, row, padded, T(1));
       softmax_row(row, row, padded, head.scale);
       if (keep)
         apply_mask(dropped + ptrdiff_t{i} * padded, row, keep + ptrdiff_t{i0 + i} * N, keep_scale,
                    N);
     }
+    //@ mutant full-undropped-output: the output is made from the weights before dropout
     if (keep) weights = dropped;
     gemm(rows, D, N, row_major(weights, padded), head.v, head.stride, o + i0 * head.stride,
          head.stride, GemmStart::zero);
   }
+  //@ end
 }
 
 // Adds to dq, dk, dv. With O = P̃ V, P̃ = dropout(P), P = softmax(S), S = scale · Q Kᵀ:
@@ -65,22 +71,33 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const 
     const T* d_o_block = d_o + i0 * stride;
     gemm(rows, padded, D, row_major(d_o_block, stride), vt, padded, ds, padded, GemmStart::zero);
     const T* weights = block;
+    //@ begin 03 full-backward
     for (int i = 0; i < rows; ++i) {
       const T* p_row = block + ptrdiff_t{i} * padded;
       T* ds_row = ds + ptrdiff_t{i} * padded;
       if (keep) {
         const uint8_t* keep_row = keep + ptrdiff_t{i0 + i} * N;
         apply_mask(dropped + ptrdiff_t{i} * padded, p_row, keep_row, keep_scale, N);
+        //@ mutant full-ds-undropped: the softmax hears of weights that dropout had removed
         apply_mask(ds_row, ds_row, keep_row, keep_scale, N);
       }
+      //@ mutant full-ds-no-mean: the softmax's Jacobian without its - p pᵀ
+      //~ for (int j = 0; j < N; ++j) ds_row[j] *= head.scale * p_row[j];
       softmax_row_backward(ds_row, ds_row, p_row, N, head.scale);
     }
+    //@ mutant full-dv-undropped: dV from P where it should be from dropout(P)
     if (keep) weights = dropped;
     gemm(N, D, rows, transposed(weights, padded), d_o_block, stride, d.dv, stride, GemmStart::add);
     gemm(rows, D, N, row_major(ds, padded), head.k, stride, d.dq + i0 * stride, stride,
          GemmStart::add);
+    //@ mutant(2) full-dk-first-rows: every block of queries uses the first block's
+    //~ gemm(N, D, rows, transposed(ds, padded), head.q, stride, d.dk, stride, GemmStart::add);
+    //@ mutant(2) full-dk-from-k: dK from K where it should be from Q
+    //~ gemm(N, D, rows, transposed(ds, padded), head.k + i0 * stride, stride, d.dk, stride,
+    //~      GemmStart::add);
     gemm(N, D, rows, transposed(ds, padded), head.q + i0 * stride, stride, d.dk, stride,
          GemmStart::add);
+    //@ end
   }
 }
 

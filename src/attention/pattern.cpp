@@ -14,13 +14,26 @@ struct Range {
 
 // The keys of an ordinary query among the n positions before the global tokens.
 Range ordinary_keys(const AttentionSettings& a, int query, int n) {
+  //@ begin 04 ordinary-keys
   if (a.pattern == Pattern::banded) {
     // (k-1)/2 keys on the left, the rest on the right, shifted at the ends: always exactly k.
+    //@ mutant(2) band-not-shifted: cut off at the ends, so that they keep fewer than k keys
+    //~ const int begin = query - (a.k - 1) / 2;
+    //~ return {std::max(begin, 0), std::min(begin + a.k, n)};
+    //@ mutant band-leans-left: for even k one key more on the left
+    //~ const int begin = std::clamp(query - a.k / 2, 0, n - a.k);
     const int begin = std::clamp(query - (a.k - 1) / 2, 0, n - a.k);
     return {begin, begin + a.k};
   }
+  //@ mutant block-from-query: a block that starts at the query
+  //~ const int begin = query;
   const int begin = query / a.k * a.k;
+  //@ mutant block-moved-tail: the last block moved inwards to be full
+  //~ return {std::min(begin, n - a.k), std::min(begin + a.k, n)};
+  //@ mutant block-tail-off-by-one: the last key of a short block is lost
+  //~ return {begin, begin + a.k <= n ? begin + a.k : n - 1};
   return {begin, std::min(begin + a.k, n)};
+  //@ end
 }
 
 constexpr Pattern all_patterns[] = {Pattern::full, Pattern::banded,  Pattern::block,
@@ -86,12 +99,20 @@ void fill_key_lists(const AttentionSettings& a, int T, int* begin, int* keys) {
   }
   const int n = T - a.global_tokens;
   int e = 0;
+  //@ begin 04 key-lists
   for (int i = 0; i < T; ++i) {
     begin[i] = e;
+    //@ mutant globals-see-nothing: global tokens are seen but see only each other
+    //~ const Range own = i < n ? ordinary_keys(a, i, n) : Range{n, n};
     const Range own = i < n ? ordinary_keys(a, i, n) : Range{0, n};
     for (int j = own.begin; j < own.end; ++j) keys[e++] = j;
+    //@ mutant globals-unseen: global tokens see all but are not seen
+    //~ for (int j = n; i >= n && j < T; ++j) keys[e++] = j;
+    //@ mutant one-global-seen: only the first global token is seen
+    //~ for (int j = n; j < (i < n ? std::min(n + 1, T) : T); ++j) keys[e++] = j;
     for (int j = n; j < T; ++j) keys[e++] = j;
   }
+  //@ end
   begin[T] = e;
 }
 

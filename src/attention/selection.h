@@ -18,14 +18,22 @@ namespace focus {
 // valid but arbitrary.
 template <class T>
 bool select_largest(const T* s, int n, int k, int* keys, int* order) {
+  //@ begin 05 select-largest
   std::iota(order, order + n, 0);
+  //@ mutant select-ignores-nan: a NaN is compared like a number
+  //~ const bool valid = true;
   const bool valid = std::none_of(s, s + n, [](T x) { return x != x; });
   if (valid && k < n)
     std::nth_element(order, order + (k - 1), order + n,
+                     //@ mutant select-ties-high: of equal scores the higher index wins
+                     //~ [&](int a, int b) { return s[a] > s[b] || (s[a] == s[b] && a > b); });
+                     //@ mutant select-smallest: the k smallest
+                     //~ [&](int a, int b) { return s[a] < s[b] || (s[a] == s[b] && a < b); });
                      [&](int a, int b) { return s[a] > s[b] || (s[a] == s[b] && a < b); });
   std::copy(order, order + k, keys);
   std::sort(keys, keys + k);
   return valid;
+  //@ end
 }
 
 // The fast version, for short lists: one query in each lane of a vector, so that a list entry of 16
@@ -59,15 +67,22 @@ void select_largest_of_lanes(const T* s, ptrdiff_t stride, int n, int k, FastLis
     key = Index{} + Integer(j);
     has_nan |= score != score;
     Index found{};
+    //@ begin 05 enter-list
     for (int l = 0; l < entries; ++l) {
+      //@ mutant lanes-ties-high: of equal scores the later key goes in front
+      //~ found |= score >= best[l];
+      //@ mutant lanes-found-not-carried: later entries move only where they are larger again
+      //~ found = score > best[l];
       found |= score > best[l];
       const Vec<T> old_best = best[l];
       const Index old_key = keys[l];
       best[l] = found ? score : old_best;
       keys[l] = found ? key : old_key;
       score = found ? old_best : score;
+      //@ mutant lanes-key-lost: the entry's score moves down without its key
       key = found ? old_key : key;
     }
+    //@ end
   };
   for (int j = 0; j < k; ++j) enter(j, j, best[j], keys[j]);
   Vec<T> fallen_score;

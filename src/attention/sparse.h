@@ -33,21 +33,31 @@ void choose_block(const T* scores, int N, int k, int rows, int* keys, T* s, T* c
   FastLists<T> lists;
   const bool fast = k <= longest_fast_list;
   if (fast) select_largest_of_lanes(scores, block_queries, N, k, lists);
+  //@ begin 05 choose-block
   for (int i = 0; i < rows; ++i) {
     int* kept = keys + ptrdiff_t{i} * k;
     bool valid;
     if (fast) {
       for (int l = 0; l < k; ++l) kept[l] = int(lists.key[l][i]);
+      //@ mutant keys-by-score: the kept keys in the order of their scores
       std::sort(kept, kept + k);
+      //@ mutant nan-not-told: a row with a NaN passes for valid
+      //~ valid = true;
       valid = !lists.has_nan[i];
     } else {
       for (ptrdiff_t j = 0; j < N; ++j) column[j] = scores[j * block_queries + i];
       valid = select_largest(column, N, k, kept, order);
     }
+    //@ mutant(3) scores-of-other-keys: scores from largest to smallest beside ascending keys
+    //~ for (int e = 0; e < k; ++e)
+    //~   s[ptrdiff_t{i} * k + e] = !valid ? std::numeric_limits<T>::quiet_NaN()
+    //~                             : fast ? lists.best[e][i]
+    //~                                    : scores[ptrdiff_t{kept[e]} * block_queries + i];
     for (int e = 0; e < k; ++e)
       s[ptrdiff_t{i} * k + e] = valid ? scores[ptrdiff_t{kept[e]} * block_queries + i]
                                       : std::numeric_limits<T>::quiet_NaN();
   }
+  //@ end
 }
 
 // keys: (T,k) out, the k largest scores of each query (with `smallest` the k smallest), ascending.
@@ -98,15 +108,24 @@ template <class T>
 void forward(const Head<T>& head, const int* begin, const int* keys, T* p, const uint8_t* keep,
              T keep_scale, T* o) {
   const int D = head.width;
+  //@ begin 04 sparse-forward
   for (int i = 0; i < head.length; ++i) {
     T* out = o + i * head.stride;
     std::fill(out, out + D, T(0));
+    //@ mutant sparse-softmax-over-all: the weights sum to 1 over all keys, not over the kept
+    //~ T total = 0;
+    //~ for (ptrdiff_t j = 0, at = i * head.stride; j < head.length; ++j)
+    //~   total += std::exp(head.scale * dot(head.q + at, head.k + j * head.stride, D));
+    //~ for (int e = begin[i]; e < begin[i + 1]; ++e) p[e] = std::exp(head.scale * p[e]) / total;
     softmax_row(p + begin[i], p + begin[i], begin[i + 1] - begin[i], head.scale);
     for (int e = begin[i]; e < begin[i + 1]; ++e) {
       const T weight = !keep ? p[e] : keep[e] ? keep_scale * p[e] : T(0);
+      //@ mutant sparse-value-of-place: the value at the key's place in the list
+      //~ add_scaled(out, head.v + (e - begin[i]) * head.stride, weight, D);
       add_scaled(out, head.v + keys[e] * head.stride, weight, D);
     }
   }
+  //@ end
 }
 
 // Adds to dq, dk, dv: the formulas of full::backward with every sum over the listed keys only.
@@ -119,18 +138,27 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const int* begin, 
   for (int i = 0; i < head.length; ++i) {
     const int first = begin[i], count = begin[i + 1] - first;
     const T *d_out = d_o + i * stride, *q = head.q + i * stride;
+    //@ begin 04 sparse-backward
     for (int e = 0; e < count; ++e) {
       const ptrdiff_t key = keys[first + e] * stride;
       const T kept = !keep ? T(1) : keep[first + e] ? keep_scale : T(0);
       dp[e] = kept * dot(d_out, head.v + key, D);
+      //@ mutant sparse-dv-undropped: dV from P where it should be from dropout(P)
+      //~ add_scaled(d.dv + key, d_out, p[first + e], D);
       add_scaled(d.dv + key, d_out, kept * p[first + e], D);
     }
+    //@ mutant sparse-ds-no-mean: the softmax's Jacobian without its - p pᵀ
+    //~ for (int e = 0; e < count; ++e) dp[e] *= head.scale * p[first + e];
     softmax_row_backward(dp, dp, p + first, count, head.scale);
     for (int e = 0; e < count; ++e) {
       const ptrdiff_t key = keys[first + e] * stride;
       add_scaled(d.dq + i * stride, head.k + key, dp[e], D);
+      //@ mutant sparse-dk-missing: the keys get no gradient
+      //@ mutant sparse-dropped-key-hears: a key beside the list gets a gradient
+      //~ add_scaled(d.dk + (key + stride) % (head.length * stride), q, dp[e], D);
       add_scaled(d.dk + key, q, dp[e], D);
     }
+    //@ end
   }
 }
 

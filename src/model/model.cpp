@@ -84,15 +84,27 @@ Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& bloc
   };
   const double p = settings_.dropout;
 
+  //@ begin 03 block
+  //@ mutant block-no-norm: attention reads x as it is
+  //~ const Tensor<T> normed = x;
   const Tensor<T> normed = layer_norm(tape, x, attention_epsilon);
   const Tensor<T> attended = attention(tape, apply(block.q, normed), apply(block.k, normed),
                                        apply(block.v, normed), settings_.attention);
+  //@ mutant block-no-residual: attention replaces x where it should be added
+  //~ const Tensor<T> middle = dropout(tape, apply(block.o, attended), p);
+  //@ mutant block-norm-after: the residual starts from the norm, so x itself is lost
+  //~ const Tensor<T> middle = add_dropout(tape, normed, apply(block.o, attended), p);
   const Tensor<T> middle = add_dropout(tape, x, apply(block.o, attended), p);
 
+  //@ mutant(2) block-mlp-no-norm: the second half reads its input without a norm
+  //~ const Tensor<T> hidden = apply(block.mlp_in, middle);
   const Tensor<T> hidden =
       apply(block.mlp_in, layer_norm(tape, middle, settings_.layer_norm_epsilon));
   const Tensor<T> active = activate(tape, dropout(tape, hidden, p), settings_.activation);
+  //@ mutant block-residual-of-x: the second half adds to x and loses the first
+  //~ return add_dropout(tape, x, apply(block.mlp_out, active), p);
   return add_dropout(tape, middle, apply(block.mlp_out, active), p);
+  //@ end
 }
 
 template <class T>
