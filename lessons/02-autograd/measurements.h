@@ -3,14 +3,17 @@
 
 #include <cmath>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "analysis/scores.h"
 #include "ops/cross_entropy.h"
 #include "report/statistics.h"
+#include "rng.h"
 #include "tasks/dataset.h"
 #include "tensor/gradient_check.h"
+#include "tensor/softmax.h"
 
 namespace focus {
 
@@ -64,10 +67,24 @@ inline std::string check_the_gradients() {
 struct Point {
   double dispersion, kept_dispersion;  // medians over all queries: of all scores, of the kept ones
   double sensitivity;                  // mean over all queries of max_j 2 p_j (1 - p_j)
+  double dense_gain;  // mean of ‖J(p) g‖₁ / ‖g‖₁ over all queries, full attention
   double loss;
   double gradient;   // ‖∂L/∂(W_q, W_k)‖₂
   double per_scale;  // the same without the factor √c that the chain rule puts in (README)
 };
+
+// ‖J(p) g‖₁ / ‖g‖₁ for a row of scores, where every entry of g is 1 or -1: lesson 01's sensitivity
+// is the largest that any g can make of this, and takes a g with one entry.
+inline double dense_gain(std::span<const double> scores, Rng& rng) {
+  const int n = int(scores.size());
+  std::vector<double> p(scores.begin(), scores.end()), g(p.size());
+  softmax_row(p.data(), p.data(), n, 1.0);
+  for (double& x : g) x = rng.below(2) == 0 ? -1 : 1;
+  softmax_row_backward(g.data(), g.data(), p.data(), n, 1.0);
+  double sum = 0;
+  for (double x : g) sum += std::abs(x);
+  return sum / n;
+}
 
 // The model with its scores multiplied by c: W_q, W_k and their biases by √c each.
 inline Point measure(Pattern pattern, double c, uint64_t seed, const Batch& batch,
@@ -92,18 +109,35 @@ inline Point measure(Pattern pattern, double c, uint64_t seed, const Batch& batc
   point.gradient = std::sqrt(point.gradient);
   point.per_scale = point.gradient / std::sqrt(c);
 
-  std::vector<double> full, kept, sensitivity;
+  std::vector<double> full, kept, sensitivity, gain;
+  Rng rng(seed, Stream::analysis);
   visit_attention_scores<float>(
       model, batch.tokens.data(), int(batch.labels.size()), workers, [&](const HeadScores& head) {
         for (const QueryStatistics& q : query_statistics(head, model.settings().attention)) {
           full.push_back(q.dispersion), kept.push_back(q.kept_dispersion);
           sensitivity.push_back(q.sensitivity);
         }
+        for (int b = 0; b < head.B; ++b)
+          for (int i = 0; i < head.T; ++i) gain.push_back(dense_gain(head.row(b, i), rng));
       });
   point.dispersion = median(full);
   point.kept_dispersion = median(kept);
   point.sensitivity = mean(sensitivity);
+  point.dense_gain = mean(gain);
   return point;
+}
+
+// Spearman's rank correlation: 1 if the two always rise together, -1 if one falls where the other
+// rises. For values without ties.
+inline double rank_correlation(const std::vector<double>& x, const std::vector<double>& y) {
+  const double n = double(x.size());
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    double difference = 0;  // of the ranks of point i
+    for (size_t j = 0; j < x.size(); ++j) difference += (x[j] < x[i]) - (y[j] < y[i]);
+    sum += difference * difference;
+  }
+  return 1 - 6 * sum / (n * (n * n - 1));
 }
 
 }  // namespace focus

@@ -1,0 +1,79 @@
+// Lesson 01: how far does a softmax move when its scores move? README.md has the mathematics and
+// the rule of the verdict; the four measurements are in measurements.h.
+#include "report/lesson.h"
+
+#include "measurements.h"
+
+using namespace focus;
+
+namespace {
+
+// Rows of independent normal scores with standard deviation 1.
+std::vector<Row> normal_rows(int seeds, int rows_per_seed, int length) {
+  std::vector<Row> rows;
+  for (int seed = 1; seed <= seeds; ++seed)
+    for (int r = 0; r < rows_per_seed; ++r) {
+      Rng rng(uint64_t(seed), Stream::analysis, uint32_t(r));
+      Row& row = rows.emplace_back(length);
+      for (double& score : row) score = rng.normal();
+    }
+  return rows;
+}
+
+// Every point of the figure.
+std::vector<std::string> table_of(const Figure& figure) {
+  std::vector<std::string> table;
+  for (size_t p = 0; p < figure.panels.size(); ++p)
+    for (const Series& s : figure.panels[p].series)
+      for (size_t i = 0; i < s.x.size(); ++i)
+        table.push_back(str(p + 1, ",\"", s.name, "\",", s.x[i], ",", s.y[i], ",",
+                            i < s.low.size() ? str(s.low[i], ",", s.high[i]) : ","));
+  return table;
+}
+
+int lesson(int argc, char** argv) {
+  Lesson out(argc, argv, "lesson-01", "how far does a softmax move when its scores move?");
+  const LessonOptions& o = out.options();
+  const int length = o.paper_scale ? 600 : 40, rows_per_seed = o.paper_scale ? 2000 : 400;
+  out.note("seeds", str("1 to ", o.seeds));
+  out.note("settings", str("rows of ", length, " normal scores, ", rows_per_seed,
+                           " of each seed; k = ", k, "; double precision"));
+  const std::vector<Row> rows = normal_rows(o.seeds, rows_per_seed, length);
+
+  Findings found;
+  Figure figure{"How far a softmax moves when its scores move"};
+  figure.panels.push_back(worst_rows(found));
+  if (out.stop()) return out.interrupted();
+  figure.panels.push_back(random_rows(rows, found));
+  if (out.stop()) return out.interrupted();
+  figure.panels.push_back(dispersions(rows));
+  figure.panels.push_back(ties(rows, found));
+  figure.caption =
+      str("Sensitivity: how far the weights move per unit that the scores move, both "
+          "in the 1-norm. Bands: quartiles of ",
+          rows.size(), " rows.");
+  out.table("panel,series,x,y,lower_quartile,upper_quartile", table_of(figure));
+  out.figure(figure);
+
+  // The rule, as the README states it.
+  const bool bounded = found.largest_share <= 1 + 1e-6;
+  const bool reached = found.least_reach >= 0.99;
+  const bool grows = found.growth >= 18;
+  const bool separated = found.early == 0 && found.missed == 0 && found.largest_jump <= 1 + 1e-6 &&
+                         found.jump_at_last > 0.5;
+  const auto said = [](bool holds) { return holds ? "yes" : "NO"; };
+  return out.verdict(
+      bounded && reached && grows && separated,
+      str("1. every move within the bound: ", said(bounded), " (at most ", found.largest_share,
+          " of it); 2. worst rows reach what is possible: ", said(reached), " (at least ",
+          found.least_reach, " of it); 3. sensitivity grows like the exponential: ", said(grows),
+          " (", found.growth, " times from dispersion 0 to 3); 4. separation controls top-k: ",
+          said(separated), " (", found.early, " changes below half of it; jumps at most ",
+          found.largest_jump, " of their bound)"));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_lesson([&] { return lesson(argc, argv); });
+}
