@@ -119,7 +119,8 @@ TEST_CASE_FIXTURE(Fixture, "gradients of different sizes never share memory") {
 
 TEST_CASE("linear: gradients of input, weight and bias against differences") {
   constexpr int sizes[][3] = {{1, 1, 1}, {2, 3, 1}, {3, 5, 7}, {50, 2, 3}};
-  for (const auto& [rows, in, out] : sizes) {
+  for (const auto& size : sizes) {
+    const int rows = size[0], in = size[1], out = size[2];
     Input<double> x("x", {rows, in}, 1), w("weight", {out, in}, 2), b("bias", {out}, 3);
     INFO("linear of ", rows, " rows, ", in, " → ", out);
     check_operation(
