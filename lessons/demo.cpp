@@ -13,7 +13,7 @@ using namespace focus;
 
 namespace {
 
-constexpr int epochs = 14;
+constexpr int epochs = 10;
 constexpr double solved = 95;  // percent of the training set
 
 std::vector<Variant> variants() {
