@@ -1,0 +1,99 @@
+// Lesson 03: does a transformer with full attention learn even pairs, and how? README.md has the
+// mathematics and the rule of the verdict.
+#include "report/lesson.h"
+
+#include <cmath>
+#include <iostream>
+
+#include "report/curves.h"
+#include "report/statistics.h"
+#include "train/experiment.h"
+
+using namespace focus;
+
+namespace {
+
+constexpr double learned = 95;                   // percent of the training set
+const double plateau_loss = 0.95 * std::log(2);  // guessing costs ln 2
+
+RunSettings settings_for(bool paper_scale) {
+  RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
+  if (!paper_scale) s.length = 30, s.train_size = 2500, s.val_size = 500, s.epochs = 40;
+  return s;
+}
+
+// One line for each seed: a median would smear drops that come at different epochs.
+Panel seed_panel(const VariantResult& full, const std::vector<uint64_t>& seeds,
+                 double EpochMetrics::*metric, const char* title, const char* y_label) {
+  Panel panel{title, "epoch", y_label};
+  const auto curves = full.values(metric);
+  for (size_t s = 0; s < seeds.size(); ++s) {
+    panel.series.push_back({str("seed ", seeds[s]), {}, curves[s]});
+    for (size_t e = 1; e <= curves[s].size(); ++e) panel.series.back().x.push_back(double(e));
+  }
+  return panel;
+}
+
+// The last epoch up to which no epoch's training loss was below the plateau's.
+int plateau_end(const std::vector<EpochMetrics>& curve) {
+  size_t epochs = 0;
+  while (epochs < curve.size() && curve[epochs].train_loss >= plateau_loss) ++epochs;
+  return int(epochs);
+}
+
+int lesson(int argc, char** argv) {
+  Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?");
+  const LessonOptions& o = out.options();
+  RunSettings settings = settings_for(o.paper_scale);
+  const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
+  std::string seed_text;
+  for (uint64_t seed : seeds) seed_text += (seed_text.empty() ? "" : " ") + std::to_string(seed);
+  out.note("seeds", seed_text);
+  out.note("settings",
+           str("even pairs, length ", settings.length, ", ", settings.train_size, " / ",
+               settings.val_size, " examples, 5 blocks, d = mlp = 64, 1 head, batch 25, ",
+               "SGD, lr 0.1, ", settings.epochs, " epochs"));
+
+  LiveCurves live("full attention, training accuracy, median of the seeds", settings.epochs,
+                  int(seeds.size()));
+  const auto results = run_experiment({{"full", settings}}, seeds, o.threads, out.stop(),
+                                      [&](const auto& r) { live.show(r); });
+  if (out.stop()) return out.interrupted();
+  const VariantResult& full = results[0];
+  out.table(curve_columns, curve_rows(results));
+
+  Figure figure{"Even pairs with full attention"};
+  figure.panels = {
+      seed_panel(full, seeds, &EpochMetrics::train_loss, "1. Training loss", "cross-entropy"),
+      seed_panel(full, seeds, &EpochMetrics::train_accuracy, "2. Training", "accuracy, %"),
+      seed_panel(full, seeds, &EpochMetrics::val_accuracy, "3. Held-out", "accuracy, %")};
+  figure.panels[0].horizontal = {{std::log(2), "ln 2"}, {plateau_loss, "95 % of it"}};
+  figure.caption =
+      str("Length ", settings.length, ", ", settings.train_size,
+          " training examples, one line a seed. ln 2 = 0.693 is the loss of guessing.");
+  out.figure(figure);
+
+  // The rule, as the README states it.
+  int arrived = 0, plateaus = 0;
+  const auto epochs = epochs_to_accuracy(full, learned);
+  for (size_t s = 0; s < seeds.size(); ++s) {
+    const int flat = plateau_end(full.curves[s]);
+    arrived += epochs[s].has_value();
+    plateaus += epochs[s] && 2 * flat >= *epochs[s];
+    std::cout << "seed " << seeds[s] << ": loss at least 95 % of ln 2 up to epoch " << flat << ", "
+              << learned << " % accuracy at epoch " << epochs_text(epochs[s]) << "\n";
+  }
+  std::cout << "\n";
+  const int count = int(seeds.size());
+  return out.verdict(
+      5 * arrived >= 4 * count && 2 * plateaus > count,
+      str("1. learns: ", arrived, " of ", count, " seeds reach ", learned, " % within ",
+          settings.epochs, " epochs (median ", epochs_text(median_epochs(epochs)),
+          "); 2. a plateau of at least half of that time: ", plateaus, " of ", count, " seeds"));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_lesson([&] { return lesson(argc, argv); });
+}

@@ -1,0 +1,108 @@
+// Lesson 05: in how many epochs does top-k attention learn what takes full attention many?
+// README.md has the mathematics and the rule of the verdict.
+#include "report/lesson.h"
+
+#include <iostream>
+
+#include "report/curves.h"
+#include "report/statistics.h"
+#include "train/experiment.h"
+
+using namespace focus;
+
+namespace {
+
+constexpr double learned = 95;  // percent of the training set
+
+// Epochs are what is counted, so top-k needs no more of them than it takes to see it learn.
+Variant variant(Pattern pattern, bool paper_scale) {
+  RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
+  s.attention = pattern;
+  s.k = uses_k(pattern) ? 5 : 0;
+  if (!paper_scale) {
+    s.length = 30, s.train_size = 2500, s.val_size = 500;
+    s.epochs = pattern == Pattern::full ? 40 : 16;
+  }
+  return {attention_text(s), s};
+}
+
+// Multiply-adds of the attention of one sequence and head, without the linear layers: forward the
+// scores and the weighted values, backward the gradients of weights, values, queries and keys.
+double multiply_adds(const RunSettings& s, double length) {
+  const double all = length * length * s.d_model, kept = length * s.k * s.d_model;
+  return s.attention == Pattern::full ? 6 * all : all + 5 * kept;
+}
+
+Panel epochs_panel(const std::vector<VariantResult>& results) {
+  Panel panel{str("3. Epochs to ", learned, " %"), "seed, in order", "epochs"};
+  for (const VariantResult& result : results) {
+    Series series{result.name};
+    series.style = Style::points;
+    const auto epochs = epochs_to_accuracy(result, learned);
+    for (size_t s = 0; s < epochs.size(); ++s)
+      if (epochs[s]) series.x.push_back(double(s + 1)), series.y.push_back(*epochs[s]);
+    panel.series.push_back(series);
+  }
+  panel.x_range = {0.5, double(results[0].curves.size()) + 0.5};
+  return panel;
+}
+
+int lesson(int argc, char** argv) {
+  Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?");
+  const LessonOptions& o = out.options();
+  const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
+  std::string seed_text;
+  for (uint64_t seed : seeds) seed_text += (seed_text.empty() ? "" : " ") + std::to_string(seed);
+  const Variant variants[] = {variant(Pattern::topk, o.paper_scale),
+                              variant(Pattern::full, o.paper_scale)};
+  const RunSettings &topk = variants[0].settings, &full = variants[1].settings;
+  out.note("seeds", seed_text);
+  out.note("settings",
+           str("even pairs, length ", full.length, ", ", full.train_size, " / ", full.val_size,
+               " examples, 5 blocks, d = mlp = 64, 1 head, batch 25, ", "SGD, lr 0.1, ",
+               full.epochs, " epochs of full and ", topk.epochs, " of topk(5)"));
+
+  std::vector<VariantResult> results;
+  for (const Variant& v : variants) {
+    LiveCurves live(v.name + ", training accuracy, median of the seeds", v.settings.epochs,
+                    int(seeds.size()));
+    results.push_back(
+        run_experiment({v}, seeds, o.threads, out.stop(), [&](const auto& r) { live.show(r); })[0]);
+    if (out.stop()) return out.interrupted();
+  }
+  out.table(curve_columns, curve_rows(results));
+
+  Figure figure{"Even pairs: five best keys against all"};
+  figure.panels = {
+      curve_panel(results, &EpochMetrics::train_loss, "1. Training loss", "cross-entropy"),
+      curve_panel(results, &EpochMetrics::train_accuracy, "2. Training", "accuracy, %"),
+      epochs_panel(results),
+      curve_panel(results, &EpochMetrics::val_accuracy, "4. Held-out", "accuracy, %")};
+  figure.caption = str("Length ", full.length, ", ", full.train_size,
+                       " training examples; medians and quartiles of ", seeds.size(), " seeds.");
+  out.figure(figure);
+  std::cout << epochs_table(results, learned) << "\n";
+  for (int length : {full.length, 600})
+    std::cout << "multiply-adds of attention at length " << length
+              << ", full / topk(5): " << multiply_adds(full, length) / multiply_adds(topk, length)
+              << "\n";
+
+  // The rule, as the README states it. A seed that never arrives counts as infinitely many epochs.
+  const auto few = epochs_to_accuracy(results[0], learned),
+             many = epochs_to_accuracy(results[1], learned);
+  int faster = 0;
+  for (size_t s = 0; s < seeds.size(); ++s) faster += few[s] && (!many[s] || *few[s] < *many[s]);
+  const double median_few = median_epochs(few), median_many = median_epochs(many);
+  const bool half = median_few <= median_many / 2 && median_few <= topk.epochs;
+  return out.verdict(
+      faster == int(seeds.size()) && half,
+      str("1. topk(5) needs fewer epochs to ", learned, " % than full in ", faster, " of ",
+          seeds.size(), " seeds; 2. its median is at most half of full's: ", half ? "yes" : "NO",
+          " (", epochs_text(median_few), " against ", epochs_text(median_many), ")"));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_lesson([&] { return lesson(argc, argv); });
+}
