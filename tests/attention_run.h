@@ -21,7 +21,7 @@ struct AttentionRun {
     Input<T> q_input("q", s.shape(), q), k_input("k", s.shape(), k), v_input("v", s.shape(), v);
     Workers workers(threads);
     Tape<T> tape(workers);
-    reset_poisoned(tape, noise, 64 * (s.pairs() + q.size()) + 40000 * size_t(threads));
+    reset_poisoned(tape, noise, 8 * (s.pairs() + q.size()) + 10000 * size_t(threads));
     // A parameter among activations: both kinds of gradient.
     const Tensor<T> out = attention(tape, copied(tape, q_input.tensor()), k_input.tensor(),
                                     copied(tape, v_input.tensor()), settings);
