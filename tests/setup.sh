@@ -39,10 +39,10 @@ if [ "$(id -u)" -ne 0 ]; then
   root=sudo
 fi
 install="env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
-echo "setup: $root apt-get install$missing"
+echo "setup: ${root:+$root }apt-get install$missing"
 $root apt-get update -q=2 && $root $install -q=2 $missing > /dev/null || {
   echo "setup: apt-get failed; run this to see why:"
-  echo "  $root apt-get update && $root apt-get install$missing"
+  echo "  ${root:+$root }apt-get update && ${root:+$root }apt-get install$missing"
   exit 1
 }
 echo "setup: done"
