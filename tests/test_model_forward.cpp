@@ -59,6 +59,8 @@ TEST_CASE_TEMPLATE("model: dropout in its five places, none in evaluation", T, f
   for (Pattern pattern : {Pattern::full, Pattern::topk, Pattern::block}) {
     const Noise training{.on = true, .seed = 77, .step = 12};
     ModelSettings s = small_model(pattern, 0.3);
+    // Not ReLU: dropout before it and after it are the same.
+    s.activation = pattern == Pattern::topk ? Activation::mish : Activation::gelu;
     CHECK(compare<T>(s, training) == "");
     CHECK(compare<T>(s, {.on = false, .seed = 77, .step = 12}) == "");
     s.attention.dropout = 0;  // on the weights alone, and everywhere else alone
