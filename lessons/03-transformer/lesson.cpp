@@ -18,7 +18,7 @@ const double plateau_loss = 0.95 * std::log(2);  // guessing costs ln 2
 
 RunSettings settings_for(bool paper_scale) {
   RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
-  if (!paper_scale) s.length = 30, s.train_size = 2500, s.val_size = 500, s.epochs = 40;
+  if (!paper_scale) s.length = 30, s.train_size = 2500, s.val_size = 500, s.epochs = 50;
   return s;
 }
 
@@ -47,7 +47,7 @@ int lesson(int argc, char** argv) {
   RunSettings settings = settings_for(o.paper_scale);
   const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
   std::string seed_text;
-  for (uint64_t seed : seeds) seed_text += (seed_text.empty() ? "" : " ") + std::to_string(seed);
+  for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);
   out.note("seeds", seed_text);
   out.note("settings",
            str("even pairs, length ", settings.length, ", ", settings.train_size, " / ",

@@ -21,7 +21,7 @@ Variant variant(Pattern pattern, bool paper_scale) {
   s.k = uses_k(pattern) ? 5 : 0;
   if (!paper_scale) {
     s.length = 30, s.train_size = 2500, s.val_size = 500;
-    s.epochs = pattern == Pattern::full ? 40 : 16;
+    s.epochs = pattern == Pattern::full ? 50 : 16;
   }
   return {attention_text(s), s};
 }
@@ -52,7 +52,7 @@ int lesson(int argc, char** argv) {
   const LessonOptions& o = out.options();
   const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
   std::string seed_text;
-  for (uint64_t seed : seeds) seed_text += (seed_text.empty() ? "" : " ") + std::to_string(seed);
+  for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);
   const Variant variants[] = {variant(Pattern::topk, o.paper_scale),
                               variant(Pattern::full, o.paper_scale)};
   const RunSettings &topk = variants[0].settings, &full = variants[1].settings;
