@@ -50,12 +50,12 @@ TEST_CASE("training: SGD and Adam bring the loss of one batch down, for every pa
 
 TEST_CASE("training in float follows training in double") {
   // No dropout, smooth activation, no choice by score: rounding is the only difference, and five
-  // steps magnify it a little. Measured 2e-7.
+  // steps magnify it a little. Measured 5e-8.
   for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block}) {
     ModelSettings s = medium_model(pattern, 0);
     s.activation = Activation::gelu;
     Training<float> a(s, OptimizerKind::sgd, 1);
     Training<double> b(s, OptimizerKind::sgd, 1);
-    for (int i = 0; i < 5; ++i) CHECK(std::abs(a.step(0.3) - b.step(0.3)) < 3e-6);
+    for (int i = 0; i < 5; ++i) CHECK(std::abs(a.step(0.3) - b.step(0.3)) < 5e-7);
   }
 }
