@@ -66,8 +66,10 @@ int lesson(int argc, char** argv) {
   figure.panels = {
       seed_panel(full, seeds, &EpochMetrics::train_loss, "1. Training loss", "cross-entropy"),
       seed_panel(full, seeds, &EpochMetrics::train_accuracy, "2. Training", "accuracy, %"),
-      seed_panel(full, seeds, &EpochMetrics::val_accuracy, "3. Held-out", "accuracy, %")};
-  figure.panels[0].horizontal = {{std::log(2), "ln 2"}, {plateau_loss, "95 % of it"}};
+      seed_panel(full, seeds, &EpochMetrics::val_accuracy, "3. Held-out", "accuracy, %"),
+      seed_panel(full, seeds, &EpochMetrics::train_loss, "4. Training loss, logarithmic", "")};
+  figure.panels[3].log_y = true;
+  figure.panels[0].horizontal = {{plateau_loss, "95 % of ln 2"}};
   figure.caption =
       str("Length ", settings.length, ", ", settings.train_size,
           " training examples, one line a seed. ln 2 = 0.693 is the loss of guessing.");

@@ -44,6 +44,7 @@ Panel epochs_panel(const std::vector<VariantResult>& results) {
     panel.series.push_back(series);
   }
   panel.x_range = {0.5, double(results[0].curves.size()) + 0.5};
+  panel.y_range = {0, double(results[1].curves[0].size())};  // of full
   return panel;
 }
 
