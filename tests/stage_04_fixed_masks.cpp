@@ -17,8 +17,8 @@ using List = std::vector<int>;
 
 std::string text(const List& list) {
   std::string all;
-  for (int key : list) all += (all.empty() ? "" : " ") + std::to_string(key);
-  return "[" + all + "]";
+  for (int key : list) all += str(all.empty() ? "" : " ", key);
+  return str("[", all, "]");
 }
 
 std::vector<List> key_lists(const AttentionSettings& a, int T) {

@@ -20,7 +20,7 @@ template <class Numbers>
 std::string text(const Numbers& list) {
   std::string all;
   for (auto x : list) all += str(all.empty() ? "" : " ", x);
-  return "[" + all + "]";
+  return str("[", all, "]");
 }
 
 // Key j is kept if fewer than k keys beat it: by a larger score, or by the same and a lower index.
@@ -125,7 +125,9 @@ TEST_CASE_TEMPLATE("selection: a NaN is reported", T, float, double) {
     for (T x : s) columns.insert(columns.end(), size_t(lanes<T>), x);
     FastLists<T> lists;
     select_largest_of_lanes(columns.data(), lanes<T>, 7, 2, lists);
-    for (int lane = 0; lane < lanes<T>; ++lane) CHECK(lists.has_nan[lane] != 0);
+    int silent = 0;
+    for (int lane = 0; lane < lanes<T>; ++lane) silent += lists.has_nan[lane] == 0;
+    CHECK(silent == 0);
   }
 }
 
