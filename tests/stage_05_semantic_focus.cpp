@@ -187,17 +187,21 @@ TEST_CASE_TEMPLATE("a key that no query keeps has a gradient of exactly zero", T
   CHECK(kept > 1);  // or there was nothing to see
 }
 
-TEST_CASE("a query with a NaN among its scores gives NaN, the others do not") {
+TEST_CASE("a NaN key makes every query NaN, a NaN query only itself") {
+  // A choice by score needs all scores: a NaN must show even where it would not be kept.
   const Sizes s{1, 40, 1, 2};
-  for (int k : {5, 33}) {
-    Numbers q = numbers_for(s, 1);
-    q[s.at(0, 7, 1)] = NAN;
-    const AttentionRun<double> run(s, {Pattern::topk, k, 0}, q, numbers_for(s, 2),
-                                   numbers_for(s, 3), Numbers(q.size()));
-    for (int i = 0; i < s.T; ++i)
-      CHECK_MESSAGE(std::isnan(run.o[s.at(0, i, 0)]) == (i == 7), "topk(", k, "), query ", i,
-                    ": got ", run.o[s.at(0, i, 0)]);
-  }
+  const int sick = 37;
+  for (int k : {5, 33})
+    for (char where : {'q', 'k'}) {
+      Numbers q = numbers_for(s, 1), keys = numbers_for(s, 2);
+      (where == 'q' ? q : keys)[s.at(0, sick, 1)] = NAN;
+      const Numbers v = numbers_for(s, 3);
+      const AttentionRun<double> run(s, {Pattern::topk, k, 0}, q, keys, v, v);
+      for (int i = 0; i < s.T; ++i)
+        CHECK_MESSAGE(std::isnan(run.o[s.at(0, i, 0)]) == (where == 'k' || i == sick), "topk(", k,
+                      "), NaN in ", where, " of token ", sick, ": query ", i, " gives ",
+                      run.o[s.at(0, i, 0)]);
+    }
 }
 
 TEST_CASE("sparse work: k entries a query, not T") {
