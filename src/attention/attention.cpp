@@ -140,10 +140,12 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
                dv = tape.gradient_target(c.v);
     tape.workers().run(c.units(), [=](int unit, int thread) {
       const ptrdiff_t at = c.offset(unit);
-      const HeadGradients<T> d{dq.data + at, dk.data + at, dv.data + at};
+      // All three fresh means three different tensors, which full attention can simply set.
+      const bool set = c.settings.pattern == Pattern::full && dq.fresh && dk.fresh && dv.fresh;
+      const HeadGradients<T> d{dq.data + at, dk.data + at, dv.data + at, set};
       // Zeroed by the thread that is about to add, so that the rows are in its cache.
       for (const auto& target : {dq, dk, dv})
-        if (target.fresh) zero_rows(target.data + at, c.N, c.D, c.stride);
+        if (target.fresh && !set) zero_rows(target.data + at, c.N, c.D, c.stride);
       T* own_scratch = scratch + size_t(thread) * numbers;
       if (c.settings.pattern == Pattern::full)
         full::backward(c.head(unit), d, c.p_of(unit), c.keep_of(unit), c.keep_scale, d_o + at,

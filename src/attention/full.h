@@ -54,8 +54,8 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
   //@ end
 }
 
-// Adds to dq, dk, dv. With O = P̃ V, P̃ = dropout(P), P = softmax(S), S = scale · Q Kᵀ:
-// dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in softmax_row_backward, dQ = dS K, dK = dSᵀ Q.
+// Adds to dq, dk, dv, or sets them if they are fresh. With O = P̃ V, P̃ = dropout(P), P = softmax(S),
+// S = scale · Q Kᵀ: dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in softmax_row_backward, dQ = dS K, dK = dSᵀ Q.
 template <class T>
 void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const uint8_t* keep,
               T keep_scale, const T* d_o, T* scratch) {
@@ -71,6 +71,7 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const 
     const T* d_o_block = d_o + i0 * stride;
     gemm(rows, padded, D, row_major(d_o_block, stride), vt, padded, ds, padded, GemmStart::zero);
     const T* weights = block;
+    const GemmStart start = d.fresh && i0 == 0 ? GemmStart::zero : GemmStart::add;
     //@ begin 03 full-backward
     for (int i = 0; i < rows; ++i) {
       const T* p_row = block + ptrdiff_t{i} * padded;
@@ -87,16 +88,14 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const 
     }
     //@ mutant full-dv-undropped: dV from P where it should be from dropout(P)
     if (keep) weights = dropped;
-    gemm(N, D, rows, transposed(weights, padded), d_o_block, stride, d.dv, stride, GemmStart::add);
+    gemm(N, D, rows, transposed(weights, padded), d_o_block, stride, d.dv, stride, start);
     gemm(rows, D, N, row_major(ds, padded), head.k, stride, d.dq + i0 * stride, stride,
-         GemmStart::add);
-    //@ mutant(2) full-dk-first-rows: every block of queries uses the first block's
-    //~ gemm(N, D, rows, transposed(ds, padded), head.q, stride, d.dk, stride, GemmStart::add);
-    //@ mutant(2) full-dk-from-k: dK from K where it should be from Q
-    //~ gemm(N, D, rows, transposed(ds, padded), head.k + i0 * stride, stride, d.dk, stride,
-    //~      GemmStart::add);
-    gemm(N, D, rows, transposed(ds, padded), head.q + i0 * stride, stride, d.dk, stride,
-         GemmStart::add);
+         d.fresh ? GemmStart::zero : GemmStart::add);
+    //@ mutant full-dk-first-rows: every block of queries uses the first block's
+    //~ gemm(N, D, rows, transposed(ds, padded), head.q, stride, d.dk, stride, start);
+    //@ mutant full-dk-from-k: dK from K where it should be from Q
+    //~ gemm(N, D, rows, transposed(ds, padded), head.k + i0 * stride, stride, d.dk, stride, start);
+    gemm(N, D, rows, transposed(ds, padded), head.q + i0 * stride, stride, d.dk, stride, start);
     //@ end
   }
 }

@@ -23,6 +23,7 @@ struct Head {
 template <class T>
 struct HeadGradients {
   T *dq, *dk, *dv;
+  bool fresh = false;  // nothing has been added to any of the three: uninitialised (full.h only)
 };
 
 // Attention weights with dropout applied: keep[j] · scale · p[j]; p itself where keep is
