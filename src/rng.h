@@ -5,7 +5,8 @@
 // state to share between threads or to save in a checkpoint: whoever knows which number is wanted
 // computes it. The key is the run's seed; the counter names the purpose (Stream), two indices the
 // caller is free to use (epoch, step, sample, layer), and the position in the sequence. So data,
-// initialisation, order and dropout never disturb each other, and a run depends on its own seed only.
+// initialisation, order and dropout never disturb each other, and a run depends on its own seed
+// only.
 #pragma once
 
 #include <array>

@@ -1,7 +1,6 @@
 // The loss: softmax of the logits, then minus the logarithm of the right class's probability.
 #pragma once
 
-
 #include "tensor/tape.h"
 
 namespace focus {

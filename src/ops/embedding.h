@@ -1,7 +1,6 @@
 // Token embedding with sinusoidal positions, the entrance of the model.
 #pragma once
 
-
 #include "tensor/tape.h"
 
 namespace focus {

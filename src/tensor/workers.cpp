@@ -53,8 +53,8 @@ void Workers::run_phase(int pieces) {
   wake_.fetch_add(1, std::memory_order_release);
   wake_.notify_all();
   take_pieces(0);
-  // All pieces are taken. Nobody enters any more; those inside finish theirs, and by leaving publish
-  // what they wrote.
+  // All pieces are taken. Nobody enters any more; those inside finish theirs, and by leaving
+  // publish what they wrote.
   gate_.fetch_and(~open, std::memory_order_acq_rel);
   for (int i = 0; gate_.load(std::memory_order_acquire) & inside; ++i)
     i < spins ? relax() : std::this_thread::yield();

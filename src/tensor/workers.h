@@ -1,13 +1,13 @@
 // The threads that share the work inside one training step.
 //
 // Work is cut into pieces that each compute their own outputs, and the cut never depends on the
-// number of threads: whichever thread takes a piece, the bytes are the same. Each thread begins with
-// its own share of the pieces, so that the rows it wrote in one phase are still in its cache in the
-// next, and then helps the others.
+// number of threads: whichever thread takes a piece, the bytes are the same. Each thread begins
+// with its own share of the pieces, so that the rows it wrote in one phase are still in its cache
+// in the next, and then helps the others.
 //
-// A phase lasts 10 to 100 µs, less than the operating system needs to wake a thread, so idle threads
-// spin for a while before they sleep. A helper that comes late, because its processor was given to
-// another program, finds the phase closed and is not waited for.
+// A phase lasts 10 to 100 µs, less than the operating system needs to wake a thread, so idle
+// threads spin for a while before they sleep. A helper that comes late, because its processor was
+// given to another program, finds the phase closed and is not waited for.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,9 @@ class Workers {
       for (int piece = 0; piece < pieces; ++piece) f(piece, 0);
       return;
     }
-    call_ = [](const void* g, int piece, int thread) { (*static_cast<const F*>(g))(piece, thread); };
+    call_ = [](const void* g, int piece, int thread) {
+      (*static_cast<const F*>(g))(piece, thread);
+    };
     function_ = &f;
     run_phase(pieces);
   }
@@ -68,7 +70,8 @@ class Workers {
   void (*call_)(const void*, int, int) = nullptr;
   const void* function_ = nullptr;
   alignas(64) std::atomic<uint64_t> gate_{0};
-  alignas(64) std::atomic<uint32_t> wake_{0};  // changes with each phase; sleeping helpers wait on it
+  alignas(64) std::atomic<uint32_t> wake_{
+      0};  // changes with each phase; sleeping helpers wait on it
   std::atomic<bool> stop_{false};
   std::vector<std::thread> helpers_;
 };
