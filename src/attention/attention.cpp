@@ -53,7 +53,8 @@ void draw_keys(const Noise& noise, uint32_t site, int unit, int N, int k, int* k
   }
 }
 
-// The probabilities stay if a backward will want them; otherwise each thread needs one unit's only.
+// Checks the shapes and takes the call's memory: the probabilities of all units, which backward
+// reads, and the lists of keys.
 template <class T>
 Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
              const AttentionSettings& settings) {
