@@ -92,10 +92,12 @@ TEST_CASE_FIXTURE(Fixture, "a parameter's gradient adds up over passes until it 
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "a tape plays once: a second backward adds nothing") {
+TEST_CASE_FIXTURE(Fixture, "a tape plays once: a second backward is an error and adds nothing") {
   const Tensor<double> loss = weighted_sum(tape, x.tensor(), weights);
   tape.backward(loss);
-  tape.backward(loss);
+  CHECK_THROWS_WITH_AS(tape.backward(loss),
+                       "backward: nothing is recorded; a tape plays once for each forward",
+                       InputError);
   CHECK(x.gradient_value == Gradients{2, 3, 5});
 }
 

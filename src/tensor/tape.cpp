@@ -56,6 +56,8 @@ template <class T>
 void Tape<T>::backward(const Tensor<T>& loss) {
   if (!recording_) fail_input("backward: the tape was not recording");
   if (loss.size() != 1) fail_input("backward: the loss has shape ", loss.shape.text(), ", not [1]");
+  if (steps_.empty())
+    fail_input("backward: nothing is recorded; a tape plays once for each forward");
   //@ begin 02 play-tape
   //@ mutant tape-starts-from-loss: the loss's own gradient is the loss and not 1
   //~ gradient(loss)[0] = loss.data[0];
