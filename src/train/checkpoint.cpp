@@ -4,15 +4,11 @@
 
 namespace focus {
 
-namespace {
-
 Shape64 shape64(const Shape& shape) {
   Shape64 sizes;
   for (int i = 0; i < shape.rank(); ++i) sizes.push_back(shape[i]);
   return sizes;
 }
-
-}  // namespace
 
 void write_model_settings(Safetensors& file, const ModelSettings& s) {
   TextMap& m = file.metadata;

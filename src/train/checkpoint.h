@@ -9,6 +9,9 @@ namespace focus {
 
 inline constexpr const char* checkpoint_format = "1";
 
+// A parameter's shape as files hold it.
+Shape64 shape64(const Shape& shape);
+
 // The model's settings in the metadata, under the keys of the authors' golden files (attention, k,
 // global_tokens, heads, activation, d_model, d_mlp, blocks, seq_len, vocab, classes, dropout,
 // layer_norm_eps, first_layer_norm_eps). Reading throws InputError unless the file's weights have

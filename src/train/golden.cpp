@@ -12,10 +12,6 @@ namespace focus {
 
 namespace {
 
-Shape64 shape64(const Shape& shape) {
-  return shape.rank() == 1 ? Shape64{shape[0]} : Shape64{shape[0], shape[1]};
-}
-
 // The largest |got - wanted|; NaN if either has one.
 template <class T>
 double largest_error(const T* got, const std::vector<double>& wanted) {
