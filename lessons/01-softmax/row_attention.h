@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "analysis/largest.h"
 #include "tensor/softmax.h"
 
 namespace focus {
@@ -18,18 +19,9 @@ enum Mechanism { full, banded, topk };
 // The kept keys, ascending. banded: k neighbours, the place in the row given by `query`; topk: the
 // k largest scores, of equal ones the lower key.
 inline Keys kept_keys(Mechanism mechanism, const Row& s, int k, int query) {
-  Keys keys(s.size());
-  std::iota(keys.begin(), keys.end(), 0);
-  if (mechanism == full) return keys;
-  if (mechanism == banded) {
-    keys.erase(keys.begin(), keys.begin() + query % (int(s.size()) - k + 1));
-  } else {
-    std::partial_sort(keys.begin(), keys.begin() + k, keys.end(), [&](int a, int b) {
-      return s[size_t(a)] > s[size_t(b)] || (s[size_t(a)] == s[size_t(b)] && a < b);
-    });
-  }
-  keys.resize(size_t(k));
-  std::sort(keys.begin(), keys.end());
+  if (mechanism == topk) return largest_keys(s, k);
+  Keys keys(mechanism == full ? s.size() : size_t(k));
+  std::iota(keys.begin(), keys.end(), mechanism == full ? 0 : query % (int(s.size()) - k + 1));
   return keys;
 }
 

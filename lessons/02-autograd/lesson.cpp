@@ -6,7 +6,7 @@
 #include <iostream>
 
 #include "measurements.h"
-#include "train/settings.h"
+#include "train/seeds.h"
 
 using namespace focus;
 
@@ -70,20 +70,20 @@ int lesson(int argc, char** argv) {
   Workers workers(o.threads);
   std::vector<Curves> all;
   std::vector<std::string> table;
-  for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::topk}) {
+  for (Mechanism mechanism : {full, banded, topk}) {
     Curves& curves = all.emplace_back();
-    curves.name = name_of(pattern);
-    if (uses_k(pattern)) curves.name += str("(", k, ")");
+    curves.name =
+        mechanism == full ? "full" : str(mechanism == banded ? "banded(" : "topk(", k, ")");
     for (uint64_t seed : seeds) {
       const Batch batch = even_pairs(examples, length, seed);
-      const double unscaled = measure(pattern, 1, seed, batch, workers).dispersion;
+      const double unscaled = measure(mechanism, 1, seed, batch, workers).dispersion;
       for (auto* kind :
            {&curves.sensitivity, &curves.dense_gain, &curves.gradient, &curves.per_scale})
         kind->emplace_back();
       for (double dispersion : dispersions) {
         if (out.stop()) return out.interrupted();
         const double c = dispersion / unscaled;
-        const Point p = measure(pattern, c, seed, batch, workers);
+        const Point p = measure(mechanism, c, seed, batch, workers);
         curves.sensitivity.back().push_back(p.sensitivity);
         curves.dense_gain.back().push_back(p.dense_gain);
         curves.gradient.back().push_back(p.gradient);
@@ -100,10 +100,10 @@ int lesson(int argc, char** argv) {
       table);
 
   // Seeds differ tenfold in their gradients: each is shown relative to its own full attention.
-  const Curves& full = all[0];
+  const Curves& whole = all[0];
   const char* x = "dispersion of the scores";
-  const Curve one(seeds.size(), 1.0), start = column(full.per_scale, 0),
-                                      at_one = column(full.gradient, 3);
+  const Curve one(seeds.size(), 1.0), start = column(whole.per_scale, 0),
+                                      at_one = column(whole.gradient, 3);
   Panel sensitivity{"1. Sensitivity of the softmax", x, "mean of max 2p(1-p)"};
   Panel per_scale{"2. Gradient per unit of scale", x, "relative to full at 0.1"};
   Panel gradient{"3. Gradient as it is", x, "relative to full at 1"};
@@ -114,9 +114,9 @@ int lesson(int argc, char** argv) {
     gradient.series.push_back(band_of(c.name, c.gradient, at_one));
   }
   why.log_y = true;
-  why.series = {band_of("sensitivity", full.sensitivity, column(full.sensitivity, 0)),
-                band_of("gain of dense gradients", full.dense_gain, column(full.dense_gain, 0)),
-                band_of("full", full.per_scale, start)};
+  why.series = {band_of("sensitivity", whole.sensitivity, column(whole.sensitivity, 0)),
+                band_of("gain of dense gradients", whole.dense_gain, column(whole.dense_gain, 0)),
+                band_of("full", whole.per_scale, start)};
   Figure figure{"Sensitivity and gradients of a one-block model",
                 {sensitivity, per_scale, gradient, why}};
   figure.caption =
@@ -126,12 +126,12 @@ int lesson(int argc, char** argv) {
   out.figure(figure);
 
   // The rule: full attention, dispersions up to 6, every seed. The rest is told, not judged.
-  const Curve judged = correlations(full.sensitivity, full.per_scale);
+  const Curve judged = correlations(whole.sensitivity, whole.per_scale);
   const bool reproduced = *std::min_element(judged.begin(), judged.end()) >= 0.9;
   std::string rest;
   for (const Curves& c : all)
-    rest +=
-        str(&c == &full ? "" : "; ", c.name, " ", text_of(correlations(c.sensitivity, c.gradient)));
+    rest += str(&c == &whole ? "" : "; ", c.name, " ",
+                text_of(correlations(c.sensitivity, c.gradient)));
   return out.verdict(
       reproduced, str("rank correlation of the softmax's sensitivity with the gradient per unit of "
                       "score scale, full attention, dispersions up to ",

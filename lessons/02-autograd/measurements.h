@@ -7,57 +7,25 @@
 #include <string>
 #include <vector>
 
-#include "analysis/scores.h"
-#include "ops/cross_entropy.h"
+#include "analysis/sensitivity.h"
+#include "one_block.h"
 #include "report/statistics.h"
 #include "rng.h"
-#include "tasks/dataset.h"
 #include "tensor/gradient_check.h"
 #include "tensor/softmax.h"
 
 namespace focus {
 
 inline constexpr int length = 40, k = 5;
-struct Batch {
-  std::vector<int> tokens, labels;
-};
-
-inline Batch even_pairs(int count, int row_length, uint64_t seed) {
-  Batch batch;
-  for (const Example& e :
-       generate_examples(find_task("even-pairs"), count, row_length, seed, train_split)) {
-    batch.tokens.insert(batch.tokens.end(), e.tokens.begin(), e.tokens.end());
-    batch.labels.push_back(e.label);
-  }
-  return batch;
-}
-
-template <class T>
-Model<T> one_block(Pattern pattern, int row_length, int width, uint64_t seed) {
-  ModelSettings s;
-  s.attention.pattern = pattern;
-  s.attention.k = pattern == Pattern::full ? 0 : k;
-  s.vocabulary = s.classes = 2;
-  s.length = row_length, s.blocks = 1, s.d_model = s.d_mlp = width, s.dropout = 0;
-  Model<T> model(s);
-  model.initialise(seed);
-  return model;
-}
-
-template <class T>
-Tensor<T> loss_of(Tape<T>& tape, Model<T>& model, const Batch& batch) {
-  const int B = int(batch.labels.size());
-  return cross_entropy(tape, model.forward(tape, batch.tokens.data(), B), batch.labels.data());
-}
 
 // Before anything is measured: are the gradients right? All of a small model, in double.
 inline std::string check_the_gradients() {
-  Model<double> model = one_block<double>(Pattern::full, 6, 8, 1);
+  OneBlock<double> model(full, k, 6, 8, 1);
   const Batch batch = even_pairs(4, 6, 1);
   std::vector<Parameter<double>*> inputs;
-  for (Parameter<double>& p : model.parameters()) inputs.push_back(&p);
+  for (Parameter<double>& p : model.parameters) inputs.push_back(&p);
   const std::function<Tensor<double>(Tape<double>&)> loss = [&](Tape<double>& tape) {
-    return loss_of(tape, model, batch);
+    return model.loss(tape, batch);
   };
   const GradientReport report = check_gradients(loss, inputs);
   if (!report.ok) fail_run(report.text);
@@ -87,20 +55,20 @@ inline double dense_gain(std::span<const double> scores, Rng& rng) {
 }
 
 // The model with its scores multiplied by c: W_q, W_k and their biases by √c each.
-inline Point measure(Pattern pattern, double c, uint64_t seed, const Batch& batch,
+inline Point measure(Mechanism mechanism, double c, uint64_t seed, const Batch& batch,
                      Workers& workers) {
-  Model<float> model = one_block<float>(pattern, length, 64, seed);
+  OneBlock<float> model(mechanism, k, length, 64, seed);
   std::vector<Parameter<float>*> query_key_weights;
-  for (Parameter<float>& p : model.parameters())
-    for (const char* name : {".W_q.", ".W_k."})
-      if (p.name.find(name) != std::string::npos) {
+  for (Parameter<float>& p : model.parameters)
+    for (const char* name : {"W_q.", "W_k."})
+      if (p.name.starts_with(name)) {
         for (float& w : p.value) w *= float(std::sqrt(c));
         if (p.shape.rank() == 2) query_key_weights.push_back(&p);
       }
 
   Tape<float> tape(workers);
   tape.reset(true);
-  const Tensor<float> loss = loss_of(tape, model, batch);
+  const Tensor<float> loss = model.loss(tape, batch);
   Point point{};
   point.loss = double(loss.data[0]);
   tape.backward(loss);
@@ -109,18 +77,15 @@ inline Point measure(Pattern pattern, double c, uint64_t seed, const Batch& batc
   point.gradient = std::sqrt(point.gradient);
   point.per_scale = point.gradient / std::sqrt(c);
 
-  std::vector<double> full, kept, sensitivity, gain;
+  std::vector<double> all, kept, sensitivity, gain;
   Rng rng(seed, Stream::analysis);
-  visit_attention_scores<float>(
-      model, batch.tokens.data(), int(batch.labels.size()), workers, [&](const HeadScores& head) {
-        for (const QueryStatistics& q : query_statistics(head, model.settings().attention)) {
-          full.push_back(q.dispersion), kept.push_back(q.kept_dispersion);
-          sensitivity.push_back(q.sensitivity);
-        }
-        for (int b = 0; b < head.B; ++b)
-          for (int i = 0; i < head.T; ++i) gain.push_back(dense_gain(head.row(b, i), rng));
-      });
-  point.dispersion = median(full);
+  for (const Query& query : model.queries) {
+    const Row kept_ones = kept_scores(query.scores, query.kept);
+    all.push_back(dispersion(query.scores)), kept.push_back(dispersion(kept_ones));
+    sensitivity.push_back(softmax_sensitivity(kept_ones));
+    gain.push_back(dense_gain(query.scores, rng));
+  }
+  point.dispersion = median(all);
   point.kept_dispersion = median(kept);
   point.sensitivity = mean(sensitivity);
   point.dense_gain = mean(gain);

@@ -5,8 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "analysis/largest.h"
 #include "attention/attention.h"
-#include "attention/selection.h"
 #include "ops/embedding.h"
 #include "ops/layer_norm.h"
 #include "ops/linear.h"
@@ -107,8 +107,14 @@ std::vector<QueryStatistics> query_statistics(const HeadScores& head,
   const int T = head.T;
   const size_t N = size_t(T);
   const bool by_position = is_positional(settings.pattern);
-  std::vector<int> begin(N + 1), order(N), keys(size_t(count_entries(settings, T)));
-  if (by_position) fill_key_lists(settings, T, begin.data(), keys.data());
+  std::vector<int> begin(N + 1), keys;
+  if (by_position) {
+    keys.resize(size_t(count_entries(settings, T)));
+    fill_key_lists(settings, T, begin.data(), keys.data());
+  } else {  // full attention; top-k replaces them row by row
+    keys.resize(N);
+    std::iota(keys.begin(), keys.end(), 0);
+  }
   std::vector<double> signed_row(N), kept, dropped;
 
   std::vector<QueryStatistics> all;
@@ -116,17 +122,15 @@ std::vector<QueryStatistics> query_statistics(const HeadScores& head,
   for (int b = 0; b < head.B; ++b)
     for (int i = 0; i < T; ++i) {
       const std::span<const double> row = head.row(b, i);
-      std::span<const int> own = {keys.data(), N};
-      if (by_position) {
-        own = {keys.data() + begin[size_t(i)], keys.data() + begin[size_t(i) + 1]};
-      } else if (settings.pattern == Pattern::full) {
-        std::iota(keys.begin(), keys.begin() + T, 0);
-      } else {  // top-k, or the k smallest as the top-k of the negated scores
+      if (settings.pattern == Pattern::topk || settings.pattern == Pattern::bottomk) {
+        // The k smallest are the k largest of the negated scores.
         const double sign = settings.pattern == Pattern::bottomk ? -1 : 1;
-        for (int j = 0; j < T; ++j) signed_row[size_t(j)] = sign * row[size_t(j)];
-        select_largest(signed_row.data(), T, settings.k, keys.data(), order.data());
-        own = {keys.data(), size_t(settings.k)};
+        for (size_t j = 0; j < N; ++j) signed_row[j] = sign * row[j];
+        keys = largest_keys(signed_row, settings.k);
       }
+      std::span<const int> own = keys;
+      if (by_position)
+        own = {keys.data() + begin[size_t(i)], keys.data() + begin[size_t(i) + 1]};
       kept.clear(), dropped.clear();
       size_t next = 0;  // the kept keys ascend
       for (int j = 0; j < T; ++j) {

@@ -2,9 +2,13 @@
 
 #include <cmath>
 
+//@ from 05
+#include "attention/choose.h"
+//@ end
 #include "attention/full.h"
+//@ from 04
 #include "attention/sparse.h"
-#include "rng.h"
+//@ end
 
 namespace focus {
 
@@ -39,19 +43,6 @@ struct Call {
     return keep ? keep + size_t(unit) * size_t(entries) : nullptr;
   }
 };
-
-// k random keys of every query, ascending. A pure function of the noise, the unit and the place.
-void draw_keys(const Noise& noise, uint32_t site, int unit, int N, int k, int* keys) {
-  // Evaluation has no step of its own: it always draws the same keys.
-  const uint32_t step = noise.on ? noise.step : ~0u;
-  for (int i = 0; i < N; ++i) {
-    Rng rng(noise.seed + (uint64_t(unit) * uint64_t(N) + uint64_t(i)) * 0x9E3779B97F4A7C15u,
-            Stream::attention, step, site);
-    int* row = keys + ptrdiff_t{i} * k;
-    for (int e = 0; e < k; ++e) row[e] = int(rng.below(uint32_t(N)));
-    std::sort(row, row + k);
-  }
-}
 
 // Checks the shapes and takes the call's memory: the probabilities of all units, which backward
 // reads, and the lists of keys.
@@ -101,7 +92,9 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
   Call<T> c = plan(tape, q, k, v, settings);
   const Pattern pattern = settings.pattern;
   const Noise noise = tape.noise();
+  //@ from 05
   const uint32_t draw_site = pattern == Pattern::random ? tape.noise().next_site++ : 0;
+  //@ end
   DropoutMask mask;
   if (dropout_active(tape, settings.dropout)) {
     mask = next_dropout_mask(tape, settings.dropout);
@@ -110,10 +103,13 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
   c.keep_scale = T(mask.scale());
 
   const size_t threads = size_t(tape.workers().threads());
-  const sparse::Scratch sparse_size = sparse::scratch_size<T>(c.N, c.D);
-  const size_t numbers = std::max(sparse_size.numbers, full::scratch_size<T>(c.N, c.D));
+  size_t numbers = full::scratch_size<T>(c.N, c.D);  // enough for every pattern but those by score
+  //@ from 05
+  const sparse::Scratch by_score = sparse::scratch_size<T>(c.N, c.D);
+  numbers = std::max(numbers, by_score.numbers);
+  int* order = tape.template memory<int>(threads * by_score.ints);
+  //@ end
   T* scratch = tape.template memory<T>(threads * numbers);
-  int* order = tape.template memory<int>(threads * sparse_size.ints);
 
   tape.workers().run(c.units(), [=](int unit, int thread) {
     const Head<T> head = c.head(unit);
@@ -123,16 +119,18 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
     if (keep) mask.draw(keep, uint64_t(unit) * uint64_t(c.entries), size_t(c.entries));
     if (pattern == Pattern::full) return full::forward(head, p, keep, c.keep_scale, o, own_scratch);
 
+    //@ from 04
     int* keys = c.keys_of(unit);
-    if (pattern == Pattern::topk || pattern == Pattern::bottomk) {
+    //@ from 05
+    if (pattern == Pattern::topk || pattern == Pattern::bottomk)
       sparse::choose_by_score(head, settings.k, pattern == Pattern::bottomk, keys, p, own_scratch,
-                              order + size_t(thread) * sparse_size.ints);
-    } else {
-      if (pattern == Pattern::random) draw_keys(noise, draw_site, unit, c.N, settings.k, keys);
-      sparse::score_listed_keys(head, c.begin, keys, p);
-      if (pattern == Pattern::random) sparse::collapse_doubles(c.N, settings.k, keys, p);
-    }
+                              order + size_t(thread) * by_score.ints);
+    if (pattern == Pattern::random)
+      sparse::choose_at_random(head, noise, draw_site, unit, settings.k, c.begin, keys, p);
+    //@ end
+    if (is_positional(pattern)) sparse::score_listed_keys(head, c.begin, keys, p);
     sparse::forward(head, c.begin, keys, p, keep, c.keep_scale, o);
+    //@ end
   });
 
   tape.record(c.o, [=, &tape] {
@@ -149,11 +147,12 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
         if (target.fresh && !set) zero_rows(target.data + at, c.N, c.D, c.stride);
       T* own_scratch = scratch + size_t(thread) * numbers;
       if (c.settings.pattern == Pattern::full)
-        full::backward(c.head(unit), d, c.p_of(unit), c.keep_of(unit), c.keep_scale, d_o + at,
-                       own_scratch);
-      else
-        sparse::backward(c.head(unit), d, c.begin, c.keys_of(unit), c.p_of(unit), c.keep_of(unit),
-                         c.keep_scale, d_o + at, own_scratch);
+        return full::backward(c.head(unit), d, c.p_of(unit), c.keep_of(unit), c.keep_scale,
+                              d_o + at, own_scratch);
+      //@ from 04
+      sparse::backward(c.head(unit), d, c.begin, c.keys_of(unit), c.p_of(unit), c.keep_of(unit),
+                       c.keep_scale, d_o + at, own_scratch);
+      //@ end
     });
   });
   return c.o;

@@ -8,6 +8,7 @@ namespace focus {
 
 namespace {
 
+//@ from 04
 struct Range {
   int begin, end;
 };
@@ -35,7 +36,15 @@ Range ordinary_keys(const AttentionSettings& a, int query, int n) {
   return {begin, std::min(begin + a.k, n)};
   //@ end
 }
+//@ end
 
+//@ from 05
+//@ before
+//~ [[noreturn]] void comes_later(Pattern p) {
+//~   fail_input(name_of(p), " attention comes with a later lesson");
+//~ }
+//~
+//@ end
 constexpr Pattern all_patterns[] = {Pattern::full, Pattern::banded,  Pattern::block,
                                     Pattern::topk, Pattern::bottomk, Pattern::random};
 
@@ -83,16 +92,25 @@ void check_settings(const AttentionSettings& a, int length) {
 int count_entries(const AttentionSettings& a, int T) {
   const int g = a.global_tokens, n = T - g;
   if (a.pattern == Pattern::full) return T * T;
+  //@ from 05
   if (!is_positional(a.pattern)) return T * a.k;
+  //@ before
+  //~ if (!is_positional(a.pattern)) comes_later(a.pattern);
+  //@ end
+  //@ from 04
   int entries = g * T;
   for (int i = 0; i < n; ++i) {
     const Range own = ordinary_keys(a, i, n);
     entries += own.end - own.begin + g;
   }
   return entries;
+  //@ before
+  //~ comes_later(a.pattern);
+  //@ end
 }
 
 void fill_key_lists(const AttentionSettings& a, int T, int* begin, int* keys) {
+  //@ from 04
   if (!is_positional(a.pattern)) {
     for (int i = 0; i <= T; ++i) begin[i] = i * a.k;
     return;
@@ -114,6 +132,7 @@ void fill_key_lists(const AttentionSettings& a, int T, int* begin, int* keys) {
   }
   //@ end
   begin[T] = e;
+  //@ end
 }
 
 }  // namespace focus

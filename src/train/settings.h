@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "tasks/task.h"
 #include "train/optimizer.h"
+#include "train/seeds.h"
 
 namespace focus {
 
@@ -34,11 +35,6 @@ struct RunSettings {
   // The settings of the model for padded sequences of this length and vocabulary.
   ModelSettings model_settings(int vocabulary, int padded_length) const;
 };
-
-// The seeds of the paper's ten runs.
-std::span<const uint64_t> paper_seeds();
-// N seeds: the first N of the paper's (N ≤ 10), or first, first+1, … when `first` is given.
-std::vector<uint64_t> choose_seeds(int count, const uint64_t* first);
 
 // One setting as text. `set` throws InputError when the text is no value of that kind.
 struct SettingField {
