@@ -72,8 +72,8 @@ int lesson(int argc, char** argv) {
   std::vector<std::string> table;
   for (Mechanism mechanism : {full, banded, topk}) {
     Curves& curves = all.emplace_back();
-    curves.name =
-        mechanism == full ? "full" : str(mechanism == banded ? "banded(" : "topk(", k, ")");
+    curves.name = mechanism == full ? "full" : mechanism == banded ? "banded" : "topk";
+    if (mechanism != full) curves.name += str("(", k, ")");
     for (uint64_t seed : seeds) {
       const Batch batch = even_pairs(examples, length, seed);
       const double unscaled = measure(mechanism, 1, seed, batch, workers).dispersion;
