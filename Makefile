@@ -26,7 +26,7 @@ CXXFLAGS += -std=c++20 -march=$(ARCH) $(WARNINGS) $(FLAGS) -Isrc -pthread
 LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 
 ENGINE  := $(filter-out src/cli/main.cpp,$(wildcard src/*.cpp src/*/*.cpp))
-UNITS   := $(wildcard tests/test_*.cpp)
+UNITS   := $(filter-out tests/test_cuda_%,$(wildcard tests/test_*.cpp))
 LESSONS := $(patsubst lessons/%,%,$(wildcard lessons/[0-9][0-9]-*))
 NUMBERS := $(foreach lesson,$(LESSONS),$(firstword $(subst -, ,$(lesson))))
 STAGES  := $(NUMBERS:%=$(B)/stage-%)
@@ -40,7 +40,7 @@ object   = $(patsubst %.cpp,$(B)/obj/%.o,$(1))
 all: $(B)/focus $(B)/demo $(NUMBERS:%=$(B)/lesson-%)
 	@echo
 	@echo "compiler  $(shell $(CXX) --version 2>/dev/null | head -n 1), $(MODE) build in $(B)/"
-	@echo "CUDA      not used: everything runs on the CPU"
+	@echo "CUDA      $(CUDA_SUMMARY)"
 	@echo "next      make demo, make test, make lesson-01"
 
 # --- building -------------------------------------------------------------------------------------
@@ -75,6 +75,8 @@ $(B)/stage-$(1): $(call object,tests/main.cpp $(wildcard tests/stage_$(1)_*.cpp)
 endef
 $(foreach number,$(NUMBERS),$(eval $(call LESSON_RULES,$(number))))
 
+include cuda/cuda.mk
+
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 # --- for users --------------------------------------------------------------------------------------
@@ -94,8 +96,8 @@ bench: $(B)/focus
 # --- tests ------------------------------------------------------------------------------------------
 
 # Every test program prints its failures; the last line is the sum: N passed, N failed.
-test: $(B)/unit-tests $(B)/focus $(STAGES) $(FUZZERS)
-	@FOCUS=$(B)/focus tests/run.sh $(B)/unit-tests $(STAGES) $(FUZZERS)
+test: $(B)/unit-tests $(B)/focus $(STAGES) $(FUZZERS) $(CUDA_TEST_PROGRAMS)
+	@FOCUS=$(B)/focus tests/run.sh $(B)/unit-tests $(STAGES) $(FUZZERS) $(CUDA_TEST_PROGRAMS)
 
 # A stage's test and those of the stages it stands on.
 $(NUMBERS:%=test-%): test-%: $(STAGES)

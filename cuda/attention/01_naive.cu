@@ -1,0 +1,61 @@
+// Rung 01, dense: what one would write first. One thread computes one number of a matrix product,
+// reading all it needs from memory; the T × T scores go to memory and back between the kernels.
+//
+// Any T, any D. Predicted at (16,16,2048,64) on an H200: each multiply-add loads two floats through
+// the first-level cache, whose 128 bytes a cycle feed 16 of 128 lanes: some 3 TFLOP/s at best,
+// less for the products that walk a column: 100 ms or more.
+#include "cuda/attention/rungs.h"
+#include "cuda/attention/scores_in_memory.cuh"
+
+namespace focus::gpu {
+
+namespace {
+
+// c = factor · a b, (rows,inner) times (inner,columns). A thread for each (i,j).
+__global__ void dense_multiply_01(Matrices a, Matrices b, Matrices c, int first, int rows,
+                                  int columns, int inner, float factor) {
+  const size_t per_head = size_t(rows) * size_t(columns);
+  const size_t blocks_per_head = (per_head + blockDim.x - 1) / blockDim.x;
+  const int unit = first + int(blockIdx.x / blocks_per_head);
+  const size_t at = blockIdx.x % blocks_per_head * blockDim.x + threadIdx.x;
+  if (at >= per_head) return;
+  const ptrdiff_t i = ptrdiff_t(at) / columns, j = ptrdiff_t(at) % columns;
+  const float *a_i = a.of(unit) + i * a.row, *b_j = b.of(unit) + j * b.col;
+  float sum = 0;
+  for (int x = 0; x < inner; ++x) sum += a_i[x * a.col] * b_j[x * b.row];
+  c.of(unit)[i * c.row + j * c.col] = factor * sum;
+}
+
+struct Multiply {
+  void* stream;
+  void operator()(int first, int units, Matrices a, Matrices b, Matrices c, int rows, int columns,
+                  int inner, float factor) const {
+    const size_t blocks = (size_t(rows) * size_t(columns) + 255) / 256;
+    launch({"dense_multiply_01", blocks * size_t(units), 256}, stream, dense_multiply_01, a, b, c,
+           first, rows, columns, inner, factor);
+  }
+};
+
+}  // namespace
+
+const Rung dense_01_forward{
+    1,
+    "dense: three naive kernels",
+    Pass::forward,
+    is_dense,
+    true,
+    supports_all,
+    [](const Call& c) { return scores_workspace(c.q, 1); },
+    [](Pattern, const Call& c) { dense_forward_in_memory(c, Multiply{c.stream}); }};
+
+const Rung dense_01_backward{
+    1,
+    "dense: naive kernels",
+    Pass::backward,
+    is_dense,
+    true,
+    supports_all,
+    [](const Call& c) { return scores_workspace(c.q, 2); },
+    [](Pattern, const Call& c) { dense_backward_in_memory(c, Multiply{c.stream}); }};
+
+}  // namespace focus::gpu

@@ -1,0 +1,87 @@
+// Attention on the GPU, in float32: softmax(Q Kᵀ / √D over the kept keys) V and its gradients, for
+// every head of every sequence (paper, section 2). The CPU's src/attention is the reference.
+//
+// One function for each pattern and direction. Each is a ladder of kernels ("rungs"), from the
+// plainest to the fastest; by default the fastest that supports the call runs. The rungs are
+// numbered through all ladders, and the number is the same in file names, kernel names, tables.
+// Plain C++: this header needs no CUDA. Built without nvcc, the same functions run the same kernels
+// on the CPU (simt/emulator.h), in host memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attention/pattern.h"
+
+#ifdef __CUDACC__
+#define FOCUS_HD __host__ __device__
+#else
+#define FOCUS_HD
+#endif
+
+namespace focus::gpu {
+
+// A tensor of B sequences, H heads, T tokens, D channels in device memory. The channels of a token
+// lie side by side; the rest may lie anywhere, so that (B,H,T,D) and (B,T,H·D) both fit.
+struct Heads {
+  float* data = nullptr;
+  int B = 0, H = 0, T = 0, D = 0;
+  ptrdiff_t batch_stride = 0, head_stride = 0, row_stride = 0;
+
+  // Where head `unit` % H of sequence `unit` / H starts.
+  FOCUS_HD float* of(int unit) const {
+    return data + unit / H * batch_stride + unit % H * head_stride;
+  }
+};
+
+Heads heads_bhtd(float* data, int B, int H, int T, int D);  // a contiguous (B,H,T,D)
+Heads heads_bthd(float* data, int B, int T, int H, int D);  // (B,T,H·D), as the CPU engine has it
+
+// A call's arguments. What a pattern or direction does not name, it does not read.
+struct Call {
+  Heads q, k, v, o;           // o: forward writes, backward of dense, banded and block reads
+  float* lse = nullptr;       // (B,H,T) logarithm of the sum of exp(scaled score); forward writes,
+                              // backward reads; not top-k
+  int kept = 0;               // top-k: k; banded, block: the width
+  int global_tokens = 0;      // banded, block: the last tokens, which see and are seen by all
+  int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
+  float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
+  Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
+  void* workspace = nullptr;  // device memory, at least workspace_bytes(…), at a multiple of 16
+  size_t workspace_size = 0;
+  void* stream = nullptr;  // a cudaStream_t
+  int rung = 0;            // 0: the fastest that supports the call
+};
+
+enum class Pass { forward, backward };
+
+// Starts the kernels and returns the rung that runs; does not wait for them. Allocates nothing, so
+// a CUDA graph can capture it. Throws InputError, before anything is started, where shapes
+// disagree, a setting makes no sense, a pointer is misaligned or the rung asked for does not
+// support the call; RunError where CUDA refuses a launch.
+//
+// Ties: the lower index wins. A row with a NaN score becomes a NaN row, as on the CPU.
+// `pattern`: full, banded, block or topk.
+int attention(Pattern pattern, Pass pass, const Call& call);
+
+// The workspace that attention() needs for the call (its rung included).
+size_t workspace_bytes(Pattern pattern, Pass pass, const Call& call);
+
+// The ladder, for tables and tests.
+struct Rung {
+  int number;
+  const char* name;
+  Pass pass;
+  bool (*has_pattern)(Pattern);
+  bool deterministic;
+  // "" or why the call is not supported here, as in "width 20: 16, 32, 64 or 128".
+  std::string (*unsupported)(const Call&);
+  size_t (*workspace)(const Call&);
+  void (*run)(Pattern, const Call&);
+};
+const std::vector<Rung>& ladder();
+const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
+
+}  // namespace focus::gpu

@@ -1,0 +1,77 @@
+// What the rungs' files share on the host: the list of rungs, and what a rung may ask of a call.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+#include "cuda/attention/attention.h"
+#include "error.h"
+
+namespace focus::gpu {
+
+extern const Rung dense_01_forward, dense_01_backward, dense_02_forward, dense_02_backward,
+    dense_03_forward, dense_04_forward, dense_05_backward, topk_06_forward, topk_07_forward,
+    topk_08_forward, topk_09_forward, topk_10_backward, topk_11_backward, local_12_forward,
+    local_12_backward, local_13_forward, local_13_backward;
+
+inline bool is_dense(Pattern p) {
+  return p == Pattern::full;
+}
+inline bool is_topk(Pattern p) {
+  return p == Pattern::topk;
+}
+inline bool is_local(Pattern p) {
+  return p == Pattern::banded || p == Pattern::block;
+}
+
+inline std::string supports_all(const Call&) {
+  return "";
+}
+inline size_t no_workspace(const Call&) {
+  return 0;
+}
+
+// "" if every tensor that the call has can be read 16 bytes at a time.
+std::string unaligned(const Call& c);
+// "" if the width is one that the fast kernels are compiled for: a multiple of 4 from 16 to 128;
+// and tensors aligned.
+std::string unsupported_width(const Call& c);
+
+// Calls f(std::integral_constant<int, W>) with the compiled width W that D is padded to:
+//   D    16   20 … 32   36 … 64   68 … 128
+//   W    16        32        64        128
+template <class F>
+void for_width(int D, const F& f) {
+  if (D <= 16) return f(std::integral_constant<int, 16>{});
+  if (D <= 32) return f(std::integral_constant<int, 32>{});
+  if (D <= 64) return f(std::integral_constant<int, 64>{});
+  if (D <= 128) return f(std::integral_constant<int, 128>{});
+  fail_input("width ", D, ": at most 128");
+}
+
+// The same with the length of a compiled list of kept keys:
+//   k    1 … 5   6 … 8   9 … 16
+//   K        5       8       16
+inline constexpr int longest_list = 16;
+template <class F>
+void for_list(int k, const F& f) {
+  if (k <= 5) return f(std::integral_constant<int, 5>{});
+  if (k <= 8) return f(std::integral_constant<int, 8>{});
+  if (k <= longest_list) return f(std::integral_constant<int, 16>{});
+  fail_input("k = ", k, ": at most ", longest_list);
+}
+
+// "" if a block may have the shared memory that a rung needs at this width, bytes(W).
+std::string too_little_shared_memory(size_t bytes);
+template <class F>
+std::string lacks_shared_memory(int D, const F& bytes) {
+  size_t needed = 0;
+  for_width(D, [&](auto width) { needed = bytes(width); });
+  return too_little_shared_memory(needed);
+}
+
+inline int tiles_of(int n, int size) {
+  return (n + size - 1) / size;
+}
+
+}  // namespace focus::gpu

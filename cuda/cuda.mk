@@ -1,0 +1,68 @@
+# The kernels of cuda/: the same sources twice.
+#
+#   libfocus-emulated.a   by the C++ compiler, on top of cuda/simt/emulator.h: runs on the CPU,
+#                         for tests and debuggers, everywhere
+#   libfocus-cuda.a       by nvcc, for the GPU; without nvcc it is the emulated one
+#
+# CUDA_ARCH picks the GPU: sm_90, … ; default: the one in this machine, else sm_75 with code for
+# later ones translated by the driver.  NVCC= (empty) builds as if there were no nvcc.
+
+NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+GPU  := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+CUDA_ARCH ?= $(if $(GPU),native,sm_75)
+
+KERNELS      := $(wildcard cuda/attention/*.cu) cuda/device/device.cu
+CUDA_HOST    := $(wildcard cuda/attention/*.cpp)
+EMULATOR     := $(wildcard cuda/simt/*.cpp)
+CUDA_TESTS   := tests/cuda_main.cpp $(wildcard tests/test_cuda_*.cpp)
+emulated_obj  = $(patsubst %,$(B)/obj/emulated/%.o,$(basename $(1)))
+cuda_obj      = $(patsubst %,$(B)/obj/cuda/%.o,$(basename $(1)))
+
+# A kernel's #pragma unroll means nothing to the C++ compiler.
+$(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  CXX  $< (emulated)"
+	$(Q)$(CXX) $(CXXFLAGS) -I. -Wno-unknown-pragmas -MMD -MP -x c++ -c -o $@ $<
+$(B)/obj/emulated/%.o: %.cpp | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  CXX  $<"
+	$(Q)$(CXX) $(CXXFLAGS) -I. -MMD -MP -c -o $@ $<
+
+# The host code under nvcc is compiled without -march and -Wpedantic: nvcc's own output warns.
+NVCCFLAGS = -std=c++20 -arch=$(CUDA_ARCH) -O3 -lineinfo -I. -Isrc --threads 1 \
+            -Xcompiler -Wall,-Wextra $(NVCC_EXTRA) \
+            $(if $(CXX),-ccbin $(if $(findstring clang,$(CXX)),g++,$(CXX)))
+$(B)/obj/cuda/%.o: %.cu | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  NVCC $<"
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libfocus-emulated.a: $(call emulated_obj,$(KERNELS) $(CUDA_HOST) $(EMULATOR))
+	@echo "  AR   $@"
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(B)/cuda-emulated-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-emulated.a $(B)/libfocus.a
+	$(LINK)
+
+ifeq ($(NVCC),)
+CUDA_LIBRARY := $(B)/libfocus-emulated.a
+CUDA_LINK    :=
+CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests
+CUDA_SUMMARY := no nvcc: the kernels are tested on the CPU
+else
+CUDA_LIBRARY := $(B)/libfocus-cuda.a
+CUDA_LINK    := -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt
+CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests $(B)/cuda-tests
+CUDA_SUMMARY := nvcc for $(CUDA_ARCH), $(if $(GPU),$(GPU),no GPU here: the kernels are tested on the CPU)
+
+$(B)/libfocus-cuda.a: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOST))
+	@echo "  AR   $@"
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(B)/cuda-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-cuda.a $(B)/libfocus.a
+	@echo "  LINK $@"
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(CUDA_LINK)
+endif
+
+# The thread sanitizer does not follow fibers.
+CUDA_TEST_PROGRAMS := $(if $(filter tsan,$(MODE)),,$(CUDA_TEST_PROGRAMS))

@@ -1,0 +1,160 @@
+#include "cuda/device/device.h"
+#include "error.h"
+#ifdef __CUDACC__
+#include "cuda/device/check.h"
+#else
+#include <chrono>
+#include <cstring>
+#include <new>
+#endif
+
+namespace focus::gpu {
+
+const DeviceInfo& device() {
+  static const DeviceInfo info = [] {
+    if (const std::string problem = device_problem(); !problem.empty()) fail_input(problem);
+    DeviceInfo d;
+#ifdef __CUDACC__
+    int number = 0;
+    CUDA_CHECK(cudaGetDevice(&number));
+    cudaDeviceProp p;
+    CUDA_CHECK(cudaGetDeviceProperties(&p, number));
+    d.name = p.name, d.multiprocessors = p.multiProcessorCount;
+    d.compute = p.major * 10 + p.minor, d.memory = p.totalGlobalMem;
+    d.shared_memory = p.sharedMemPerBlockOptin, d.l2 = size_t(p.l2CacheSize);
+    CUDA_CHECK(cudaDriverGetVersion(&d.driver));
+    CUDA_CHECK(cudaRuntimeGetVersion(&d.runtime));
+#else
+    d.name = "CPU emulation", d.multiprocessors = 2, d.shared_memory = 227 * 1024;
+#endif
+    return d;
+  }();
+  return info;
+}
+
+#ifdef __CUDACC__
+
+bool emulated() {
+  return false;
+}
+
+std::string device_problem() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count > 0) return "";
+  cudaGetLastError();
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (error == cudaErrorInsufficientDriver && driver > 0)
+    return str("the NVIDIA driver supports CUDA ", driver / 1000, ".", driver % 1000 / 10,
+               ", this program needs ", runtime / 1000, ".", runtime % 1000 / 10,
+               ": update the driver");
+  return driver == 0 ? "no NVIDIA driver is installed here"
+                     : str("no usable GPU: ", cudaGetErrorString(error));
+}
+
+void* allocate(size_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t error = cudaMalloc(&memory, bytes > 0 ? bytes : 1);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free_bytes = 0, total = 0;
+    CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total));
+    fail_input("out of GPU memory: ", bytes, " bytes wanted, ", free_bytes, " of ", total,
+               " are free; choose a smaller batch, length or model");
+  }
+  CUDA_CHECK(error);
+  return memory;
+}
+void release(void* memory) noexcept {
+  cudaFree(memory);
+}
+void copy_to_device(void* to, const void* from, size_t bytes) {
+  CUDA_CHECK(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
+}
+void copy_to_host(void* to, const void* from, size_t bytes) {
+  CUDA_CHECK(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
+}
+void fill_bytes(void* to, int byte, size_t bytes) {
+  CUDA_CHECK(cudaMemset(to, byte, bytes));
+}
+void synchronize() {
+  CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+Timer::Timer() {
+  cudaEvent_t begin, end;
+  CUDA_CHECK(cudaEventCreate(&begin));
+  CUDA_CHECK(cudaEventCreate(&end));
+  begin_ = begin, end_ = end;
+}
+Timer::~Timer() {
+  cudaEventDestroy(static_cast<cudaEvent_t>(begin_));
+  cudaEventDestroy(static_cast<cudaEvent_t>(end_));
+}
+void Timer::start() {
+  CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(begin_)));
+}
+double Timer::stop() {
+  CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(end_)));
+  CUDA_CHECK(cudaEventSynchronize(static_cast<cudaEvent_t>(end_)));
+  float ms = 0;
+  CUDA_CHECK(
+      cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(begin_), static_cast<cudaEvent_t>(end_)));
+  return double(ms);
+}
+
+#else
+
+bool emulated() {
+  return true;
+}
+std::string device_problem() {
+  return "";
+}
+void* allocate(size_t bytes) {
+  // As many as a GPU might have; then the same message as from one.
+  if (bytes > (size_t{1} << 38))
+    fail_input("out of GPU memory: ", bytes,
+               " bytes wanted; choose a smaller batch, length or model");
+  return ::operator new(bytes);
+}
+void release(void* memory) noexcept {
+  ::operator delete(memory);
+}
+void copy_to_device(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+void copy_to_host(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+void fill_bytes(void* to, int byte, size_t bytes) {
+  if (bytes > 0) std::memset(to, byte, bytes);
+}
+void synchronize() {}
+
+namespace {
+double* new_moment() {
+  return new double(0);
+}
+double now() {
+  using namespace std::chrono;
+  return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
+}
+}  // namespace
+
+Timer::Timer() : begin_(new_moment()), end_(nullptr) {}
+Timer::~Timer() {
+  delete static_cast<double*>(begin_);
+}
+void Timer::start() {
+  *static_cast<double*>(begin_) = now();
+}
+double Timer::stop() {
+  return now() - *static_cast<double*>(begin_);
+}
+
+#endif
+
+}  // namespace focus::gpu

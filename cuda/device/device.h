@@ -1,0 +1,76 @@
+// The GPU at hand: whether there is one, its memory, its clock. Plain C++: needs no CUDA. Built
+// without nvcc, "device memory" is host memory and kernels run on the CPU (simt/emulator.h).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace focus::gpu {
+
+// True if this program's kernels run on the CPU.
+bool emulated();
+
+// "" if kernels can run, else one line that says why not (no device, the driver is too old, …).
+std::string device_problem();
+
+struct DeviceInfo {
+  std::string name;  // "NVIDIA H200", or "CPU emulation"
+  int multiprocessors = 0;
+  int compute = 0;           // 90 is compute capability 9.0
+  size_t memory = 0;         // bytes
+  size_t shared_memory = 0;  // bytes that one block can have
+  size_t l2 = 0;
+  int driver = 0, runtime = 0;  // 13000 is 13.0
+};
+const DeviceInfo& device();  // InputError with device_problem() if there is none
+
+// InputError "out of GPU memory: …" with the numbers; the device stays usable.
+void* allocate(size_t bytes);
+void release(void* memory) noexcept;
+void copy_to_device(void* to, const void* from, size_t bytes);
+void copy_to_host(void* to, const void* from, size_t bytes);  // waits for the device
+void fill_bytes(void* to, int byte, size_t bytes);            // 0xFF makes every float a NaN
+void synchronize();                                           // RunError if a kernel has failed
+
+// An array in device memory.
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  explicit DeviceArray(size_t n) : n_(n), data_(static_cast<T*>(allocate(n * sizeof(T)))) {}
+  explicit DeviceArray(const std::vector<T>& from) : DeviceArray(from.size()) { set(from); }
+  T* data() const { return data_.get(); }
+  size_t size() const { return n_; }
+  void set(const std::vector<T>& from) { copy_to_device(data(), from.data(), n_ * sizeof(T)); }
+  std::vector<T> host() const {
+    std::vector<T> result(n_);
+    copy_to_host(result.data(), data(), n_ * sizeof(T));
+    return result;
+  }
+  void poison() { fill_bytes(data(), 0xFF, n_ * sizeof(T)); }
+
+ private:
+  struct Release {
+    void operator()(T* memory) const { release(memory); }
+  };
+  size_t n_ = 0;
+  std::unique_ptr<T, Release> data_;
+};
+
+// Milliseconds on the device's clock between two moments of its work.
+class Timer {
+ public:
+  Timer();
+  ~Timer();
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  void start();
+  double stop();  // waits
+
+ private:
+  void *begin_, *end_;
+};
+
+}  // namespace focus::gpu

@@ -1,0 +1,283 @@
+#include "cuda/simt/emulator.h"
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "cuda/simt/fiber.h"
+#include "error.h"
+#include "rng.h"
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace focus::simt {
+
+namespace {
+
+constexpr unsigned char guard_byte = 0xA5;
+constexpr size_t guard_bytes = 64;
+
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
+struct Thread {
+  Fiber fiber;
+  dim3 index;
+  int number;  // in the block; the lane is number % 32
+  enum { ready, waiting, ended } state;
+  // While waiting: for what, and where.
+  Wait wait;
+  unsigned mask;
+  uint64_t brought;
+  const char* file;
+  int line;
+  uint64_t received[32];                  // the last exchange's values
+  size_t arrays;                          // how many shared arrays it has asked for
+  std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last is not yet committed
+};
+
+// The block that is running. One block runs at a time.
+struct Block {
+  const Launch* launch;
+  const std::function<void()>* body;
+  std::vector<std::unique_ptr<Thread>> threads;
+  Thread* running = nullptr;
+  std::vector<std::unique_ptr<unsigned char[]>> shared;
+  std::vector<size_t> shared_sizes;
+  std::exception_ptr error;
+};
+
+Block* block = nullptr;
+uint64_t order_seed = 0;
+
+void run_thread() {
+  try {
+    (*block->body)();
+  } catch (...) {
+    block->error = std::current_exception();
+  }
+  block->running->state = Thread::ended;
+}
+
+void suspend() {
+  Thread* self = block->running;
+  self->fiber.leave();
+  threadIdx = self->index;
+}
+
+std::string place(const Thread& t) {
+  return str("thread (", t.index.x, ",", t.index.y, ",", t.index.z, ")");
+}
+
+std::string where(const char* file, int line) {
+  return str("kernel ", block->launch->kernel, ", ", file, ":", line, ": ");
+}
+
+const char* name_of(Wait wait) {
+  switch (wait) {
+    case Wait::barrier:
+      return "__syncthreads";
+    case Wait::warp:
+      return "__syncwarp";
+    case Wait::shuffle:
+      return "a shuffle";
+    case Wait::ballot:
+      return "a ballot";
+    case Wait::match:
+      return "__match_any_sync";
+  }
+  return "?";
+}
+
+bool at_same_place(const Thread& a, const Thread& b) {
+  return a.state == Thread::waiting && b.state == Thread::waiting && a.wait == b.wait &&
+         a.mask == b.mask && a.line == b.line && std::strcmp(a.file, b.file) == 0;
+}
+
+// The threads that a waiting thread waits for, itself included; missing lanes are nullptr.
+std::vector<Thread*> partners(Thread& t) {
+  std::vector<Thread*> result;
+  if (t.wait == Wait::barrier) {
+    for (auto& other : block->threads) result.push_back(other.get());
+    return result;
+  }
+  const size_t warp = size_t(t.number) / 32 * 32;
+  for (size_t l = 0; l < 32; ++l)
+    if (t.mask >> l & 1)
+      result.push_back(warp + l < block->threads.size() ? block->threads[warp + l].get() : nullptr);
+  return result;
+}
+
+// Lets go on whoever waits for nobody any more. False if that is no one.
+bool release() {
+  bool any = false;
+  for (auto& t : block->threads) {
+    if (t->state != Thread::waiting) continue;
+    const std::vector<Thread*> all = partners(*t);
+    if (!std::all_of(all.begin(), all.end(), [&](Thread* o) { return o && at_same_place(*t, *o); }))
+      continue;
+    for (Thread* to : all) {
+      if (t->wait != Wait::barrier)
+        for (Thread* from : all) to->received[from->number % 32] = from->brought;
+      to->state = Thread::ready;
+    }
+    any = true;
+  }
+  return any;
+}
+
+[[noreturn]] void report_stuck() {
+  for (auto& t : block->threads) {
+    if (t->state != Thread::waiting) continue;
+    const std::vector<Thread*> all = partners(*t);
+    const auto there = std::count_if(all.begin(), all.end(),
+                                     [&](Thread* o) { return o && at_same_place(*t, *o); });
+    for (Thread* other : all) {
+      if (other && at_same_place(*t, *other)) continue;
+      const std::string elsewhere = !other ? std::string("a lane of its mask is not in the block")
+                                    : other->state == Thread::ended
+                                        ? str(place(*other), " has ended")
+                                        : str(place(*other), " waits at ", name_of(other->wait),
+                                              ", ", other->file, ":", other->line);
+      fail_run(where(t->file, t->line), name_of(t->wait), " is reached by ", there, " of ",
+               all.size(), " threads; ", elsewhere);
+    }
+  }
+  fail_run("kernel ", block->launch->kernel, ": no thread can go on");
+}
+
+void check_guards() {
+  for (size_t a = 0; a < block->shared.size(); ++a) {
+    const unsigned char* end = block->shared[a].get() + block->shared_sizes[a];
+    if (std::any_of(end, end + guard_bytes, [](unsigned char c) { return c != guard_byte; }))
+      fail_run("kernel ", block->launch->kernel, ": a write past the end of shared array ", a + 1,
+               " of ", block->shared_sizes[a], " bytes");
+  }
+}
+
+void run_block(Rng* rng) {
+  block->shared.clear(), block->shared_sizes.clear();
+  for (auto& t : block->threads) {
+    t->state = Thread::ready;
+    t->arrays = 0;
+    t->copies.assign(1, {});
+    t->fiber.start(run_thread);
+  }
+  std::vector<Thread*> order;
+  for (auto& t : block->threads) order.push_back(t.get());
+  for (;;) {
+    if (rng) rng->shuffle(order);
+    for (Thread* t : order) {
+      if (t->state != Thread::ready) continue;
+      block->running = t;
+      threadIdx = t->index;
+      t->fiber.enter();
+      if (block->error) std::rethrow_exception(block->error);
+    }
+    const auto is = [&](auto state) { return [state](Thread* t) { return t->state == state; }; };
+    if (std::all_of(order.begin(), order.end(), is(Thread::ended))) break;
+    if (!release() && std::none_of(order.begin(), order.end(), is(Thread::ready))) report_stuck();
+  }
+  check_guards();
+}
+
+}  // namespace
+
+void set_seed(uint64_t seed) {
+  order_seed = seed;
+}
+
+void run_grid(const Launch& launch, const std::function<void()>& body) {
+  Block running{};
+  running.launch = &launch, running.body = &body;
+  block = &running;
+  blockDim = launch.block, gridDim = launch.grid;
+  const dim3 b = launch.block, g = launch.grid;
+  for (unsigned i = 0; i < b.x * b.y * b.z; ++i) {
+    running.threads.push_back(std::make_unique<Thread>());
+    running.threads.back()->index = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};
+    running.threads.back()->number = int(i);
+  }
+  Rng rng(order_seed, Stream::analysis);
+  std::vector<unsigned> blocks(size_t{g.x} * g.y * g.z);
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = unsigned(i);
+  if (order_seed) rng.shuffle(blocks);
+  for (unsigned i : blocks) {
+    blockIdx = {i % g.x, i / g.x % g.y, i / (g.x * g.y)};
+    run_block(order_seed ? &rng : nullptr);
+  }
+  block = nullptr;
+}
+
+void* shared_array(size_t bytes) {
+  Thread& self = *block->running;
+  if (self.arrays == block->shared.size()) {
+    size_t total = bytes;
+    for (size_t size : block->shared_sizes) total += (size + 15) / 16 * 16;
+    if (total > block->launch->shared_bytes)
+      fail_run("kernel ", block->launch->kernel, ": ", total,
+               " bytes of shared memory, launched with ", block->launch->shared_bytes);
+    block->shared.emplace_back(new unsigned char[bytes + guard_bytes]);
+    std::memset(block->shared.back().get(), 0xFF, bytes);  // a NaN in every float
+    std::memset(block->shared.back().get() + bytes, guard_byte, guard_bytes);
+    block->shared_sizes.push_back(bytes);
+  }
+  const size_t a = self.arrays++;
+  if (block->shared_sizes[a] != bytes)
+    fail_run("kernel ", block->launch->kernel, ": shared array ", a + 1, " has ",
+             block->shared_sizes[a], " bytes in one thread and ", bytes, " in another");
+  return block->shared[a].get();
+}
+
+void wait_for_block(const char* file, int line) {
+  Thread& self = *block->running;
+  self.state = Thread::waiting, self.wait = Wait::barrier, self.mask = 0;
+  self.file = file, self.line = line;
+  suspend();
+}
+
+const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* file, int line) {
+  Thread& self = *block->running;
+  if (!(mask >> lane() & 1)) report("the calling lane is not in the mask", lane(), file, line);
+  self.state = Thread::waiting, self.wait = kind, self.mask = mask, self.brought = mine;
+  self.file = file, self.line = line;
+  suspend();
+  return self.received;
+}
+
+void maybe_yield() {
+  // The fiber stays ready: the next round of the scheduler, in another order, takes it up again.
+  if (order_seed) suspend();
+}
+
+int lane() {
+  return block->running->number % 32;
+}
+
+void report(const char* what, int other_lane, const char* file, int line) {
+  fail_run(where(file, line), what, ": ", place(*block->running), ", lane ", other_lane);
+}
+
+void start_copy(void* to, const void* from, size_t bytes) {
+  block->running->copies.back().push_back({to, from, bytes});
+}
+
+void commit_copies() {
+  block->running->copies.emplace_back();
+}
+
+void wait_for_copies(size_t groups_left) {
+  auto& groups = block->running->copies;
+  while (groups.size() - 1 > groups_left) {
+    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+    groups.erase(groups.begin());
+  }
+}
+
+}  // namespace focus::simt

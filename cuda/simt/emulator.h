@@ -1,0 +1,189 @@
+// Runs CUDA kernels on the CPU: the part of the CUDA language that the kernels of this project use,
+// as plain C++. A kernel's source is compiled twice, by nvcc for the GPU and with this header by
+// any C++ compiler, so that it can be tested and stepped through in a debugger without a GPU.
+//
+// The threads of a block are fibers: each has a stack of its own, one runs at a time, and it runs
+// until it must wait for others (a barrier, a shuffle) or meets an atomic operation. What is
+// reported, naming kernel, file and line:
+//   - a barrier, shuffle or vote that some of its threads never reach
+//   - a shuffle that reads a lane outside its mask
+//   - writes past the end of a shared array (the address sanitizer finds reads too)
+// The order of threads and blocks is shuffled by a seed, and shared memory starts as NaN, so that
+// code that lacks a barrier computes something else for some seed.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
+
+// The running thread's place; the emulator sets them whenever it switches threads.
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace focus::simt {
+
+struct Launch {
+  const char* kernel;  // for messages
+  dim3 grid, block;
+  size_t shared_bytes;  // of dynamic shared memory
+};
+
+// Runs the kernel's body once for each thread of each block. RunError as listed above.
+void run_grid(const Launch& launch, const std::function<void()>& body);
+
+// The order of threads and blocks in later launches; 0 is the natural order.
+void set_seed(uint64_t seed);
+
+// The next shared array of this thread's block; all threads must ask for the same ones in the same
+// order.
+void* shared_array(size_t bytes);
+
+enum class Wait { barrier, warp, shuffle, ballot, match };
+
+void wait_for_block(const char* file, int line);
+
+// Waits for the lanes of `mask`; then values[l] is what lane l brought, and may be read until the
+// thread's next wait.
+const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* file, int line);
+
+// Lets other threads go first, or not.
+void maybe_yield();
+
+int lane();
+[[noreturn]] void report(const char* what, int other_lane, const char* file, int line);
+
+template <class T>
+uint64_t to_bits(T value) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  return bits;
+}
+
+template <class T>
+T shuffle(unsigned mask, T value, int source, const char* file, int line) {
+  const uint64_t* values = exchange(Wait::shuffle, mask, to_bits(value), file, line);
+  if (!(mask >> source & 1)) report("a shuffle reads a lane outside its mask", source, file, line);
+  T result;
+  std::memcpy(&result, &values[source], sizeof result);
+  return result;
+}
+
+// Copies that a thread has started and not yet waited for.
+void start_copy(void* to, const void* from, size_t bytes);
+void commit_copies();
+void wait_for_copies(size_t groups_left);
+
+}  // namespace focus::simt
+
+// --- the names that kernels use -----------------------------------------------------------------
+// file and line are those of the caller.
+
+#define FOCUS_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+inline void __syncthreads(FOCUS_HERE) {
+  focus::simt::wait_for_block(file, line);
+}
+inline void __syncwarp(unsigned mask = ~0u, FOCUS_HERE) {
+  focus::simt::exchange(focus::simt::Wait::warp, mask, 0, file, line);
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source, FOCUS_HERE) {
+  return focus::simt::shuffle(mask, value, source & 31, file, line);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes, FOCUS_HERE) {
+  return focus::simt::shuffle(mask, value, focus::simt::lane() ^ lanes, file, line);
+}
+// Lanes below `delta` keep their own value.
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, int delta, FOCUS_HERE) {
+  const int own = focus::simt::lane(), source = own - delta;
+  return focus::simt::shuffle(mask, value, source < 0 ? own : source, file, line);
+}
+inline unsigned __ballot_sync(unsigned mask, bool predicate, FOCUS_HERE) {
+  const uint64_t* values =
+      focus::simt::exchange(focus::simt::Wait::ballot, mask, predicate, file, line);
+  unsigned result = 0;
+  for (unsigned l = 0; l < 32; ++l)
+    if (mask >> l & 1) result |= unsigned(values[l] & 1) << l;
+  return result;
+}
+inline bool __any_sync(unsigned mask, bool predicate, FOCUS_HERE) {
+  return __ballot_sync(mask, predicate, file, line) != 0;
+}
+// The lanes that brought the same value.
+template <class T>
+unsigned __match_any_sync(unsigned mask, T value, FOCUS_HERE) {
+  const uint64_t own = focus::simt::to_bits(value);
+  const uint64_t* values = focus::simt::exchange(focus::simt::Wait::match, mask, own, file, line);
+  unsigned result = 0;
+  for (unsigned l = 0; l < 32; ++l)
+    if ((mask >> l & 1) && values[l] == own) result |= 1u << l;
+  return result;
+}
+
+template <class T>
+T atomicAdd(T* at, T value) {
+  focus::simt::maybe_yield();
+  const T old = *at;
+  *at = T(old + value);
+  return old;
+}
+inline unsigned atomicOr(unsigned* at, unsigned value) {
+  focus::simt::maybe_yield();
+  const unsigned old = *at;
+  *at = old | value;
+  return old;
+}
+
+inline int min(int a, int b) {
+  return a < b ? a : b;
+}
+inline int max(int a, int b) {
+  return a > b ? a : b;
+}
+inline int __popc(unsigned x) {
+  return __builtin_popcount(x);
+}
+inline int __ffs(unsigned x) {  // 1 + the lowest set bit's place, 0 if there is none
+  return __builtin_ffs(int(x));
+}
+template <class T>
+T __ldg(const T* at) {
+  return *at;
+}
+
+// Asynchronous copies from global to shared memory: nothing arrives before the wait.
+inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes) {
+  focus::simt::start_copy(to, from, bytes);
+}
+inline void __pipeline_commit() {
+  focus::simt::commit_copies();
+}
+inline void __pipeline_wait_prior(size_t groups_left) {
+  focus::simt::wait_for_copies(groups_left);
+}
+
+#undef FOCUS_HERE

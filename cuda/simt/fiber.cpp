@@ -1,0 +1,94 @@
+#include "cuda/simt/fiber.h"
+
+#include <sys/mman.h>
+
+#include <new>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FOCUS_ASAN 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define FOCUS_ASAN 1
+#endif
+
+#ifdef FOCUS_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace focus::simt {
+
+namespace {
+
+// Pages are taken when they are touched, so a large stack costs nothing.
+constexpr size_t stack_bytes = 256 * 1024;
+
+Fiber* entering = nullptr;
+
+void before_switch([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* stack,
+                   [[maybe_unused]] size_t size) {
+#ifdef FOCUS_ASAN
+  __sanitizer_start_switch_fiber(fake_stack, stack, size);
+#endif
+}
+
+void after_switch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const void** stack,
+                  [[maybe_unused]] size_t* size) {
+#ifdef FOCUS_ASAN
+  __sanitizer_finish_switch_fiber(fake_stack, stack, size);
+#endif
+}
+
+}  // namespace
+
+Fiber::Fiber() {
+  void* memory =
+      mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  stack_ = static_cast<char*>(memory);
+}
+
+Fiber::~Fiber() {
+#ifdef FOCUS_ASAN
+  __asan_unpoison_memory_region(stack_, stack_bytes);
+#endif
+  munmap(stack_, stack_bytes);
+}
+
+void Fiber::start(void (*function)()) {
+#ifdef FOCUS_ASAN
+  __asan_unpoison_memory_region(stack_, stack_bytes);
+#endif
+  function_ = function;
+  fake_stack_ = nullptr;
+  getcontext(&inside_);
+  inside_.uc_stack.ss_sp = stack_;
+  inside_.uc_stack.ss_size = stack_bytes;
+  inside_.uc_link = nullptr;
+  makecontext(&inside_, trampoline, 0);
+}
+
+void Fiber::trampoline() {
+  Fiber* self = entering;
+  after_switch(nullptr, &self->outer_stack_, &self->outer_size_);
+  self->function_();
+  before_switch(nullptr, self->outer_stack_, self->outer_size_);
+  setcontext(&self->outside_);
+}
+
+void Fiber::enter() {
+  void* fake_stack = nullptr;
+  entering = this;
+  before_switch(&fake_stack, stack_, stack_bytes);
+  swapcontext(&outside_, &inside_);
+  after_switch(fake_stack, nullptr, nullptr);
+}
+
+void Fiber::leave() {
+  before_switch(&fake_stack_, outer_stack_, outer_size_);
+  swapcontext(&inside_, &outside_);
+  after_switch(fake_stack_, &outer_stack_, &outer_size_);
+}
+
+}  // namespace focus::simt

@@ -1,0 +1,65 @@
+// What a kernel file includes: CUDA itself under nvcc, else its emulation on the CPU
+// (emulator.h); then the few helpers that differ between the two.
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_pipeline.h>
+#include <cuda_runtime.h>
+#else
+#include "cuda/simt/emulator.h"
+#endif
+
+namespace focus::gpu {
+
+inline constexpr unsigned all_lanes = ~0u;
+inline constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f;
+
+// A block's dynamic shared memory, cut into arrays that start at multiples of 16 bytes. All
+// threads must ask for the same arrays in the same order. Under emulation each is an allocation of
+// its own, so that reading or writing beside it is found.
+class SharedMemory {
+ public:
+  template <class T>
+  __device__ T* array(int n) {
+#ifdef __CUDACC__
+    extern __shared__ __align__(16) unsigned char memory[];
+    T* result = reinterpret_cast<T*>(memory + used_);
+    used_ += (unsigned(n) * unsigned(sizeof(T)) + 15) / 16 * 16;
+    return result;
+#else
+    return static_cast<T*>(simt::shared_array(size_t(n) * sizeof(T)));
+#endif
+  }
+
+ private:
+#ifdef __CUDACC__
+  unsigned used_ = 0;
+#endif
+};
+
+// Bytes of shared memory for arrays of these numbers of floats (or ints).
+template <class... Counts>
+constexpr size_t shared_bytes_for(Counts... counts) {
+  return (((size_t(counts) * 4 + 15) / 16 * 16) + ...);
+}
+
+// 2^x in one instruction of the special-function unit: error 2 units in the last place, and results
+// below the smallest normal number become 0.
+__device__ __forceinline__ float fast_exp2(float x) {
+#ifdef __CUDACC__
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return std::exp2(x);
+#endif
+}
+
+__device__ __forceinline__ float4 load4(const float* at) {
+  return *reinterpret_cast<const float4*>(at);
+}
+__device__ __forceinline__ void store4(float* at, float4 x) {
+  *reinterpret_cast<float4*>(at) = x;
+}
+
+}  // namespace focus::gpu
