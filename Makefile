@@ -76,6 +76,7 @@ endef
 $(foreach number,$(NUMBERS),$(eval $(call LESSON_RULES,$(number))))
 
 include cuda/cuda.mk
+-include lessons/book/book.mk
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
@@ -117,6 +118,8 @@ help:
 	@echo "make test        every check this machine can do; ends with N passed, N failed"
 	@echo "make test-NN     the test of stage NN and of the stages it stands on  ($(NUMBERS))"
 	@echo "make lesson-NN   run a lesson; SCALE=paper for the paper's scale"
+	@echo "make attention   a page that shows what each query attends to while the model learns"
+	@echo "make book        the lessons as a site to read, in out/book/ (needs pandoc)"
 	@echo "make bench       tables of speed"
 	@echo "make check-authors   the tests catch wrong code; the sources are formatted"
 	@echo "make clean       remove build/ and out/"

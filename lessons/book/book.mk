@@ -1,0 +1,17 @@
+# The book of the lessons, and the page that shows what a query attends to.
+
+.PHONY: book attention check-book
+
+# Renders README.md and the lessons to out/book/index.html and its neighbours.
+book: $(BOOK_NEEDS)
+	@lessons/book/make_book.sh out/book
+
+# Trains full and top-k attention and writes out/attention.html, in about a minute.
+attention: $(B)/attention
+	@$(B)/attention --out out/attention.html
+$(B)/attention: $(call object,lessons/05-semantic-focus/attention.cpp) $(B)/libfocus.a
+	$(LINK)
+
+# Opens every page of the book in a browser without a window.
+check-book:
+	@lessons/book/check_book.sh
