@@ -70,6 +70,12 @@ std::string lacks_shared_memory(int D, const F& bytes) {
   return too_little_shared_memory(needed);
 }
 
+// "" if the width fits and the list has at most longest_list places.
+inline std::string unsupported_list(const Call& c) {
+  return c.kept > longest_list ? str("k = ", c.kept, ", more than ", longest_list)
+                               : unsupported_width(c);
+}
+
 inline int tiles_of(int n, int size) {
   return (n + size - 1) / size;
 }

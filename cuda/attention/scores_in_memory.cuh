@@ -77,6 +77,10 @@ void for_parts(const Call& c, int matrices, const F& f) {
   for (int first = 0; first < all; first += part) f(first, std::min(part, all - first));
 }
 
+// Rung 02's product of matrices: c = factor · a b for `units` heads from `first` on.
+void multiply_02(void* stream, int first, int units, Matrices a, Matrices b, Matrices c, int rows,
+                 int columns, int inner, float factor);
+
 // multiply(first, units, a, b, c, rows, columns, inner, factor): c = factor · a b for those heads.
 template <class Multiply>
 void dense_forward_in_memory(const Call& c, const Multiply& multiply) {

@@ -1,7 +1,5 @@
 #include "cuda/simt/emulator.h"
 
-#include <ucontext.h>
-
 #include <algorithm>
 #include <exception>
 #include <memory>

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <new>
 
 #if defined(__has_feature)
@@ -15,6 +16,31 @@
 #ifdef FOCUS_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+
+#ifndef FOCUS_UCONTEXT
+// focus_switch_stack(void** save, void* load): keeps the registers that a function must preserve.
+asm(R"(
+.text
+.type focus_switch_stack, @function
+focus_switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+extern "C" void focus_switch_stack(void** save, void* load);
 #endif
 
 namespace focus::simt {
@@ -62,11 +88,29 @@ void Fiber::start(void (*function)()) {
 #endif
   function_ = function;
   fake_stack_ = nullptr;
+#ifdef FOCUS_UCONTEXT
   getcontext(&inside_);
   inside_.uc_stack.ss_sp = stack_;
   inside_.uc_stack.ss_size = stack_bytes;
   inside_.uc_link = nullptr;
   makecontext(&inside_, trampoline, 0);
+#else
+  // As if the trampoline had called focus_switch_stack: six registers, then where to go on. A
+  // function expects the stack 8 bytes beside a multiple of 16.
+  void** top = reinterpret_cast<void**>(stack_ + stack_bytes) - 2;
+  *top = reinterpret_cast<void*>(trampoline);
+  std::fill(top - 6, top, nullptr);
+  top[1] = nullptr;  // nobody called
+  inside_ = top - 6;
+#endif
+}
+
+void Fiber::switch_stack(Context& save, Context& load) {
+#ifdef FOCUS_UCONTEXT
+  swapcontext(&save, &load);
+#else
+  focus_switch_stack(&save, load);
+#endif
 }
 
 void Fiber::trampoline() {
@@ -74,20 +118,20 @@ void Fiber::trampoline() {
   after_switch(nullptr, &self->outer_stack_, &self->outer_size_);
   self->function_();
   before_switch(nullptr, self->outer_stack_, self->outer_size_);
-  setcontext(&self->outside_);
+  switch_stack(self->inside_, self->outside_);
 }
 
 void Fiber::enter() {
   void* fake_stack = nullptr;
   entering = this;
   before_switch(&fake_stack, stack_, stack_bytes);
-  swapcontext(&outside_, &inside_);
+  switch_stack(outside_, inside_);
   after_switch(fake_stack, nullptr, nullptr);
 }
 
 void Fiber::leave() {
   before_switch(&fake_stack_, outer_stack_, outer_size_);
-  swapcontext(&inside_, &outside_);
+  switch_stack(inside_, outside_);
   after_switch(fake_stack_, &outer_stack_, &outer_size_);
 }
 

@@ -1,0 +1,113 @@
+// Top-k backward, the queries' half, for rungs 10 and 11: W/4 lanes own a query and read the kept
+// rows of K and V.
+//
+//   dP_e = dO · V[key_e],  dS_e = scale · p_e (dP_e − Σ p dP),  dQ = Σ dS_e K[key_e]
+//
+// K: the compiled list length, or 0 for any k, whose dP waits in memory (ds).
+#pragma once
+
+#include <cmath>
+
+#include "cuda/attention/rungs.h"
+#include "cuda/attention/tile.cuh"
+#include "cuda/device/launch.h"
+
+namespace focus::gpu {
+
+// The 4 channels from `d` on of a row; 0 beyond D.
+__device__ __forceinline__ float4 channels(const Heads& x, const float* head, int row, int d) {
+  return d < x.D ? load4(head + row * x.row_stride + d) : make_float4(0, 0, 0, 0);
+}
+__device__ __forceinline__ float dot(float4 a, float4 b) {
+  return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
+__device__ __forceinline__ void add_scaled(float4& sum, float w, float4 x) {
+  sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
+}
+// The sum over LANES neighbouring lanes, in each of them.
+template <int LANES>
+__device__ __forceinline__ float sum_of_lanes(float x) {
+#pragma unroll
+  for (int lanes = LANES / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(all_lanes, x, lanes);
+  return x;
+}
+
+inline constexpr int query_threads = 256;
+
+// Each(row_lane, d, key, ds, p, q, d_o, unit): what rung 10 does with each kept key.
+template <int W, int K, class Each>
+__device__ __forceinline__ void backward_of_query(const Heads& q, const Heads& k, const Heads& v,
+                                                  const Heads& d_o, const Heads& dq,
+                                                  const int* keys, const float* p, float* ds,
+                                                  int kept, float scale, const Each& each) {
+  constexpr int row_lanes = W / 4;
+  const int row = int(blockIdx.x * (query_threads / row_lanes) + threadIdx.x / row_lanes);
+  const int d = int(threadIdx.x) % row_lanes * 4, rows = q.B * q.H * q.T;
+  // All lanes of a warp take part in its shuffles: those beyond the last row repeat it.
+  const int own = min(row, rows - 1), unit = own / q.T, i = own % q.T;
+  const float *k_head = k.of(unit), *v_head = v.of(unit);
+  const float4 q4 = channels(q, q.of(unit), i, d), g4 = channels(d_o, d_o.of(unit), i, d);
+  keys += ptrdiff_t{own} * kept, p += ptrdiff_t{own} * kept, ds += ptrdiff_t{own} * kept;
+  float4 sum = make_float4(0, 0, 0, 0);
+  float mean = 0;
+  if constexpr (K > 0) {
+    float dp[K], weight[K];
+    int key[K];
+#pragma unroll
+    for (int e = 0; e < K; ++e) {
+      key[e] = e < kept ? keys[e] : 0, weight[e] = e < kept ? p[e] : 0.f;
+      dp[e] = dot(g4, channels(v, v_head, key[e], d));
+    }
+#pragma unroll
+    for (int e = 0; e < K; ++e) {
+      dp[e] = sum_of_lanes<row_lanes>(dp[e]);
+      mean += e < kept ? weight[e] * dp[e] : 0.f;
+    }
+#pragma unroll
+    for (int e = 0; e < K; ++e) {
+      if (e >= kept) continue;
+      const float ds_e = scale * weight[e] * (dp[e] - mean);
+      add_scaled(sum, ds_e, channels(k, k_head, key[e], d));
+      if (row < rows) {
+        if (d == 0) ds[e] = ds_e;
+        each(d, key[e], ds_e, weight[e], q4, g4, unit);
+      }
+    }
+  } else {
+    for (int e = 0; e < kept; ++e) {
+      const float dp = sum_of_lanes<row_lanes>(dot(g4, channels(v, v_head, keys[e], d)));
+      mean += p[e] * dp;
+      if (d == 0 && row < rows) ds[e] = dp;
+    }
+    __syncwarp();  // lane d = 0 has written ds for the others
+    for (int e = 0; e < kept; ++e) {
+      const float ds_e = scale * p[e] * (ds[e] - mean);
+      add_scaled(sum, ds_e, channels(k, k_head, keys[e], d));
+      if (row < rows) each(d, keys[e], ds_e, p[e], q4, g4, unit);
+    }
+    __syncwarp();  // all lanes have read dP
+    for (int e = d / 4; e < kept && row < rows; e += row_lanes)
+      ds[e] = scale * p[e] * (ds[e] - mean);
+  }
+  if (row < rows && d < q.D) store4(dq.of(unit) + i * dq.row_stride + d, sum);
+}
+
+inline size_t topk_edges(const Call& c) {
+  return size_t(c.q.B) * size_t(c.q.H) * size_t(c.q.T) * size_t(c.kept);
+}
+
+// As for_list, and 0 for lists of any length.
+template <class F>
+void for_any_list(int k, const F& f) {
+  if (k > longest_list) return f(std::integral_constant<int, 0>{});
+  for_list(k, f);
+}
+
+template <int W>
+size_t query_blocks(const Call& c) {
+  constexpr size_t rows_per_block = query_threads / (W / 4);
+  const size_t rows = size_t(c.q.B) * size_t(c.q.H) * size_t(c.q.T);
+  return (rows + rows_per_block - 1) / rows_per_block;
+}
+
+}  // namespace focus::gpu
