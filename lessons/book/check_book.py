@@ -1,0 +1,227 @@
+"""Opens every page of the book in a browser, at two widths, light and dark (check_book.sh calls it).
+
+    check_book.py BROWSER FOLDER [SCREENSHOTS]
+
+The browser is driven over a pipe by the DevTools protocol: JSON messages that end in a zero byte,
+file descriptor 3 to the browser, 4 from it. So this needs nothing but Python's own library.
+"""
+import base64, json, os, pathlib, shutil, subprocess, sys, tempfile, time
+
+WIDTHS = {"desktop": (1280, 900), "phone": (360, 740)}
+TIMEOUT = 60  # seconds for one answer: a hung browser fails the check instead of hanging it
+
+
+class Browser:
+    def __init__(self, program):
+        self.profile = tempfile.mkdtemp()
+        from_us, to_browser = os.pipe()
+        from_browser, to_us = os.pipe()
+
+        def connect():  # in the child: the ends that the browser expects at 3 and 4
+            a, b = os.dup(from_us), os.dup(to_us)
+            os.dup2(a, 3), os.dup2(b, 4)
+
+        self.process = subprocess.Popen(
+            [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--hide-scrollbars", "--remote-debugging-pipe", "--user-data-dir=" + self.profile,
+             "about:blank"],
+            preexec_fn=connect, close_fds=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(from_us), os.close(to_us)
+        self.out, self.pipe = to_browser, from_browser
+        os.set_blocking(self.pipe, False)
+        self.buffer, self.last_id, self.session, self.events = b"", 0, None, []
+        target = next(t for t in self.call("Target.getTargets")["targetInfos"]
+                      if t["type"] == "page")
+        self.session = self.call("Target.attachToTarget", targetId=target["targetId"],
+                                 flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(domain + ".enable")
+
+    def receive(self):
+        end = time.monotonic() + TIMEOUT
+        while b"\0" not in self.buffer:
+            try:
+                chunk = os.read(self.pipe, 1 << 20)
+                if not chunk:
+                    raise RuntimeError("the browser has ended")
+                self.buffer += chunk
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise RuntimeError("the browser does not answer")
+                time.sleep(0.002)
+        message, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(message)
+
+    def call(self, method, **params):
+        self.last_id += 1
+        message = {"id": self.last_id, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.out, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self.receive()
+            if answer.get("id") == self.last_id:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']['message']}")
+                return answer["result"]
+            self.events.append(answer)
+
+    def open(self, path):
+        self.events.clear()
+        self.call("Page.navigate", url=path.resolve().as_uri())
+        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
+            self.events.append(self.receive())
+
+    def evaluate(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True,
+                           awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", expression))
+        return answer["result"].get("value")
+
+    def complaints(self):
+        found = []
+        for event in self.events:
+            method, params = event.get("method"), event.get("params", {})
+            if method == "Runtime.exceptionThrown":
+                found.append(params["exceptionDetails"]["exception"].get("description", "exception"))
+            elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+                found.append(" ".join(str(a.get("value")) for a in params["args"]))
+            elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+                found.append(params["entry"]["text"] + " " + params["entry"].get("url", ""))
+            elif method == "Network.requestWillBeSent":
+                url = params["request"]["url"]
+                if not url.startswith(("file:", "data:")):
+                    found.append("asks the network for " + url)
+        return found
+
+    def screenshot(self):
+        return self.call("Page.captureScreenshot", format="png")["data"]
+
+    def colours(self, png):
+        """How many different colours a picture has."""
+        return self.evaluate("""(async () => {
+            const image = new Image();
+            image.src = "data:image/png;base64,%s";
+            await image.decode();
+            const canvas = new OffscreenCanvas(image.width, image.height), g = canvas.getContext("2d");
+            g.drawImage(image, 0, 0);
+            return new Set(new Uint32Array(g.getImageData(0, 0, image.width, image.height).data.buffer)).size;
+        })()""" % png)
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.profile, ignore_errors=True)
+
+
+# What a page says of itself: its links as written, its broken figures, and what sticks out of it.
+PAGE = """(() => ({
+  links: [...document.querySelectorAll("a[href], link[href]")].map((a) => a.getAttribute("href")),
+  ids: [...document.querySelectorAll("[id]")].map((e) => e.id),
+  broken: [...document.images].filter((i) => !i.complete || !i.naturalWidth)
+    .map((i) => i.alt || i.src.slice(0, 60)),
+  overflow: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth,
+  wide: [...document.querySelectorAll("body *")].filter((e) =>
+      e.getBoundingClientRect().right > innerWidth + 1 &&
+      !e.parentElement.closest(".scroll, .figure, .equation, .long, pre"))
+    .slice(0, 3).map((e) => e.tagName.toLowerCase() + " " + e.textContent.trim().slice(0, 40)),
+  text: document.body.innerText.trim().length,
+  raw: (document.querySelector("main") || document.body).innerText.match(/\\$[^$\\n]+\\$|<!--/g) || [],
+}))()"""
+
+
+def check_links(folder, page, found, ids):
+    for link in found["links"]:
+        if link.startswith(("https://", "http://", "data:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (folder / path).resolve() if path else page.resolve()
+        if not target.is_file():
+            yield f"a link to {link}, which is not there"
+        elif anchor and target.suffix == ".html" and anchor not in ids[target]:
+            yield f"a link to {link}: no such place on that page"
+
+
+def check_attention(browser):
+    picture = "[0, 1].map((v) => document.getElementById('map-' + v).toDataURL())"
+    slider = "const e = document.getElementById('epoch');"
+    before = browser.evaluate(picture)
+    browser.evaluate(slider + "e.value = e.max; e.dispatchEvent(new Event('input'))")
+    after = browser.evaluate(picture)
+    for name, a, b in zip(("full", "top-k"), before, after):
+        if a == b:
+            yield f"the slider does not change what is drawn of {name}"
+    words = "document.getElementById('query-title').textContent + document.getElementById('bars').innerText"
+    first = browser.evaluate(words)
+    browser.evaluate("document.getElementById('map-1').dispatchEvent("
+                     "new KeyboardEvent('keydown', {key: 'ArrowDown'}))")
+    if browser.evaluate(words) == first:
+        yield "the arrow keys do not choose a query"
+    browser.evaluate("document.querySelector('#block input').click()")
+    if browser.evaluate(picture) == after:
+        yield "the choice of a block does not change what is drawn"
+
+
+def main():
+    folder, shots = pathlib.Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
+    pages = sorted(folder.glob("*.html"))
+    passed = failed = 0
+
+    def verdict(what, wrong):
+        nonlocal passed, failed
+        wrong = list(wrong)
+        passed, failed = passed + (not wrong), failed + bool(wrong)
+        for words in wrong:
+            print(f"FAILED {what}: {words}")
+
+    if len(pages) < 2:
+        print(f"FAILED {folder}: {len(pages)} pages")
+        failed += 1
+    browser = Browser(sys.argv[1])
+    try:
+        ids, seen = {}, {}
+        for page in pages:
+            browser.open(page)
+            seen[page] = browser.evaluate(PAGE)
+            ids[page.resolve()] = set(seen[page]["ids"])
+        for page in pages:
+            verdict(f"{page.name}, links", check_links(folder, page, seen[page], ids))
+            verdict(f"{page.name}, text", [f"not rendered: {raw}" for raw in seen[page]["raw"]])
+        for name, (width, height) in WIDTHS.items():
+            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                         deviceScaleFactor=1, mobile=name == "phone")
+            for scheme in ("light", "dark"):
+                browser.call("Emulation.setEmulatedMedia",
+                             features=[{"name": "prefers-color-scheme", "value": scheme}])
+                for page in pages:
+                    browser.open(page)
+                    found, png = browser.evaluate(PAGE), browser.screenshot()
+                    wrong = [f"a broken figure: {f}" for f in found["broken"]]
+                    if found["overflow"] > 0 or found["wide"]:
+                        wrong.append(f"{found['overflow']} pixels wider than the screen: "
+                                     + "; ".join(found["wide"]))
+                    # A page of text has hundreds of shades at its letters' edges.
+                    if found["text"] < 200 or not browser.colours(png) > 20:
+                        wrong.append("the page is blank")
+                    if page.name == "attention.html":
+                        wrong += check_attention(browser)
+                    wrong += browser.complaints()
+                    verdict(f"{page.name}, {name}, {scheme}", wrong)
+                    if shots:
+                        os.makedirs(shots, exist_ok=True)
+                        full = browser.call("Page.captureScreenshot", format="png",
+                                            captureBeyondViewport=True)["data"]
+                        pathlib.Path(shots, f"{page.stem}-{name}-{scheme}.png").write_bytes(
+                            base64.b64decode(full))
+    except RuntimeError as error:
+        print(f"FAILED {error}")
+        failed += 1
+    finally:
+        browser.close()
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+sys.exit(main())
