@@ -84,7 +84,27 @@ Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& bloc
   };
   const double p = settings_.dropout;
 
-  //@ begin 03 block
+  //@ begin 03 block points=7
+  //@ plan 1. Attention reads layer_norm(tape, x, attention_epsilon): attention(tape, q, k, v,
+  //@ plan    settings_.attention), with q, k, v = apply(block.q, ...), apply(block.k, ...), ...
+  //@ plan 2. x plus dropout of apply(block.o, attended): add_dropout(tape, x, branch, p).
+  //@ plan 3. The second half reads that sum through a norm of its own
+  //@ plan    (settings_.layer_norm_epsilon): block.mlp_in, dropout, activate(tape, ...,
+  //@ plan    settings_.activation), block.mlp_out; add again.
+  //@ hint 1 Suppose that all weights of block.o and block.mlp_out are zero. What must the block
+  //@ hint 1 return? To what, then, does each of the two halves add?
+  //@ hint 2 README, the table: the rows from "norm" to "second half". dropout(tape, x, p) and
+  //@ hint 2 add_dropout(tape, x, branch, p) are in src/ops/dropout.h.
+  //@ hint 3 normed = layer_norm of x with attention_epsilon
+  //@ hint 3 attended = attention of block.q, block.k and block.v applied to normed
+  //@ hint 3 middle = add_dropout: x plus block.o applied to attended, with p
+  //@ hint 3 second = layer_norm of middle with settings_.layer_norm_epsilon
+  //@ hint 3 hidden = block.mlp_in applied to second
+  //@ hint 3 active = activate of (dropout of hidden with p), with settings_.activation
+  //@ hint 3 return add_dropout: middle plus block.mlp_out applied to active, with p
+  //@ notice You wrote no backward: the tape recorded every step, and x is used twice, by the norm
+  //@ notice and by the sum. Lesson 02's "add, do not set" is what makes the residual's gradient
+  //@ notice right.
   //@ mutant block-no-norm: attention reads x as it is
   //~ const Tensor<T> normed = x;
   const Tensor<T> normed = layer_norm(tape, x, attention_epsilon);
