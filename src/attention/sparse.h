@@ -75,8 +75,8 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const int* begin, 
     const T *d_out = d_o + i * stride, *q = head.q + i * stride;
     //@ begin 04 sparse-backward points=5
     //@ plan For query i, with `count` entries from `first` on; d_out and q are rows i of dO and Q:
-    //@ plan 1. For each entry e: dp[e] = factor * (d_out · its value), and d.dv's row of that key +=
-    //@ plan    factor * p * d_out. The factor of dropout is 1 without it, else keep_scale or 0.
+    //@ plan 1. For each entry e: dp[e] = factor * (d_out · its value), and that key's row of d.dv
+    //@ plan    += factor * p * d_out. The factor of dropout is 1 without it, else keep_scale or 0.
     //@ plan 2. dp becomes ds: softmax_row_backward over the list, in place, with head.scale.
     //@ plan 3. For each entry e: row i of d.dq += ds * its key; row of that key of d.dk += ds * q.
     //@ hint 1 Key j stands in the lists of several queries. What becomes of dk_j, if a query sets
