@@ -22,26 +22,34 @@ $(if $(FLAGS),,$(error MODE=$(MODE) is unknown: use release, debug, asan, ubsan 
 
 # No fast-math: masks of minus infinity, NaN checks and reproducible curves rest on IEEE rules.
 WARNINGS := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
+# A student's tree (lesson.txt says which): what only an empty gap would use is unused.
+STUDENT  := $(wildcard lesson.txt)
+WARNINGS += $(if $(STUDENT),-Wno-unused -Wno-unused-parameter)
 CXXFLAGS += -std=c++20 -march=$(ARCH) $(WARNINGS) $(FLAGS) -Isrc -pthread
 LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 
 ENGINE  := $(filter-out src/cli/main.cpp,$(wildcard src/*.cpp src/*/*.cpp))
 UNITS   := $(filter-out tests/test_cuda_%,$(wildcard tests/test_*.cpp))
-LESSONS := $(patsubst lessons/%,%,$(wildcard lessons/[0-9][0-9]-*))
+LESSONS := $(shell sed -n 's/.*"folder": *"\([^"]*\)".*/\1/p' lessons/manifest.json 2>/dev/null)
+LESSONS := $(or $(LESSONS),$(patsubst lessons/%,%,$(wildcard lessons/[0-9][0-9]-*)))
 NUMBERS := $(foreach lesson,$(LESSONS),$(firstword $(subst -, ,$(lesson))))
 STAGES  := $(NUMBERS:%=$(B)/stage-%)
+PROGRAM := $(if $(wildcard src/cli/main.cpp),$(B)/focus)
+DEMO    := $(if $(wildcard lessons/demo.cpp),$(B)/demo)
 FUZZERS := $(patsubst tests/%.cpp,$(B)/%,$(wildcard tests/fuzz_*.cpp))
 object   = $(patsubst %.cpp,$(B)/obj/%.o,$(1))
 
 .DEFAULT_GOAL := all
-.PHONY: all setup test demo bench check-authors clean help $(NUMBERS:%=test-%) $(NUMBERS:%=lesson-%)
+PER_LESSON := $(foreach do,start test hint solution lesson demo diff,$(NUMBERS:%=$(do)-%))
+comma := ,
+.PHONY: all setup test demo bench check-authors clean help progress watch grade tables $(PER_LESSON)
 .SECONDARY:
 
-all: $(B)/focus $(B)/demo $(NUMBERS:%=$(B)/lesson-%)
+all: $(PROGRAM) $(DEMO) $(NUMBERS:%=$(B)/lesson-%)
 	@echo
 	@echo "compiler  $(shell $(CXX) --version 2>/dev/null | head -n 1), $(MODE) build in $(B)/"
-	@echo "CUDA      $(CUDA_SUMMARY)"
-	@echo "next      make demo, make test, make lesson-01"
+	@echo "CUDA      $(or $(CUDA_SUMMARY),comes with a later lesson: everything runs on the CPU)"
+	@echo "next      $(if $(STUDENT),make test$(comma) make progress,make demo$(comma) make test$(comma) make lesson-01)"
 
 # --- building -------------------------------------------------------------------------------------
 
@@ -70,12 +78,12 @@ $(B)/fuzz_%: $(B)/obj/tests/fuzz_%.o $(B)/libfocus.a
 define LESSON_RULES
 $(B)/lesson-$(1): $(call object,$(wildcard lessons/$(1)-*/lesson.cpp)) $(B)/libfocus.a
 	$$(LINK)
-$(B)/stage-$(1): $(call object,tests/main.cpp $(wildcard tests/stage_$(1)_*.cpp)) $(B)/libfocus.a
+$(B)/stage-$(1): $(call object,tests/stage_main.cpp $(wildcard tests/stage_$(1)_*.cpp)) $(B)/libfocus.a
 	$$(LINK)
 endef
 $(foreach number,$(NUMBERS),$(eval $(call LESSON_RULES,$(number))))
 
-include cuda/cuda.mk
+-include cuda/cuda.mk
 -include lessons/book/book.mk
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
@@ -91,21 +99,60 @@ demo: $(B)/demo
 $(NUMBERS:%=lesson-%): lesson-%: $(B)/lesson-%
 	@$(B)/lesson-$* --scale $(SCALE)
 
+# For instructors: at most a minute; REPLAY=1 plays the recorded run.
+$(NUMBERS:%=demo-%): demo-%: $(B)/lesson-%
+	@$(B)/lesson-$* $(if $(filter 1,$(REPLAY)),--replay,--scale demo)
+
 bench: $(B)/focus
 	@tests/bench.sh $(B)/focus
 
 # --- tests ------------------------------------------------------------------------------------------
 
 # Every test program prints its failures; the last line is the sum: N passed, N failed.
-test: $(B)/unit-tests $(B)/focus $(STAGES) $(FUZZERS) $(CUDA_TEST_PROGRAMS)
-	@FOCUS=$(B)/focus tests/run.sh $(B)/unit-tests $(STAGES) $(FUZZERS) $(CUDA_TEST_PROGRAMS)
+TEST_PROGRAMS = $(if $(UNITS),$(B)/unit-tests) $(STAGES) $(FUZZERS) $(CUDA_TEST_PROGRAMS)
+test: $(PROGRAM) $(TEST_PROGRAMS)
+	@FOCUS=$(B)/focus tests/run.sh $(TEST_PROGRAMS)
 
 # A stage's test and those of the stages it stands on.
+# In a student's tree it says which files are under test, and remembers success.
 $(NUMBERS:%=test-%): test-%: $(STAGES)
+	@lessons/kit/student.sh files $*
 	@tests/run.sh $$(for n in $(NUMBERS); do [ $$n -gt $* ] || echo $(B)/stage-$$n; done)
+	@lessons/kit/student.sh passed $*
+
+# --- the learning kit -----------------------------------------------------------------------------
+
+$(NUMBERS:%=hint-%): hint-%: $(if $(STUDENT),,$(B)/kit)
+	@lessons/kit/student.sh hint $*
+$(NUMBERS:%=solution-%): solution-%:
+	@lessons/kit/student.sh solution $*
+progress:
+	@lessons/kit/student.sh progress
+watch:
+	@lessons/kit/student.sh watch $(LESSON)
+
+#@ authors
+# Only the full checkout has the program that makes students' trees.
+$(B)/kit: $(call object,$(wildcard lessons/kit/*.cpp) src/files/atomic_file.cpp)
+	$(LINK)
+
+$(NUMBERS:%=start-%): start-%: $(B)/kit
+	@$(B)/kit start $* $(or $(DIR),work/$(filter $*-%,$(LESSONS)))
+
+# What a lesson adds to the one before it.
+$(NUMBERS:%=diff-%): diff-%: $(B)/kit
+	@lessons/kit/diff.sh $(B)/kit $* $(NUMBERS)
+
+grade: $(B)/kit
+	@[ -n "$(DIR)" ] || { echo "which submissions? make grade DIR=folder [LESSON=05] [JSON=file]"; exit 2; }
+	@$(B)/kit grade $(DIR) $(if $(LESSON),--lesson $(LESSON)) --json $(or $(JSON),grades.json)
+
+tables: $(B)/kit
+	@$(B)/kit tables
+#@ end
 
 # What the authors check: wrong versions are caught, the sources are formatted.
-check-authors: $(B)/libfocus.a
+check-authors: $(B)/libfocus.a $(B)/kit
 	@tests/check_authors.sh
 
 clean:

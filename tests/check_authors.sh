@@ -21,7 +21,7 @@ fi
 
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
-tests/run_mutants.sh > "$log" 2>&1
+tests/run_mutants.sh build/kit > "$log" 2>&1
 status=$?
 cat "$log"
 counts=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1)

@@ -1,23 +1,27 @@
 #!/bin/sh
 # Do the stage tests catch what they should? Builds every mutant of every lesson at once (the tags
-# are explained in tests/mutants.awk), then runs each lesson's stage test with no mutant, which must
-# pass, and with each of its mutants, which must fail.
+# are explained in lessons/kit/tags.h), then runs each lesson's stage test with no mutant, which must
+# pass, and with each of its mutants, which must fail, and be recognised: the report names the mistake
+# by its words (lessons/NN-*/mistakes.tsv holds the marks of each mutant's failures).
 #
-#   tests/run_mutants.sh [NN ...]      all lessons that have mutants, or those named
+#   tests/run_mutants.sh KIT [NN ...]            all lessons that have mutants, or those named
+#   UPDATE=1 tests/run_mutants.sh KIT [NN ...]   also writes mistakes.tsv anew
 #
 # Uses build/mutants: src there is the source with all mutants, and is compiled again only where it
-# changed. A mutant that crashes or hangs the test is caught too, and said so. Exit status 0 if all
-# is as it should be.
+# changed. A mutant that crashes or hangs the test is caught too, and said so; it leaves no marks.
+# Exit status 0 if all is as it should be.
 set -u
 cd "$(dirname "$0")/.." || exit 2
+kit=${1:?which kit}
+shift
 here=build/mutants
 mkdir -p "$here"
+tab=$(printf '\t')
 
-tagged=$(grep -rlE '^[[:space:]]*//@' src | LC_ALL=C sort)
-[ -n "$tagged" ] || { echo "no mutants in src" >&2; exit 2; }
-# shellcheck disable=SC2086
-awk -v list=1 -f tests/mutants.awk $tagged > "$here/list" || exit 2
+"$kit" mutants > "$here/list" || exit 2
 lessons=${*:-$(cut -f1 "$here/list" | LC_ALL=C sort -u)}
+doubles=$(cut -f3 "$here/list" | sort | uniq -d)
+[ -z "$doubles" ] || { echo "mutants of the same name: $doubles" >&2; exit 2; }
 
 # --- the source with mutants: written only where it differs, so that make sees what is new ---
 put() {  # put FILE: standard input becomes $here/FILE
@@ -27,10 +31,9 @@ put() {  # put FILE: standard input becomes $here/FILE
 }
 find src -name '*.h' -o -name '*.cpp' > "$here/sources"
 while read -r file; do
-  case " $(echo $tagged) " in
-    *" $file "*) awk -f tests/mutants.awk "$file" | put "$file" ;;
-    *) put "$file" < "$file" ;;
-  esac
+  if grep -q '^ *//@ begin' "$file"; then "$kit" mutate "$file" | put "$file"
+  else put "$file" < "$file"
+  fi
 done < "$here/sources"
 put src/focus_mutant.h <<'HEADER'
 #pragma once
@@ -46,10 +49,11 @@ HEADER
   [ -e "$file" ] || [ "$file" = src/focus_mutant.h ] || rm "$here/$file"
 done
 ln -sfn ../../tests "$here/tests"
+ln -sfn ../../lessons "$here/lessons"
 
 # --- one build for all ---
 stages=
-targets="build/libfocus.a build/obj/tests/main.o"
+targets="build/libfocus.a build/obj/tests/stage_main.o"
 for nn in $lessons; do
   stage=$(echo tests/stage_"$nn"_*.cpp)
   [ -e "$stage" ] || { echo "lesson $nn has mutants but no tests/stage_${nn}_*.cpp" >&2; exit 2; }
@@ -66,7 +70,7 @@ ${MAKE:-make} --no-print-directory $jobs -C "$here" -f ../../Makefile MODE=relea
 for stage in $stages; do
   nn=${stage#tests/stage_}; nn=${nn%%_*}
   ${CXX:-g++} -pthread -o "$here/stage-$nn" "$here/build/obj/${stage%.cpp}.o" \
-    "$here/build/obj/tests/main.o" "$here/build/libfocus.a" || exit 2
+    "$here/build/obj/tests/stage_main.o" "$here/build/libfocus.a" || exit 2
 done
 
 # --- run them ---
@@ -75,11 +79,11 @@ report() {  # report passed|failed TEXT
   if [ "$1" = passed ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
   echo "$2"
 }
-run_stage() {  # run_stage NN MUTANT: sets status; the output is in $here/log
-  (cd "$here" && FOCUS_MUTANT=$2 timeout 60 ./stage-"$1" --no-colors) > "$here/log" 2>&1
+run_stage() {  # run_stage NN MUTANT: sets status; the output is in $here/log, marks in $here/marks
+  rm -f "$here/marks"
+  (cd "$here" && FOCUS_MUTANT=$2 FOCUS_MARKS=marks timeout 60 ./stage-"$1" --no-colors) > "$here/log" 2>&1
   status=$?
 }
-tab=$(printf '\t')
 for nn in $lessons; do
   run_stage "$nn" ""
   if [ $status -eq 0 ]; then
@@ -90,24 +94,31 @@ for nn in $lessons; do
     continue
   fi
   grep "^$nn$tab" "$here/list" > "$here/list-$nn"
-  [ "$(wc -l < "$here/list-$nn")" -ge 3 ] ||
-    report failed "$(printf 'lesson %s  has fewer than three mutants' "$nn")"
+  mistakes=$(echo lessons/"$nn"-*)/mistakes.tsv
+  : > "$here/mistakes"
+  [ "$(wc -l < "$here/list-$nn")" -ge 5 ] ||
+    report failed "$(printf 'lesson %s  has fewer than five mutants' "$nn")"
   while IFS=$tab read -r _ _ name place words; do
     run_stage "$nn" "$name"
     line=$(printf 'lesson %s  %-28s' "$nn" "$name")
-    checks=$(sed -n 's/.*assertions:.*| *\([0-9]*\) failed.*/\1/p' "$here/log")
+    tests=$(sed -n 's/.*test cases:.*| *\([0-9]*\) failed.*/\1/p' "$here/log")
+    [ ! -s "$here/marks" ] || printf '%s\t%s\t%s\n' "$name" "$words" "$(tr '\n' ' ' < "$here/marks")" >> "$here/mistakes"
     if [ $status -eq 0 ]; then
       report failed "$line NOT CAUGHT: $words ($place)"
     elif [ $status -eq 124 ]; then
       report passed "$line caught: does not end"
     elif [ $status -ge 128 ]; then
       report passed "$line caught: crashes (signal $((status - 128)))"
-    elif [ "${checks:-0}" -gt 0 ]; then
-      report passed "$line caught by $checks checks"
+    elif [ -n "${UPDATE:-}" ] || [ ! -s "$here/marks" ] || grep -qF "$words" "$here/log"; then
+      report passed "$line caught by ${tests:-?} tests"
     else
-      report passed "$line caught by an exception"
+      report failed "$line caught, but not recognised: UPDATE=1 tests/run_mutants.sh $kit $nn"
     fi
   done < "$here/list-$nn"
+  if [ -n "${UPDATE:-}" ] && ! cmp -s "$here/mistakes" "$mistakes"; then
+    cp "$here/mistakes" "$mistakes"
+    echo "written: $mistakes"
+  fi
 done
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -74,3 +74,16 @@ TEST_CASE("workers start and stop, used or not") {
     if (i % 3 == 0) workers.run(5, [](int, int) {});
   }
 }
+
+TEST_CASE("what a piece throws reaches the caller, and the next phase is whole") {
+  Workers workers(3);
+  for (int round = 0; round < 20; ++round) {
+    const auto throws = [](int piece, int) {
+      if (piece % 7 == 3) throw std::runtime_error("piece");
+    };
+    CHECK_THROWS_WITH(workers.run(50, throws), "piece");
+    std::vector<int> done(50);
+    workers.run(50, [&](int piece, int) { ++done[size_t(piece)]; });
+    CHECK(done == std::vector<int>(50, 1));
+  }
+}

@@ -1,6 +1,7 @@
 #include "tensor/workers.h"
 
 #include <system_error>
+#include <utility>
 
 namespace focus {
 
@@ -36,8 +37,14 @@ void Workers::take_pieces(int thread) {
   const size_t n = shares_.size();
   for (size_t i = 0; i < n; ++i) {
     Share& share = shares_[(size_t(thread) + i) % n];
-    for (int piece; (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
-      call_(function_, piece, thread);
+    for (int piece; (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+      try {
+        call_(function_, piece, thread);
+      } catch (...) {  // the calling thread throws it again; of several, one
+        const std::lock_guard lock(error_mutex_);
+        error_ = std::current_exception();
+      }
+    }
   }
 }
 
@@ -58,6 +65,7 @@ void Workers::run_phase(int pieces) {
   gate_.fetch_and(~open, std::memory_order_acq_rel);
   for (int i = 0; gate_.load(std::memory_order_acquire) & inside; ++i)
     i < spins ? relax() : std::this_thread::yield();
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void Workers::helper_loop(int thread) {

@@ -13,6 +13,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -29,7 +31,8 @@ class Workers {
   int threads() const { return int(shares_.size()); }
 
   // Calls f(piece, thread) for piece = 0 … pieces-1, each once, and returns when all are done.
-  // thread is in 0 … threads()-1: an index for scratch memory. f must not throw.
+  // thread is in 0 … threads()-1: an index for scratch memory. What f throws
+  // is thrown here once the phase is over; the other pieces may or may not have run.
   template <class F>
   void run(int pieces, const F& f) {
     if (pieces <= 0) return;
@@ -69,6 +72,8 @@ class Workers {
   std::vector<Share> shares_;
   void (*call_)(const void*, int, int) = nullptr;
   const void* function_ = nullptr;
+  std::mutex error_mutex_;
+  std::exception_ptr error_;  // what a piece threw
   alignas(64) std::atomic<uint64_t> gate_{0};
   alignas(64) std::atomic<uint32_t> wake_{
       0};  // changes with each phase; sleeping helpers wait on it

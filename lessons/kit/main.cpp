@@ -1,0 +1,170 @@
+// The learning kit: everything that is made from the tagged sources. `make` calls it; its own
+// --help says what it can do.
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <new>
+
+#include "error.h"
+#include "files/atomic_file.h"
+#include "grade.h"
+#include "manifest.h"
+#include "tables.h"
+#include "tree.h"
+
+using namespace focus;
+using namespace focus::kit;
+namespace fs = std::filesystem;
+
+namespace {
+
+Gap find_gap_named(const Manifest& manifest, const std::string& name) {
+  std::string known;
+  for (const TaggedFile& file : tagged_sources(manifest))
+    for (const Gap& gap : gaps_of(file)) {
+      if (gap.name == name) return gap;
+      known += " " + gap.name;
+    }
+  fail_input("there is no gap '", name, "'; there are:", known);
+}
+
+void print_excerpt(const Gap& gap) {
+  std::cout << gap.file << ":" << gap.line << "\n" << code_text(gap);
+}
+
+void print_solution(const Manifest& manifest, const std::string& lesson, const std::string& name) {
+  int shown = 0;
+  for (const Gap& gap : gaps_of_lesson(manifest, lesson)) {
+    if (!name.empty() && gap.name != name) continue;
+    std::cout << (shown++ ? "\n" : "") << "--- " << gap.name << ", " << gap.file << " ---\n"
+              << code_text(gap);
+    for (const std::string& line : gap.notice) std::cout << "  notice: " << line << "\n";
+  }
+  if (!shown) fail_input("lesson ", lesson, " has no gap '", name, "'");
+}
+
+void list_mutants(const Manifest& manifest) {
+  for (const TaggedFile& file : tagged_sources(manifest))
+    for (const Gap& gap : gaps_of(file))
+      for (const Mutant& m : gap.mutants)
+        std::cout << gap.lesson << "\t" << gap.name << "\t" << m.name << "\t" << gap.file << ":"
+                  << m.line << "\t" << m.words << "\n";
+}
+
+// Puts our code into one gap of a student's tree; for walking through a lesson as a check.
+void fill(const Manifest& manifest, const fs::path& tree, const std::string& name) {
+  const Gap gap = find_gap_named(manifest, name);
+  const fs::path path = tree / gap.file;
+  const std::string call = str("GAP(\"", gap.lesson, "\", \"", gap.name, "\");\n");
+  std::string text = read_file(path, 1 << 20);
+  const size_t at = text.find(call);
+  if (at == std::string::npos) fail_input(path.string(), ": the gap '", name, "' is not empty");
+  const size_t start = text.rfind('\n', at) + 1;
+  text.replace(start, at + call.size() - start, code_text(gap));
+  write_file_atomically(path, text);
+}
+
+int grade(const Manifest& manifest, const fs::path& folder, const GradeOptions& options,
+          const std::string& json) {
+  if (!json.empty() && fs::exists(json) && !fs::is_regular_file(json))
+    fail_input("--json ", json, " is no file");
+  if (const std::string missing = missing_protection(); !missing.empty())
+    std::cerr << "note: student code could " << missing << "; grade as another user\n";
+  std::vector<Grade> grades;
+  for (const fs::path& submission : find_submissions(folder)) {
+    try {
+      grades.push_back(grade_submission(manifest, submission, options));
+    } catch (const InputError& error) {
+      grades.push_back({submission.string(), options.lesson, error.what(), {}});
+    }
+    std::cout << grade_table(grades.back()) << std::flush;
+  }
+  if (!json.empty()) {
+    write_file_atomically(json, grades_json(grades));
+    std::cout << "written: " << json << "\n";
+  }
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("What is made from the tagged sources: students' trees, solutions, grades");
+  app.require_subcommand(1);
+  std::string root = ".", lesson, name, path, json;
+  bool stubs = false, check = false;
+  GradeOptions options;
+  app.add_option("--root", root, "the full checkout")->capture_default_str();
+
+  CLI::App* start = app.add_subcommand("start", "make a student's tree with the gaps of a lesson");
+  start->add_option("LESSON", lesson)->required();
+  start->add_option("FOLDER", path)->required();
+  CLI::App* snapshot = app.add_subcommand("snapshot", "make the complete tree after a lesson");
+  snapshot->add_option("LESSON", lesson)->required();
+  snapshot->add_option("FOLDER", path)->required();
+  snapshot->add_flag("--stubs", stubs, "with the lesson's gaps empty");
+  CLI::App* hints = app.add_subcommand("hints", "a lesson's gaps and hints, tab-separated");
+  hints->add_option("LESSON", lesson)->required();
+  CLI::App* solution = app.add_subcommand("solution", "our code for a lesson's gaps");
+  solution->add_option("LESSON", lesson)->required();
+  solution->add_option("GAP", name);
+  CLI::App* excerpt = app.add_subcommand("excerpt", "FILE:LINE of a gap, then our code");
+  excerpt->add_option("GAP", name)->required();
+  CLI::App* mutants = app.add_subcommand(
+      "mutants", "all wrong versions: lesson, gap, name, place, words, tab-separated");
+  CLI::App* mutate = app.add_subcommand("mutate", "a source file with all its wrong versions");
+  mutate->add_option("FILE", path)->required();
+  CLI::App* fill_gap = app.add_subcommand("fill", "put our code into one gap of a student's tree");
+  fill_gap->add_option("TREE", path)->required();
+  fill_gap->add_option("GAP", name)->required();
+  CLI::App* tables = app.add_subcommand("tables", "write README's table of lessons");
+  tables->add_flag("--check", check, "only say whether it is current");
+  CLI::App* grading = app.add_subcommand("grade", "points for submissions");
+  grading->add_option("FOLDER", path, "a submission, or a folder of them")->required();
+  grading->add_option("--lesson", options.lesson, "where a submission does not say it");
+  grading->add_option("--json", json, "also write this file");
+  grading->add_option("--seconds", options.test.seconds, "for one run of the tests")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  grading->add_option("--memory", options.test.memory_mb, "MB for one run of the tests")
+      ->check(CLI::Range(256, 1 << 20))
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::Error& error) {
+    fail_input(error.what(), " (see --help)");
+  }
+
+  const Manifest manifest = read_manifest(root);
+  if (*start) {
+    write_student_tree(manifest, lesson, path);
+    std::cout << "Lesson " << manifest.lesson(lesson).folder << " is in " << path << "\n  cd "
+              << path << "\n  less README.md\n  make test-" << lesson
+              << "     # red until the gaps are filled\n";
+  }
+  if (*snapshot) write_snapshot(manifest, lesson, stubs, path);
+  if (*hints) std::cout << gap_table(gaps_of_lesson(manifest, lesson));
+  if (*solution) print_solution(manifest, lesson, name);
+  if (*excerpt) print_excerpt(find_gap_named(manifest, name));
+  if (*mutants) list_mutants(manifest);
+  if (*mutate) std::cout << render_mutants(read_tags(root, path));
+  if (*fill_gap) fill(manifest, path, name);
+  if (*tables) return write_tables(manifest, check);
+  if (*grading) return grade(manifest, path, options, json);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const RunError& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 2;
+  }
+}

@@ -1,0 +1,118 @@
+#include "manifest.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "error.h"
+#include "files/atomic_file.h"
+
+namespace focus::kit {
+
+namespace {
+
+// Every file that git would see below `folder`, ascending. Build folders are not looked into.
+void list_files(const std::filesystem::path& root, const std::string& folder,
+                std::vector<std::string>& all) {
+  for (const auto& entry : std::filesystem::directory_iterator(root / folder)) {
+    const std::string path = folder + entry.path().filename().string();
+    if (entry.is_directory() && !entry.is_symlink())
+      list_files(root, path + "/", all);
+    else if (entry.is_regular_file())
+      all.push_back(path);
+  }
+}
+
+bool fits(const std::string& entry, const std::string& path) {
+  return entry.ends_with("/") ? path.starts_with(entry) : path == entry;
+}
+
+}  // namespace
+
+Manifest read_manifest(const std::filesystem::path& root) {
+  const std::filesystem::path path = root / "lessons/manifest.json";
+  Manifest manifest{root, {}};
+  try {
+    const auto json = nlohmann::json::parse(read_file(path, 1 << 20));
+    for (const auto& entry : json.at("lessons")) {
+      Lesson lesson;
+      lesson.folder = entry.at("folder");
+      lesson.number = lesson.folder.substr(0, 2);
+      lesson.title = entry.at("title"), lesson.builds = entry.at("builds");
+      lesson.finding = entry.at("finding"), lesson.claim = entry.at("claim");
+      lesson.measured = entry.at("measured");
+      lesson.minutes = entry.at("minutes");
+      lesson.prerequisites = entry.at("prerequisites");
+      lesson.files = entry.at("files");
+      manifest.lessons.push_back(lesson);
+    }
+  } catch (const nlohmann::json::exception& error) {
+    fail_input(path.string(), ": ", error.what());
+  }
+  for (const Lesson& lesson : manifest.lessons) {
+    if (!std::filesystem::is_directory(root / "lessons" / lesson.folder))
+      fail_input(path.string(), ": there is no folder lessons/", lesson.folder);
+    for (const std::string& file : lesson.files)
+      if (!std::filesystem::exists(root / file))
+        fail_input(path.string(), ": lesson ", lesson.number, " names ", file,
+                   ", which does not exist");
+  }
+  return manifest;
+}
+
+const Lesson& Manifest::lesson(const std::string& number) const {
+  std::string known;
+  for (const Lesson& lesson : lessons) {
+    if (lesson.number == number) return lesson;
+    known += " " + lesson.number;
+  }
+  fail_input("there is no lesson '", number, "'; there are:", known);
+}
+
+std::vector<std::string> files_at(const Manifest& manifest, const std::string& lesson) {
+  manifest.lesson(lesson);
+  std::vector<std::string> all = {"Makefile", ".clang-format", ".gitignore"}, kept;
+  for (const char* folder : {"src/", "tests/", "lessons/", "cuda/"})
+    if (std::filesystem::is_directory(manifest.root / folder))
+      list_files(manifest.root, folder, all);
+  for (const std::string& path : all) {
+    size_t best = 0;
+    std::string owner;
+    for (const Lesson& l : manifest.lessons) {
+      std::vector<std::string> entries = l.files;
+      entries.push_back("lessons/" + l.folder + "/");
+      if (path.starts_with("tests/stage_" + l.number + "_")) entries.push_back(path);
+      for (const std::string& entry : entries)
+        if (fits(entry, path) && entry.size() > best) best = entry.size(), owner = l.number;
+    }
+    if (!owner.empty() && owner <= lesson) kept.push_back(path);
+  }
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+std::vector<TaggedFile> tagged_sources(const Manifest& manifest) {
+  std::vector<std::string> all;
+  list_files(manifest.root, "src/", all);
+  if (std::filesystem::is_directory(manifest.root / "cuda"))
+    list_files(manifest.root, "cuda/", all);
+  std::sort(all.begin(), all.end());
+  std::vector<TaggedFile> tagged;
+  for (const std::string& path : all) {
+    TaggedFile file = read_tags(manifest.root, path);
+    const bool plain =
+        file.pieces.size() < 2 && (file.pieces.empty() || file.pieces[0].kind == Piece::lines);
+    if (!plain) tagged.push_back(std::move(file));
+  }
+  return tagged;
+}
+
+std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& lesson) {
+  manifest.lesson(lesson);
+  std::vector<Gap> gaps;
+  for (const TaggedFile& file : tagged_sources(manifest))
+    for (const Gap& gap : gaps_of(file))
+      if (gap.lesson == lesson) gaps.push_back(gap);
+  return gaps;
+}
+
+}  // namespace focus::kit

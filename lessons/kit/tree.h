@@ -1,0 +1,32 @@
+// Trees made from the one source: a student's, with the gaps of one lesson; and the snapshot after
+// a lesson, complete.
+#pragma once
+
+#include <filesystem>
+#include <map>
+
+#include "manifest.h"
+
+namespace focus::kit {
+
+// A student's tree: lessons before `lesson` complete, `lesson` with gaps, nothing after it, no
+// solutions, no history. `folder` must not exist or be empty (InputError); it appears whole or not
+// at all.
+void write_student_tree(const Manifest& manifest, const std::string& lesson,
+                        const std::filesystem::path& folder);
+
+// The tree after `lesson`. Files that are already as they should be are left alone and those that
+// do not belong are removed, so that a build there starts from what it has. With `stubs` the
+// lesson's gaps are empty. `replaced`: files of the tree with other contents (path → text).
+void write_snapshot(const Manifest& manifest, const std::string& lesson, bool stubs,
+                    const std::filesystem::path& folder,
+                    const std::map<std::string, std::string>& replaced = {});
+
+// What `make hint-NN` and `make solution-NN` read: a line "NAME<TAB>KIND<TAB>TEXT" each, where KIND
+// is place, points, lines, 1, 2, 3 or notice.
+std::string gap_table(const std::vector<Gap>& gaps);
+
+// src/gap.h of trees with gaps.
+std::string snapshot_gap_header();
+
+}  // namespace focus::kit
