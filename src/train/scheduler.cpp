@@ -12,13 +12,25 @@ namespace focus {
 
 namespace {
 
+// The threads inside a run's steps, and the tape that its steps share with other runs.
+struct Engine {
+  Workers workers;
+  Tape<float> tape;
+  explicit Engine(int threads) : workers(threads), tape(workers) {}
+};
+
 class Scheduler {
  public:
-  Scheduler(std::deque<Run>& runs, int epochs, int threads, const std::atomic<bool>& stop,
-            const AfterEpoch& after)
-      : runs_(runs), epochs_(epochs), stop_(stop), after_(after), busy_(runs.size()) {
-    const int drivers = std::clamp(threads, 1, std::max(1, int(runs.size())));
-    threads_per_run_ = std::max(1, threads / drivers);
+  Scheduler(const std::vector<Job>& jobs, int threads, int at_once, const std::atomic<bool>& stop,
+            const JobEvents& events)
+      : jobs_(jobs),
+        threads_(std::max(1, threads)),
+        at_once_(std::max(1, at_once)),
+        stop_(stop),
+        events_(events),
+        slots_(jobs.size()),
+        unfinished_(int(jobs.size())) {
+    const int drivers = std::clamp(threads_, 1, std::max(1, std::min(at_once_, unfinished_)));
     std::vector<std::thread> others;
     try {
       for (int d = 1; d < drivers; ++d) others.emplace_back([this] { drive(); });
@@ -33,76 +45,103 @@ class Scheduler {
  private:
   static constexpr size_t none = ~size_t{0};
 
-  // The free run with the fewest epochs; waits if all unfinished ones are busy.
-  size_t next_run(std::unique_lock<std::mutex>& lock) {
+  enum class State { waiting, free, busy, finished };
+  struct Slot {
+    State state = State::waiting;
+    int done = 0;  // epochs
+    std::shared_ptr<Run> run = {};
+  };
+
+  // The job whose epoch comes next; waits if all unfinished ones are busy. Marks it as busy.
+  size_t next_job(std::unique_lock<std::mutex>& lock) {
     for (;; changed_.wait(lock)) {
-      if (failure_ || stop_.load()) return none;
-      size_t next = none;
-      bool unfinished = false;
-      for (size_t i = 0; i < runs_.size(); ++i) {
-        // A busy run's counter belongs to the thread that runs it.
-        if (busy_[i]) {
-          unfinished = true;
-        } else if (const int done = runs_[i].epochs_done(); done < epochs_) {
-          unfinished = true;
-          if (next == none || done < runs_[next].epochs_done()) next = i;
-        }
+      if (failure_ || stop_.load() || unfinished_ == 0) return none;
+      size_t waiting = none, least = none;
+      int open = 0;
+      const auto share = [&](size_t i) { return double(slots_[i].done) / jobs_[i].epochs; };
+      for (size_t i = 0; i < slots_.size(); ++i) {
+        const State state = slots_[i].state;
+        open += state == State::free || state == State::busy;
+        if (state == State::waiting && waiting == none) waiting = i;
+        if (state == State::free && (least == none || share(i) < share(least))) least = i;
       }
-      if (next != none || !unfinished) return next;
+      const size_t next = waiting != none && open < at_once_ ? waiting : least;
+      if (next == none) continue;
+      slots_[next].state = State::busy;
+      return next;
     }
   }
 
   // What one thread does. No exception may leave it.
   void drive() {
-    try {
-      drive_runs();
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!failure_) failure_ = std::current_exception();
-      changed_.notify_all();
-    }
-  }
-
-  void drive_runs() {
-    Workers workers(threads_per_run_);
-    Tape<float> tape(workers);
     std::unique_lock lock(mutex_);
-    for (size_t i; (i = next_run(lock)) != none;) {
-      busy_[i] = true;
+    std::optional<Engine> engine;
+    for (size_t i; (i = next_job(lock)) != none;) {
+      const int inner = std::max(1, threads_ / std::min(at_once_, unfinished_));
+      Slot& slot = slots_[i];
       lock.unlock();
+      bool finished = true;
       std::exception_ptr failure;
       try {
-        std::optional<EpochMetrics> row = runs_[i].run_epoch(tape, stop_);
-        const auto now = std::chrono::steady_clock::now();
-        if (row) row->seconds = std::chrono::duration<double>(now - start_).count();
-        after_(i, row);
+        if (!engine || engine->workers.threads() != inner) engine.emplace(inner);
+        finished = work(i, slot, engine->tape);
+        if (finished) slot.run.reset();
       } catch (...) {
         failure = std::current_exception();
       }
       lock.lock();
-      busy_[i] = false;
       if (failure && !failure_) failure_ = failure;
+      slot.state = finished ? State::finished : State::free;
+      unfinished_ -= finished;
       changed_.notify_all();
     }
   }
 
-  std::deque<Run>& runs_;
-  const int epochs_;
+  // One epoch of one run. True when the run is done.
+  bool work(size_t i, Slot& slot, Tape<float>& tape) {
+    if (!slot.run) slot.run = jobs_[i].open();
+    try {
+      if (slot.run->epochs_done() < jobs_[i].epochs) {
+        std::optional<EpochMetrics> row = slot.run->run_epoch(tape, stop_);
+        const auto now = std::chrono::steady_clock::now();
+        if (row) row->seconds = std::chrono::duration<double>(now - start_).count();
+        events_.after_epoch(i, *slot.run, row);
+      }
+    } catch (const RunError& error) {
+      if (!events_.failed) throw;
+      events_.failed(i, error);
+      return true;
+    }
+    slot.done = slot.run->epochs_done();
+    return slot.done >= jobs_[i].epochs;
+  }
+
+  const std::vector<Job>& jobs_;
+  const int threads_, at_once_;
   const std::atomic<bool>& stop_;
-  const AfterEpoch& after_;
-  int threads_per_run_ = 1;
-  std::mutex mutex_;  // guards busy_ and failure_, and the choice of the next run
+  const JobEvents& events_;
+  std::mutex mutex_;  // guards what follows; a busy slot belongs to the thread that works on it
   std::condition_variable changed_;
-  std::vector<bool> busy_;
+  std::vector<Slot> slots_;
+  int unfinished_;
   std::exception_ptr failure_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace
 
+void run_side_by_side(const std::vector<Job>& jobs, int threads, int at_once,
+                      const std::atomic<bool>& stop, const JobEvents& events) {
+  if (!jobs.empty()) Scheduler(jobs, threads, at_once, stop, events);
+}
+
 void run_side_by_side(std::deque<Run>& runs, int epochs, int threads, const std::atomic<bool>& stop,
                       const AfterEpoch& after) {
-  Scheduler(runs, epochs, threads, stop, after);
+  std::vector<Job> jobs;
+  for (Run& run : runs)  // a pointer that owns nothing
+    jobs.push_back({epochs, [&run] { return std::shared_ptr<Run>(std::shared_ptr<Run>(), &run); }});
+  run_side_by_side(jobs, threads, int(runs.size()), stop,
+                   {[&](size_t i, const Run&, std::optional<EpochMetrics> row) { after(i, row); }});
 }
 
 }  // namespace focus

@@ -4,22 +4,43 @@
 #include <atomic>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <vector>
 
+#include "error.h"
 #include "train/run.h"
 
 namespace focus {
 
-// Called after every epoch of every run, with its metrics, and once with nullopt for a run that was
-// interrupted in the middle of an epoch. From several threads at once, but never for one run.
-using AfterEpoch = std::function<void(size_t run, std::optional<EpochMetrics> row)>;
+// A run that is made when its turn comes, and dropped when it is done: of hundreds of runs only a
+// few are in memory at a time. `open` is called from the thread that will run the first epoch.
+struct Job {
+  int epochs = 0;  // to bring the run to, counted from its beginning
+  std::function<std::shared_ptr<Run>()> open = {};
+};
 
-// Brings all runs to `epochs` epochs, or to an earlier end when `stop` is set. Each run has a
-// thread to itself; a single run uses all threads inside its steps. The next epoch always goes to
-// the free run that is furthest behind, so all advance together and no thread idles while an epoch
-// is left. What a run computes does not depend on any of this. `seconds` in the rows is the time
-// since the call. The first exception of a run or of `after` ends all runs after their epoch and is
-// thrown again.
+// From several threads at once, but never for one run.
+struct JobEvents {
+  // After every epoch, with its metrics; once with nullopt for a run that was interrupted in the
+  // middle of an epoch. `seconds` is the time since the call.
+  std::function<void(size_t job, const Run& run, std::optional<EpochMetrics> row)> after_epoch;
+  // A run ended with NaN or Inf. If empty, that ends all runs, as every other exception does.
+  std::function<void(size_t job, const RunError& error)> failed = {};
+};
+
+// Brings every job's run to its number of epochs, or to an earlier end when `stop` is set. At most
+// `at_once` runs are open at a time. A run has a thread to itself; while fewer runs than threads
+// are left, each has several inside its steps. The next epoch goes to the open run that has done
+// the smallest part of its epochs, so all that are open advance together and no thread idles while
+// an epoch is left. What a run computes does not depend on any of this. The first exception that is
+// not handled by `failed` ends all runs after their epoch and is thrown again.
+void run_side_by_side(const std::vector<Job>& jobs, int threads, int at_once,
+                      const std::atomic<bool>& stop, const JobEvents& events);
+
+// The same for runs that exist already and remain: all to `epochs` epochs, all at once. A failure
+// of one ends all.
+using AfterEpoch = std::function<void(size_t run, std::optional<EpochMetrics> row)>;
 void run_side_by_side(std::deque<Run>& runs, int epochs, int threads, const std::atomic<bool>& stop,
                       const AfterEpoch& after);
 
