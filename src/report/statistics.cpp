@@ -7,6 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "rng.h"
+
 namespace focus {
 
 double mean(const std::vector<double>& values) {
@@ -74,6 +76,74 @@ Band quartile_band(const std::vector<std::vector<double>>& curves) {
     band.high.push_back(quantile(std::move(values), 0.75));
   }
   return band;
+}
+
+Estimate bootstrap(size_t n,
+                   const std::function<double(const std::vector<size_t>& picked)>& statistic) {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  if (n == 0) return {nan, nan, nan};
+  constexpr uint32_t draws = 2000;
+  std::vector<size_t> picked(n);
+  std::iota(picked.begin(), picked.end(), size_t{0});
+  Estimate estimate{statistic(picked), nan, nan};
+  std::vector<double> low, high;
+  for (uint32_t draw = 0; draw < draws; ++draw) {
+    Rng rng(0, Stream::analysis, draw);
+    for (size_t& index : picked) index = rng.below(uint32_t(n));
+    const double value = statistic(picked);
+    low.push_back(std::isnan(value) ? -inf : value);
+    high.push_back(std::isnan(value) ? inf : value);
+  }
+  // A draw's own value, not one between two: there may be -inf beside +inf.
+  std::sort(low.begin(), low.end());
+  std::sort(high.begin(), high.end());
+  estimate.low = low[draws / 40];
+  estimate.high = high[draws - 1 - draws / 40];
+  return estimate;
+}
+
+namespace {
+
+std::vector<double> pick(const std::vector<double>& values, const std::vector<size_t>& picked) {
+  std::vector<double> some;
+  for (const size_t index : picked) some.push_back(values.at(index));
+  return some;
+}
+
+}  // namespace
+
+Estimate speedup(const std::vector<double>& epochs, const std::vector<double>& baseline) {
+  Estimate estimate = bootstrap(epochs.size(), [&](const std::vector<size_t>& picked) {
+    return median(pick(baseline, picked)) / median(pick(epochs, picked));  // inf / inf is NaN
+  });
+  estimate.low = std::max(estimate.low, 0.0);  // a ratio of epochs is not negative
+  return estimate;
+}
+
+Estimate median_gain(const std::vector<double>& values, const std::vector<double>& baseline) {
+  return bootstrap(values.size(), [&](const std::vector<size_t>& picked) {
+    std::vector<double> gains;
+    for (const size_t index : picked) gains.push_back(values.at(index) - baseline.at(index));
+    return median(std::move(gains));
+  });
+}
+
+SignTest sign_test(const std::vector<double>& a, const std::vector<double>& b) {
+  SignTest test;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    test.less += a[i] < b[i];
+    test.greater += a[i] > b[i];
+    test.ties += !(a[i] < b[i]) && !(a[i] > b[i]);
+  }
+  // Twice the smaller tail of the binomial distribution with one half.
+  const int n = test.less + test.greater;
+  double term = std::pow(0.5, n), tail = 0;
+  for (int i = 0; i <= std::min(test.less, test.greater); ++i) {
+    tail += term;
+    term *= double(n - i) / (i + 1);
+  }
+  test.p = std::min(1.0, 2 * tail);
+  return test;
 }
 
 }  // namespace focus
