@@ -14,7 +14,7 @@ namespace focus {
 
 struct Flag {
   std::string name;   // without dashes
-  std::string value;  // what stands after it, for the help: N, X, NAME, FILE, DIR
+  std::string value;  // what stands after it, for the help: N, X, NAME, FILE, DIR; empty: nothing
   std::string help;
   std::string fallback = {};  // the value when it is not given
   bool required = false;
@@ -57,6 +57,7 @@ std::vector<Command> train_commands();
 std::vector<Command> model_commands();  // predict, show, eval, check
 std::vector<Command> data_commands();
 std::vector<Command> bench_commands();
+std::vector<Command> study_commands();
 
 // Flags that several commands have, and what they mean.
 Flag device_flag();

@@ -30,7 +30,8 @@ int complain(int status, std::string message) {
 int run(int argc, char** argv) {
   using namespace focus;
   std::vector<Command> commands;
-  for (const auto& part : {train_commands(), model_commands(), data_commands(), bench_commands()})
+  for (const auto& part :
+       {train_commands(), study_commands(), model_commands(), data_commands(), bench_commands()})
     commands.insert(commands.end(), part.begin(), part.end());
   const ParsedLine line = parse_command_line(argc, argv, commands, version);
   if (line.command) return line.command->run(line.arguments);

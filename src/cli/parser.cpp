@@ -42,8 +42,10 @@ void add_command(Entry& entry) {
     std::string help = flag.help;
     if (!flag.fallback.empty()) help += " (default " + flag.fallback + ")";
     if (flag.required) help += " (required)";
-    entry.options.push_back(
-        entry.app->add_option("--" + flag.name, value, help)->type_name(flag.value));
+    const std::string name = "--" + flag.name, text = help;
+    entry.options.push_back(flag.value.empty()
+                                ? entry.app->add_flag(name, text)
+                                : entry.app->add_option(name, value, text)->type_name(flag.value));
   }
   for (const Positional& positional : command.positionals) {  // one at most
     // A vector takes several words. It would also take "[MAX 3 4 ]" for a list in brackets.
@@ -114,13 +116,17 @@ ParsedLine parse_command_line(int argc, const char* const* argv,
     if (blank != std::string::npos) {
       const std::string group = command.name.substr(0, blank);
       CLI::App*& app = group_apps[group];
-      if (!app) app = add_app(root, groups.at(group), group);
-      app->footer("'focus " + group + " COMMAND --help' says more about each command.");
+      if (!app) {
+        app = add_app(root, groups.at(group), group);
+        app->footer("'focus " + group + " COMMAND --help' says more about each command.");
+      }
       parent = app;
     }
     const std::string name =
         blank == std::string::npos ? command.name : command.name.substr(blank + 1);
     add_command(entries.emplace_back(Entry{&command, add_app(*parent, command.help, name)}));
+    // A command may have others below it, as 'study' has 'study merge'.
+    if (blank == std::string::npos) group_apps[name] = entries.back().app;
   }
 
   try {

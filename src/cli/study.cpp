@@ -1,0 +1,241 @@
+// focus study, focus study merge.
+#include "study/study.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+
+#include "cli/command.h"
+#include "error.h"
+#include "report/progress.h"
+#include "report/terminal.h"
+#include "study/engine.h"
+#include "study/estimate.h"
+#include "study/slurm.h"
+#include "study/store.h"
+#include "study/summary.h"
+#include "train/interrupt.h"
+
+namespace focus {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// The last line of a terminal shows how far the study is; above it a line for each run that is
+// over. Elsewhere the line comes now and then.
+class StudyWatch {
+ public:
+  explicit StudyWatch(const Study& study) : study_(study) {}
+  ~StudyWatch() {
+    if (drawn_) std::fputs("\r\x1b[K", stderr);
+  }
+  StudyWatch(const StudyWatch&) = delete;
+  StudyWatch& operator=(const StudyWatch&) = delete;
+
+  void operator()(const StudyProgress& p) {
+    if (drawn_) std::fputs("\r\x1b[K", stderr);
+    if (p.run_is_over) std::fprintf(stderr, "%s\n", run_line(p).c_str());
+    const double left = p.share > 0 ? p.seconds * (1 - p.share) / p.share : -1;
+    const std::string status =
+        str(p.runs_over, " of ", p.runs, " runs, ", int(100 * p.share), " %, ",
+            duration_text(p.seconds), " gone, ", duration_text(left), " left");
+    if (is_terminal(stderr)) {
+      std::fprintf(stderr, "%s", status.substr(0, size_t(terminal_width(stderr) - 1)).c_str());
+      drawn_ = true;
+    } else if (p.seconds >= next_plain_) {
+      std::fprintf(stderr, "%s\n", status.c_str());
+      next_plain_ = p.seconds + 30;
+    }
+    std::fflush(stderr);
+  }
+
+ private:
+  std::string run_line(const StudyProgress& p) const {
+    const StudiedVariant& v = (*p.variants)[p.run->variant];
+    const std::vector<EpochMetrics>& curve = v.curves[p.run->seed_index];
+    std::string line = str(v.name, ", seed ", p.run->seed, ": ");
+    if (int(curve.size()) < study_.variants[p.run->variant].settings.epochs)
+      return str(line, "ended with NaN or Inf in epoch ", curve.size() + 1);
+    const std::optional<int> epochs = epochs_to_target(v)[p.run->seed_index];
+    line += epochs ? str(target_description(v.target), " at epoch ", *epochs)
+                   : str("never reached ", target_description(v.target));
+    char held_out[32];
+    std::snprintf(held_out, sizeof held_out, "%.2f", curve.back().val_accuracy);
+    return str(line, ", held-out ", held_out, " %, ", duration_text(curve.back().seconds));
+  }
+
+  const Study& study_;
+  bool drawn_ = false;
+  double next_plain_ = 0;
+};
+
+StudyOptions options_of(const Arguments& arguments) {
+  StudyOptions options;
+  options.out = arguments.file("out");
+  options.threads = threads_of(arguments);
+  if (!arguments.given("shard")) return options;
+  const std::string& text = arguments.text("shard");
+  const size_t slash = text.find('/');
+  try {
+    if (slash == std::string::npos) fail_input("no slash");
+    const int64_t shard = parse_integer(text.substr(0, slash));
+    const int64_t shards = parse_integer(text.substr(slash + 1));
+    if (shard < 1 || shard > shards || shards > int64_t(most_runs)) fail_input("out of range");
+    options.shard = int(shard), options.shards = int(shards);
+  } catch (const InputError&) {
+    fail_input("--shard '", text, "' is not I/N with whole numbers I from 1 to N");
+  }
+  return options;
+}
+
+// Seconds for what is left: the runs in order, each to the thread that is free first.
+double seconds_left(const Study& study, const StudyPlan& plan, const std::vector<double>& costs,
+                    int threads) {
+  std::vector<double> busy_until(size_t(threads), 0.0);
+  for (size_t i = 0; i < plan.runs.size(); ++i) {
+    if (plan.over[i]) continue;
+    const size_t v = study.runs[plan.runs[i]].variant;
+    *std::min_element(busy_until.begin(), busy_until.end()) +=
+        costs[v] * (study.variants[v].settings.epochs - plan.epochs_done[i]);
+  }
+  return *std::max_element(busy_until.begin(), busy_until.end());
+}
+
+std::string list_of_runs(const Study& study, const StudyPlan& plan) {
+  std::string text;
+  for (size_t i = 0; i < plan.runs.size(); ++i) {
+    const StudyRun& run = study.runs[plan.runs[i]];
+    const StudyVariant& variant = study.variants[run.variant];
+    const int epochs = variant.settings.epochs, done = plan.epochs_done[i];
+    text += str(plan.over[i] ? "over   "
+                : done > 0   ? "begun  "
+                             : "to do  ",
+                run.folder, "  (", variant.name, ", seed ", run.seed, ", ",
+                done > 0 && done < epochs ? str(done, " of ") : "", epochs, " epochs)\n");
+  }
+  return text;
+}
+
+std::string report_of(const StudyOutcome& outcome, const std::string& dir) {
+  std::string text = str("\n", summary_table(summarise(outcome.results.variants)));
+  for (const auto& [key, value] : outcome.results.notes)
+    if (key == "failed") text += str("failed: ", value, "\n");
+  return str(text, "\nwritten to ", dir, ": results.csv, summary.csv, runs/\n");
+}
+
+int submit_to_slurm(const Study& study, const StudyOptions& options, int shards) {
+  if (options.shards > 1) fail_input("--slurm makes the shards itself: leave --shard out");
+  plan_study(study, options);  // what is wrong is said here, not in a job's log
+  NewFolder new_folder(options.out);
+  {
+    const FolderLock lock(options.out);
+    StudyStore(options.out).begin(study, origin_of_this_program(study));
+  }
+  new_folder.commit();
+  char program[4096] = {};
+  const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length <= 0) fail_input("--slurm: this system does not say where the program is");
+  print(submit({program, fs::absolute(options.out).lexically_normal(), shards, options.threads}));
+  return 0;
+}
+
+int study_command(const Arguments& arguments) {
+  const Study study = read_study(arguments.words.at(0));
+  const StudyOptions options = options_of(arguments);
+  const std::string dir = options.out.string();
+  if (arguments.given("slurm")) {
+    const int most = int(std::min<size_t>(study.runs.size(), 1000));
+    const int shards =
+        arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : std::min(most, 8);
+    return submit_to_slurm(study, options, shards);
+  }
+  if (arguments.given("shards")) fail_input("--shards goes with --slurm; a part is --shard I/N");
+
+  const StudyPlan plan = plan_study(study, options);
+  const int over = int(std::count(plan.over.begin(), plan.over.end(), true));
+  const int left = int(plan.runs.size()) - over;
+  std::string head = str(study.variants.size(), " variants, ", study.runs.size(), " runs");
+  if (options.shards > 1)
+    head += str("; shard ", options.shard, " of ", options.shards, ": ", plan.runs.size());
+  if (over > 0) head += str("; ", over, " are over");
+  StudyObserver observer;
+  if (left > 0) {
+    observer.epoch_seconds = measure_epochs(study);
+    head += str("; ", left, " to do, about ",
+                duration_text(seconds_left(study, plan, observer.epoch_seconds, options.threads)),
+                " on ", options.threads, " thread(s)");
+  }
+  if (arguments.given("dry-run")) {
+    print(list_of_runs(study, plan) + head + "\n");
+    return 0;
+  }
+  print(head + "\n");
+
+  StudyOutcome outcome;
+  {
+    StudyWatch watch(study);
+    observer.stop = &catch_interrupts();
+    observer.on_epoch = std::ref(watch);
+    outcome = run_study(study, options, observer);
+  }
+  if (!outcome.shard_is_over) {
+    print(str("interrupted and saved in ", dir, "; the same command goes on\n"));
+    return 130;
+  }
+  if (!outcome.is_over) {
+    print(str("shard ", options.shard, " of ", options.shards, " is over, in ", dir,
+              "; join all with: focus study merge --out DIR ", dir, " …\n"));
+    return 0;
+  }
+  print(report_of(outcome, dir));
+  return 0;
+}
+
+int merge_command(const Arguments& arguments) {
+  const std::string& dir = arguments.file("out");
+  const StudyOutcome outcome =
+      merge_study(dir, std::vector<fs::path>(arguments.words.begin(), arguments.words.end()));
+  print(report_of(outcome, dir));
+  return 0;
+}
+
+}  // namespace
+
+std::vector<Command> study_commands() {
+  Command study{"study", "make all runs that a table describes"};
+  study.positionals = {{"FILE", "the table"}};
+  study.flags = {
+      {"out", "DIR", "where the results go; what is there already is not made again", "", true},
+      threads_flag(),
+      {"dry-run", "", "say which runs there are and how long they take, and do nothing"},
+      {"shard", "I/N", "only every N-th run, from the I-th on; join them with 'focus study merge'"},
+      {"slurm", "", "submit the study to Slurm, as an array of shards and a job that joins them"},
+      {"shards", "N", "with --slurm: how many shards, each with --threads (default: up to 8)"}};
+  study.more =
+      "FILE is a table (CSV): a header that names settings, a row for each group of runs.\n"
+      "A cell may hold several values, separated by blanks or '|'; an empty one means the\n"
+      "task's default. Columns: the flags of 'focus train', and\n"
+      "  seeds, seed   how many runs (default 3); the first seed, or a list\n"
+      "  target        95% (of the training set right, the default), or a training loss\n"
+      "  task,       attention, k,   blocks, seeds\n"
+      "  even-pairs, full,       ,   2|5,    3\n"
+      "  even-pairs, topk,      5 9, 2|5,    3\n"
+      "Writes DIR/results.csv, DIR/summary.csv, and a folder for each run. Ctrl-C and kills\n"
+      "lose seconds: the same command goes on. data/README.md says more.";
+  study.run = study_command;
+
+  Command merge{"study merge", "join the folders of shards into one study"};
+  merge.positionals = {{"PART", "the folders of the shards", true}};
+  merge.flags = {{"out", "DIR", "where the whole study goes", "", true}};
+  merge.more =
+      "The result is what one machine would have written.\n"
+      "Example: focus study merge --out whole part-1 part-2";
+  merge.run = merge_command;
+  return {study, merge};
+}
+
+}  // namespace focus

@@ -1,0 +1,69 @@
+// Runs a study: what is missing, over the cores, in a folder or in memory only.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+
+#include "study/results.h"
+#include "study/study.h"
+
+namespace focus {
+
+struct StudyOptions {
+  std::filesystem::path out = {};  // empty: in memory only
+  int threads = 1;
+  int shard = 1, shards = 1;  // of all runs only number shard, shard + shards, …
+  // false: a run is finished before the next one of its thread begins, and few are in memory.
+  // true: all runs advance side by side, for those who watch their curves.
+  bool together = false;
+  double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
+};
+
+// How far a study is. The numbers of runs are those of the shard.
+struct StudyProgress {
+  const std::vector<StudiedVariant>* variants = nullptr;  // curves so far
+  const StudyRun* run = nullptr;                          // whose epoch has just ended
+  bool run_is_over = false;
+  int runs = 0, runs_over = 0;
+  double share = 0;    // of the work that was left at the beginning, in epochs times their cost
+  double seconds = 0;  // since the beginning
+};
+
+struct StudyObserver {
+  const std::atomic<bool>* stop = nullptr;
+  std::function<void(const StudyProgress&)> on_epoch = {};  // never twice at the same time
+  // Seconds that an epoch of each variant takes, for StudyProgress::share; empty: all alike.
+  std::vector<double> epoch_seconds = {};
+};
+
+struct StudyOutcome {
+  // Are all runs of the shard over? false: interrupted, and saved if there is a folder.
+  bool shard_is_over = false;
+  bool is_over = false;  // all runs of the study; then results.csv and summary.csv are written
+  StudyResults results;  // as far as they are known
+};
+
+// A run that ends with NaN or Inf does not end the study: that is its result, its curve stops there
+// and a note of the results says so ("failed: NAME, seed S: …"). InputError, with nothing written,
+// when the folder holds anything else than results of this study by this code, or another process
+// works there; InputError, with all finished epochs kept up to the last checkpoint, when a file
+// cannot be written.
+StudyOutcome run_study(const Study& study, const StudyOptions& options,
+                       const StudyObserver& observer = {});
+
+// The runs of a shard that are there already and what is left, without running or writing anything.
+struct StudyPlan {
+  std::vector<size_t> runs;      // indices into study.runs
+  std::vector<int> epochs_done;  // of each
+  std::vector<bool> over;
+};
+StudyPlan plan_study(const Study& study, const StudyOptions& options);
+
+// Joins the folders of shards into the folder `out`, as one machine would have written it. Checks
+// first: InputError, with nothing written, for parts of different studies or codes, and for runs
+// that are missing or not over in all of them (also counting `out` itself).
+StudyOutcome merge_study(const std::filesystem::path& out,
+                         const std::vector<std::filesystem::path>& parts);
+
+}  // namespace focus

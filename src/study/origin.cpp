@@ -1,0 +1,121 @@
+#include "study/origin.h"
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+
+#include "files/atomic_file.h"
+#include "report/lesson.h"
+#include "train/probe.h"
+
+namespace focus {
+
+namespace {
+
+constexpr size_t most_bytes = 1 << 20;
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  char text[16];
+  std::strftime(text, sizeof text, "%Y-%m-%d", std::gmtime(&now));
+  return text;
+}
+
+}  // namespace
+
+Origin origin_of_this_program(const Study& study) {
+  Origin origin{results_version, {}, {hardware_text()}, today(), today()};
+  for (const StudyVariant& variant : study.variants) {
+    const std::string name = probe_name(variant.settings);
+    if (!origin.probes.contains(name)) origin.probes[name] = probe_loss(variant.settings);
+  }
+  return origin;
+}
+
+void join_origins(Origin& all, const Origin& other, const std::string& folder) {
+  if (all.version != other.version)
+    fail_input(folder, ": its results are of version ", other.version,
+               " of the code, this one makes version ", all.version,
+               ", with other numbers; choose another folder");
+  for (const auto& [name, loss] : other.probes) {
+    const auto [mine, is_new] = all.probes.emplace(name, loss);
+    if (!is_new && !same_probe(mine->second, loss))
+      fail_input(folder,
+                 ": its results were made by a program that computes other numbers (a tiny "
+                 "run of ",
+                 name, " ends with the loss ", loss, ", here with ", mine->second,
+                 "); the code has changed: choose another folder");
+  }
+  for (const std::string& hardware : other.hardware)
+    if (std::find(all.hardware.begin(), all.hardware.end(), hardware) == all.hardware.end())
+      all.hardware.push_back(hardware);
+  std::sort(all.hardware.begin(), all.hardware.end());
+  all.first_date = std::min(all.first_date, other.first_date);
+  all.last_date = std::max(all.last_date, other.last_date);
+}
+
+std::string origin_text(const Origin& origin) {
+  std::string text = str("results-version: ", origin.version, "\n");
+  text += str("first-date: ", origin.first_date, "\nlast-date: ", origin.last_date, "\n");
+  for (const std::string& hardware : origin.hardware) text += str("hardware: ", hardware, "\n");
+  for (const auto& [name, loss] : origin.probes)
+    text += str("probe ", name, ": ", number_text(loss), "\n");
+  return text;
+}
+
+Origin parse_origin(std::string_view text, const std::string& name) {
+  Origin origin;
+  for (int line = 1; !text.empty(); ++line) {
+    const size_t length = std::min(text.find('\n'), text.size());
+    const std::string_view content = text.substr(0, length);
+    text.remove_prefix(std::min(length + 1, text.size()));
+    const size_t colon = content.find(": ");
+    const auto fail = [&](const std::string& what) {
+      fail_input(name, ", line ", line, ": ", what);
+    };
+    if (colon == std::string_view::npos) fail("is not 'key: value'");
+    const std::string key(content.substr(0, colon)), value(content.substr(colon + 2));
+    try {
+      if (key == "results-version")
+        origin.version = int(std::clamp<int64_t>(parse_integer(value), 0, 1000000));
+      else if (key == "first-date")
+        origin.first_date = value;
+      else if (key == "last-date")
+        origin.last_date = value;
+      else if (key == "hardware")
+        origin.hardware.push_back(value);
+      else if (key.starts_with("probe "))
+        origin.probes[key.substr(6)] = value == "nan" ? std::nan("") : parse_number(value);
+      else
+        fail("unknown key '" + key + "'");
+    } catch (const InputError& error) {
+      const std::string message = error.what();
+      fail(message.starts_with(name) ? message.substr(message.rfind(": ") + 2) : message);
+    }
+  }
+  if (origin.version == 0) fail_input(name, ": has no results-version; is it cut short?");
+  return origin;
+}
+
+Origin read_origin(const std::filesystem::path& file) {
+  return parse_origin(read_file(file, most_bytes), file.string());
+}
+
+Notes notes_of(const Study& study, const Origin& origin) {
+  Notes notes;
+  const bool one_day = origin.first_date == origin.last_date;
+  notes.emplace_back("date", origin.first_date + (one_day ? "" : " to " + origin.last_date));
+  for (const std::string& hardware : origin.hardware) notes.emplace_back("hardware", hardware);
+  notes.emplace_back("results-version", std::to_string(origin.version));
+  std::vector<uint64_t> seeds;
+  std::string text;
+  for (const StudyRun& run : study.runs)
+    if (std::find(seeds.begin(), seeds.end(), run.seed) == seeds.end()) {
+      seeds.push_back(run.seed);
+      text += str(text.empty() ? "" : " ", run.seed);
+    }
+  notes.emplace_back("seeds", text);
+  return notes;
+}
+
+}  // namespace focus

@@ -1,0 +1,38 @@
+// Who made a study's results: which version of the code, on what hardware, when. Results of
+// programs that compute other numbers are never mixed.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "study/results.h"
+#include "study/study.h"
+
+namespace focus {
+
+struct Origin {
+  int version = 0;                            // results_version
+  std::map<std::string, double> probes = {};  // by name: see train/probe.h
+  std::vector<std::string> hardware = {};     // different ones, sorted
+  std::string first_date = {}, last_date = {};
+};
+
+// Runs the probes that the study's variants need, some milliseconds each.
+Origin origin_of_this_program(const Study& study);
+
+// Adds what another origin holds. InputError, which names `folder`, when it is of a program that
+// computes other numbers.
+void join_origins(Origin& all, const Origin& other, const std::string& folder);
+
+// As in study.txt. Reading throws InputError with the line.
+std::string origin_text(const Origin& origin);
+Origin parse_origin(std::string_view text, const std::string& name);
+Origin read_origin(const std::filesystem::path& file);
+
+// The head of results.csv.
+Notes notes_of(const Study& study, const Origin& origin);
+
+}  // namespace focus
