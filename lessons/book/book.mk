@@ -1,10 +1,13 @@
 # The book of the lessons, and the page that shows what a query attends to.
 
+# The kit finds the excerpts in the source.
+BOOK_NEEDS := $(if $(wildcard lessons/kit/main.cpp),$(B)/kit)
+
 .PHONY: book attention check-book
 
 # Renders README.md and the lessons to out/book/index.html and its neighbours.
 book: $(BOOK_NEEDS)
-	@lessons/book/make_book.sh out/book
+	@KIT=$(B)/kit lessons/book/make_book.sh out/book
 
 # Trains full and top-k attention and writes out/attention.html, in about a minute.
 attention: $(B)/attention
@@ -13,5 +16,5 @@ $(B)/attention: $(call object,lessons/05-semantic-focus/attention.cpp) $(B)/libf
 	$(LINK)
 
 # Opens every page of the book in a browser without a window.
-check-book:
-	@lessons/book/check_book.sh
+check-book: $(BOOK_NEEDS)
+	@KIT=$(B)/kit lessons/book/check_book.sh

@@ -144,6 +144,15 @@ def check_links(folder, page, found, ids):
             yield f"a link to {link}: no such place on that page"
 
 
+def check_recording():
+    """The recorded page is its template with the data put in."""
+    lesson = pathlib.Path("lessons/05-semantic-focus")
+    before, after = (lesson / "attention.html").read_text().split("@DATA@")
+    page = (lesson / "results/attention.html").read_text()
+    if not page.startswith(before) or not page.endswith(after):
+        yield "attention.html has changed since results/attention.html was recorded"
+
+
 def check_attention(browser):
     picture = "[0, 1].map((v) => document.getElementById('map-' + v).toDataURL())"
     slider = "const e = document.getElementById('epoch');"
@@ -179,6 +188,7 @@ def main():
     if len(pages) < 2:
         print(f"FAILED {folder}: {len(pages)} pages")
         failed += 1
+    verdict("the recorded attention page", check_recording())
     browser = Browser(sys.argv[1])
     try:
         ids, seen = {}, {}
