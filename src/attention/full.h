@@ -107,7 +107,7 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const 
     //@ plan 4. dK (all N rows) gets dSᵀ Q, with this block's rows of Q.
     //@ hint 1 dV and dK are sums over queries, dQ is not. Which of the three does each block of
     //@ hint 1 queries write completely, and to which does it only add its part?
-    //@ hint 2 README, "Backward", all five formulas. transposed(a, row_stride) of
+    //@ hint 2 README, "Backward", all of it. transposed(a, row_stride) of
     //@ hint 2 src/tensor/gemm.h gives gemm a transposed left operand; P stands in dS, P after
     //@ hint 2 dropout in dV.
     //@ hint 3 for i from 0 to rows - 1, with row i of block, ds and dropped (padded apart):

@@ -93,7 +93,7 @@ Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& bloc
   //@ plan    settings_.activation), block.mlp_out; add again.
   //@ hint 1 Suppose that all weights of block.o and block.mlp_out are zero. What must the block
   //@ hint 1 return? To what, then, does each of the two halves add?
-  //@ hint 2 README, the table: the rows from "norm" to "second half". dropout(tape, x, p) and
+  //@ hint 2 README, the table: from "norm" to "second residual". dropout(tape, x, p) and
   //@ hint 2 add_dropout(tape, x, branch, p) are in src/ops/dropout.h.
   //@ hint 3 normed = layer_norm of x with attention_epsilon
   //@ hint 3 attended = attention of block.q, block.k and block.v applied to normed
