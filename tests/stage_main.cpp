@@ -46,7 +46,8 @@ std::string coarse(const std::string& text) {
 
 std::string mark_of(const std::string& test, const std::string& message) {
   // What stands in brackets at the end is the size of an error, which says little.
-  const std::string text = test + "|" + coarse(message.substr(0, message.find(" (err ")));
+  const size_t size = std::min(message.find(" (err "), message.find(" (differs "));
+  const std::string text = test + "|" + coarse(message.substr(0, size));
   uint32_t hash = 2166136261u;  // FNV-1a
   for (unsigned char c : text) hash = (hash ^ c) * 16777619u;
   char hex[9];
@@ -104,19 +105,24 @@ struct StageReporter : doctest::IReporter {
       in_a_gap = true;
     }
     if (in_a_gap) return;  // what fails after an empty gap in the same test fails because of it
-    if (marks.size() < 40) marks.insert(mark_of(name, message));
+    std::string notes;
+    for (int i = 0; i < doctest::IReporter::get_num_active_contexts(); ++i) {
+      std::ostringstream note;
+      doctest::IReporter::get_active_contexts()[i]->stringify(&note);
+      notes += note.str() + "\n";
+    }
+    if (marks.size() < 40) marks.insert(mark_of(name, message + "\n" + notes));
     if (failures == 0) out << "  FAIL  " << name << "\n";
     if (failures++ < shown_a_test) {
-      std::istringstream lines(message);
-      for (std::string text; std::getline(lines, text);) out << "        " << text << "\n";
-      const int count = doctest::IReporter::get_num_active_contexts();
-      for (int i = 0; i < count; ++i) {
-        std::ostringstream context;
-        doctest::IReporter::get_active_contexts()[i]->stringify(&context);
-        out << "        note: " << context.str() << "\n";
-      }
+      print_lines(message, "        ");
+      print_lines(notes, "        note: ");
       out << "        at " << file << ":" << line << "\n";
     }
+  }
+
+  void print_lines(const std::string& text, const char* before) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) out << before << line << "\n";
   }
 
   void log_assert(const doctest::AssertData& a) override {
