@@ -16,5 +16,5 @@ $(B)/attention: $(call object,lessons/05-semantic-focus/attention.cpp) $(B)/libf
 	$(LINK)
 
 # Opens every page of the book in a browser without a window.
-check-book: $(BOOK_NEEDS)
-	@KIT=$(B)/kit lessons/book/check_book.sh
+check-book: $(BOOK_NEEDS) $(B)/attention
+	@KIT=$(B)/kit ATTENTION=$(B)/attention lessons/book/check_book.sh

@@ -5,6 +5,11 @@ local source = os.getenv("BOOK_SOURCE")     -- the README that is being rendered
 local code_folder = os.getenv("BOOK_CODE")  -- a file for each excerpt: FILE:LINE, then the code
 local folder = source:match("^(.*)/[^/]*$") or ""
 
+local function fail(...)
+  io.stderr:write(source, ": ", table.concat({...}), "\n")
+  os.exit(2)
+end
+
 local page_of = {[os.getenv("BOOK_ATTENTION")] = "attention.html"}
 for readme, page in os.getenv("BOOK_PAGES"):gmatch("(%S+) (%S+)") do page_of[readme] = page end
 
@@ -37,16 +42,16 @@ function Link(link)
   end
   -- A folder opens too (reading it fails), so this finds both.
   local file = io.open((path:gsub("/$", "")))
-  if not file then error(source .. ": a link to '" .. link.target .. "', which does not exist") end
+  if not file then fail("a link to '", link.target, "', which does not exist") end
   file:close()
   return pandoc.Span(link.content, {class = "file", title = path})
 end
 
 function Image(image)
-  if image.src:match("^%a+:") then error(source .. ": an image from the network: " .. image.src) end
+  if image.src:match("^%a+:") then fail("an image from the network: ", image.src) end
   local svg = read(from_top(image.src))
-  if not svg then error(source .. ": no image '" .. image.src .. "'") end
-  if not image.src:match("%.svg$") then error(source .. ": only SVG is inlined: " .. image.src) end
+  if not svg then fail("no image '", image.src, "'") end
+  if not image.src:match("%.svg$") then fail("only SVG is inlined: ", image.src) end
   svg = svg:gsub("%s+", " "):gsub('[%%#"<>&\']', function(c) return ("%%%02X"):format(c:byte()) end)
   image.src = "data:image/svg+xml," .. svg
   return pandoc.Span({image}, {class = "figure", tabindex = "0"})
