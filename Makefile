@@ -25,8 +25,6 @@ WARNINGS := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
 # A student's tree (lesson.txt says which): what only an empty gap would use is unused.
 STUDENT  := $(wildcard lesson.txt)
 WARNINGS += $(if $(STUDENT),-Wno-unused -Wno-unused-parameter)
-# Tests print names, not their addresses.
-CXXFLAGS += -DDOCTEST_CONFIG_TREAT_CHAR_STAR_AS_STRING
 CXXFLAGS += -std=c++20 -march=$(ARCH) $(WARNINGS) $(FLAGS) -Isrc -pthread
 LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 

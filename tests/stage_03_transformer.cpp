@@ -144,5 +144,5 @@ TEST_CASE("the authors' model: logits, loss, every gradient, and the weights aft
   for (const char* name : {"full", "full_gelu_4heads_d32", "full_length1"})
     for (const GoldenError& e :
          check_golden<float>(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
-      CHECK_MESSAGE(e.ok(), name, ": ", e.name, " is off by ", e.error, ", limit ", e.limit);
+      CHECK_MESSAGE(e.ok(), str(name, ": ", e.name, " is off by ", e.error, ", limit ", e.limit));
 }

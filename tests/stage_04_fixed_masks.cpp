@@ -123,9 +123,9 @@ TEST_CASE("what a query may not see cannot reach it, not even NaN") {
       const AttentionRun<double> run(s, a, q, k, v, Numbers(v.size()));
       for (int i = 0; i < s.T; ++i)
         if (std::isnan(run.o[s.at(0, i, 0)]) != reference_sees(a, s.T, i, sick)) {
-          FAIL_CHECK(name_of(a.pattern), "(", a.k, ")+", a.global_tokens, ": key ", sick,
-                     " is NaN,", " query ", i, " gives ", run.o[s.at(0, i, 0)], " and may",
-                     reference_sees(a, s.T, i, sick) ? "" : " not", " see it");
+          FAIL_CHECK(str(name_of(a.pattern), "(", a.k, ")+", a.global_tokens, ": key ", sick,
+                         " is NaN,", " query ", i, " gives ", run.o[s.at(0, i, 0)], " and may",
+                         reference_sees(a, s.T, i, sick) ? "" : " not", " see it"));
           return;
         }
     }
@@ -147,5 +147,5 @@ TEST_CASE("the authors' model: banded and block, ragged ends, even k, three glob
                            "banded_even_3heads_global3", "block", "block_short_last_global3"})
     for (const GoldenError& e :
          check_golden<float>(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
-      CHECK_MESSAGE(e.ok(), name, ": ", e.name, " is off by ", e.error, ", limit ", e.limit);
+      CHECK_MESSAGE(e.ok(), str(name, ": ", e.name, " is off by ", e.error, ", limit ", e.limit));
 }

@@ -34,7 +34,7 @@ TEST_CASE_TEMPLATE("all scores equal: the first k keys are kept, for short lists
             const bool first = pair % size_t(length) < size_t(k);
             wrong += !(std::abs(w[pair] - (first ? T(1) / T(k) : T(0))) < T(1e-6));
           }
-          CHECK_MESSAGE(wrong == 0, name_of(pattern), " T ", length, " k ", k);
+          CHECK_MESSAGE(wrong == 0, str(name_of(pattern), " T ", length, " k ", k));
         }
       }
 }
@@ -50,8 +50,8 @@ TEST_CASE_TEMPLATE("duplicated keys: the earlier copies are kept", T, float, dou
           for (int t = period; t < s.T; ++t)
             for (int c = 0; c < s.D; ++c) keys[s.at(u, t, c)] = keys[s.at(u, t % period, c)];
         const AttentionSettings a{pattern, k, 0, 2};
-        CHECK_MESSAGE((kept<T>(s, a, q, keys) == reference_mask(a, s, q, keys)), name_of(pattern),
-                      " period ", period, " k ", k);
+        CHECK_MESSAGE((kept<T>(s, a, q, keys) == reference_mask(a, s, q, keys)),
+                      str(name_of(pattern), " period ", period, " k ", k));
       }
 }
 
@@ -124,7 +124,7 @@ TEST_CASE_TEMPLATE("NaN among queries, keys or values shows in every output that
               wrong += std::isnan(run.o[s.at(u, i, c)]) != wanted;
             }
           }
-        CHECK_MESSAGE(wrong == 0, name_of(pattern), " k ", k, " NaN in ", where);
+        CHECK_MESSAGE(wrong == 0, str(name_of(pattern), " k ", k, " NaN in ", where));
       }
 }
 
@@ -139,7 +139,7 @@ TEST_CASE_TEMPLATE("infinite scores: +inf gives NaN, -inf weight 0", T, float, d
       std::vector<T> o = AttentionRun<T>(s, a, q, keys, v, v).o;
       int wrong = 0;
       for (int i = 0; i < 40; ++i) wrong += std::isnan(o[size_t(i)]) != bool(mask[s.pair(0, i, 7)]);
-      CHECK_MESSAGE(wrong == 0, name_of(pattern), " k ", k);
+      CHECK_MESSAGE(wrong == 0, str(name_of(pattern), " k ", k));
 
       keys[7] = -INFINITY;
       mask = reference_mask(a, s, q, keys);

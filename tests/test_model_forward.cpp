@@ -131,7 +131,7 @@ TEST_CASE("model: gradient check of every parameter") {
     settings.noise = {.on = true, .seed = 1, .step = 1};
     const GradientReport report =
         check_gradients(std::function<Tensor<double>(Tape<double>&)>(loss), parameters, settings);
-    CHECK_MESSAGE(report.ok, name_of(pattern), ": ", report.text);
+    CHECK_MESSAGE(report.ok, str(name_of(pattern), ": ", report.text));
     CHECK(report.elements == int(model.parameter_count()));
     // No ReLU or choice happens to lie within 1e-5 of its kink here.
     CHECK(report.kinks + report.moved == 0);

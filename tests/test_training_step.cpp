@@ -44,7 +44,7 @@ TEST_CASE("training: SGD and Adam bring the loss of one batch down, for every pa
       const double first = t.step(kind == OptimizerKind::sgd ? 0.5 : 0.01);
       double last = 0;
       for (int i = 0; i < 60; ++i) last = t.step(kind == OptimizerKind::sgd ? 0.5 : 0.01);
-      CHECK_MESSAGE(last < 0.5 * first, name_of(pattern), " ", first, " to ", last);
+      CHECK_MESSAGE(last < 0.5 * first, str(name_of(pattern), " ", first, " to ", last));
     }
 }
 
