@@ -73,6 +73,8 @@ function RawBlock(block)
   local name = block.text:match("^<!%-%- code: *(%S+) *%-%->")
   if not name then return nil end
   local place, code = read(code_folder .. "/" .. name):match("^([^\n]*)\n(.*)$")
+  local indent = code:match("^ *")
+  code = ("\n" .. code):gsub("\n" .. indent, "\n"):sub(2)
   return {
     pandoc.RawBlock("html", '<details class="excerpt"><summary><span>' .. name ..
       "</span> <small>" .. place .. "</small></summary>"),
