@@ -26,11 +26,11 @@ $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP)
 $(B)/obj/emulated/%.o: %.cpp | $(AFTER_SETUP)
 	@mkdir -p $(@D)
 	@echo "  CXX  $<"
-	$(Q)$(CXX) $(CXXFLAGS) -I. -MMD -MP -c -o $@ $<
+	$(Q)$(CXX) $(CXXFLAGS) -fPIC -I. -MMD -MP -c -o $@ $<
 
 # The host code under nvcc is compiled without -march and -Wpedantic: nvcc's own output warns.
 NVCCFLAGS = -std=c++20 -arch=$(CUDA_ARCH) -O3 -lineinfo -I. -Isrc --threads 1 \
-            -Xcompiler -Wall,-Wextra $(NVCC_EXTRA) \
+            -Xcompiler -Wall,-Wextra,-fPIC $(NVCC_EXTRA) \
             $(if $(CXX),-ccbin $(if $(findstring clang,$(CXX)),g++,$(CXX)))
 $(B)/obj/cuda/%.o: %.cu | $(AFTER_SETUP)
 	@mkdir -p $(@D)
@@ -62,6 +62,11 @@ $(B)/libfocus-cuda.a: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOS
 $(B)/cuda-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-cuda.a $(B)/libfocus.a
 	@echo "  LINK $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(CUDA_LINK)
+
+# For callers in other languages (tests/peers/attention_ratio.py).
+$(B)/libfocus-attention.so: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOST) src/attention/pattern.cpp)
+	@echo "  LINK $@"
+	$(Q)$(CXX) $(LDFLAGS) -shared -o $@ $^ $(CUDA_LINK)
 endif
 
 # The thread sanitizer does not follow fibers.

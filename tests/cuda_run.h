@@ -68,6 +68,9 @@ struct KernelRun {
     workspace = gpu::DeviceArray<float>((bytes + 3) / 4);
     workspace.poison();
     call.workspace = workspace.data(), call.workspace_size = bytes;
+    static uint64_t seed = 0;
+    gpu::shuffle_threads(
+        seed++);  // every run in another order of threads, the first in the natural
     const int used = gpu::attention(pattern, pass, call);
     gpu::synchronize();
     return used;
@@ -106,7 +109,7 @@ inline Numbers normal_numbers(const Sizes& s, uint32_t which) {
 
 // Few and small under emulation, more on a GPU.
 inline std::vector<int> lengths_to_test() {
-  if (gpu::emulated()) return {1, 2, 5, 17, 63, 65, 130};
+  if (gpu::emulated()) return {1, 2, 5, 17, 65, 130};
   return {1, 2, 3, 5, 6, 15, 16, 17, 31, 33, 39, 40, 41, 63, 64, 65, 127, 128, 129, 257, 600};
 }
 inline std::vector<int> widths_to_test() {

@@ -51,8 +51,7 @@ struct Problem {
 void check_all_rungs(const Problem& in, int kept) {
   const Sizes& s = in.s;
   const Mask mask = reference_mask({.pattern = Pattern::topk, .k = kept}, s, in.q, in.k);
-  const AttentionResult wanted =
-      reference_attention(s, in.q, in.k, in.v, mask, {}, 1, in.d_o);
+  const AttentionResult wanted = reference_attention(s, in.q, in.k, in.v, mask, {}, 1, in.d_o);
   KernelRun run(s, Pattern::topk, kept, 0, in.q, in.k, in.v, in.d_o);
   for (int rung : rungs_of(gpu::Pass::forward)) {
     if (rung >= 8 && kept > 16) continue;

@@ -8,29 +8,11 @@
 
 #include <cmath>
 
+#include "cuda/attention/row_lanes.cuh"
 #include "cuda/attention/rungs.h"
-#include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
 
 namespace focus::gpu {
-
-// The 4 channels from `d` on of a row; 0 beyond D.
-__device__ __forceinline__ float4 channels(const Heads& x, const float* head, int row, int d) {
-  return d < x.D ? load4(head + row * x.row_stride + d) : make_float4(0, 0, 0, 0);
-}
-__device__ __forceinline__ float dot(float4 a, float4 b) {
-  return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
-}
-__device__ __forceinline__ void add_scaled(float4& sum, float w, float4 x) {
-  sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
-}
-// The sum over LANES neighbouring lanes, in each of them.
-template <int LANES>
-__device__ __forceinline__ float sum_of_lanes(float x) {
-#pragma unroll
-  for (int lanes = LANES / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(all_lanes, x, lanes);
-  return x;
-}
 
 inline constexpr int query_threads = 256;
 

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstring>
 #include <new>
+
+#include "cuda/simt/emulator.h"
 #endif
 
 namespace focus::gpu {
@@ -37,6 +39,7 @@ const DeviceInfo& device() {
 bool emulated() {
   return false;
 }
+void shuffle_threads(uint64_t) {}
 
 std::string device_problem() {
   int count = 0;
@@ -109,6 +112,9 @@ double Timer::stop() {
 
 bool emulated() {
   return true;
+}
+void shuffle_threads(uint64_t seed) {
+  simt::set_seed(seed);
 }
 std::string device_problem() {
   return "";

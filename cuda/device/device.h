@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,10 @@ namespace focus::gpu {
 
 // True if this program's kernels run on the CPU.
 bool emulated();
+
+// Under emulation: the order in which later launches run their threads and blocks; 0 is the natural
+// one. No effect on a GPU.
+void shuffle_threads(uint64_t seed);
 
 // "" if kernels can run, else one line that says why not (no device, the driver is too old, …).
 std::string device_problem();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "cuda/simt/fiber.h"
@@ -44,7 +45,7 @@ struct Thread {
 struct Block {
   const Launch* launch;
   const std::function<void()>* body;
-  std::vector<std::unique_ptr<Thread>> threads;
+  std::vector<Thread*> threads;
   Thread* running = nullptr;
   std::vector<std::unique_ptr<unsigned char[]>> shared;
   std::vector<size_t> shared_sizes;
@@ -53,6 +54,7 @@ struct Block {
 
 Block* block = nullptr;
 uint64_t order_seed = 0;
+std::vector<std::unique_ptr<Thread>> pool;  // with their stacks, kept for the next launch
 
 void run_thread() {
   try {
@@ -95,28 +97,29 @@ const char* name_of(Wait wait) {
 
 bool at_same_place(const Thread& a, const Thread& b) {
   return a.state == Thread::waiting && b.state == Thread::waiting && a.wait == b.wait &&
-         a.mask == b.mask && a.line == b.line && std::strcmp(a.file, b.file) == 0;
+         a.mask == b.mask && a.line == b.line &&
+         (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 // The threads that a waiting thread waits for, itself included; missing lanes are nullptr.
 std::vector<Thread*> partners(Thread& t) {
+  if (t.wait == Wait::barrier) return block->threads;
   std::vector<Thread*> result;
-  if (t.wait == Wait::barrier) {
-    for (auto& other : block->threads) result.push_back(other.get());
-    return result;
-  }
   const size_t warp = size_t(t.number) / 32 * 32;
   for (size_t l = 0; l < 32; ++l)
     if (t.mask >> l & 1)
-      result.push_back(warp + l < block->threads.size() ? block->threads[warp + l].get() : nullptr);
+      result.push_back(warp + l < block->threads.size() ? block->threads[warp + l] : nullptr);
   return result;
 }
 
 // Lets go on whoever waits for nobody any more. False if that is no one.
 bool release() {
-  bool any = false;
-  for (auto& t : block->threads) {
+  bool any = false, barrier_checked = false;
+  for (Thread* t : block->threads) {
     if (t->state != Thread::waiting) continue;
+    // One look at each group: the barrier's, and a mask's through its lowest lane.
+    if (t->wait == Wait::barrier ? barrier_checked : t->number % 32 != __ffs(t->mask) - 1) continue;
+    barrier_checked |= t->wait == Wait::barrier;
     const std::vector<Thread*> all = partners(*t);
     if (!std::all_of(all.begin(), all.end(), [&](Thread* o) { return o && at_same_place(*t, *o); }))
       continue;
@@ -131,7 +134,7 @@ bool release() {
 }
 
 [[noreturn]] void report_stuck() {
-  for (auto& t : block->threads) {
+  for (Thread* t : block->threads) {
     if (t->state != Thread::waiting) continue;
     const std::vector<Thread*> all = partners(*t);
     const auto there = std::count_if(all.begin(), all.end(),
@@ -161,17 +164,24 @@ void check_guards() {
 
 void run_block(Rng* rng) {
   block->shared.clear(), block->shared_sizes.clear();
-  for (auto& t : block->threads) {
+  for (Thread* t : block->threads) {
     t->state = Thread::ready;
     t->arrays = 0;
     t->copies.assign(1, {});
     t->fiber.start(run_thread);
   }
-  std::vector<Thread*> order;
-  for (auto& t : block->threads) order.push_back(t.get());
+  const std::vector<Thread*>& threads = block->threads;
+  const size_t n = threads.size();
   for (;;) {
-    if (rng) rng->shuffle(order);
-    for (Thread* t : order) {
+    // Another order in each round: thread start + i·step, where step and n have no common factor.
+    size_t start = 0, step = 1;
+    if (rng) {
+      start = rng->below(uint32_t(n));
+      do step = 1 + rng->below(uint32_t(n));
+      while (std::gcd(step, n) != 1);
+    }
+    for (size_t i = 0; i < n; ++i) {
+      Thread* t = threads[(start + i * step) % n];
       if (t->state != Thread::ready) continue;
       block->running = t;
       threadIdx = t->index;
@@ -179,8 +189,9 @@ void run_block(Rng* rng) {
       if (block->error) std::rethrow_exception(block->error);
     }
     const auto is = [&](auto state) { return [state](Thread* t) { return t->state == state; }; };
-    if (std::all_of(order.begin(), order.end(), is(Thread::ended))) break;
-    if (!release() && std::none_of(order.begin(), order.end(), is(Thread::ready))) report_stuck();
+    if (std::all_of(threads.begin(), threads.end(), is(Thread::ended))) break;
+    if (!release() && std::none_of(threads.begin(), threads.end(), is(Thread::ready)))
+      report_stuck();
   }
   check_guards();
 }
@@ -198,7 +209,8 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
   blockDim = launch.block, gridDim = launch.grid;
   const dim3 b = launch.block, g = launch.grid;
   for (unsigned i = 0; i < b.x * b.y * b.z; ++i) {
-    running.threads.push_back(std::make_unique<Thread>());
+    if (i == pool.size()) pool.push_back(std::make_unique<Thread>());
+    running.threads.push_back(pool[i].get());
     running.threads.back()->index = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};
     running.threads.back()->number = int(i);
   }
