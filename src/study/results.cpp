@@ -1,6 +1,7 @@
 #include "study/results.h"
 
 #include <algorithm>
+#include <sstream>
 #include <stdexcept>
 
 #include "error.h"
@@ -67,9 +68,13 @@ class Reader {
       return;
     }
     StudiedVariant& variant = variant_named(key.substr(8));
-    if (!value.starts_with("target ")) fail("the variant's note has no target");
+    const size_t target_end = value.find("; seeds "), seeds_end = value.find("; ", target_end + 1);
+    if (!value.starts_with("target ") || seeds_end == std::string::npos)
+      fail("the variant's note is not 'target T; seeds S …; settings'");
     try {
-      variant.target = parse_target(value.substr(7, value.find(';') - 7));
+      variant.target = parse_target(value.substr(7, target_end - 7));
+      std::istringstream seeds(value.substr(target_end + 8, seeds_end - target_end - 8));
+      for (std::string seed; seeds >> seed;) curve_of(variant, uint64_t(parse_integer(seed)));
     } catch (const InputError& error) {
       fail(error.what());
     }
@@ -84,19 +89,23 @@ class Reader {
     return results_.variants.back();
   }
 
+  static std::vector<EpochMetrics>& curve_of(StudiedVariant& variant, uint64_t seed) {
+    const auto found = std::find(variant.seeds.begin(), variant.seeds.end(), seed);
+    const size_t s = size_t(found - variant.seeds.begin());
+    if (found == variant.seeds.end()) {
+      variant.seeds.push_back(seed);
+      variant.curves.emplace_back();
+    }
+    return variant.curves[s];
+  }
+
   // The columns after the variant are those of metrics.csv, which reads them, without the last.
   void read_row(std::string_view line) {
     const size_t comma = line.find(',');
     if (comma == std::string_view::npos || comma == 0) fail("no variant's name before a comma");
     StudiedVariant& variant = variant_named(std::string(line.substr(0, comma)));
     const EpochMetrics row = parse_metrics_row(line.substr(comma + 1));
-    const auto seed = std::find(variant.seeds.begin(), variant.seeds.end(), row.seed);
-    const size_t s = size_t(seed - variant.seeds.begin());
-    if (seed == variant.seeds.end()) {
-      variant.seeds.push_back(row.seed);
-      variant.curves.emplace_back();
-    }
-    std::vector<EpochMetrics>& curve = variant.curves[s];
+    std::vector<EpochMetrics>& curve = curve_of(variant, row.seed);
     if (row.epoch != int(curve.size()) + 1)
       fail("epoch ", row.epoch, " of ", variant.name, ", seed ", row.seed, ", where epoch ",
            curve.size() + 1, " should be");
@@ -160,9 +169,11 @@ std::string results_text(const Study& study, const Notes& notes,
                          const std::vector<StudiedVariant>& variants) {
   std::string text;
   for (const auto& [key, value] : notes) text += str("# ", key, ": ", value, "\n");
-  for (const StudyVariant& v : study.variants)
-    text +=
-        str("# variant ", v.name, ": target ", target_text(v.target), "; ", settings_note(v), "\n");
+  for (const StudyVariant& v : study.variants) {
+    text += str("# variant ", v.name, ": target ", target_text(v.target), "; seeds");
+    for (const uint64_t seed : v.seeds) text += str(" ", seed);
+    text += str("; ", settings_note(v), "\n");
+  }
   text += str(results_columns, "\n");
   for (const StudiedVariant& v : variants)
     for (const std::vector<EpochMetrics>& curve : v.curves) {

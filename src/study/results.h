@@ -1,8 +1,8 @@
 // results.csv: what all runs of a study measured, in one file that figures, tables and verdicts can
 // be made from again.
 //
-//   # date: 2026-11-23                                 notes: about the whole file,
-//   # variant topk(5): target 95%; task=even-pairs …   and about each variant
+//   # date: 2026-11-23                                   notes: about the whole file,
+//   # variant topk(5): target 95%; seeds 1 2; k=5 …    and about each variant
 //   variant,epoch,seed,train_loss,train_accuracy,val_loss,val_accuracy
 //
 // By variant, then seed in the order of the table, then epoch. Numbers have the digits of

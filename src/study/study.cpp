@@ -74,6 +74,10 @@ class RowReader {
     if (first)
       for (const std::string& text : *first)
         seeds.push_back(uint64_t(whole("seed", text, 0, std::numeric_limits<int64_t>::max())));
+    for (size_t i = 0; i < seeds.size(); ++i)
+      if (std::find(seeds.begin(), seeds.begin() + ptrdiff_t(i), seeds[i]) !=
+          seeds.begin() + ptrdiff_t(i))
+        table_.fail_cell(row_.line, "seed", seeds[i], " is there a second time");
     if (first && !count) return seeds;
     const int n = count ? int(whole("seeds", count->front(), 1, 1000)) : 3;
     if (first && seeds[0] > uint64_t(std::numeric_limits<int64_t>::max() - n))
@@ -191,18 +195,23 @@ Study parse_study(std::string_view text, const std::string& name) {
   const Table table = parse_table(text, name);
   check_columns(table);
   Study study{name, std::string(text), {}, {}};
-  std::map<std::string, int> lines;  // where a variant stands, by what identifies it
+  std::map<std::string, size_t> known;  // variants by what identifies them
   for (const TableRow& row : table.rows) {
     const RowReader reader(table, row);
     const std::vector<uint64_t> seeds = reader.seeds();
     const Target target = reader.target();
     for (const RunSettings& settings : reader.settings()) {
-      const auto [entry, is_new] = lines.emplace(identity_text(settings), row.line);
-      if (is_new)
+      const auto [entry, is_new] = known.emplace(identity_text(settings), study.variants.size());
+      if (is_new) {
         study.variants.push_back({"", "", "", settings, seeds, target, row.line});
-      else if (entry->second != row.line)
-        table.fail(row.line, "describes the same run as line ", entry->second, " (",
+        continue;
+      }
+      const StudyVariant& same = study.variants[entry->second];
+      if (same.line != row.line)
+        table.fail(row.line, "describes the same run as line ", same.line, " (",
                    run_folder_name(settings, seeds[0]), "); keep one of them");
+      if (same.settings.epochs != settings.epochs)
+        table.fail_cell(row.line, "epochs", "two values for the same run; give the larger one");
     }
   }
   name_variants(study.variants, table.columns);

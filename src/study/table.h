@@ -36,7 +36,7 @@ struct Table {
   }
   template <class... Args>
   [[noreturn]] void fail_cell(int line, std::string_view column, const Args&... args) const {
-    fail(line, "column '", column, "': ", args...);
+    fail_input(name, ", line ", line, ", column '", column, "': ", args...);
   }
 };
 

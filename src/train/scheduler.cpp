@@ -40,6 +40,9 @@ class Scheduler {
     drive();
     for (std::thread& thread : others) thread.join();
     if (failure_) std::rethrow_exception(failure_);
+    // Those that stand at the end of an epoch have been stopped too.
+    for (size_t i = 0; i < slots_.size(); ++i)
+      if (slots_[i].run && !slots_[i].told) events_.after_epoch(i, *slots_[i].run, std::nullopt);
   }
 
  private:
@@ -48,7 +51,8 @@ class Scheduler {
   enum class State { waiting, free, busy, finished };
   struct Slot {
     State state = State::waiting;
-    int done = 0;  // epochs
+    int done = 0;       // epochs
+    bool told = false;  // that it was interrupted
     std::shared_ptr<Run> run = {};
   };
 
@@ -105,6 +109,7 @@ class Scheduler {
         std::optional<EpochMetrics> row = slot.run->run_epoch(tape, stop_);
         const auto now = std::chrono::steady_clock::now();
         if (row) row->seconds = std::chrono::duration<double>(now - start_).count();
+        slot.told = !row;
         events_.after_epoch(i, *slot.run, row);
       }
     } catch (const RunError& error) {

@@ -22,8 +22,8 @@ struct Job {
 
 // From several threads at once, but never for one run.
 struct JobEvents {
-  // After every epoch, with its metrics; once with nullopt for a run that was interrupted in the
-  // middle of an epoch. `seconds` is the time since the call.
+  // After every epoch, with its metrics; at a stop once more, with nullopt, for each run that is
+  // open, in the middle of an epoch or at its end. `seconds` is the time since the call.
   std::function<void(size_t job, const Run& run, std::optional<EpochMetrics> row)> after_epoch;
   // A run ended with NaN or Inf. If empty, that ends all runs, as every other exception does.
   std::function<void(size_t job, const RunError& error)> failed = {};

@@ -1,0 +1,69 @@
+// Fuzz target for the readers of study tables, results.csv and study.txt:
+// `fuzz_study_table SECONDS [SEED]`.
+//
+// Whatever the readers accept must be sound: settings that pass their checks, runs with different
+// folders, variants with different names, and results that read back the same. fuzz.h has the rest.
+#include <set>
+#include <stdexcept>
+
+#include "fuzz.h"
+#include "study/origin.h"
+#include "study/study.h"
+
+using namespace focus;
+
+static void require(bool sound, const char* what) {
+  if (!sound) throw std::logic_error(what);
+}
+
+static void read_table(const std::string& bytes) {
+  const Study study = parse_study(bytes, "fuzz.csv");
+  std::set<std::string> names, folders;
+  for (const StudyVariant& variant : study.variants) {
+    check_settings(variant.settings);
+    require(!variant.seeds.empty(), "no seeds");
+    require(names.insert(variant.name).second, "two variants of one name");
+    require(variant.name.find_first_of(",\n") == std::string::npos, "a name that breaks the CSV");
+  }
+  for (const StudyRun& run : study.runs) {
+    require(run.folder.size() < 200 && run.folder.find('/') == std::string::npos,
+            "a folder's name");
+    require(folders.insert(run.folder).second, "two runs in one folder");
+  }
+}
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> corpus = {
+      "task,attention,k,global-tokens,blocks,heads,seeds\nparity,full|topk,5,,2|4,1 2,3\n"
+      "even-pairs,block,9,1,3,,\n",
+      "# c\nattention,k,activation,optimizer,lr,lr-decay,target,seed\r\ntopk,5,relu gelu|mish,"
+      "sgd|adam,1e-3 0.5,0.99,95%,1 2 3\r\n",
+      "attention,length,train-size,val-size,epochs,dropout,clip,batch,d-model,d-mlp\nfull,40,100,"
+      "50,"
+      "7,0.1,0,25,8,8\n",
+      str("# date: x\n# variant topk(5) heads=2: target 95%; seeds 7 8; a\n", results_columns,
+          "\ntopk(5) heads=2,1,7,0.72,50.72,0.70,53.4\ntopk(5) heads=2,2,7,0.5,60,nan,nan\n"),
+      "results-version: 1\nfirst-date: a\nlast-date: b\nhardware: c\nprobe x: 0.5\nprobe y: nan\n"};
+  return fuzz_main(argc, argv, "fuzz_study_table", corpus, [](const std::string& bytes) {
+    int refused = 0;
+    const auto attempt = [&](auto read) {
+      try {
+        read();
+      } catch (const InputError&) {
+        ++refused;
+      }
+    };
+    attempt([&] { read_table(bytes); });
+    attempt([&] {
+      const Origin origin = parse_origin(bytes, "fuzz.txt");
+      require(origin.version > 0, "a version");
+      const std::string text = origin_text(origin);
+      require(origin_text(parse_origin(text, "again")) == text, "round trip of the origin");
+    });
+    attempt([&] {
+      for (const StudiedVariant& v : parse_results(bytes, "fuzz.csv").variants)
+        require(v.seeds.size() == v.curves.size(), "a curve for each seed");
+    });
+    if (refused == 3) fail_input("no reader takes it");
+  });
+}

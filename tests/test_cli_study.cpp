@@ -1,0 +1,182 @@
+// focus study: killed at any moment, split into shards, on a full disk, it ends with the same bytes
+// as if it had been left alone.
+#include "cli.h"
+#include "rng.h"
+
+using namespace focus;
+using namespace focus::cli;
+
+namespace {
+
+const char* table =
+    "# tiny\n"
+    "task,attention,k,heads,seeds,epochs,length,train-size,val-size,d-model,d-mlp,blocks,batch\n"
+    "even-pairs,full|topk,3,1|2,2,8,10,200,50,8,8,1,10\n";
+
+Words study(const std::string& out, const Words& more = {}) {
+  return Words{"study", "t.csv", "--out", out, "--threads", "2"} + more;
+}
+
+// Every file of a study, by its path below the folder: metrics.csv without the seconds, the rest
+// as it is.
+std::map<std::string, std::string> files_of(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& [path, bytes] : contents(folder)) {
+    std::string text = bytes;
+    if (path.ends_with("metrics.csv")) {
+      std::stringstream lines(bytes);
+      text.clear();
+      for (std::string line; std::getline(lines, line);)
+        text += line.substr(0, line.rfind(',')) + "\n";
+    }
+    files[fs::relative(path, folder).string()] = text;
+  }
+  return files;
+}
+
+void same_files(const fs::path& a, const fs::path& b) {
+  const auto one = files_of(a), other = files_of(b);
+  CHECK(one.size() == other.size());
+  for (const auto& [name, bytes] : one) {
+    CAPTURE(name);
+    REQUIRE(other.contains(name));
+    CHECK((other.at(name) == bytes));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("cli: a study is planned, made, and not made again") {
+  const Place place;
+  write_all(place / "t.csv", table);
+  const std::string plan = place.done(study("o", {"--dry-run"}));
+  CHECK(plan.find("4 variants, 8 runs; 8 to do, about ") != std::string::npos);
+  CHECK(plan.find("to do  even-pairs-topk3-blocks1-heads2-") != std::string::npos);
+  CHECK(!fs::exists(place / "o"));
+  const std::string report = place.done(study("o"));
+  CHECK(report.find("topk(3) heads=2") != std::string::npos);
+  const auto before = files_of(place / "o");
+  CHECK(before.contains("results.csv"));
+  CHECK(before.contains("summary.csv"));
+  CHECK(std::count(before.at("results.csv").begin(), before.at("results.csv").end(), '\n') ==
+        8 * 8 + 1 + 4 + 4);
+  CHECK(place.done(study("o", {"--dry-run"})).find("; 8 are over") != std::string::npos);
+  CHECK(place.done(study("o")).find("to do") == std::string::npos);
+  CHECK(files_of(place / "o") == before);
+  // A run's folder holds a checkpoint like any other.
+  for (const auto& [name, bytes] : before)
+    if (name.ends_with("last.safetensors")) place.done({"show", "o/" + name});
+}
+
+TEST_CASE("cli: a study that is stopped or killed at any moment ends with the same bytes") {
+  const Place place;
+  write_all(place / "t.csv", table);
+  place.done(study("whole"));
+  Rng rng(3, Stream::analysis);
+  for (const int signal : {SIGINT, SIGKILL}) {
+    CAPTURE(signal);
+    const std::string out = str("stopped", signal);
+    int stops = 0;
+    for (int i = 0; i < 12; ++i) {
+      Process process(study(out), place.path());
+      std::this_thread::sleep_for(std::chrono::milliseconds(20 + rng.below(150)));
+      process.send(signal);
+      const int status = process.wait();
+      INFO(process.err());
+      const bool expected = status == 0 || status == -signal || (signal == SIGINT && status == 130);
+      CHECK(expected);
+      stops += status != 0;
+    }
+    CHECK(stops > 0);
+    place.done(study(out));
+    same_files(place / "whole", place / out);
+  }
+}
+
+TEST_CASE("cli: shards joined are what one machine makes") {
+  const Place place;
+  write_all(place / "t.csv", table);
+  place.done(study("whole"));
+  for (const char* shard : {"1/3", "2/3", "3/3"})
+    place.done(study(str("part", shard[0]), {"--shard", shard}));
+  CHECK(!fs::exists(place / "part1/results.csv"));
+  place.refuses({"study", "merge", "--out", "m", "part1", "part3"},
+                "(run 2 of 8) is in none of these folders: a shard is missing");
+  place.refuses({"study", "merge", "--out", "m", "part1", "nowhere"}, "nowhere: holds no study");
+  place.done({"study", "merge", "--out", "m", "part1", "part2", "part3"});
+  same_files(place / "whole", place / "m");
+  CHECK(place.done(study("m")).find("8 are over") != std::string::npos);
+  same_files(place / "whole", place / "m");
+
+  // A part that is cut short, or of another study.
+  fs::path cut;
+  for (const auto& entry : fs::directory_iterator(place / "part2/runs")) {
+    cut = entry.path();
+    fs::remove(entry.path() / "outcome.txt");
+    const std::string metrics = read_all(entry.path() / "metrics.csv");
+    write_all(entry.path() / "metrics.csv", metrics.substr(0, metrics.rfind("\n8,") + 1));
+    break;
+  }
+  place.refuses({"study", "merge", "--out", "n", "part1", "part2", "part3"},
+                "has 7 of 8 epochs: run this shard to its end first");
+  // The checkpoint knows better: nothing is made up, and the advice helps.
+  const Outcome damaged = place.run(study("part2", {"--shard", "2/3"}));
+  CHECK(damaged.status == 2);
+  CHECK(damaged.err.find("delete the run's folder") != std::string::npos);
+  fs::remove_all(cut);
+  place.done(study("part2", {"--shard", "2/3"}));
+  place.done({"study", "merge", "--out", "n", "part3", "part2", "part1"});
+  same_files(place / "whole", place / "n");
+  write_all(place / "t.csv", std::string(table) + "even-pairs,banded,3,,2,8,10,200,50,8,8,1,10\n");
+  place.done(study("other", {"--shard", "2/9"}));
+  place.refuses({"study", "merge", "--out", "x", "part1", "other"}, "parts of different studies");
+}
+
+TEST_CASE("cli: a full disk in the middle of a study loses nothing") {
+  const Place place;
+  write_all(place / "t.csv", table);
+  place.done(study("whole"));
+  size_t largest = 0;
+  for (const auto& [name, bytes] : files_of(place / "whole"))
+    largest = std::max(largest, bytes.size());
+  // Everything fits but the larger checkpoints: the study fails with the two-headed runs.
+  const Outcome full = place.run(study("o"), long(largest) - 1000);
+  CHECK(full.status == 2);
+  CHECK(full.err.find("cannot write ") != std::string::npos);
+  CHECK(full.err.find("free some space") != std::string::npos);
+  CHECK(place.done(study("o", {"--dry-run"})).find(" are over") != std::string::npos);
+  place.done(study("o"));
+  same_files(place / "whole", place / "o");
+}
+
+TEST_CASE("cli: studies refuse what does not fit") {
+  const Place place;
+  write_all(place / "t.csv", table);
+  write_all(place / "bad.csv", "task,attention\nparity,foll\n");
+  place.refuses({"study", "bad.csv", "--out", "o"}, "bad.csv, line 2, column 'attention': ");
+  place.refuses({"study", "none.csv", "--out", "o"}, "cannot read none.csv");
+  place.refuses({"study", "t.csv"}, "--out is missing");
+  place.refuses({"study", "--out", "o"}, "FILE is missing");
+  place.refuses({"study", "t.csv", "more", "--out", "o"}, "unknown command 'more'");
+  place.refuses({"study", "merge", "--out", "o"}, "PART is missing");
+  for (const char* shard : {"0/2", "3/2", "1", "a/b", "1/2/3", "/", "1/999999999"})
+    place.refuses(study("o", {"--shard", shard}), "--shard '");
+  place.refuses(study("o", {"--shards", "2"}), "--shards goes with --slurm");
+  place.refuses(study("o", {"--slurm", "--shard", "1/2"}), "leave --shard out");
+  place.refuses(study("o", {"--slurm", "--shards", "9"}), "--shards 9 is not between 1 and 8");
+  fs::create_directories(place / "full");
+  write_all(place / "full/file", "mine");
+  place.refuses(study("full"), "holds other files and no study");
+  place.refuses(study("t.csv"), "is a file, not a folder");
+
+  // A folder in which another process works.
+  write_all(place / "long.csv", "attention,epochs\nfull,50\n");
+  Process other({"study", "long.csv", "--out", "busy", "--threads", "1"}, place.path());
+  for (int i = 0; i < 2000 && !fs::exists(place / "busy/runs"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const Outcome second = place.run({"study", "long.csv", "--out", "busy", "--threads", "1"});
+  CHECK(second.status == 2);
+  CHECK(second.err.find("another process") != std::string::npos);
+  other.send(SIGKILL);
+  other.wait();
+}
