@@ -16,20 +16,22 @@ namespace focus::gpu {
 
 namespace {
 
-template <int W>
+// Rows: queries of a block; 64 instead of 128 where there are too few for two blocks on each
+// multiprocessor.
+template <int W, int Rows>
 struct Tiles {
   static constexpr int TX = W == 128 ? 16 : 8, TY = 16, threads = TX * TY;
-  static constexpr int rows = 128, keys = 64;  // of a block, of a step
+  static constexpr int rows = Rows, keys = 64;  // of a block, of a step
   static constexpr int R = rows / TY, N = keys / TX, C = W / TX;
   static constexpr int stride = W + 4, p_stride = keys + 8;
   static constexpr size_t shared_bytes =
       shared_bytes_for(rows * stride, keys* stride, keys* stride, rows* p_stride);
 };
 
-template <int W>
-__global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
+template <int W, int Rows>
+__global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
     dense_fwd_04(Heads q, Heads k, Heads v, Heads o, float* lse, float scale) {
-  using X = Tiles<W>;
+  using X = Tiles<W, Rows>;
   constexpr int R = X::R, N = X::N, C = X::C, TX = X::TX, TY = X::TY;
   SharedMemory shared;
   float* q_tile = shared.array<float>(X::rows * X::stride);
@@ -118,6 +120,14 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
   }
 }
 
+template <int W, int Rows>
+void run(const Call& c) {
+  using X = Tiles<W, Rows>;
+  launch({"dense_fwd_04", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
+          X::shared_bytes},
+         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, 1 / std::sqrt(float(c.q.D)));
+}
+
 }  // namespace
 
 const Rung dense_04_forward{
@@ -130,17 +140,14 @@ const Rung dense_04_forward{
       const std::string why = unsupported_width(c);
       return why.empty()
                  ? lacks_shared_memory(
-                       c.q.D, [](auto w) { return Tiles<decltype(w)::value>::shared_bytes; })
+                       c.q.D, [](auto w) { return Tiles<decltype(w)::value, 128>::shared_bytes; })
                  : why;
     },
     no_workspace,
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) {
         constexpr int W = decltype(width)::value;
-        using X = Tiles<W>;
-        launch({"dense_fwd_04", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
-                X::threads, X::shared_bytes},
-               c.stream, dense_fwd_04<W>, c.q, c.k, c.v, c.o, c.lse, 1 / std::sqrt(float(c.q.D)));
+        few_tiles(c, 128) ? run<W, 64>(c) : run<W, 128>(c);
       });
     }};
 

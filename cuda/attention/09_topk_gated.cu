@@ -19,10 +19,13 @@ namespace focus::gpu {
 
 namespace {
 
-template <int W>
+// Rows: queries of a block; 64 instead of 128 where there are too few for two blocks on each
+// multiprocessor.
+template <int W, int Rows>
 struct Tiles {
   static constexpr int TX = 8, TY = 16, threads = TX * TY;
-  static constexpr int rows = 128, keys = 64;  // of a block, of a step
+  static constexpr int rows = Rows, keys = 64;  // of a block, of a step
+  static constexpr int slots = rows / 4;        // queries of a warp
   static constexpr int R = rows / TY, N = keys / TX;
   static constexpr int stride = W + 4, stages = W == 128 ? 1 : 2;
   static constexpr int part = 32;  // keys whose candidates are collected before a merge
@@ -31,15 +34,15 @@ struct Tiles {
       shared_bytes_for(rows * stride, stages* keys* stride, rows* table_stride, rows);
 };
 
-template <int W, int K>
-__global__ void __launch_bounds__(Tiles<W>::threads, 2)
+template <int W, int K, int Rows>
+__global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
     topk_fwd_09(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, int kept, float scale) {
-  using X = Tiles<W>;
+  using X = Tiles<W, Rows>;
   constexpr int R = X::R, N = X::N, TX = X::TX, TY = X::TY;
   SharedMemory shared;
   float* q_tile = shared.array<float>(X::rows * X::stride);
   float* k_tiles = shared.array<float>(X::stages * X::keys * X::stride);
-  // For each warp and each of its 32 queries: scores that passed, in their key's place, and a bit
+  // For each warp and each of its queries: scores that passed, in their key's place, and a bit
   // for each of them. The query that a lane keeps is called its slot.
   float* tables = shared.array<float>(X::rows * X::table_stride);
   unsigned* passed = shared.array<unsigned>(X::rows);
@@ -48,12 +51,12 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
   const int T = q.T, tiles = (T + X::rows - 1) / X::rows;
   const int unit = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
   const float* k_head = k.of(unit);
-  tables += warp * 32 * X::table_stride, passed += warp * 32;
+  tables += warp * X::slots * X::table_stride, passed += warp * X::slots;
 
   copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
   copy_rows<W, X::keys, X::threads>(k_tiles, X::stride, k, k_head, 0);
   __pipeline_commit();
-  passed[lane] = 0;
+  if (lane < X::slots) passed[lane] = 0;
   __syncwarp();  // before other lanes set bits
 
   BestKeys<K> best;  // of the lane's slot
@@ -99,9 +102,9 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
         atomicOr(passed + slot, bits);
       }
       __syncwarp();  // the tables are complete
-      unsigned mine = passed[lane];
+      unsigned mine = lane < X::slots ? passed[lane] : 0;
       if (__any_sync(all_lanes, mine != 0)) {
-        passed[lane] = 0;
+        if (mine != 0) passed[lane] = 0;
         while (mine != 0) {
           const int bit = __ffs(int(mine)) - 1;
           mine &= mine - 1;
@@ -118,7 +121,7 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
 
   best.finish(kept, scale * log2_e);
   const auto row_of = [&](int slot) { return i0 + warp * 4 + slot % 4 + TY * (slot / 4); };
-  if (const int row = row_of(lane); row < T)
+  if (const int row = row_of(lane); lane < X::slots && row < T)
 #pragma unroll
     for (int e = 0; e < K; ++e)
       if (e < kept) {
@@ -129,7 +132,7 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
   constexpr int row_lanes = W / 4, rows_at_once = 32 / row_lanes;
   const float* v_head = v.of(unit);
   const int d = lane % row_lanes * 4;
-  for (int first = 0; first < 32; first += rows_at_once) {
+  for (int first = 0; first < X::slots; first += rows_at_once) {
     const int slot = first + lane / row_lanes, row = row_of(slot);
     float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
@@ -144,6 +147,17 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
   }
 }
 
+template <int W, int Rows>
+void run(const Call& c) {
+  for_list(c.kept, [&](auto list) {
+    using X = Tiles<W, Rows>;
+    launch({"topk_fwd_09", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
+            X::shared_bytes},
+           c.stream, topk_fwd_09<W, decltype(list)::value, Rows>, c.q, c.k, c.v, c.o, c.keys, c.p,
+           c.kept, 1 / std::sqrt(float(c.q.D)));
+  });
+}
+
 }  // namespace
 
 const Rung topk_09_forward{
@@ -156,20 +170,14 @@ const Rung topk_09_forward{
       const std::string why = unsupported_list(c);
       return why.empty()
                  ? lacks_shared_memory(
-                       c.q.D, [](auto w) { return Tiles<decltype(w)::value>::shared_bytes; })
+                       c.q.D, [](auto w) { return Tiles<decltype(w)::value, 128>::shared_bytes; })
                  : why;
     },
     no_workspace,
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) {
-        for_list(c.kept, [&](auto list) {
-          constexpr int W = decltype(width)::value, K = decltype(list)::value;
-          using X = Tiles<W>;
-          launch({"topk_fwd_09", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
-                  X::threads, X::shared_bytes},
-                 c.stream, topk_fwd_09<W, K>, c.q, c.k, c.v, c.o, c.keys, c.p, c.kept,
-                 1 / std::sqrt(float(c.q.D)));
-        });
+        constexpr int W = decltype(width)::value;
+        few_tiles(c, 128) ? run<W, 64>(c) : run<W, 128>(c);
       });
     }};
 

@@ -95,6 +95,10 @@ std::string too_little_shared_memory(size_t bytes) {
              device().shared_memory);
 }
 
+bool few_tiles(const Call& c, int rows) {
+  return int64_t{c.q.B} * c.q.H * tiles_of(c.q.T, rows) < 2 * device().multiprocessors;
+}
+
 const std::vector<Rung>& ladder() {
   static const std::vector<Rung> rungs{
       dense_01_forward, dense_01_backward, dense_02_forward, dense_02_backward, dense_03_forward,

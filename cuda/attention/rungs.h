@@ -76,6 +76,9 @@ inline std::string unsupported_list(const Call& c) {
                                : unsupported_width(c);
 }
 
+// Fewer tiles of so many rows than two for each multiprocessor?
+bool few_tiles(const Call& c, int rows);
+
 inline int tiles_of(int n, int size) {
   return (n + size - 1) / size;
 }

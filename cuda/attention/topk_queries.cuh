@@ -16,14 +16,15 @@ namespace focus::gpu {
 
 inline constexpr int query_threads = 256;
 
-// Each(row_lane, d, key, ds, p, q, d_o, unit): what rung 10 does with each kept key.
+// block: of the blocks that do this. each(d, key, ds, p, q, d_o, unit): what rung 10 does with each
+// kept key.
 template <int W, int K, class Each>
-__device__ __forceinline__ void backward_of_query(const Heads& q, const Heads& k, const Heads& v,
-                                                  const Heads& d_o, const Heads& dq,
+__device__ __forceinline__ void backward_of_query(int block, const Heads& q, const Heads& k,
+                                                  const Heads& v, const Heads& d_o, const Heads& dq,
                                                   const int* keys, const float* p, float* ds,
                                                   int kept, float scale, const Each& each) {
   constexpr int row_lanes = W / 4;
-  const int row = int(blockIdx.x * (query_threads / row_lanes) + threadIdx.x / row_lanes);
+  const int row = block * (query_threads / row_lanes) + int(threadIdx.x) / row_lanes;
   const int d = int(threadIdx.x) % row_lanes * 4, rows = q.B * q.H * q.T;
   // All lanes of a warp take part in its shuffles: those beyond the last row repeat it.
   const int own = min(row, rows - 1), unit = own / q.T, i = own % q.T;
@@ -35,9 +36,13 @@ __device__ __forceinline__ void backward_of_query(const Heads& q, const Heads& k
   if constexpr (K > 0) {
     float dp[K], weight[K];
     int key[K];
+    // All loads start before the first is needed, as far as there are registers.
+    constexpr bool early = K <= 8;
+    float4 k4[early ? K : 1];
 #pragma unroll
     for (int e = 0; e < K; ++e) {
       key[e] = e < kept ? keys[e] : 0, weight[e] = e < kept ? p[e] : 0.f;
+      if (early) k4[early ? e : 0] = channels(k, k_head, key[e], d);
       dp[e] = dot(g4, channels(v, v_head, key[e], d));
     }
 #pragma unroll
@@ -49,7 +54,7 @@ __device__ __forceinline__ void backward_of_query(const Heads& q, const Heads& k
     for (int e = 0; e < K; ++e) {
       if (e >= kept) continue;
       const float ds_e = scale * weight[e] * (dp[e] - mean);
-      add_scaled(sum, ds_e, channels(k, k_head, key[e], d));
+      add_scaled(sum, ds_e, early ? k4[early ? e : 0] : channels(k, k_head, key[e], d));
       if (row < rows) {
         if (d == 0) ds[e] = ds_e;
         each(d, key[e], ds_e, weight[e], q4, g4, unit);

@@ -252,6 +252,16 @@ void wait_for_block(const char* file, int line) {
   suspend();
 }
 
+bool any_in_block(bool predicate, const char* file, int line) {
+  block->running->brought = predicate;
+  wait_for_block(file, line);
+  // Nobody brings anything else before all have looked.
+  const bool any = std::any_of(block->threads.begin(), block->threads.end(),
+                               [](const Thread* t) { return t->brought != 0; });
+  wait_for_block(file, line);
+  return any;
+}
+
 const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* file, int line) {
   Thread& self = *block->running;
   if (!(mask >> lane() & 1)) report("the calling lane is not in the mask", lane(), file, line);

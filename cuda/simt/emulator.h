@@ -62,6 +62,7 @@ void* shared_array(size_t bytes);
 enum class Wait { barrier, warp, shuffle, ballot, match };
 
 void wait_for_block(const char* file, int line);
+bool any_in_block(bool predicate, const char* file, int line);
 
 // Waits for the lanes of `mask`; then values[l] is what lane l brought, and may be read until the
 // thread's next wait.
@@ -104,6 +105,10 @@ void wait_for_copies(size_t groups_left);
 
 inline void __syncthreads(FOCUS_HERE) {
   focus::simt::wait_for_block(file, line);
+}
+// A barrier that also tells whether any thread brought true.
+inline bool __syncthreads_or(bool predicate, FOCUS_HERE) {
+  return focus::simt::any_in_block(predicate, file, line);
 }
 inline void __syncwarp(unsigned mask = ~0u, FOCUS_HERE) {
   focus::simt::exchange(focus::simt::Wait::warp, mask, 0, file, line);
