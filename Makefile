@@ -71,7 +71,8 @@ $(B)/focus: $(call object,src/cli/main.cpp) $(B)/libfocus.a
 	$(LINK)
 $(B)/demo: $(call object,lessons/demo.cpp) $(B)/libfocus.a
 	$(LINK)
-$(B)/unit-tests: $(call object,tests/main.cpp $(UNITS)) $(B)/libfocus.a
+KIT_SOURCES := $(wildcard lessons/kit/*.cpp)
+$(B)/unit-tests: $(call object,tests/main.cpp $(UNITS) $(filter-out %/main.cpp,$(KIT_SOURCES))) $(B)/libfocus.a
 	$(LINK)
 $(B)/fuzz_%: $(B)/obj/tests/fuzz_%.o $(B)/libfocus.a
 	$(LINK)
@@ -133,7 +134,7 @@ watch:
 
 #@ authors
 # Only the full checkout has the program that makes students' trees.
-$(B)/kit: $(call object,$(wildcard lessons/kit/*.cpp) src/files/atomic_file.cpp)
+$(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp)
 	$(LINK)
 
 $(NUMBERS:%=start-%): start-%: $(B)/kit
@@ -152,24 +153,47 @@ tables: $(B)/kit
 #@ end
 
 # What the authors check: wrong versions are caught, the sources are formatted.
-check-authors: $(B)/libfocus.a $(B)/kit
+check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention
 	@tests/check_authors.sh
 
 clean:
 	rm -rf build out
 
 help:
-	@echo "make setup       install what is missing (compiler, libraries, gnuplot)"
-	@echo "make             build the program, the demo and the lessons"
+	@echo "make setup       install what is missing (compiler, libraries, gnuplot, pandoc)"
+	@echo "make             build what is here"
+#@ authors
 	@echo "make demo        four attention mechanisms learn even pairs side by side, in about a minute"
+#@ end
 	@echo "make test        every check this machine can do; ends with N passed, N failed"
 	@echo "make test-NN     the test of stage NN and of the stages it stands on  ($(NUMBERS))"
 	@echo "make lesson-NN   run a lesson; SCALE=paper for the paper's scale"
+#@ authors
 	@echo "make attention   a page that shows what each query attends to while the model learns"
 	@echo "make book        the lessons as a site to read, in out/book/ (needs pandoc)"
 	@echo "make bench       tables of speed"
-	@echo "make check-authors   the tests catch wrong code; the sources are formatted"
+#@ end
 	@echo "make clean       remove build/ and out/"
+	@echo
+	@echo "To build it yourself, lesson by lesson:"
+#@ authors
+	@echo "make start-NN    a working tree with the gaps of lesson NN, in work/ or DIR=folder"
+#@ end
+	@echo "make hint-NN     the next step of help for a gap      (GAP=name STEP=1..3)"
+	@echo "make progress    which gaps are filled, which lessons passed"
+	@echo "make watch       build and test at each save           (LESSON=05)"
+	@echo "make solution-NN our code for the gaps                 (GAP=name, ASK=1 before success)"
+#@ authors
+	@echo
+	@echo "To teach:"
+	@echo "make demo-NN     the lesson in at most a minute; REPLAY=1 plays the recorded run"
+	@echo "make grade DIR=folder   points for a submission or a folder of them, and grades.json"
+	@echo "make diff-NN     what lesson NN adds to the code of the lesson before"
+	@echo
+	@echo "To change it:"
+	@echo "make check-authors   wrong code is caught, every lesson's tree works, what is generated is current"
+	@echo "make tables      README's table of lessons from lessons/manifest.json"
+#@ end
 	@echo
 	@echo "MODE=release|debug|asan|ubsan|tsan   which build"
 	@echo "CXX=clang++  ARCH=native  WERROR=1  JOBS=N  V=1"

@@ -1,35 +1,55 @@
 #!/bin/sh
 # `make check-authors`: the checks of those who change the project, beside the tests.
-#   - the sources are formatted as .clang-format says (skipped without clang-format)
-#   - every wrong version tagged in the source is caught by its lesson's stage test
-# Last line: N passed, N failed[, N skipped].
+#   - the sources are formatted as .clang-format says
+#   - what is generated is current: README's table of lessons, each lesson's known mistakes
+#   - every wrong version tagged in the source is caught by its lesson's stage test, and recognised
+#   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
+#   - the student's and the instructor's commands, also with hostile submissions
+#   - the commands of README and lessons
+#   - the book, in a browser
+# Last line: N passed, N failed[, N skipped]. ONLY="mutants book" runs some of them.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 passed=0 failed=0 skipped=0
-
-if command -v clang-format > /dev/null; then
-  if find src tests lessons -name '*.h' -o -name '*.cpp' | xargs clang-format --dry-run -Werror; then
-    passed=$((passed + 1))
-    echo "formatted as .clang-format says"
-  else
-    failed=$((failed + 1))
-  fi
-else
-  skipped=$((skipped + 1))
-  echo "skipped: the format check needs clang-format"
-fi
-
+kit=build/kit
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
-tests/run_mutants.sh build/kit > "$log" 2>&1
-status=$?
-cat "$log"
-counts=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1)
-read -r p f <<EOF
+
+wanted() { [ -z "${ONLY:-}" ] || case " $ONLY " in *" $1 "*) ;; *) return 1 ;; esac; }
+one() {  # one NAME COMMAND...: a check that is right or wrong
+  wanted "$1" || return 0
+  echo "--- $1"
+  shift
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+many() {  # many NAME COMMAND...: a script whose last line adds up its own checks
+  wanted "$1" || return 0
+  echo "--- $1"
+  shift
+  "$@" > "$log" 2>&1
+  status=$?
+  cat "$log"
+  counts=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed,* *\([0-9]*\).*/\1 \2 \3/p' "$log" | tail -n 1)
+  read -r p f s <<COUNTS
 ${counts:-0 1}
-EOF
-[ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1
-passed=$((passed + p)) failed=$((failed + f))
+COUNTS
+  [ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
+}
+
+formatted() {
+  find src cuda tests lessons \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) |
+    xargs clang-format --dry-run -Werror && echo "formatted as .clang-format says"
+}
+if command -v clang-format > /dev/null; then one format formatted
+else skipped=$((skipped + 1)); echo "skipped: the format check needs clang-format"
+fi
+one tables $kit tables --check
+many mutants tests/run_mutants.sh $kit
+many lessons tests/check_lessons.sh $kit
+many kit tests/check_kit.sh $kit
+many readme tests/check_readme.sh build/focus
+many book env KIT=$kit ATTENTION=build/attention lessons/book/check_book.sh
 
 [ $skipped -eq 0 ] && tail= || tail=", $skipped skipped"
 echo "$passed passed, $failed failed$tail"

@@ -1,6 +1,9 @@
 #!/bin/sh
 # `make setup`: installs what the project needs and is missing, with apt where there is apt.
 # Safe to run again: it does nothing when nothing is missing.
+#
+#   tests/setup.sh            what users need
+#   tests/setup.sh authors    also what the authors' checks need (pandoc, a browser, clang-format)
 set -u
 
 missing=
@@ -16,6 +19,12 @@ need doctest-dev header doctest/doctest.h
 need libcli11-dev header CLI/CLI.hpp
 need nlohmann-json3-dev header nlohmann/json.hpp
 need gnuplot-nox command -v gnuplot
+need pandoc command -v pandoc
+if [ "${1:-}" = authors ]; then
+  need chromium command -v chromium
+  need clang-format command -v clang-format
+  need python3 command -v python3
+fi
 
 if [ -z "$missing" ]; then
   echo "setup: nothing is missing"
@@ -26,7 +35,7 @@ echo "setup: missing:$missing"
 if ! command -v apt-get > /dev/null; then
   echo "setup: this script knows Debian's and Ubuntu's apt-get only. Install what corresponds to"
   echo "      $missing"
-  echo "  with your package manager (gnuplot is optional: it draws the figures as SVG), then go on."
+  echo "  with your package manager (gnuplot and pandoc are optional: figures as SVG, the book), then go on."
   exit 1
 fi
 root=

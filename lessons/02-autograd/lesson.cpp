@@ -56,7 +56,7 @@ std::string text_of(const Curve& values) {
 }
 
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-02", "does a more sensitive softmax make larger gradients?", 5);
+  Lesson out(argc, argv, "lesson-02", "does a more sensitive softmax make larger gradients?", 5, 5);
   const LessonOptions& o = out.options();
   const int examples = o.paper_scale ? 1000 : 100;
   const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);

@@ -16,9 +16,10 @@ namespace {
 constexpr double learned = 95;                   // percent of the training set
 const double plateau_loss = 0.95 * std::log(2);  // guessing costs ln 2
 
-RunSettings settings_for(bool paper_scale) {
+RunSettings settings_for(const LessonOptions& o) {
   RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
-  if (!paper_scale) s.length = 30, s.train_size = 2500, s.val_size = 500, s.epochs = 50;
+  if (!o.paper_scale) s.length = 30, s.train_size = 2500, s.val_size = 500, s.epochs = 50;
+  if (o.demo_scale) s.length = 20, s.train_size = 2000, s.epochs = 28;
   return s;
 }
 
@@ -42,9 +43,9 @@ int plateau_end(const std::vector<EpochMetrics>& curve) {
 }
 
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?");
+  Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?", 3, 2);
   const LessonOptions& o = out.options();
-  RunSettings settings = settings_for(o.paper_scale);
+  RunSettings settings = settings_for(o);
   const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
   std::string seed_text;
   for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);

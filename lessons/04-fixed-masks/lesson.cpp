@@ -16,9 +16,10 @@ constexpr double learned = 95;         // percent of the training set
 constexpr double barely_shrunk = 0.8;  // of full's largest dispersion, under a mask
 constexpr int k = 5;
 
-Variant variant(Pattern pattern, int global_tokens, bool paper_scale) {
+Variant variant(Pattern pattern, int global_tokens, const LessonOptions& o) {
   RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
-  if (!paper_scale) s.length = 20, s.train_size = 2500, s.val_size = 500, s.epochs = 22;
+  if (!o.paper_scale) s.length = 20, s.train_size = 2500, s.val_size = 500, s.epochs = 22;
+  if (o.demo_scale) s.length = 15, s.train_size = 1500, s.epochs = 18;
   s.attention = pattern;
   s.k = uses_k(pattern) ? k : 0;
   s.global_tokens = global_tokens;
@@ -34,12 +35,12 @@ bool is_faster(const VariantResult& mask, const VariantResult& full) {
 }
 
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-04", "do fixed masks make attention learn faster?");
+  Lesson out(argc, argv, "lesson-04", "do fixed masks make attention learn faster?", 3, 2);
   const LessonOptions& o = out.options();
   const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
   std::string seed_text;
   for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);
-  const RunSettings full = variant(Pattern::full, 0, o.paper_scale).settings;
+  const RunSettings full = variant(Pattern::full, 0, o).settings;
   out.note("seeds", seed_text);
   out.note("settings", str("even pairs, length ", full.length, ", ", full.train_size, " / ",
                            full.val_size, " examples, 5 blocks, d = mlp = 64, 1 head, batch 25, ",
@@ -54,9 +55,9 @@ int lesson(int argc, char** argv) {
   if (out.stop()) return out.interrupted();
 
   std::vector<Variant> masks;
-  for (int global_tokens : {0, 1})
+  for (int global_tokens = 0; global_tokens <= (o.demo_scale ? 0 : 1); ++global_tokens)
     for (Pattern pattern : {Pattern::banded, Pattern::block})
-      masks.push_back(variant(pattern, global_tokens, o.paper_scale));
+      masks.push_back(variant(pattern, global_tokens, o));
   std::cout << "\nfixed masks:\n";
   LiveCurves live(live_title, full.epochs, int(seeds.size()));
   for (VariantResult& r :

@@ -15,14 +15,16 @@ namespace {
 constexpr double learned = 95;  // percent of the training set
 
 // Epochs are what is counted, so top-k needs no more of them than it takes to see it learn.
-Variant variant(Pattern pattern, bool paper_scale) {
+Variant variant(Pattern pattern, const LessonOptions& o) {
   RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
   s.attention = pattern;
   s.k = uses_k(pattern) ? 5 : 0;
-  if (!paper_scale) {
+  if (!o.paper_scale) {
     s.length = 30, s.train_size = 2500, s.val_size = 500;
     s.epochs = pattern == Pattern::full ? 50 : 16;
   }
+  if (o.demo_scale)
+    s.length = 20, s.train_size = 2000, s.epochs = pattern == Pattern::full ? 26 : 12;
   return {attention_text(s), s};
 }
 
@@ -49,13 +51,12 @@ Panel epochs_panel(const std::vector<VariantResult>& results) {
 }
 
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?");
+  Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?", 3, 2);
   const LessonOptions& o = out.options();
   const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
   std::string seed_text;
   for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);
-  const Variant variants[] = {variant(Pattern::topk, o.paper_scale),
-                              variant(Pattern::full, o.paper_scale)};
+  const Variant variants[] = {variant(Pattern::topk, o), variant(Pattern::full, o)};
   const RunSettings &topk = variants[0].settings, &full = variants[1].settings;
   out.note("seeds", seed_text);
   out.note("settings",

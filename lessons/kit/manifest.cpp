@@ -112,6 +112,16 @@ std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& les
   for (const TaggedFile& file : tagged_sources(manifest))
     for (const Gap& gap : gaps_of(file))
       if (gap.lesson == lesson) gaps.push_back(gap);
+  // Files of earlier lessons come first, then the lesson's own as the manifest lists them.
+  const std::vector<std::string>& own = manifest.lesson(lesson).files;
+  const auto place = [&](const Gap& gap) {
+    size_t best = 0, at = 0;
+    for (size_t i = 0; i < own.size(); ++i)
+      if (fits(own[i], gap.file) && own[i].size() > best) best = own[i].size(), at = i + 1;
+    return at;
+  };
+  std::stable_sort(gaps.begin(), gaps.end(),
+                   [&](const Gap& a, const Gap& b) { return place(a) < place(b); });
   return gaps;
 }
 

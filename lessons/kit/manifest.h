@@ -32,7 +32,8 @@ Manifest read_manifest(const std::filesystem::path& root);
 // stage tests.
 std::vector<std::string> files_at(const Manifest& manifest, const std::string& lesson);
 
-// The gaps of a lesson in the order of the manifest's files, then of their lines.
+// The gaps of a lesson in the order in which to fill them: files of earlier lessons first, then the
+// lesson's own as the manifest lists them, then by line.
 std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& lesson);
 
 // All tagged source files.

@@ -14,6 +14,7 @@
 #include "report/svg_plot.h"
 #include "report/terminal.h"
 #include "report/text_plot.h"
+#include "report/transcript.h"
 #include "tensor/simd.h"
 #include "train/interrupt.h"
 
@@ -26,6 +27,16 @@ std::string today() {
   char text[16];
   std::strftime(text, sizeof text, "%Y-%m-%d", std::gmtime(&now));
   return text;
+}
+
+// Where lesson-05's recorded run is: lessons/05-*/results, from the project's folder.
+std::filesystem::path recorded(const std::string& name) {
+  const std::string number = name.substr(name.rfind('-') + 1) + "-";
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("lessons", none))
+    if (entry.path().filename().string().starts_with(number))
+      return entry.path() / "results/output.txt";
+  fail_input("--replay: there is no lessons/", number, "* here; start it in the project's folder");
 }
 
 }  // namespace
@@ -42,15 +53,16 @@ std::string hardware_text() {
              "-bit vectors");
 }
 
-Lesson::Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds)
+Lesson::Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds,
+               int demo_seeds)
     : name_(std::move(name)), question_(std::move(question)) {
   options_.seeds = default_seeds;
   options_.threads = std::max(1, int(std::thread::hardware_concurrency()));
   options_.out = "out/" + name_;
   CLI::App app(name_ + ": " + question_);
   std::string scale = "laptop", out = options_.out.string();
-  app.add_option("--scale", scale, "how large the experiment is (laptop: at most 3 minutes)")
-      ->check(CLI::IsMember({"laptop", "paper"}))
+  app.add_option("--scale", scale, "demo: at most a minute, laptop: three, paper: the paper's size")
+      ->check(CLI::IsMember({"demo", "laptop", "paper"}))
       ->capture_default_str();
   app.add_option("--seeds", options_.seeds, "runs of each variant")
       ->check(CLI::Range(1, 1000))
@@ -58,6 +70,8 @@ Lesson::Lesson(int argc, char** argv, std::string name, std::string question, in
   app.add_option("--threads", options_.threads, "threads to use")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  bool replay = false;
+  app.add_flag("--replay", replay, "play the recorded run, in half a minute");
   app.add_option("--out", out, "folder for results.csv, figure.svg and verdict.txt")
       ->capture_default_str();
   try {
@@ -67,16 +81,27 @@ Lesson::Lesson(int argc, char** argv, std::string name, std::string question, in
   } catch (const CLI::Error& error) {
     fail_input(error.what(), " (see --help)");
   }
+  if (replay) {
+    play_transcript(recorded(name_), 25);
+    std::cout << "(This was the recorded run.)" << std::endl;
+    std::exit(0);
+  }
+  options_.demo_scale = scale == "demo";
   options_.paper_scale = scale == "paper";
+  smaller_than_its_rule_ = options_.demo_scale && demo_seeds != default_seeds;
+  if (options_.demo_scale && app.count("--seeds") == 0) options_.seeds = demo_seeds;
   options_.out = out;
   std::filesystem::create_directories(options_.out);
   catch_interrupts();
+  transcript_ = std::make_unique<Transcript>(std::cout);
   std::cout << name_ << ": " << question_ << "\n" << std::endl;
   note("from", name_);
   note("date", today());
   note("hardware", hardware_text());
-  note("scale", options_.paper_scale ? "paper" : "laptop");
+  note("scale", scale);
 }
+
+Lesson::~Lesson() = default;
 
 const std::atomic<bool>& Lesson::stop() const {
   return catch_interrupts();
@@ -113,7 +138,9 @@ int Lesson::verdict(bool reproduced, const std::string& reason) {
   const std::string text =
       str("verdict: ", reproduced ? "reproduced" : "not reproduced", ": ", reason, "\n");
   write_file_atomically(options_.out / "verdict.txt", text);
+  if (smaller_than_its_rule_) std::cout << "(at demo scale, smaller than the rule was made for)\n";
   std::cout << text << std::flush;
+  write_file_atomically(options_.out / "output.txt", transcript_->text());
   return 0;
 }
 

@@ -1,15 +1,18 @@
 // What the lesson programs share: their options, the folder they write to, and how a result is
 // told.
 //
-//   lesson-NN [--scale laptop|paper] [--seeds N] [--threads N] [--out DIR]
+//   lesson-NN [--scale demo|laptop|paper] [--seeds N] [--threads N] [--out DIR]
+//   lesson-NN --replay      plays the recorded run: what it printed, in half a minute at most
 //
 // DIR (default out/lesson-NN) receives results.csv, which begins with '#' lines on hardware,
-// settings, seeds and date, figure.svg if gnuplot is there, and verdict.txt.
+// settings, seeds and date, figure.svg if gnuplot is there, verdict.txt, and output.txt: what was
+// printed, each line after its second and a tab.
 #pragma once
 
 #include <atomic>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,8 +20,11 @@
 
 namespace focus {
 
+class Transcript;
+
 struct LessonOptions {
-  bool paper_scale = false;
+  bool demo_scale = false;   // at most a minute on two cores, for showing
+  bool paper_scale = false;  // neither: laptop scale, at most three minutes
   int seeds = 3;
   int threads = 1;
   std::filesystem::path out;
@@ -27,8 +33,12 @@ struct LessonOptions {
 class Lesson {
  public:
   // `name` as "lesson-05", `question` in one line. Reads the command line; on --help or a bad
-  // argument it prints and ends the program.
-  Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds = 3);
+  // argument, and after a replay, it prints and ends the program.
+  Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds = 3,
+         int demo_seeds = 3);
+  ~Lesson();
+  Lesson(const Lesson&) = delete;
+  Lesson& operator=(const Lesson&) = delete;
 
   const LessonOptions& options() const { return options_; }
   // Set by Ctrl-C; long work looks at it, and main then returns interrupted().
@@ -47,7 +57,9 @@ class Lesson {
  private:
   std::string name_, question_;
   LessonOptions options_;
+  bool smaller_than_its_rule_ = false;
   std::vector<std::string> notes_;
+  std::unique_ptr<Transcript> transcript_;  // of what goes to std::cout
 };
 
 // One line about the processor, for result files: model, cores, instruction set.
