@@ -34,9 +34,9 @@ __global__ void topk_zero_10(Heads dk, Heads dv) {
 template <int W, int K>
 __global__ void __launch_bounds__(query_threads)
     topk_bwd_10(Heads q, Heads k, Heads v, Heads d_o, Heads dq, Heads dk, Heads dv, const int* keys,
-                const float* p, float* ds, int kept, float scale) {
+                const float* p, Weights* weights, int kept, float scale) {
   backward_of_query<W, K>(
-      int(blockIdx.x), q, k, v, d_o, dq, keys, p, ds, kept, scale,
+      int(blockIdx.x), q, k, v, d_o, dq, keys, p, weights, kept, scale,
       [&](int d, int key, float ds_e, float p_e, float4 q4, float4 g4, int unit) {
         if (d >= q.D) return;
         atomic_add4(dk.of(unit) + key * dk.row_stride + d, ds_e, q4);
@@ -53,7 +53,7 @@ const Rung topk_10_backward{
     is_topk,
     false,
     unsupported_width,
-    [](const Call& c) { return 4 * topk_edges(c); },
+    [](const Call& c) { return c.kept > longest_list ? sizeof(Weights) * topk_edges(c) : 0; },
     [](Pattern, const Call& c) {
       const size_t vectors = size_t(c.q.B) * size_t(c.q.H) * size_t(c.q.T) * size_t(c.q.D) / 4;
       launch({"topk_zero_10", (vectors + 255) / 256, 256}, c.stream, topk_zero_10, c.dk, c.dv);
@@ -62,7 +62,8 @@ const Rung topk_10_backward{
           constexpr int W = decltype(width)::value, K = decltype(list)::value;
           launch({"topk_bwd_10", query_blocks<W>(c), query_threads}, c.stream, topk_bwd_10<W, K>,
                  c.q, c.k, c.v, c.d_o, c.dq, c.dk, c.dv, c.keys, c.p,
-                 static_cast<float*>(c.workspace), c.kept, 1 / std::sqrt(float(c.q.D)));
+                 c.kept > longest_list ? static_cast<Weights*>(c.workspace) : nullptr, c.kept,
+                 1 / std::sqrt(float(c.q.D)));
         });
       });
     }};

@@ -8,90 +8,27 @@
 //
 // D a multiple of 4 from 16 to 128, any k. Predicted at (16,16,2048,64), k = 5: queries 0.35 ms,
 // sort 0.05 ms, keys 0.45 ms: 0.85 ms, with nothing to zero.
+#include "cuda/attention/sort_edges.cuh"
 #include "cuda/attention/topk_queries.cuh"
 
 namespace focus::gpu {
 
 namespace {
 
-constexpr int sort_warps = query_threads / 32, key_threads = 256;
+constexpr int key_threads = 256;
 constexpr int long_list = 64;              // longer ones are shared out
 constexpr size_t most_shared = 32 * 1024;  // of a sorting block: the other blocks get as much
-
-struct Edge {
-  int query, at;  // at: in p and dS
-};
-
-// begin: (T+1): key j's queries are edges begin[j] … begin[j+1]-1 of the head. Done by one block.
-// The head's edges are cut into `parts` runs, one for a warp; places: (parts,T) first counts each
-// key's edges in each run, then says where the next one goes.
-__device__ __forceinline__ void sort_head(const int* keys, Edge* edges, int* begin, int T, int kept,
-                                          int parts, int* places, int* warp_sums) {
-  const int t = int(threadIdx.x), lane = t % 32, warp = t / 32, count = T * kept;
-  // Runs of whole steps of 32.
-  const int run = (count + 32 * parts - 1) / (32 * parts) * 32;
-  const int first = min(warp * run, count), last = warp < parts ? min(first + run, count) : first;
-
-  for (int e = t; e < parts * T; e += query_threads) places[e] = 0;
-  __syncthreads();  // all counts are 0
-#pragma unroll 4
-  for (int e = first + lane; e < last; e += 32) atomicAdd(places + warp * T + __ldg(keys + e), 1);
-  __syncthreads();  // all is counted
-
-  // Running totals, by key and then by run. Each thread sums its keys; then the sums of the threads
-  // before it are its start.
-  const int own = (T + query_threads - 1) / query_threads;
-  const int j0 = min(t * own, T), j1 = min(j0 + own, T);
-  int sum = 0;
-  for (int j = j0; j < j1; ++j)
-    for (int part = 0; part < parts; ++part) sum += places[part * T + j];
-  int before = sum;  // of the threads up to this one, in the warp
-  for (int lanes = 1; lanes < 32; lanes *= 2) {
-    const int other = __shfl_up_sync(all_lanes, before, lanes);
-    if (lane >= lanes) before += other;
-  }
-  if (lane == 31) warp_sums[warp] = before;
-  __syncthreads();  // the warps' sums are written
-  before -= sum;
-  for (int w = 0; w < warp; ++w) before += warp_sums[w];
-  for (int j = j0; j < j1; ++j) {
-    begin[j] = before;
-    for (int part = 0; part < parts; ++part) {
-      const int n = places[part * T + j];
-      places[part * T + j] = before;
-      before += n;
-    }
-  }
-  if (t == 0) begin[T] = count;
-  __syncthreads();  // all places are known
-
-  // Each warp places its run in order, 32 edges at a time; equal keys among them in lane order.
-  int next = first + lane < last ? __ldg(keys + first + lane) : -1;
-  for (int e0 = first; e0 < last; e0 += 32) {
-    const int e = e0 + lane, key = next;
-    next = e + 32 < last ? __ldg(keys + e + 32) : -1;
-    const unsigned same = __match_any_sync(all_lanes, key);
-    int place = 0;
-    if (key >= 0) {
-      place = places[warp * T + key] + __popc(same & ((1u << lane) - 1));
-      edges[place] = {e / kept, e};
-    }
-    __syncwarp();  // all have read their places
-    if (key >= 0 && (same >> lane) == 1) places[warp * T + key] = place + 1;  // the last of them
-    __syncwarp();  // the places are ready for the next 32
-  }
-}
 
 // The first blocks sort a head each, which keeps them waiting for memory most of the time; the
 // others meanwhile do the queries.
 template <int W, int K>
 __global__ void __launch_bounds__(query_threads)
     topk_queries_11(Heads q, Heads k, Heads v, Heads d_o, Heads dq, const int* keys, const float* p,
-                    float* ds, int kept, float scale, Edge* edges, int* begin, int parts,
+                    Weights* weights, int kept, float scale, Edge* edges, int* begin, int parts,
                     int* global_places) {
   const int units = q.B * q.H, unit = int(blockIdx.x), T = q.T;
   if (unit >= units) {
-    backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, ds, kept, scale,
+    backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, weights, kept, scale,
                             [](int, int, float, float, float4, float4, int) {});
     return;
   }
@@ -105,32 +42,43 @@ __global__ void __launch_bounds__(query_threads)
     sort_head(keys, edges, begin, T, kept, parts, shared.array<int>(parts * T), warp_sums);
 }
 
-// What a key gathers: dk = Σ dS q, dv = Σ p dO over edges first … last-1, four at a time, in order.
+// What a key gathers: dk = Σ dS q, dv = Σ p dO over edges first … last-1, in order. Each lane of
+// the key's row loads one edge with its weights; then the row reads the queries, four at a time.
+template <int W>
 struct Gather {
-  const Edge* edges;
-  const float *p, *ds;  // of the head
+  const Edge* edges;  // these two: of the head
+  const Weights* weights;
   Heads q, d_o;
   const float *q_head, *g_head;
   int d;
   float4 dk, dv;
 
+  // All lanes of a warp call it together.
   __device__ void add(int first, int last) {
+    constexpr int lanes = W / 4;
+    const int lane = int(threadIdx.x) % 32, row_start = lane / lanes * lanes;
     dk = make_float4(0, 0, 0, 0), dv = dk;
-    for (int e = first; e < last; e += 4) {
-      float4 q4[4], g4[4];
-      float p_n[4], ds_n[4];
+    for (int e0 = first; __any_sync(all_lanes, e0 < last); e0 += lanes) {
+      const int own = e0 + lane - row_start;
+      const Edge edge = own < last ? edges[own] : Edge{0, 0};
+      const Weights weight = own < last ? weights[edge.at] : Weights{0, 0};
+      for (int n0 = 0; n0 < lanes && __any_sync(all_lanes, e0 + n0 < last); n0 += 4) {
+        float4 q4[4], g4[4];
+        Weights w[4];
 #pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const bool in = e + n < last;  // beyond the end everything is 0
-        const Edge edge = in ? edges[e + n] : Edge{0, 0};
-        p_n[n] = in ? p[edge.at] : 0.f, ds_n[n] = in ? ds[edge.at] : 0.f;
-        q4[n] = in ? channels(q, q_head, edge.query, d) : make_float4(0, 0, 0, 0);
-        g4[n] = in ? channels(d_o, g_head, edge.query, d) : make_float4(0, 0, 0, 0);
-      }
+        for (int n = 0; n < 4; ++n) {
+          const int from = row_start + n0 + n;
+          const int query = __shfl_sync(all_lanes, edge.query, from);
+          w[n] = {__shfl_sync(all_lanes, weight.p, from), __shfl_sync(all_lanes, weight.ds, from)};
+          const bool in = e0 + n0 + n < last;  // beyond the end everything is 0
+          q4[n] = in ? channels(q, q_head, query, d) : make_float4(0, 0, 0, 0);
+          g4[n] = in ? channels(d_o, g_head, query, d) : make_float4(0, 0, 0, 0);
+        }
 #pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        add_scaled(dk, ds_n[n], q4[n]);
-        add_scaled(dv, p_n[n], g4[n]);
+        for (int n = 0; n < 4; ++n) {
+          add_scaled(dk, w[n].ds, q4[n]);
+          add_scaled(dv, w[n].p, g4[n]);
+        }
       }
     }
   }
@@ -144,8 +92,8 @@ struct KeyBlock {
 
 template <int W>
 __global__ void __launch_bounds__(key_threads)
-    topk_keys_11(const Edge* edges, const int* begin, const float* p, const float* ds, Heads q,
-                 Heads d_o, Heads dk, Heads dv, int kept) {
+    topk_keys_11(const Edge* edges, const int* begin, const Weights* weights, Heads q, Heads d_o,
+                 Heads dk, Heads dv, int kept) {
   using X = KeyBlock<W>;
   SharedMemory shared;
   float* pieces = shared.array<float>(X::rows * 2 * W);  // (rows,2,W)
@@ -154,7 +102,7 @@ __global__ void __launch_bounds__(key_threads)
   const int row = int(threadIdx.x) / X::row_lanes, d = int(threadIdx.x) % X::row_lanes * 4;
   const ptrdiff_t base = ptrdiff_t{unit} * T * kept;
   begin += ptrdiff_t{unit} * (T + 1);
-  Gather sum{edges + base, p + base, ds + base, q, d_o, q.of(unit), d_o.of(unit), d, {}, {}};
+  Gather<W> sum{edges + base, weights + base, q, d_o, q.of(unit), d_o.of(unit), d, {}, {}};
   const auto write = [&](int j) {
     set_channels(dk, unit, j, d, sum.dk);
     set_channels(dv, unit, j, d, sum.dv);
@@ -162,10 +110,8 @@ __global__ void __launch_bounds__(key_threads)
 
   const int j = j0 + row, own_first = j < T ? begin[j] : 0, own_last = j < T ? begin[j + 1] : 0;
   const bool is_long = own_last - own_first > long_list;
-  if (j < T && !is_long) {
-    sum.add(own_first, own_last);
-    write(j);
-  }
+  sum.add(own_first, is_long ? own_first : own_last);
+  if (j < T && !is_long) write(j);
   if (!__syncthreads_or(is_long)) return;
   for (int l = j0; l < min(j0 + X::rows, T); ++l) {
     const int first = begin[l], last = begin[l + 1];
@@ -186,7 +132,8 @@ __global__ void __launch_bounds__(key_threads)
   }
 }
 
-// The workspace: dS, the sorted edges, where each key's begin, and, for long sequences, places.
+// The workspace: the weights, the sorted edges, where each key's begin, and, for long sequences,
+// places.
 struct Layout {
   size_t units, T, edges;
   int parts;  // 0: the places do not fit shared memory
@@ -195,8 +142,8 @@ struct Layout {
     const size_t fit = most_shared / (4 * T);
     parts = int(fit < sort_warps ? fit : sort_warps);
   }
-  size_t begin_at() const { return (edges * 4 + 7) / 8 * 8 + edges * sizeof(Edge); }
-  size_t edges_at() const { return (edges * 4 + 7) / 8 * 8; }
+  size_t edges_at() const { return edges * sizeof(Weights); }
+  size_t begin_at() const { return edges_at() + edges * sizeof(Edge); }
   size_t places_at() const { return begin_at() + units * (T + 1) * 4; }
   size_t bytes() const { return places_at() + (parts == 0 ? units * T * 4 : 0); }
 };
@@ -205,7 +152,7 @@ template <int W>
 void run(const Call& c) {
   const Layout at(c);
   char* memory = static_cast<char*>(c.workspace);
-  float* ds = reinterpret_cast<float*>(memory);
+  Weights* weights = reinterpret_cast<Weights*>(memory);
   Edge* edges = reinterpret_cast<Edge*>(memory + at.edges_at());
   int* begin = reinterpret_cast<int*>(memory + at.begin_at());
   int* places = at.parts == 0 ? reinterpret_cast<int*>(memory + at.places_at()) : nullptr;
@@ -214,12 +161,12 @@ void run(const Call& c) {
     launch({"topk_queries_11", at.units + query_blocks<W>(c), query_threads,
             places ? shared_bytes_for(sort_warps) : shared_bytes_for(sort_warps, parts * c.q.T)},
            c.stream, topk_queries_11<W, decltype(list)::value>, c.q, c.k, c.v, c.d_o, c.dq, c.keys,
-           c.p, ds, c.kept, 1 / std::sqrt(float(c.q.D)), edges, begin, parts, places);
+           c.p, weights, c.kept, 1 / std::sqrt(float(c.q.D)), edges, begin, parts, places);
   });
   using X = KeyBlock<W>;
   launch(
       {"topk_keys_11", at.units * size_t(tiles_of(c.q.T, X::rows)), key_threads, X::shared_bytes},
-      c.stream, topk_keys_11<W>, edges, begin, c.p, ds, c.q, c.d_o, c.dk, c.dv, c.kept);
+      c.stream, topk_keys_11<W>, edges, begin, weights, c.q, c.d_o, c.dk, c.dv, c.kept);
 }
 
 }  // namespace

@@ -18,37 +18,59 @@ namespace focus::gpu {
 namespace {
 
 constexpr int threads = 256;
+constexpr int span = 4;  // tokens that a row of lanes does one after another
 
 template <int W>
 struct Rows {
   static constexpr int lanes = W / 4, number = threads / lanes;  // of a block
+  static constexpr int tokens = number * span;                   // of a block
   static __device__ int own() { return int(threadIdx.x) / lanes; }
   static __device__ int channel() { return int(threadIdx.x) % lanes * 4; }
 };
 
-// The softmax of a query over slots first, first+step, … of its keys: running maximum (in powers
-// of 2), sum, and output. All lanes of a warp make the same number of steps: `steps` of U slots.
-template <int W, int U>
+// What a lane reads of a head: its 4 channels of any row; 0 beyond D.
+struct Channels {
+  const float* at;
+  ptrdiff_t stride;
+  bool exist;
+
+  __device__ Channels(const Heads& x, int unit, int d)
+      : at(x.of(unit) + d), stride(x.row_stride), exist(d < x.D) {}
+  __device__ float4 operator[](int row) const { return row_if(row, true); }
+  __device__ float4 row_if(int row, bool wanted) const {
+    return exist && wanted ? load4(at + row * stride) : make_float4(0, 0, 0, 0);
+  }
+};
+
+// Every `step`th of the rows first … end-1. All lanes of a warp make the same number of steps.
+struct Run {
+  int first, end, step, steps;
+};
+
+// The softmax of a query over runs of keys: running maximum (in powers of 2), sum, and output.
+template <int W>
 struct Softmax {
   float top = -INFINITY, sum = 0;
   float4 out = make_float4(0, 0, 0, 0);
 
-  __device__ void add(const Heads& k, const Heads& v, int unit, float4 q4, int d,
-                      const Visible& keys, int first, int step, int steps, float to_log2) {
-    const float *k_head = k.of(unit), *v_head = v.of(unit);
-    for (int n = 0; n < steps; ++n, first += U * step) {
+  // U keys at once.
+  template <int U>
+  __device__ void add(const Channels& k, const Channels& v, float4 q4, const Run& run,
+                      float to_log2) {
+    for (int n = 0; n < run.steps; n += U) {
+      const int j = run.first + n * run.step;
       float4 k4[U], v4[U];
       float s[U];
 #pragma unroll
       for (int u = 0; u < U; ++u) {
-        const int slot = first + u * step, j = keys.token(min(slot, keys.count - 1));
-        k4[u] = channels(k, k_head, j, d), v4[u] = channels(v, v_head, j, d);
+        k4[u] = k.row_if(j + u * run.step, j + u * run.step < run.end);
+        v4[u] = v.row_if(j + u * run.step, j + u * run.step < run.end);
       }
       float largest = top;
 #pragma unroll
       for (int u = 0; u < U; ++u) {
         s[u] = sum_of_lanes<W / 4>(dot(q4, k4[u])) * to_log2;
-        if (first + u * step >= keys.count) s[u] = -INFINITY;
+        if (j + u * run.step >= run.end) s[u] = -INFINITY;
         largest = fmaxf(largest, s[u]);
       }
       const float base = largest == -INFINITY ? 0.f : largest, shrink = fast_exp2(top - base);
@@ -56,7 +78,6 @@ struct Softmax {
       out = make_float4(out.x * shrink, out.y * shrink, out.z * shrink, out.w * shrink);
 #pragma unroll
       for (int u = 0; u < U; ++u) {
-        if (first + u * step >= keys.count) continue;
         const float p = fast_exp2(s[u] - base);
         sum += p;
         add_scaled(out, p, v4[u]);
@@ -65,8 +86,11 @@ struct Softmax {
   }
 };
 
-__device__ int steps_for(int slots, int U) {
-  return (slots + U - 1) / U;
+__device__ void write_row(const Heads& o, float* lse, int T, int unit, int i, int d, float4 out,
+                          float top, float sum) {
+  const float part = 1 / sum;
+  set_channels(o, unit, i, d, make_float4(out.x * part, out.y * part, out.z * part, out.w * part));
+  if (d == 0) lse[ptrdiff_t{unit} * T + i] = top * ln_2 + logf(sum);
 }
 
 // Ordinary tokens, a row of lanes each.
@@ -74,19 +98,23 @@ template <int W, int U>
 __global__ void __launch_bounds__(threads)
     local_fwd_13(Heads q, Heads k, Heads v, Heads o, float* lse, Window window, float to_log2) {
   using X = Rows<W>;
-  const int blocks = (window.n + X::number - 1) / X::number;
+  const int blocks = (window.n + X::tokens - 1) / X::tokens;
   const int unit = int(blockIdx.x) / blocks, d = X::channel();
-  const int i = int(blockIdx.x) % blocks * X::number + X::own();
-  const int own = min(i, window.n - 1);  // rows beyond the end take part in shuffles
-  const Visible keys = window.keys_of(own);
-  Softmax<W, U> softmax;
-  softmax.add(k, v, unit, channels(q, q.of(unit), own, d), d, keys, 0, 1,
-              steps_for(window.width + window.T - window.n, U), to_log2);
-  if (i >= window.n) return;
-  const float4 x = softmax.out;
-  const float l = softmax.sum;
-  set_channels(o, unit, i, d, make_float4(x.x / l, x.y / l, x.z / l, x.w / l));
-  if (d == 0) lse[ptrdiff_t{unit} * window.T + i] = softmax.top * ln_2 + logf(l);
+  const int first = int(blockIdx.x) % blocks * X::tokens + X::own();
+  const Channels q_rows(q, unit, d), k_rows(k, unit, d), v_rows(v, unit, d);
+  for (int n = 0; n < span; ++n) {
+    const int i = first + n * X::number;
+    const Visible keys = window.keys_of(min(i, window.n - 1));
+    const float4 q4 = q_rows.row_if(i, i < window.n);
+    Softmax<W> softmax;
+    softmax.template add<U>(k_rows, v_rows, q4,
+                            {keys.begin, keys.begin + keys.own, 1, window.width}, to_log2);
+    softmax.template add<4>(k_rows, v_rows, q4, {window.n, window.T, 1, window.T - window.n},
+                            to_log2);
+    // Rows beyond the end have only taken part in shuffles.
+    if (i < window.n)
+      write_row(o, lse, window.T, unit, i, d, softmax.out, softmax.top, softmax.sum);
+  }
 }
 
 // Global tokens, a block each: each row of lanes takes every number-th key.
@@ -100,9 +128,10 @@ __global__ void __launch_bounds__(threads)
   float* tops = shared.array<float>(X::number * 2);  // top, sum
   const int g = window.T - window.n, unit = int(blockIdx.x) / g;
   const int i = window.n + int(blockIdx.x) % g, d = X::channel(), row = X::own();
-  Softmax<W, 4> softmax;
-  softmax.add(k, v, unit, channels(q, q.of(unit), i, d), d, window.keys_of(i), row, X::number,
-              steps_for(window.T, 4 * X::number), to_log2);
+  Softmax<W> softmax;
+  softmax.template add<4>(Channels(k, unit, d), Channels(v, unit, d), Channels(q, unit, d)[i],
+                          {row, window.T, X::number, (window.T + X::number - 1) / X::number},
+                          to_log2);
   store4(outs + row * W + d, softmax.out);
   if (d == 0) tops[row * 2] = softmax.top, tops[row * 2 + 1] = softmax.sum;
   __syncthreads();  // all parts are there
@@ -116,8 +145,7 @@ __global__ void __launch_bounds__(threads)
     sum += weight * tops[r * 2 + 1];
     add_scaled(out, weight, load4(outs + r * W + d));
   }
-  set_channels(o, unit, i, d, make_float4(out.x / sum, out.y / sum, out.z / sum, out.w / sum));
-  if (d == 0) lse[ptrdiff_t{unit} * window.T + i] = top * ln_2 + logf(sum);
+  write_row(o, lse, window.T, unit, i, d, out, top, sum);
 }
 
 struct Inputs {
@@ -127,41 +155,52 @@ struct Inputs {
   float scale;
 };
 
-// The gradients of token i over slots first, first+step, …: as a query, with the keys it sees; as a
-// key, with the queries that see it.
+// The gradients of token i: as a query over runs of keys, as a key over runs of queries.
 template <int W>
 struct Gradients {
-  float4 dq = make_float4(0, 0, 0, 0), dk = dq, dv = dq;
+  const Channels q, k, v, o, d_o;
+  const float* lse;
+  const float scale;
+  float4 q_i, k_i, v_i, g_i;
+  float lse_i, delta_i;
+  float4 dq, dk, dv;
 
-  __device__ void add(const Inputs& x, int unit, int i, int d, int first, int step) {
-    const float *q_head = x.q.of(unit), *k_head = x.k.of(unit), *v_head = x.v.of(unit),
-                *o_head = x.o.of(unit), *g_head = x.d_o.of(unit),
-                *lse = x.lse + ptrdiff_t{unit} * x.window.T;
-    const float4 q4 = channels(x.q, q_head, i, d), k4 = channels(x.k, k_head, i, d),
-                 v4 = channels(x.v, v_head, i, d), g4 = channels(x.d_o, g_head, i, d);
-    const float delta = sum_of_lanes<W / 4>(dot(g4, channels(x.o, o_head, i, d)));
-    const float to_log2 = x.scale * log2_e, own_lse = lse[i] * log2_e;
-    const Visible keys = x.window.keys_of(i), queries = x.window.queries_of(i);
-    for (int slot = first; __any_sync(all_lanes, slot < keys.count); slot += step) {
-      const int j = keys.token(min(slot, keys.count - 1));
-      const float4 kj = channels(x.k, k_head, j, d);
-      const float s = sum_of_lanes<W / 4>(dot(q4, kj));
-      const float dp = sum_of_lanes<W / 4>(dot(g4, channels(x.v, v_head, j, d)));
-      const float p = fast_exp2(fmaf(s, to_log2, -own_lse));
-      if (slot < keys.count) add_scaled(dq, x.scale * p * (dp - delta), kj);
+  __device__ Gradients(const Inputs& x, int unit, int d)
+      : q(x.q, unit, d),
+        k(x.k, unit, d),
+        v(x.v, unit, d),
+        o(x.o, unit, d),
+        d_o(x.d_o, unit, d),
+        lse(x.lse + ptrdiff_t{unit} * x.window.T),
+        scale(x.scale) {}
+
+  __device__ void start(int i) {
+    q_i = q[i], k_i = k[i], v_i = v[i], g_i = d_o[i];
+    lse_i = lse[i] * log2_e;
+    delta_i = sum_of_lanes<W / 4>(dot(g_i, o[i]));
+    dq = make_float4(0, 0, 0, 0), dk = dq, dv = dq;
+  }
+  __device__ void add_keys(const Run& run) {
+    for (int n = 0, j = run.first; n < run.steps; ++n, j += run.step) {
+      const bool in = j < run.end;  // else everything is 0
+      const float4 k_j = k.row_if(j, in), v_j = v.row_if(j, in);
+      const float s = sum_of_lanes<W / 4>(dot(q_i, k_j));
+      const float dp = sum_of_lanes<W / 4>(dot(g_i, v_j));
+      const float p = in ? fast_exp2(fmaf(s, scale * log2_e, -lse_i)) : 0.f;
+      add_scaled(dq, scale * p * (dp - delta_i), k_j);
     }
-    for (int slot = first; __any_sync(all_lanes, slot < queries.count); slot += step) {
-      const int l = queries.token(min(slot, queries.count - 1));
-      const float4 ql = channels(x.q, q_head, l, d), gl = channels(x.d_o, g_head, l, d);
-      const float s = sum_of_lanes<W / 4>(dot(ql, k4));
+  }
+  __device__ void add_queries(const Run& run) {
+    for (int n = 0, l = run.first; n < run.steps; ++n, l += run.step) {
+      const bool in = l < run.end;
+      const float4 q_l = q.row_if(l, in), g_l = d_o.row_if(l, in), o_l = o.row_if(l, in);
+      const float s = sum_of_lanes<W / 4>(dot(q_l, k_i));
       // dP − delta is the product of dO with V[i] − O[l].
-      const float4 ol = channels(x.o, o_head, l, d);
-      const float dp = sum_of_lanes<W / 4>(
-          dot(gl, make_float4(v4.x - ol.x, v4.y - ol.y, v4.z - ol.z, v4.w - ol.w)));
-      const float p = fast_exp2(fmaf(s, to_log2, -lse[l] * log2_e));
-      if (slot >= queries.count) continue;
-      add_scaled(dk, x.scale * p * dp, ql);
-      add_scaled(dv, p, gl);
+      const float4 gap = make_float4(v_i.x - o_l.x, v_i.y - o_l.y, v_i.z - o_l.z, v_i.w - o_l.w);
+      const float dp = sum_of_lanes<W / 4>(dot(g_l, gap));
+      const float p = in ? fast_exp2(fmaf(s, scale * log2_e, -lse[l] * log2_e)) : 0.f;
+      add_scaled(dk, scale * p * dp, q_l);
+      add_scaled(dv, p, g_l);
     }
   }
 };
@@ -169,15 +208,28 @@ struct Gradients {
 template <int W>
 __global__ void __launch_bounds__(threads) local_bwd_13(Inputs x, Heads dq, Heads dk, Heads dv) {
   using X = Rows<W>;
-  const int blocks = (x.window.n + X::number - 1) / X::number;
-  const int unit = int(blockIdx.x) / blocks, d = X::channel();
-  const int i = int(blockIdx.x) % blocks * X::number + X::own();
-  Gradients<W> sum;
-  sum.add(x, unit, min(i, x.window.n - 1), d, 0, 1);
-  if (i >= x.window.n) return;
-  set_channels(dq, unit, i, d, sum.dq);
-  set_channels(dk, unit, i, d, sum.dk);
-  set_channels(dv, unit, i, d, sum.dv);
+  const Window& window = x.window;
+  const int blocks = (window.n + X::tokens - 1) / X::tokens;
+  const int unit = int(blockIdx.x) / blocks, d = X::channel(), g = window.T - window.n;
+  const int first = int(blockIdx.x) % blocks * X::tokens + X::own();
+  Gradients<W> sum(x, unit, d);
+  for (int n = 0; n < span; ++n) {
+    const int i = first + n * X::number, own = min(i, window.n - 1);
+    const Visible keys = window.keys_of(own), queries = window.queries_of(own);
+    sum.start(own);
+    sum.add_keys({keys.begin, keys.begin + keys.own, 1, window.width});
+    sum.add_keys({window.n, window.T, 1, g});
+    // Near an end of the sequence more queries see a key: their bands are shifted.
+    int steps = queries.own;
+    for (int lanes = W / 4; lanes < 32; lanes *= 2)
+      steps = max(steps, __shfl_xor_sync(all_lanes, steps, lanes));
+    sum.add_queries({queries.begin, queries.begin + queries.own, 1, steps});
+    sum.add_queries({window.n, window.T, 1, g});
+    if (i >= window.n) continue;
+    set_channels(dq, unit, i, d, sum.dq);
+    set_channels(dk, unit, i, d, sum.dk);
+    set_channels(dv, unit, i, d, sum.dv);
+  }
 }
 
 template <int W>
@@ -186,10 +238,13 @@ __global__ void __launch_bounds__(threads)
   using X = Rows<W>;
   SharedMemory shared;
   float* parts = shared.array<float>(X::number * 3 * W);
-  const int g = x.window.T - x.window.n, unit = int(blockIdx.x) / g;
+  const int T = x.window.T, g = T - x.window.n, unit = int(blockIdx.x) / g;
   const int i = x.window.n + int(blockIdx.x) % g, d = X::channel(), row = X::own();
-  Gradients<W> sum;
-  sum.add(x, unit, i, d, row, X::number);
+  Gradients<W> sum(x, unit, d);
+  sum.start(i);
+  const Run all{row, T, X::number, (T + X::number - 1) / X::number};
+  sum.add_keys(all);
+  sum.add_queries(all);
   store4(parts + row * 3 * W + d, sum.dq);
   store4(parts + (row * 3 + 1) * W + d, sum.dk);
   store4(parts + (row * 3 + 2) * W + d, sum.dv);
@@ -211,7 +266,7 @@ void run_forward(Pattern pattern, const Call& c) {
   const Window window = window_of(pattern, c);
   const size_t units = size_t(c.q.B) * size_t(c.q.H);
   const float to_log2 = log2_e / std::sqrt(float(c.q.D));
-  launch({"local_fwd_13", units * size_t(tiles_of(window.n, X::number)), threads}, c.stream,
+  launch({"local_fwd_13", units * size_t(tiles_of(window.n, X::tokens)), threads}, c.stream,
          local_fwd_13<W, U>, c.q, c.k, c.v, c.o, c.lse, window, to_log2);
   launch({"local_fwd_global_13", units * size_t(c.global_tokens), threads,
           shared_bytes_for(X::number * W, X::number * 2)},
@@ -224,7 +279,7 @@ void run_backward(Pattern pattern, const Call& c) {
   const Inputs x{
       c.q, c.k, c.v, c.o, c.d_o, c.lse, window_of(pattern, c), 1 / std::sqrt(float(c.q.D))};
   const size_t units = size_t(c.q.B) * size_t(c.q.H);
-  launch({"local_bwd_13", units * size_t(tiles_of(x.window.n, X::number)), threads}, c.stream,
+  launch({"local_bwd_13", units * size_t(tiles_of(x.window.n, X::tokens)), threads}, c.stream,
          local_bwd_13<W>, x, c.dq, c.dk, c.dv);
   launch({"local_bwd_global_13", units * size_t(c.global_tokens), threads,
           shared_bytes_for(X::number * 3 * W)},

@@ -3,7 +3,7 @@
 //
 //   dP_e = dO · V[key_e],  dS_e = scale · p_e (dP_e − Σ p dP),  dQ = Σ dS_e K[key_e]
 //
-// K: the compiled list length, or 0 for any k, whose dP waits in memory (ds).
+// K: the compiled list length, or 0 for any k, whose dP waits in memory (weights).
 #pragma once
 
 #include <cmath>
@@ -16,12 +16,16 @@ namespace focus::gpu {
 
 inline constexpr int query_threads = 256;
 
+// What a kept key's gradients are made of: dK += ds q, dV += p dO.
+struct Weights {
+  float p, ds;
+};
 // block: of the blocks that do this. each(d, key, ds, p, q, d_o, unit): what rung 10 does with each
-// kept key.
+// kept key. weights: (B,H,T,k), or nullptr if K > 0 and nobody wants them.
 template <int W, int K, class Each>
 __device__ __forceinline__ void backward_of_query(int block, const Heads& q, const Heads& k,
                                                   const Heads& v, const Heads& d_o, const Heads& dq,
-                                                  const int* keys, const float* p, float* ds,
+                                                  const int* keys, const float* p, Weights* weights,
                                                   int kept, float scale, const Each& each) {
   constexpr int row_lanes = W / 4;
   const int row = block * (query_threads / row_lanes) + int(threadIdx.x) / row_lanes;
@@ -30,7 +34,8 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
   const int own = min(row, rows - 1), unit = own / q.T, i = own % q.T;
   const float *k_head = k.of(unit), *v_head = v.of(unit);
   const float4 q4 = channels(q, q.of(unit), i, d), g4 = channels(d_o, d_o.of(unit), i, d);
-  keys += ptrdiff_t{own} * kept, p += ptrdiff_t{own} * kept, ds += ptrdiff_t{own} * kept;
+  keys += ptrdiff_t{own} * kept, p += ptrdiff_t{own} * kept;
+  if (weights) weights += ptrdiff_t{own} * kept;
   float4 sum = make_float4(0, 0, 0, 0);
   float mean = 0;
   if constexpr (K > 0) {
@@ -56,7 +61,7 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
       const float ds_e = scale * weight[e] * (dp[e] - mean);
       add_scaled(sum, ds_e, early ? k4[early ? e : 0] : channels(k, k_head, key[e], d));
       if (row < rows) {
-        if (d == 0) ds[e] = ds_e;
+        if (weights && d == 0) weights[e] = {weight[e], ds_e};
         each(d, key[e], ds_e, weight[e], q4, g4, unit);
       }
     }
@@ -64,17 +69,17 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
     for (int e = 0; e < kept; ++e) {
       const float dp = sum_of_lanes<row_lanes>(dot(g4, channels(v, v_head, keys[e], d)));
       mean += p[e] * dp;
-      if (d == 0 && row < rows) ds[e] = dp;
+      if (d == 0 && row < rows) weights[e] = {p[e], dp};
     }
-    __syncwarp();  // lane d = 0 has written ds for the others
+    __syncwarp();  // lane d = 0 has written dP for the others
     for (int e = 0; e < kept; ++e) {
-      const float ds_e = scale * p[e] * (ds[e] - mean);
+      const float ds_e = scale * p[e] * (weights[e].ds - mean);
       add_scaled(sum, ds_e, channels(k, k_head, keys[e], d));
       if (row < rows) each(d, keys[e], ds_e, p[e], q4, g4, unit);
     }
     __syncwarp();  // all lanes have read dP
     for (int e = d / 4; e < kept && row < rows; e += row_lanes)
-      ds[e] = scale * p[e] * (ds[e] - mean);
+      weights[e].ds = scale * p[e] * (weights[e].ds - mean);
   }
   if (row < rows && d < q.D) store4(dq.of(unit) + i * dq.row_stride + d, sum);
 }
