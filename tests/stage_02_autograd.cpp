@@ -107,6 +107,20 @@ TEST_CASE_FIXTURE(Fixture, "gradient memory is used again: zeroed, and by one te
   check_gradient(x, {91 * 2, 91 * 3, 91 * 5});
 }
 
+TEST_CASE_FIXTURE(Fixture, "a long chain runs backward in the memory of a few gradients") {
+  // Forward takes 640 of the arena's first 1024 KiB, so 40 gradients would need a second block.
+  constexpr int size = 2048, links = 40;
+  Input<double> wide("wide", {size}, 1);
+  Tensor<double> y = wide.tensor();
+  for (int i = 0; i < links; ++i) y = times(1, y, 'a');
+  const Tensor<double> loss = weighted_sum(tape, y, Numbers(size, 1.0));
+  const size_t before = tape.arena().capacity();
+  tape.backward(loss);
+  CHECK_MESSAGE(tape.arena().capacity() == before,
+                str("backward of ", links, " equal tensors: got ", tape.arena().capacity() >> 10,
+                    " KiB in the arena, wanted ", before >> 10));
+}
+
 TEST_CASE_FIXTURE(Fixture, "gradients of different sizes never share memory") {
   const Tensor<double> a = times(2, times(2, x.tensor(), 'a'), 'a'),
                        b = times(2, times(2, big.tensor(), 'b'), 'b');

@@ -45,6 +45,8 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   //@ notice A model of 50 layers runs backward in the gradient memory of a few, which is still in
   //@ notice the cache when it is used again.
   const auto same_size = std::find_if(free_.begin(), free_.end(),
+                                      //@ mutant gradient-memory-never-again: none is used again
+                                      //~ [](const FreeBuffer&) { return false; });
                                       //@ mutant gradient-memory-any-size: any free memory will do
                                       //~ [](const FreeBuffer&) { return true; });
                                       [&](const FreeBuffer& b) { return b.size == g->size; });
