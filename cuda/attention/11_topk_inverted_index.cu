@@ -90,8 +90,11 @@ struct KeyBlock {
   static constexpr size_t shared_bytes = shared_bytes_for(rows * 2 * W);
 };
 
+#ifndef KEY_MIN
+#define KEY_MIN 4
+#endif
 template <int W>
-__global__ void __launch_bounds__(key_threads)
+__global__ void __launch_bounds__(key_threads, KEY_MIN)
     topk_keys_11(const Edge* edges, const int* begin, const Weights* weights, Heads q, Heads d_o,
                  Heads dk, Heads dv, int kept) {
   using X = KeyBlock<W>;

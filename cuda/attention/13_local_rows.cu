@@ -53,29 +53,31 @@ struct Softmax {
   float top = -INFINITY, sum = 0;
   float4 out = make_float4(0, 0, 0, 0);
 
-  // U keys at once.
+  // U keys at once. q4: times scale·log2 e.
   template <int U>
-  __device__ void add(const Channels& k, const Channels& v, float4 q4, const Run& run,
-                      float to_log2) {
+  __device__ void add(const Channels& k, const Channels& v, float4 q4, const Run& run) {
     for (int n = 0; n < run.steps; n += U) {
       const int j = run.first + n * run.step;
+      const float *k_j = k.at + j * k.stride, *v_j = v.at + j * v.stride;
       float4 k4[U], v4[U];
       float s[U];
 #pragma unroll
       for (int u = 0; u < U; ++u) {
-        k4[u] = k.row_if(j + u * run.step, j + u * run.step < run.end);
-        v4[u] = v.row_if(j + u * run.step, j + u * run.step < run.end);
+        const bool in = k.exist && j + u * run.step < run.end;
+        k4[u] = in ? load4(k_j) : make_float4(0, 0, 0, 0);
+        v4[u] = in ? load4(v_j) : make_float4(0, 0, 0, 0);
+        k_j += run.step * k.stride, v_j += run.step * v.stride;
       }
       float largest = top;
 #pragma unroll
       for (int u = 0; u < U; ++u) {
-        s[u] = sum_of_lanes<W / 4>(dot(q4, k4[u])) * to_log2;
+        s[u] = sum_of_lanes<W / 4>(dot(q4, k4[u]));
         if (j + u * run.step >= run.end) s[u] = -INFINITY;
         largest = fmaxf(largest, s[u]);
       }
       const float base = largest == -INFINITY ? 0.f : largest, shrink = fast_exp2(top - base);
       top = largest, sum *= shrink;
-      out = make_float4(out.x * shrink, out.y * shrink, out.z * shrink, out.w * shrink);
+      out = scaled(shrink, out);
 #pragma unroll
       for (int u = 0; u < U; ++u) {
         const float p = fast_exp2(s[u] - base);
@@ -88,9 +90,8 @@ struct Softmax {
 
 __device__ void write_row(const Heads& o, float* lse, int T, int unit, int i, int d, float4 out,
                           float top, float sum) {
-  const float part = 1 / sum;
-  set_channels(o, unit, i, d, make_float4(out.x * part, out.y * part, out.z * part, out.w * part));
-  if (d == 0) lse[ptrdiff_t{unit} * T + i] = top * ln_2 + logf(sum);
+  set_channels(o, unit, i, d, scaled(1 / sum, out));
+  if (d == 0) lse[ptrdiff_t{unit} * T + i] = (top + fast_log2(sum)) * ln_2;
 }
 
 // Ordinary tokens, a row of lanes each.
@@ -105,12 +106,11 @@ __global__ void __launch_bounds__(threads)
   for (int n = 0; n < span; ++n) {
     const int i = first + n * X::number;
     const Visible keys = window.keys_of(min(i, window.n - 1));
-    const float4 q4 = q_rows.row_if(i, i < window.n);
+    const float4 q4 = scaled(to_log2, q_rows.row_if(i, i < window.n));
     Softmax<W> softmax;
     softmax.template add<U>(k_rows, v_rows, q4,
-                            {keys.begin, keys.begin + keys.own, 1, window.width}, to_log2);
-    softmax.template add<4>(k_rows, v_rows, q4, {window.n, window.T, 1, window.T - window.n},
-                            to_log2);
+                            {keys.begin, keys.begin + keys.own, 1, window.width});
+    softmax.template add<4>(k_rows, v_rows, q4, {window.n, window.T, 1, window.T - window.n});
     // Rows beyond the end have only taken part in shuffles.
     if (i < window.n)
       write_row(o, lse, window.T, unit, i, d, softmax.out, softmax.top, softmax.sum);
@@ -129,9 +129,9 @@ __global__ void __launch_bounds__(threads)
   const int g = window.T - window.n, unit = int(blockIdx.x) / g;
   const int i = window.n + int(blockIdx.x) % g, d = X::channel(), row = X::own();
   Softmax<W> softmax;
-  softmax.template add<4>(Channels(k, unit, d), Channels(v, unit, d), Channels(q, unit, d)[i],
-                          {row, window.T, X::number, (window.T + X::number - 1) / X::number},
-                          to_log2);
+  softmax.template add<4>(Channels(k, unit, d), Channels(v, unit, d),
+                          scaled(to_log2, Channels(q, unit, d)[i]),
+                          {row, window.T, X::number, (window.T + X::number - 1) / X::number});
   store4(outs + row * W + d, softmax.out);
   if (d == 0) tops[row * 2] = softmax.top, tops[row * 2 + 1] = softmax.sum;
   __syncthreads();  // all parts are there
@@ -181,26 +181,34 @@ struct Gradients {
     dq = make_float4(0, 0, 0, 0), dk = dq, dv = dq;
   }
   __device__ void add_keys(const Run& run) {
+    const float *k_j = k.at + run.first * k.stride, *v_j = v.at + run.first * v.stride;
     for (int n = 0, j = run.first; n < run.steps; ++n, j += run.step) {
-      const bool in = j < run.end;  // else everything is 0
-      const float4 k_j = k.row_if(j, in), v_j = v.row_if(j, in);
-      const float s = sum_of_lanes<W / 4>(dot(q_i, k_j));
-      const float dp = sum_of_lanes<W / 4>(dot(g_i, v_j));
-      const float p = in ? fast_exp2(fmaf(s, scale * log2_e, -lse_i)) : 0.f;
-      add_scaled(dq, scale * p * (dp - delta_i), k_j);
+      const bool in = k.exist && j < run.end;  // else everything is 0
+      const float4 k4 = in ? load4(k_j) : make_float4(0, 0, 0, 0);
+      const float4 v4 = in ? load4(v_j) : make_float4(0, 0, 0, 0);
+      k_j += run.step * k.stride, v_j += run.step * v.stride;
+      const float s = sum_of_lanes<W / 4>(dot(q_i, k4));
+      const float dp = sum_of_lanes<W / 4>(dot(g_i, v4));
+      const float p = j < run.end ? fast_exp2(fmaf(s, scale * log2_e, -lse_i)) : 0.f;
+      add_scaled(dq, scale * p * (dp - delta_i), k4);
     }
   }
   __device__ void add_queries(const Run& run) {
+    const float *q_l = q.at + run.first * q.stride, *g_l = d_o.at + run.first * d_o.stride,
+                *o_l = o.at + run.first * o.stride;
     for (int n = 0, l = run.first; n < run.steps; ++n, l += run.step) {
-      const bool in = l < run.end;
-      const float4 q_l = q.row_if(l, in), g_l = d_o.row_if(l, in), o_l = o.row_if(l, in);
-      const float s = sum_of_lanes<W / 4>(dot(q_l, k_i));
+      const bool in = q.exist && l < run.end;
+      const float4 q4 = in ? load4(q_l) : make_float4(0, 0, 0, 0);
+      const float4 g4 = in ? load4(g_l) : make_float4(0, 0, 0, 0);
+      const float4 o4 = in ? load4(o_l) : make_float4(0, 0, 0, 0);
+      q_l += run.step * q.stride, g_l += run.step * d_o.stride, o_l += run.step * o.stride;
+      const float s = sum_of_lanes<W / 4>(dot(q4, k_i));
       // dP − delta is the product of dO with V[i] − O[l].
-      const float4 gap = make_float4(v_i.x - o_l.x, v_i.y - o_l.y, v_i.z - o_l.z, v_i.w - o_l.w);
-      const float dp = sum_of_lanes<W / 4>(dot(g_l, gap));
-      const float p = in ? fast_exp2(fmaf(s, scale * log2_e, -lse[l] * log2_e)) : 0.f;
-      add_scaled(dk, scale * p * dp, q_l);
-      add_scaled(dv, p, g_l);
+      const float4 gap = make_float4(v_i.x - o4.x, v_i.y - o4.y, v_i.z - o4.z, v_i.w - o4.w);
+      const float dp = sum_of_lanes<W / 4>(dot(g4, gap));
+      const float p = l < run.end ? fast_exp2(fmaf(s, scale * log2_e, -lse[l] * log2_e)) : 0.f;
+      add_scaled(dk, scale * p * dp, q4);
+      add_scaled(dv, p, g4);
     }
   }
 };
