@@ -156,7 +156,7 @@ tables: $(B)/kit
 
 # What the authors check: wrong versions are caught, the sources are formatted.
 check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention
-	@tests/check_authors.sh
+	+@tests/check_authors.sh
 
 clean:
 	rm -rf build out
