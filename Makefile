@@ -67,7 +67,10 @@ $(B)/libfocus.a: $(call object,$(ENGINE))
 
 LINK = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o $@ $^
 
-$(B)/focus: $(call object,src/cli/main.cpp) $(B)/libfocus.a
+# The kernels; without that folder everything else builds.
+-include cuda/cuda.mk
+
+$(B)/focus: $(call object,src/cli/main.cpp) $(CUDA_BENCH) $(B)/libfocus.a $(CUDA_LIBRARY)
 	$(LINK)
 $(B)/demo: $(call object,lessons/demo.cpp) $(B)/libfocus.a
 	$(LINK)
@@ -84,7 +87,6 @@ $(B)/stage-$(1): $(call object,tests/stage_main.cpp $(wildcard tests/stage_$(1)_
 endef
 $(foreach number,$(NUMBERS),$(eval $(call LESSON_RULES,$(number))))
 
--include cuda/cuda.mk
 -include lessons/book/book.mk
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
@@ -154,7 +156,7 @@ tables: $(B)/kit
 
 # What the authors check: wrong versions are caught, the sources are formatted.
 check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention
-	@tests/check_authors.sh
+	+@tests/check_authors.sh
 
 clean:
 	rm -rf build out

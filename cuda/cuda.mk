@@ -14,6 +14,8 @@ CUDA_ARCH ?= $(if $(GPU),native,sm_75)
 KERNELS      := $(wildcard cuda/attention/*.cu) cuda/device/device.cu
 CUDA_HOST    := $(wildcard cuda/attention/*.cpp)
 EMULATOR     := $(wildcard cuda/simt/*.cpp)
+CUDA_BENCH   := $(patsubst %.cpp,$(B)/obj/emulated/%.o,$(wildcard cuda/bench/*.cpp))
+$(B)/obj/src/cli/main.o: CXXFLAGS += -DFOCUS_KERNELS  # focus bench attention is there
 CUDA_TESTS   := tests/cuda_main.cpp $(wildcard tests/test_cuda_*.cpp)
 emulated_obj  = $(patsubst %,$(B)/obj/emulated/%.o,$(basename $(1)))
 cuda_obj      = $(patsubst %,$(B)/obj/cuda/%.o,$(basename $(1)))
@@ -22,7 +24,7 @@ cuda_obj      = $(patsubst %,$(B)/obj/cuda/%.o,$(basename $(1)))
 $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP)
 	@mkdir -p $(@D)
 	@echo "  CXX  $< (emulated)"
-	$(Q)$(CXX) $(CXXFLAGS) -I. -Wno-unknown-pragmas -MMD -MP -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(CXXFLAGS) -I. -Wno-unknown-pragmas $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
 $(B)/obj/emulated/%.o: %.cpp | $(AFTER_SETUP)
 	@mkdir -p $(@D)
 	@echo "  CXX  $<"
@@ -46,12 +48,14 @@ $(B)/cuda-emulated-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-emula
 
 ifeq ($(NVCC),)
 CUDA_LIBRARY := $(B)/libfocus-emulated.a
-CUDA_LINK    :=
 CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests
 CUDA_SUMMARY := no nvcc: the kernels are tested on the CPU
 else
-CUDA_LIBRARY := $(B)/libfocus-cuda.a
-CUDA_LINK    := -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt
+CUDA_RUNTIME := $(firstword $(wildcard $(dir $(realpath $(NVCC)))../lib64/libcudart_static.a \
+                  $(dir $(realpath $(NVCC)))../targets/*/lib/libcudart_static.a \
+                  /usr/lib/*/libcudart_static.a))
+CUDA_LIBRARY := $(B)/libfocus-cuda.a $(CUDA_RUNTIME)
+LDFLAGS      += -Wl,--no-as-needed -ldl -lrt -Wl,--as-needed
 CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests $(B)/cuda-tests
 CUDA_SUMMARY := nvcc for $(CUDA_ARCH), $(if $(GPU),$(GPU),no GPU here: the kernels are tested on the CPU)
 
@@ -59,14 +63,14 @@ $(B)/libfocus-cuda.a: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOS
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/cuda-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-cuda.a $(B)/libfocus.a
+$(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp,$(CUDA_TESTS))) $(B)/libfocus-cuda.a $(B)/libfocus.a
 	@echo "  LINK $@"
-	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(CUDA_LINK)
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(CUDA_RUNTIME)
 
 # For callers in other languages (tests/peers/attention_ratio.py).
 $(B)/libfocus-attention.so: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOST) src/attention/pattern.cpp)
 	@echo "  LINK $@"
-	$(Q)$(CXX) $(LDFLAGS) -shared -o $@ $^ $(CUDA_LINK)
+	$(Q)$(CXX) $(LDFLAGS) -shared -o $@ $^ $(CUDA_RUNTIME)
 endif
 
 # The thread sanitizer does not follow fibers.

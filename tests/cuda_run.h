@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 
 #include "close.h"
@@ -107,13 +108,16 @@ inline Numbers normal_numbers(const Sizes& s, uint32_t which) {
   return x;
 }
 
-// Few and small under emulation, more on a GPU.
+// Few and small under emulation and checkers (FOCUS_SMALL=1), more on a GPU.
+inline bool small_sizes() {
+  return gpu::emulated() || std::getenv("FOCUS_SMALL");
+}
 inline std::vector<int> lengths_to_test() {
-  if (gpu::emulated()) return {1, 2, 5, 17, 65, 130};
+  if (small_sizes()) return {1, 2, 5, 17, 65, 130};
   return {1, 2, 3, 5, 6, 15, 16, 17, 31, 33, 39, 40, 41, 63, 64, 65, 127, 128, 129, 257, 600};
 }
 inline std::vector<int> widths_to_test() {
-  if (gpu::emulated()) return {16, 20, 64, 128};
+  if (small_sizes()) return {16, 20, 64, 128};
   return {16, 20, 32, 36, 64, 68, 100, 128};
 }
 

@@ -14,6 +14,9 @@ __device__ __forceinline__ float4 channels(const Heads& x, const float* head, in
 __device__ __forceinline__ float dot(float4 a, float4 b) {
   return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
 }
+__device__ __forceinline__ float4 scaled(float w, float4 x) {
+  return make_float4(w * x.x, w * x.y, w * x.z, w * x.w);
+}
 __device__ __forceinline__ void add_scaled(float4& sum, float w, float4 x) {
   sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
 }

@@ -24,6 +24,7 @@ const DeviceInfo& device() {
     d.name = p.name, d.multiprocessors = p.multiProcessorCount;
     d.compute = p.major * 10 + p.minor, d.memory = p.totalGlobalMem;
     d.shared_memory = p.sharedMemPerBlockOptin, d.l2 = size_t(p.l2CacheSize);
+    CUDA_CHECK(cudaDeviceGetAttribute(&d.clock_khz, cudaDevAttrClockRate, number));
     CUDA_CHECK(cudaDriverGetVersion(&d.driver));
     CUDA_CHECK(cudaRuntimeGetVersion(&d.runtime));
 #else
@@ -79,6 +80,9 @@ void copy_to_device(void* to, const void* from, size_t bytes) {
 void copy_to_host(void* to, const void* from, size_t bytes) {
   CUDA_CHECK(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
 }
+void copy_on_device(void* to, const void* from, size_t bytes) {
+  CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice));
+}
 void fill_bytes(void* to, int byte, size_t bytes) {
   CUDA_CHECK(cudaMemset(to, byte, bytes));
 }
@@ -133,6 +137,9 @@ void copy_to_device(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void copy_to_host(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+void copy_on_device(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void fill_bytes(void* to, int byte, size_t bytes) {

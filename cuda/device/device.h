@@ -23,10 +23,11 @@ std::string device_problem();
 struct DeviceInfo {
   std::string name;  // "NVIDIA H200", or "CPU emulation"
   int multiprocessors = 0;
-  int compute = 0;           // 90 is compute capability 9.0
-  size_t memory = 0;         // bytes
-  size_t shared_memory = 0;  // bytes that one block can have
-  size_t l2 = 0;
+  int compute = 0;              // 90 is compute capability 9.0
+  size_t memory = 0;            // bytes
+  size_t shared_memory = 0;     // bytes that one block can have
+  size_t l2 = 0;                // bytes of second-level cache
+  int clock_khz = 0;            // the highest
   int driver = 0, runtime = 0;  // 13000 is 13.0
 };
 const DeviceInfo& device();  // InputError with device_problem() if there is none
@@ -36,8 +37,9 @@ void* allocate(size_t bytes);
 void release(void* memory) noexcept;
 void copy_to_device(void* to, const void* from, size_t bytes);
 void copy_to_host(void* to, const void* from, size_t bytes);  // waits for the device
-void fill_bytes(void* to, int byte, size_t bytes);            // 0xFF makes every float a NaN
-void synchronize();                                           // RunError if a kernel has failed
+void copy_on_device(void* to, const void* from, size_t bytes);
+void fill_bytes(void* to, int byte, size_t bytes);  // 0xFF makes every float a NaN
+void synchronize();                                 // RunError if a kernel has failed
 
 // An array in device memory.
 template <class T>

@@ -57,6 +57,7 @@ std::vector<Command> train_commands();
 std::vector<Command> model_commands();  // predict, show, eval, check
 std::vector<Command> data_commands();
 std::vector<Command> bench_commands();
+std::vector<Command> bench_attention_commands();  // in cuda/bench
 std::vector<Command> study_commands();
 
 // Flags that several commands have, and what they mean.

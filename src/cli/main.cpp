@@ -33,6 +33,9 @@ int run(int argc, char** argv) {
   for (const auto& part :
        {train_commands(), study_commands(), model_commands(), data_commands(), bench_commands()})
     commands.insert(commands.end(), part.begin(), part.end());
+#ifdef FOCUS_KERNELS
+  commands.push_back(bench_attention_commands().front());
+#endif
   const ParsedLine line = parse_command_line(argc, argv, commands, version);
   if (line.command) return line.command->run(line.arguments);
   print(line.text);

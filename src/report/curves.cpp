@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <iostream>
 #include <optional>
 
 #include "report/progress.h"
@@ -86,8 +87,7 @@ void LiveCurves::show(const std::vector<VariantResult>& results, double share) {
       if (const auto middle = quartile_band(result.values(&EpochMetrics::train_accuracy)).middle;
           !middle.empty())
         status += str("; ", result.name, " ", int(middle.back()), " %");
-    std::puts(status.c_str());
-    std::fflush(stdout);
+    std::cout << status << std::endl;
     return;
   }
   Panel panel = curve_panel(results, &EpochMetrics::train_accuracy, title_, "training accuracy, %");
@@ -96,9 +96,8 @@ void LiveCurves::show(const std::vector<VariantResult>& results, double share) {
   std::string text =
       text_plot(panel, std::min(terminal_width(stdout), 100), 20, wants_colour(stdout));
   text += status + "\x1b[K\n";
-  if (lines_ > 0) std::printf("\x1b[%dA", lines_);
-  std::fputs(text.c_str(), stdout);
-  std::fflush(stdout);
+  if (lines_ > 0) std::cout << "\x1b[" << lines_ << "A";
+  std::cout << text << std::flush;
   lines_ = 0;
   for (char c : text) lines_ += c == '\n';
 }

@@ -1,0 +1,168 @@
+// focus bench attention: the ladder of GPU kernels as a table.
+#include <algorithm>
+#include <cstdio>
+#include <string>
+
+#include "cli/command.h"
+#include "cuda/bench/measure.h"
+#include "error.h"
+#include "files/atomic_file.h"
+
+namespace focus {
+
+namespace {
+
+using namespace gpu;
+
+struct Table {
+  std::string csv =
+      "rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,quartile1_ms,"
+      "quartile3_ms,warm_ms,runs,useful_tflops,dense_tflops,gbytes_per_s,percent_of_roof,error\n";
+  Roof roof;
+
+  void add(Pattern pattern, const BenchSize& s, const Rung& rung, const Measurement& m) {
+    const Work work = work_of(pattern, rung.pass, s);
+    const char* pass = rung.pass == Pass::forward ? "forward" : "backward";
+    // The larger of the two times that nothing can beat.
+    const double floor_ms = 1e3 * std::max(work.useful / roof.operations, work.bytes / roof.bytes);
+    const double percent = 100 * floor_ms / m.cold;
+    if (percent > 100)
+      fail_run("rung ", m.rung, " takes ", m.cold, " ms, but ", floor_ms,
+               " ms is the least possible: the measurement is wrong");
+    const double useful = work.useful / m.cold / 1e9, dense = work.dense / m.cold / 1e9;
+    const double gbytes = work.bytes / m.cold / 1e6;
+    char text[300];
+    std::snprintf(text, sizeof text,
+                  "%3d  %-43s %-8s %10.4f %9.4f-%-9.4f %10.4f %8.2f %8.2f %7.0f %5.1f  %.1e\n",
+                  m.rung, rung.name, pass, m.cold, m.quartile1, m.quartile3, m.warm, useful, dense,
+                  gbytes, percent, m.error);
+    print(text);
+    std::snprintf(
+        text, sizeof text,
+        "%d,\"%s\",%s,%s,%d,%d,%d,%d,%d,%d,%.5f,%.5f,%.5f,%.5f,%d,%.3f,%.3f,%.1f,%.2f,%.2e\n",
+        m.rung, rung.name, pass, name_of(pattern), s.B, s.H, s.T, s.D,
+        pattern == Pattern::full ? 0 : s.kept, is_positional(pattern) ? s.global_tokens : 0, m.cold,
+        m.quartile1, m.quartile3, m.warm, m.runs, useful, dense, gbytes, percent, m.error);
+    csv += text;
+  }
+};
+
+void bench_ladder(Table& table, Pattern pattern, const BenchSize& size, int64_t only, int runs) {
+  AttentionBench bench(pattern, size);
+  for (const Rung& rung : ladder()) {
+    if (!rung.has_pattern(pattern) || (only > 0 && rung.number != only)) continue;
+    Call call;
+    call.q = heads_bhtd(nullptr, size.B, size.H, size.T, size.D), call.kept = size.kept;
+    if (const std::string why = rung.unsupported(call); !why.empty())
+      print(str("  ", rung.number, "  ", rung.name, ": not for this size: ", why, "\n"));
+    else
+      table.add(pattern, size, rung, bench.measure(rung.pass, rung, runs));
+  }
+}
+
+// Top-k beside dense attention over the length, with the number of tokens held.
+void sweep(Table& table, BenchSize size, int runs) {
+  print(
+      "\ndense beside top-k, forward + backward, ms (cold):\n length      dense     top-k    "
+      "ratio\n");
+  const int tokens = size.B * size.T;
+  int crossover = 0;
+  for (int T = 64; T <= 8192; T *= 2) {
+    if (tokens < T || T < size.kept) continue;
+    size.T = T, size.B = tokens / T;
+    double total[2] = {};
+    for (int i = 0; i < 2; ++i) {
+      const Pattern pattern = i == 0 ? Pattern::full : Pattern::topk;
+      AttentionBench bench(pattern, size);
+      for (Pass pass : {Pass::forward, Pass::backward}) {
+        Call call;
+        call.q = heads_bhtd(nullptr, size.B, size.H, size.T, size.D), call.kept = size.kept;
+        const Rung& rung = rung_for(pattern, pass, call);
+        const Measurement m = bench.measure(pass, rung, runs);
+        total[i] += m.cold;
+      }
+    }
+    if (crossover == 0 && total[1] < total[0]) crossover = T;
+    char text[100];
+    std::snprintf(text, sizeof text, "%7d %10.4f %9.4f %8.2f\n", T, total[0], total[1],
+                  total[0] / total[1]);
+    print(text);
+    std::snprintf(text, sizeof text, "# sweep,%d,%.5f,%.5f\n", T, total[0], total[1]);
+    table.csv += text;
+  }
+  print(crossover ? str("top-k is faster from length ", crossover, " on\n")
+                  : std::string("top-k is nowhere faster\n"));
+}
+
+int bench_attention_command(const Arguments& arguments) {
+  if (emulated())
+    fail_input(
+        "bench attention times a GPU, and this program was built without nvcc: the kernels "
+        "run on the CPU in make test");
+  if (const std::string problem = device_problem(); !problem.empty())
+    fail_input("bench attention needs a GPU: ", problem);
+  const auto whole = [&](const char* flag, int64_t low, int64_t high) {
+    return int(arguments.whole(flag, low, high));
+  };
+  BenchSize size;
+  size.B = whole("batch", 1, 65536), size.H = whole("heads", 1, 1024);
+  size.T = whole("length", 1, 1 << 20), size.D = whole("width", 1, 128);
+  size.kept = whole("k", 1, size.T), size.global_tokens = whole("global-tokens", 0, size.T - 1);
+  const int runs = whole("repeats", 5, 1000);
+  const int64_t only = arguments.whole("rung", 0, 99);
+  const std::string& wanted = arguments.text("attention");
+  const DeviceInfo& d = device();
+  Table table{.roof = measure_roof()};
+  char text[400];
+  std::snprintf(text, sizeof text,
+                "%s, %d multiprocessors, compute %d.%d, clock up to %.0f MHz, driver %d.%d, CUDA "
+                "%d.%d\nroof: %.1f TFLOP/s float32, %.0f GB/s copy (measured)\n"
+                "batch %d, heads %d, length %d, width %d, k %d, global tokens %d\n",
+                d.name.c_str(), d.multiprocessors, d.compute / 10, d.compute % 10,
+                d.clock_khz / 1e3, d.driver / 1000, d.driver % 1000 / 10, d.runtime / 1000,
+                d.runtime % 1000 / 10, table.roof.operations / 1e12, table.roof.bytes / 1e9, size.B,
+                size.H, size.T, size.D, size.kept, size.global_tokens);
+  print(text);
+  std::string header = "# " + std::string(text);
+  for (size_t at = header.find('\n'); at + 1 < header.size(); at = header.find('\n', at + 1))
+    header.insert(at + 1, "# ");
+  table.csv = header + table.csv;
+  for (Pattern pattern : {Pattern::full, Pattern::topk, Pattern::banded, Pattern::block}) {
+    if (wanted != "all" && pattern_of(wanted) != pattern) continue;
+    std::snprintf(text, sizeof text, "\n%s\n%3s  %-43s %-8s %10s %-19s %10s %8s %8s %7s %5s  %s\n",
+                  name_of(pattern), "", "kernel", "pass", "cold ms", "  quartiles", "warm ms",
+                  "TFLOP/s", "dense eq", "GB/s", "%roof", "error");
+    print(text);
+    bench_ladder(table, pattern, size, only, runs);
+  }
+  if (arguments.whole("sweep", 0, 1) == 1) sweep(table, size, runs);
+  if (arguments.given("csv")) write_file_atomically(arguments.file("csv"), table.csv);
+  return 0;
+}
+
+}  // namespace
+
+std::vector<Command> bench_attention_commands() {
+  Command c{"bench attention", "time the GPU's attention kernels, from naive to optimised"};
+  c.flags = {{"attention", "NAME", "full, topk, banded, block or all", "all"},
+             {"rung", "N", "this rung of the ladder only (0: all)", "0"},
+             {"batch", "N", "sequences", "16"},
+             {"heads", "N", "attention heads", "16"},
+             {"length", "N", "tokens a sequence", "2048"},
+             {"width", "N", "channels of a head", "64"},
+             {"k", "N", "keys each query keeps, or the width of band and block", "5"},
+             {"global-tokens", "N", "of the tokens, banded and block", "0"},
+             {"repeats", "N", "runs to time, at least 5 (slow rungs: 5)", "20"},
+             {"sweep", "0|1", "then top-k beside dense over the length", "0"},
+             {"csv", "FILE", "write the table here too"}};
+  c.more =
+      "Each rung is checked against the CPU in double before and after it is timed. Cold: with an\n"
+      "empty second-level cache; warm: again and again. TFLOP/s counts what the result needs, the\n"
+      "dense equivalent what dense attention would do. %roof: the least possible time, from the\n"
+      "operations or the bytes, whichever is larger, over the cold time.\n"
+      "Example: focus bench attention --attention topk --length 2048 --k 5";
+  c.run = bench_attention_command;
+  return {c};
+}
+
+}  // namespace focus

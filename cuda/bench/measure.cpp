@@ -1,0 +1,192 @@
+#include "cuda/bench/measure.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "attention/attention.h"
+#include "error.h"
+#include "report/statistics.h"
+#include "rng.h"
+#include "tensor/tape.h"
+
+namespace focus::gpu {
+
+namespace {
+
+size_t numbers_of(const BenchSize& s) {
+  return size_t(s.B) * size_t(s.H) * size_t(s.T) * size_t(s.D);
+}
+
+// `exact`: quarters, whose products sum without rounding in float32, so that the choice of keys
+// does not depend on the order of summation.
+std::vector<float> random_floats(size_t n, uint32_t which, bool exact) {
+  Rng rng(4242, Stream::analysis, which);
+  std::vector<float> x(n);
+  // Repeating a long stretch saves the host's time; heads still differ.
+  const size_t stretch = std::min(n, size_t{1000003});
+  for (size_t i = 0; i < stretch; ++i)
+    x[i] = exact ? float(rng.between(-4, 4)) / 4.f : float(rng.normal());
+  for (size_t i = stretch; i < n; ++i) x[i] = x[i - stretch];
+  return x;
+}
+
+AttentionSettings settings_of(Pattern pattern, const BenchSize& s) {
+  return {.pattern = pattern,
+          .k = pattern == Pattern::full ? 0 : s.kept,
+          .global_tokens = is_positional(pattern) ? s.global_tokens : 0};
+}
+
+// ‖got − wanted‖ / ‖wanted‖ of the first head.
+double relative_error(const DeviceArray<float>& got, const std::vector<double>& wanted) {
+  std::vector<float> head(wanted.size());
+  copy_to_host(head.data(), got.data(), head.size() * sizeof(float));
+  double error = 0, size = 0;
+  for (size_t i = 0; i < head.size(); ++i) {
+    error += (double(head[i]) - wanted[i]) * (double(head[i]) - wanted[i]);
+    size += wanted[i] * wanted[i];
+  }
+  return std::sqrt(error / (size > 0 ? size : 1));
+}
+
+}  // namespace
+
+Work work_of(Pattern pattern, Pass pass, const BenchSize& s) {
+  const double units = double(s.B) * s.H, D = s.D, T = s.T;
+  const double dense = units * T * T * D * (pass == Pass::forward ? 4 : 10);
+  const double entries =
+      pattern == Pattern::full ? T * T : double(count_entries(settings_of(pattern, s), s.T));
+  const double tensor = 4 * double(numbers_of(s));
+  Work w{units * entries * D * (pass == Pass::forward ? 4 : 10), dense,
+         tensor * (pass == Pass::forward ? 4 : 8)};
+  if (pattern == Pattern::topk) {  // all scores forward; nothing is recomputed backward
+    const double lists = units * entries * 8;
+    w.useful = units * D * (pass == Pass::forward ? 2 * T * T + 2 * entries : 8 * entries);
+    w.bytes = tensor * (pass == Pass::forward ? 4 : 7) + lists;
+  }
+  return w;
+}
+
+Roof measure_roof() {
+  const DeviceInfo& d = device();
+  const int lanes = d.compute >= 86 ? 128 : 64;
+  DeviceArray<float> from(size_t{1} << 28), to(size_t{1} << 28);
+  fill_bytes(from.data(), 1, from.size() * sizeof(float));
+  Timer timer;
+  double best = HUGE_VAL;
+  for (int i = 0; i < 10; ++i) {
+    timer.start();
+    copy_on_device(to.data(), from.data(), from.size() * sizeof(float));
+    best = std::min(best, timer.stop());
+  }
+  return {2e3 * lanes * d.multiprocessors * d.clock_khz,
+          2e3 * double(from.size() * sizeof(float)) / best};
+}
+
+AttentionBench::AttentionBench(Pattern pattern, const BenchSize& s)
+    : pattern_(pattern),
+      size_(s),
+      q_(numbers_of(s)),
+      k_(q_.size()),
+      v_(q_.size()),
+      d_o_(q_.size()),
+      o_(q_.size()),
+      dq_(q_.size()),
+      dk_(q_.size()),
+      dv_(q_.size()),
+      lse_(size_t(s.B) * size_t(s.H) * size_t(s.T)),
+      p_(lse_.size() * size_t(s.kept)),
+      flush_(device().l2 / 2),  // floats: twice the cache
+      keys_(p_.size()) {
+  const auto view = [&](const DeviceArray<float>& x) {
+    return heads_bhtd(x.data(), s.B, s.H, s.T, s.D);
+  };
+  call_.q = view(q_), call_.k = view(k_), call_.v = view(v_), call_.o = view(o_);
+  call_.d_o = view(d_o_), call_.dq = view(dq_), call_.dk = view(dk_), call_.dv = view(dv_);
+  call_.lse = lse_.data(), call_.p = p_.data(), call_.keys = keys_.data();
+  call_.kept = pattern == Pattern::full ? 0 : s.kept;
+  call_.global_tokens = is_positional(pattern) ? s.global_tokens : 0;
+}
+
+void AttentionBench::set_inputs(uint32_t which, bool exact_scores) {
+  DeviceArray<float>* inputs[] = {&q_, &k_, &v_, &d_o_};
+  for (uint32_t i = 0; i < 4; ++i)
+    inputs[i]->set(random_floats(q_.size(), 10 * which + i, exact_scores && i < 2));
+  run(Pass::forward, rung_for(pattern_, Pass::forward, call_));  // what a backward starts from
+}
+
+void AttentionBench::run(Pass pass, const Rung& rung) {
+  call_.rung = rung.number;
+  const size_t bytes = rung.workspace(call_);
+  if (workspace_.size() * sizeof(float) < bytes) workspace_ = DeviceArray<float>((bytes + 3) / 4);
+  call_.workspace = workspace_.data(), call_.workspace_size = workspace_.size() * sizeof(float);
+  attention(pattern_, pass, call_);
+  call_.rung = 0;
+}
+
+// Against the engine in double, on the first head.
+double AttentionBench::check(Pass pass, const Rung& rung, uint32_t which) {
+  set_inputs(which, true);
+  for (DeviceArray<float>* x : {&dq_, &dk_, &dv_}) x->poison();
+  if (pass == Pass::forward) o_.poison();
+  run(pass, rung);
+  const Shape shape{1, size_.T, size_.D};
+  Parameter<double> q("q", shape), k("k", shape), v("v", shape);
+  std::vector<float> d_o(shape.size());
+  Parameter<double>* parameters[] = {&q, &k, &v};
+  const DeviceArray<float>* inputs[] = {&q_, &k_, &v_};
+  std::vector<float> head(shape.size());
+  for (int i = 0; i < 3; ++i) {
+    copy_to_host(head.data(), inputs[i]->data(), head.size() * sizeof(float));
+    std::copy(head.begin(), head.end(), parameters[i]->value.begin());
+  }
+  copy_to_host(d_o.data(), d_o_.data(), d_o.size() * sizeof(float));
+  Workers workers(1);
+  Tape<double> tape(workers);
+  tape.reset(true);
+  const Tensor<double> o =
+      focus::attention(tape, q.tensor(), k.tensor(), v.tensor(), settings_of(pattern_, size_));
+  const std::vector<double> wanted(o.data, o.data + o.size());
+  const Tensor<double> sum = tape.make({1});
+  *sum.data = 0;
+  const float* weights = d_o.data();
+  tape.record(sum, [=, &tape] {
+    double* to = tape.gradient(o);
+    for (size_t i = 0; i < o.size(); ++i) to[i] += double(weights[i]);
+  });
+  double error = 0;
+  if (pass == Pass::forward) {
+    error = relative_error(o_, wanted);
+  } else {
+    tape.backward(sum);
+    error = std::max({relative_error(dq_, q.gradient_value), relative_error(dk_, k.gradient_value),
+                      relative_error(dv_, v.gradient_value)});
+  }
+  if (!(error <= 1e-5))
+    fail_run("rung ", rung.number, " (", rung.name, "): relative error ", error, ", limit 1e-5");
+  return error;
+}
+
+Measurement AttentionBench::measure(Pass pass, const Rung& rung, int runs) {
+  Measurement m{};
+  m.rung = rung.number;
+  m.error = check(pass, rung, 1);
+  set_inputs(2, false);
+  Timer timer;
+  const auto once = [&](bool cold) {
+    if (cold) fill_bytes(flush_.data(), 0, flush_.size() * sizeof(float));
+    timer.start();
+    run(pass, rung);
+    return timer.stop();
+  };
+  for (int i = 0; i < 2; ++i) once(false);
+  m.runs = once(false) > 50 ? std::min(runs, 5) : runs;
+  std::vector<double> cold, warm;
+  for (int i = 0; i < m.runs; ++i) cold.push_back(once(true));
+  for (int i = 0; i < m.runs; ++i) warm.push_back(once(false));
+  m.cold = median(cold), m.quartile1 = quantile(cold, 0.25), m.quartile3 = quantile(cold, 0.75);
+  m.warm = median(warm);
+  m.error = std::max(m.error, check(pass, rung, 3));
+  return m;
+}
+
+}  // namespace focus::gpu
