@@ -224,6 +224,7 @@ def main():
                 eager_topk(qg, kg, vg, K), (qg, kg, vg), d_o)
         if arguments.flex:
             from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+            torch._dynamo.reset()  # or, after a few shapes, it stops compiling
             compiled = torch.compile(flex_attention, dynamic=False)
             for pattern in ("banded", "block"):
                 if pattern == "banded":
