@@ -41,19 +41,21 @@ struct Thread {
   std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last is not yet committed
 };
 
-// The block that is running. One block runs at a time.
 struct Block {
   const Launch* launch;
   const std::function<void()>* body;
+  dim3 index;
   std::vector<Thread*> threads;
   Thread* running = nullptr;
   std::vector<std::unique_ptr<unsigned char[]>> shared;
   std::vector<size_t> shared_sizes;
   std::exception_ptr error;
+  Thread* spinning = nullptr;  // the last one that waited for other blocks
 };
 
-Block* block = nullptr;
+Block* block = nullptr;  // the one that is running
 uint64_t order_seed = 0;
+uint64_t events = 0;                        // counts what threads do, spinning excepted
 std::vector<std::unique_ptr<Thread>> pool;  // with their stacks, kept for the next launch
 
 void run_thread() {
@@ -63,6 +65,7 @@ void run_thread() {
     block->error = std::current_exception();
   }
   block->running->state = Thread::ended;
+  ++events;
 }
 
 void suspend() {
@@ -162,38 +165,60 @@ void check_guards() {
   }
 }
 
-void run_block(Rng* rng) {
-  block->shared.clear(), block->shared_sizes.clear();
-  for (Thread* t : block->threads) {
+void start(Block& b) {
+  for (Thread* t : b.threads) {
     t->state = Thread::ready;
     t->arrays = 0;
     t->copies.assign(1, {});
     t->fiber.start(run_thread);
   }
-  const std::vector<Thread*>& threads = block->threads;
+}
+
+// Every thread that can go on runs until it must wait. False when all have ended.
+bool run_round(Block& b, Rng* rng) {
+  block = &b, blockIdx = b.index;
+  const std::vector<Thread*>& threads = b.threads;
   const size_t n = threads.size();
-  for (;;) {
-    // Another order in each round: thread start + i·step, where step and n have no common factor.
-    size_t start = 0, step = 1;
-    if (rng) {
-      start = rng->below(uint32_t(n));
-      do step = 1 + rng->below(uint32_t(n));
-      while (std::gcd(step, n) != 1);
-    }
-    for (size_t i = 0; i < n; ++i) {
-      Thread* t = threads[(start + i * step) % n];
-      if (t->state != Thread::ready) continue;
-      block->running = t;
-      threadIdx = t->index;
-      t->fiber.enter();
-      if (block->error) std::rethrow_exception(block->error);
-    }
-    const auto is = [&](auto state) { return [state](Thread* t) { return t->state == state; }; };
-    if (std::all_of(threads.begin(), threads.end(), is(Thread::ended))) break;
-    if (!release() && std::none_of(threads.begin(), threads.end(), is(Thread::ready)))
-      report_stuck();
+  // Another order in each round: thread start + i·step, where step and n have no common factor.
+  size_t start = 0, step = 1;
+  if (rng) {
+    start = rng->below(uint32_t(n));
+    do step = 1 + rng->below(uint32_t(n));
+    while (std::gcd(step, n) != 1);
   }
-  check_guards();
+  for (size_t i = 0; i < n; ++i) {
+    Thread* t = threads[(start + i * step) % n];
+    if (t->state != Thread::ready) continue;
+    b.running = t;
+    threadIdx = t->index;
+    t->fiber.enter();
+    if (b.error) std::rethrow_exception(b.error);
+  }
+  const auto is = [&](auto state) { return [state](Thread* t) { return t->state == state; }; };
+  if (std::all_of(threads.begin(), threads.end(), is(Thread::ended))) {
+    check_guards();
+    return false;
+  }
+  if (!release() && std::none_of(threads.begin(), threads.end(), is(Thread::ready))) report_stuck();
+  return true;
+}
+
+// Rounds of these blocks until all have ended.
+void run_together(std::vector<Block>& blocks, Rng* rng) {
+  std::vector<Block*> open;
+  for (Block& b : blocks) start(b), open.push_back(&b);
+  while (!open.empty()) {
+    const uint64_t before = events;
+    std::erase_if(open, [&](Block* b) { return !run_round(*b, rng); });
+    if (events != before || open.empty()) continue;
+    // Nobody did anything but look whether another block had come.
+    for (Block* b : open)
+      if (block = b; b->spinning)
+        fail_run(
+            where(b->spinning->file, b->spinning->line), "block ", b->index.x,
+            " waits for another block, which never comes",
+            blocks.size() == 1 ? " (blocks run one after another, unless launched together)" : "");
+  }
 }
 
 }  // namespace
@@ -203,24 +228,29 @@ void set_seed(uint64_t seed) {
 }
 
 void run_grid(const Launch& launch, const std::function<void()>& body) {
-  Block running{};
-  running.launch = &launch, running.body = &body;
-  block = &running;
   blockDim = launch.block, gridDim = launch.grid;
   const dim3 b = launch.block, g = launch.grid;
-  for (unsigned i = 0; i < b.x * b.y * b.z; ++i) {
-    if (i == pool.size()) pool.push_back(std::make_unique<Thread>());
-    running.threads.push_back(pool[i].get());
-    running.threads.back()->index = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};
-    running.threads.back()->number = int(i);
-  }
+  const size_t threads = size_t{b.x} * b.y * b.z;
   Rng rng(order_seed, Stream::analysis);
-  std::vector<unsigned> blocks(size_t{g.x} * g.y * g.z);
-  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = unsigned(i);
-  if (order_seed) rng.shuffle(blocks);
-  for (unsigned i : blocks) {
-    blockIdx = {i % g.x, i / g.x % g.y, i / (g.x * g.y)};
-    run_block(order_seed ? &rng : nullptr);
+  std::vector<unsigned> order(size_t{g.x} * g.y * g.z);
+  std::iota(order.begin(), order.end(), 0u);
+  if (order_seed) rng.shuffle(order);
+  const size_t at_once = launch.together ? order.size() : 1;
+  for (size_t first = 0; first < order.size(); first += at_once) {
+    std::vector<Block> blocks(at_once);
+    for (size_t n = 0; n < at_once; ++n) {
+      const unsigned i = order[first + n];
+      blocks[n].launch = &launch, blocks[n].body = &body;
+      blocks[n].index = {i % g.x, i / g.x % g.y, i / (g.x * g.y)};
+      for (unsigned t = 0; t < threads; ++t) {
+        if (n * threads + t == pool.size()) pool.push_back(std::make_unique<Thread>());
+        Thread* thread = pool[n * threads + t].get();
+        thread->index = {t % b.x, t / b.x % b.y, t / (b.x * b.y)};
+        thread->number = int(t);
+        blocks[n].threads.push_back(thread);
+      }
+    }
+    run_together(blocks, order_seed ? &rng : nullptr);
   }
   block = nullptr;
 }
@@ -249,6 +279,14 @@ void wait_for_block(const char* file, int line) {
   Thread& self = *block->running;
   self.state = Thread::waiting, self.wait = Wait::barrier, self.mask = 0;
   self.file = file, self.line = line;
+  ++events;
+  suspend();
+}
+
+void spin(const char* file, int line) {
+  Thread& self = *block->running;
+  self.file = file, self.line = line;
+  block->spinning = &self;
   suspend();
 }
 
@@ -267,11 +305,13 @@ const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* fi
   if (!(mask >> lane() & 1)) report("the calling lane is not in the mask", lane(), file, line);
   self.state = Thread::waiting, self.wait = kind, self.mask = mask, self.brought = mine;
   self.file = file, self.line = line;
+  ++events;
   suspend();
   return self.received;
 }
 
 void maybe_yield() {
+  ++events;
   // The fiber stays ready: the next round of the scheduler, in another order, takes it up again.
   if (order_seed) suspend();
 }
