@@ -268,6 +268,6 @@ TEST_CASE("one launch: which models do not fit, and why") {
   CHECK_THROWS_AS(gpu::OneLaunch(s, OptimizerKind::sgd, 25, 1), InputError);
   s = model_of(Pattern::full, 0, 49, 5, 0.01);
   CHECK(gpu::one_launch_problem(s, 25) == "49 tokens, more than 48");
-  s = model_of(Pattern::full, 0, 40, 60, 0.01);
+  s = model_of(Pattern::full, 0, 40, 200, 0.01);
   CHECK(gpu::one_launch_problem(s, 25).find("shared memory") != std::string::npos);
 }

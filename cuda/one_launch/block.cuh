@@ -16,12 +16,12 @@ namespace focus::gpu::one_launch {
 
 template <int R>
 inline constexpr int array_size = 8 * R* row_stride;
+template <int R>
+inline constexpr int slot_size = width* row_stride;
 // The first slot also holds two matrices of scores.
 template <int R>
-inline constexpr int slot_size(int slot) {
-  constexpr int weights = width * row_stride;
-  return slot == 0 && 2 * scores_size<R> > weights ? 2 * scores_size<R> : weights;
-}
+inline constexpr int first_slot_size =
+    2 * scores_size<R> > slot_size<R> ? 2 * scores_size<R> : slot_size<R>;
 
 // One block of threads at work on one sequence.
 template <int R>

@@ -29,7 +29,8 @@ struct Memory {
     SharedMemory shared;
     x = shared.array<float>(array_size<R>);
     for (float*& a : array) a = shared.array<float>(array_size<R>);
-    for (int n = 0; n < 3; ++n) slot[n] = shared.array<float>(slot_size<R>(n));
+    slot[0] = shared.array<float>(first_slot_size<R>);
+    for (int n = 1; n < 3; ++n) slot[n] = shared.array<float>(slot_size<R>);
     tokens = shared.array<int>(longest);
     end.parts = shared.array<float>(4 * width);
     end.mean = shared.array<float>(width);
@@ -44,9 +45,8 @@ struct Memory {
   }
   static size_t bytes(int mask_bytes) {
     return shared_bytes_for(array_size<R>, array_size<R>, array_size<R>, array_size<R>,
-                            array_size<R>, slot_size<R>(0), slot_size<R>(1), slot_size<R>(2),
-                            longest, 4 * width, width, most_classes, 2 * warps,
-                            (mask_bytes + 3) / 4);
+                            array_size<R>, first_slot_size<R>, slot_size<R>, slot_size<R>, longest,
+                            4 * width, width, most_classes, 2 * warps, (mask_bytes + 3) / 4);
   }
 };
 
