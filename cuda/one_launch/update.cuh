@@ -55,10 +55,17 @@ __device__ inline void sum_gradients(const Plan& p, int run, int part, int count
     double squares = 0;
     if (e < p.padded) {
       float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 5
-      for (int b = 0; b < count; ++b) {
-        const float4 x = load4_cg(partials + ptrdiff_t(b) * p.padded + e);
-        sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
+      // Five loads at once. By hand: told to unroll a loop up to `count`, nvcc 13.0 forgets to stop
+      // at a count that is no multiple of five.
+      for (int first = 0; first < count; first += 5) {
+        float4 x[5];
+#pragma unroll
+        for (int b = 0; b < 5; ++b)
+          x[b] = first + b < count ? load4_cg(partials + ptrdiff_t(first + b) * p.padded + e)
+                                   : make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int b = 0; b < 5; ++b)
+          sum.x += x[b].x, sum.y += x[b].y, sum.z += x[b].z, sum.w += x[b].w;
       }
       store4(p.run[run].gradients + e, sum);
       squares = double(sum.x) * double(sum.x) + double(sum.y) * double(sum.y) +
