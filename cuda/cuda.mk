@@ -43,6 +43,23 @@ $(B)/libfocus-emulated.a: $(call emulated_obj,$(KERNELS) $(CUDA_HOST) $(EMULATOR
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 
+# Once more, with a call before every load and store, which cuda/simt/count.cpp counts.
+$(B)/obj/counted/%.o: %.cu | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  CXX  $< (counted)"
+	$(Q)$(CXX) $(COUNTED_FLAGS) -Wno-unknown-pragmas $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
+$(B)/obj/counted/%.o: %.cpp | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  CXX  $< (counted)"
+	$(Q)$(CXX) $(COUNTED_FLAGS) -MMD -MP -c -o $@ $<
+COUNTED_FLAGS = $(filter-out $(FLAGS),$(CXXFLAGS)) -I. -O1 -g -DNDEBUG -fsanitize=thread
+counted_obj   = $(patsubst %,$(B)/obj/counted/%.o,$(basename $(1)))
+
+$(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu)) \
+    $(call emulated_obj,cuda/device/device.cu $(CUDA_HOST) $(EMULATOR))
+	@echo "  AR   $@"
+	$(Q)rm -f $@ && ar rcs $@ $^
+
 $(B)/cuda-emulated-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-emulated.a $(B)/libfocus.a
 	$(LINK)
 
