@@ -60,7 +60,9 @@ $(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu)) \
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/cuda-emulated-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-emulated.a $(B)/libfocus.a
+# The test of counting is compiled like what it counts.
+COUNT_TEST := $(wildcard tests/test_cuda_count.cpp)
+$(B)/cuda-emulated-tests: $(call emulated_obj,$(filter-out $(COUNT_TEST),$(CUDA_TESTS))) $(call counted_obj,$(COUNT_TEST)) $(B)/libfocus-emulated.a $(B)/libfocus.a
 	$(LINK)
 
 ifeq ($(NVCC),)
@@ -80,7 +82,7 @@ $(B)/libfocus-cuda.a: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOS
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp,$(CUDA_TESTS))) $(B)/libfocus-cuda.a $(B)/libfocus.a
+$(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp %_count.cpp,$(CUDA_TESTS))) $(B)/libfocus-cuda.a $(B)/libfocus.a
 	@echo "  LINK $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(CUDA_RUNTIME)
 
