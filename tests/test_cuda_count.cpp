@@ -54,8 +54,8 @@ simt::Traffic only() {
 TEST_CASE("cuda count: a warp's request takes as many lines as it touches") {
   DeviceArray<float> from(64 * 64), to(64);
   from.set(std::vector<float>(from.size(), 1.f));
-  for (const auto& [stride, lines] :
-       {std::pair{0, 1}, {1, 1}, {2, 2}, {8, 8}, {32, 32}, {64, 32}}) {
+  for (const auto& expected : {std::pair{0, 1}, {1, 1}, {2, 2}, {8, 8}, {32, 32}, {64, 32}}) {
+    const int stride = expected.first, lines = expected.second;
     CAPTURE(stride);
     simt::take_traffic();
     gpu::launch({"read_strided", 2, 32}, nullptr, read_strided, from.data(), to.data(), stride);
@@ -83,8 +83,8 @@ TEST_CASE("cuda count: a vector of 16 bytes is one request") {
 
 TEST_CASE("cuda count: a bank gives one word a cycle") {
   DeviceArray<float> to(32);
-  for (const auto& [stride, cycles] :
-       {std::pair{0, 1}, {1, 1}, {2, 2}, {16, 16}, {32, 32}, {31, 1}}) {
+  for (const auto& expected : {std::pair{0, 1}, {1, 1}, {2, 2}, {16, 16}, {32, 32}, {31, 1}}) {
+    const int stride = expected.first, cycles = expected.second;
     CAPTURE(stride);
     simt::take_traffic();
     gpu::launch({"read_banks", 1, 32, 4096}, nullptr, read_banks, to.data(), stride);
