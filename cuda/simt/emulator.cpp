@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-#include "cuda/simt/fiber.h"
+#include "cuda/simt/machine.h"
 #include "error.h"
 #include "rng.h"
 
@@ -14,46 +14,11 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace focus::simt {
 
+Instrument instrument;
+Block* block = nullptr;
+
 namespace {
 
-constexpr unsigned char guard_byte = 0xA5;
-constexpr size_t guard_bytes = 64;
-
-struct Copy {
-  void* to;
-  const void* from;
-  size_t bytes;
-};
-
-struct Thread {
-  Fiber fiber;
-  dim3 index;
-  int number;  // in the block; the lane is number % 32
-  enum { ready, waiting, ended } state;
-  // While waiting: for what, and where.
-  Wait wait;
-  unsigned mask;
-  uint64_t brought;
-  const char* file;
-  int line;
-  uint64_t received[32];                  // the last exchange's values
-  size_t arrays;                          // how many shared arrays it has asked for
-  std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last is not yet committed
-};
-
-struct Block {
-  const Launch* launch;
-  const std::function<void()>* body;
-  dim3 index;
-  std::vector<Thread*> threads;
-  Thread* running = nullptr;
-  std::vector<std::unique_ptr<unsigned char[]>> shared;
-  std::vector<size_t> shared_sizes;
-  std::exception_ptr error;
-  Thread* spinning = nullptr;  // the last one that waited for other blocks
-};
-
-Block* block = nullptr;  // the one that is running
 uint64_t order_seed = 0;
 uint64_t events = 0;                        // counts what threads do, spinning excepted
 std::vector<std::unique_ptr<Thread>> pool;  // with their stacks, kept for the next launch
@@ -156,15 +121,6 @@ bool release() {
   fail_run("kernel ", block->launch->kernel, ": no thread can go on");
 }
 
-void check_guards() {
-  for (size_t a = 0; a < block->shared.size(); ++a) {
-    const unsigned char* end = block->shared[a].get() + block->shared_sizes[a];
-    if (std::any_of(end, end + guard_bytes, [](unsigned char c) { return c != guard_byte; }))
-      fail_run("kernel ", block->launch->kernel, ": a write past the end of shared array ", a + 1,
-               " of ", block->shared_sizes[a], " bytes");
-  }
-}
-
 void start(Block& b) {
   for (Thread* t : b.threads) {
     t->state = Thread::ready;
@@ -251,28 +207,11 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
       }
     }
     run_together(blocks, order_seed ? &rng : nullptr);
+    block->running = nullptr;
+    if (instrument.block_ended && !launch.together)
+      instrument.block_ended(launch, first + 1 == order.size());
   }
   block = nullptr;
-}
-
-void* shared_array(size_t bytes) {
-  Thread& self = *block->running;
-  if (self.arrays == block->shared.size()) {
-    size_t total = bytes;
-    for (size_t size : block->shared_sizes) total += (size + 15) / 16 * 16;
-    if (total > block->launch->shared_bytes)
-      fail_run("kernel ", block->launch->kernel, ": ", total,
-               " bytes of shared memory, launched with ", block->launch->shared_bytes);
-    block->shared.emplace_back(new unsigned char[bytes + guard_bytes]);
-    std::memset(block->shared.back().get(), 0xFF, bytes);  // a NaN in every float
-    std::memset(block->shared.back().get() + bytes, guard_byte, guard_bytes);
-    block->shared_sizes.push_back(bytes);
-  }
-  const size_t a = self.arrays++;
-  if (block->shared_sizes[a] != bytes)
-    fail_run("kernel ", block->launch->kernel, ": shared array ", a + 1, " has ",
-             block->shared_sizes[a], " bytes in one thread and ", bytes, " in another");
-  return block->shared[a].get();
 }
 
 void wait_for_block(const char* file, int line) {
@@ -324,20 +263,8 @@ void report(const char* what, int other_lane, const char* file, int line) {
   fail_run(where(file, line), what, ": ", place(*block->running), ", lane ", other_lane);
 }
 
-void start_copy(void* to, const void* from, size_t bytes) {
-  block->running->copies.back().push_back({to, from, bytes});
-}
-
-void commit_copies() {
-  block->running->copies.emplace_back();
-}
-
-void wait_for_copies(size_t groups_left) {
-  auto& groups = block->running->copies;
-  while (groups.size() - 1 > groups_left) {
-    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
-    groups.erase(groups.begin());
-  }
+int running_thread() {
+  return block && block->running ? block->running->number : -1;
 }
 
 }  // namespace focus::simt
