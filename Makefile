@@ -42,7 +42,7 @@ object   = $(patsubst %.cpp,$(B)/obj/%.o,$(1))
 .DEFAULT_GOAL := all
 PER_LESSON := $(foreach do,start test hint solution lesson demo diff,$(NUMBERS:%=$(do)-%))
 comma := ,
-.PHONY: all setup test demo bench check-authors clean help progress watch grade tables $(PER_LESSON)
+.PHONY: all setup test demo bench check-authors clean help progress watch grade tables report $(PER_LESSON)
 .SECONDARY:
 
 all: $(PROGRAM) $(DEMO) $(NUMBERS:%=$(B)/lesson-%)
@@ -114,7 +114,7 @@ bench: $(B)/focus
 # Every test program prints its failures; the last line is the sum: N passed, N failed.
 TEST_PROGRAMS = $(if $(UNITS),$(B)/unit-tests) $(STAGES) $(FUZZERS) $(CUDA_TEST_PROGRAMS)
 test: $(PROGRAM) $(TEST_PROGRAMS)
-	@FOCUS=$(B)/focus tests/run.sh $(TEST_PROGRAMS)
+	@FOCUS=$(B)/focus tests/run.sh $(TEST_PROGRAMS) $(wildcard tests/slurm/run_slurm_test.sh)
 
 # A stage's test and those of the stages it stands on.
 # In a student's tree it says which files are under test, and remembers success.
@@ -152,11 +152,16 @@ grade: $(B)/kit
 
 tables: $(B)/kit
 	@$(B)/kit tables
+
+# Every figure, verdict and README's table of lessons, from the recorded files alone.
+report: $(B)/kit $(NUMBERS:%=$(B)/lesson-%)
+	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
+	@$(B)/kit tables
 #@ end
 
 # What the authors check: wrong versions are caught, the sources are formatted.
-check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention
-	@tests/check_authors.sh
+check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention $(NUMBERS:%=$(B)/lesson-%)
+	+@tests/check_authors.sh
 
 clean:
 	rm -rf build out
@@ -194,6 +199,7 @@ help:
 	@echo
 	@echo "To change it:"
 	@echo "make check-authors   wrong code is caught, every lesson's tree works, what is generated is current"
+	@echo "make report      figures, verdicts and README's table from the recorded results, in seconds"
 	@echo "make tables      README's table of lessons from lessons/manifest.json"
 #@ end
 	@echo

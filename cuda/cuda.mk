@@ -24,7 +24,7 @@ cuda_obj      = $(patsubst %,$(B)/obj/cuda/%.o,$(basename $(1)))
 $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP)
 	@mkdir -p $(@D)
 	@echo "  CXX  $< (emulated)"
-	$(Q)$(CXX) $(CXXFLAGS) -I. -Wno-unknown-pragmas -MMD -MP -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(CXXFLAGS) -I. -Wno-unknown-pragmas $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
 $(B)/obj/emulated/%.o: %.cpp | $(AFTER_SETUP)
 	@mkdir -p $(@D)
 	@echo "  CXX  $<"

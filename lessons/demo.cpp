@@ -7,34 +7,24 @@
 #include "report/curves.h"
 #include "report/lesson.h"
 #include "report/statistics.h"
-#include "train/experiment.h"
+#include "study/lesson_study.h"
 
 using namespace focus;
 
 namespace {
 
-constexpr int epochs = 10;
+// The paper: length 40, 5000 examples, 100 epochs.
+constexpr const char* table =
+    "task,       attention,              k, length, train-size, val-size, epochs, seeds\n"
+    "even-pairs, full|banded|block|topk, 5, 30,     2500,       500,      10,     2\n";
 constexpr double solved = 95;  // percent of the training set
 
-std::vector<Variant> variants() {
-  RunSettings base = RunSettings::defaults_for(find_task("even-pairs"));
-  base.length = 30;  // the paper: 40, 5000 examples, 100 epochs
-  base.train_size = 2500;
-  base.val_size = 500;
-  base.epochs = epochs;
-  std::vector<Variant> all;
-  for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk}) {
-    RunSettings settings = base;
-    settings.attention = pattern;
-    settings.k = uses_k(pattern) ? 5 : 0;
-    all.push_back({attention_text(settings), settings});
-  }
-  return all;
-}
-
 int demo(int argc, char** argv) {
-  Lesson lesson(argc, argv, "demo", "which attention learns even pairs first?", 2);
-  const std::vector<uint64_t> seeds = choose_seeds(lesson.options().seeds, nullptr);
+  Lesson lesson(argc, argv, "demo", "which attention learns even pairs first?");
+  Study study = parse_study(table, "demo");
+  if (lesson.options().seeds > 0) study = with_seeds(study, lesson.options().seeds);
+  const std::vector<uint64_t>& seeds = study.variants[0].seeds;
+  const int epochs = study.variants[0].settings.epochs;
   std::string seed_text;
   for (uint64_t seed : seeds) seed_text += str(" ", seed);
   std::cout
@@ -43,16 +33,9 @@ int demo(int argc, char** argv) {
       << "\n  the largest scores. Strings of 30 symbols, 2500 to learn from, 500 held out, 5 "
          "blocks,"
       << "\n  d = 64, SGD. Seeds:" << seed_text << "\n\n";
-  lesson.note("settings",
-              "even pairs, length 30, 2500 / 500 examples, 5 blocks, d 64, SGD, lr 0.1");
-  lesson.note("seeds", seed_text.substr(1));
-
-  LiveCurves live("training accuracy, median of the seeds", epochs, int(seeds.size()));
-  const auto results = run_experiment(variants(), seeds, lesson.options().threads, lesson.stop(),
-                                      [&](const std::vector<VariantResult>& r) { live.show(r); });
-  if (lesson.stop()) return lesson.interrupted();
-
-  lesson.table(curve_columns, curve_rows(results));
+  const std::optional<StudyResults> studied = study_results(lesson, study);
+  if (!studied) return lesson.interrupted();
+  const std::vector<VariantResult> results = studied->with_rest("");
   std::cout << "\n" << epochs_table(results, solved) << "\n";
   Figure figure;
   figure.title = "Even pairs, four attention mechanisms";

@@ -1,7 +1,7 @@
 #!/bin/sh
 # `make check-authors`: the checks of those who change the project, beside the tests.
 #   - the sources are formatted as .clang-format says
-#   - what is generated is current: README's table of lessons, each lesson's known mistakes
+#   - what is generated is current: README's table of lessons, figures, verdicts, known mistakes
 #   - every wrong version tagged in the source is caught by its lesson's stage test, and recognised
 #   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
 #   - the student's and the instructor's commands, also with hostile submissions
@@ -45,6 +45,23 @@ if command -v clang-format > /dev/null; then one format formatted
 else skipped=$((skipped + 1)); echo "skipped: the format check needs clang-format"
 fi
 one tables $kit tables --check
+# What is recorded is what `make report` makes of it (in a copy: a mistake leaves the tree alone).
+report() {
+  copy=$(mktemp -d) && git ls-files -z README.md lessons | xargs -0 cp --parents -t "$copy" || return 1
+  bin=$PWD/build
+  (cd "$copy" && for lesson in lessons/[0-9][0-9]-*; do
+    n=${lesson#lessons/}
+    "$bin/lesson-${n%%-*}" --redraw > /dev/null || exit 1
+  done)
+  drawn=$?
+  same=0
+  for file in $(git ls-files lessons | grep '/results/'); do
+    cmp "$file" "$copy/$file" || same=1
+  done
+  rm -rf "$copy"
+  [ $drawn -eq 0 ] && [ $same -eq 0 ] && echo "figures and verdicts are those of the recorded results"
+}
+one report report
 many mutants tests/run_mutants.sh $kit
 many lessons tests/check_lessons.sh $kit
 many kit tests/check_kit.sh $kit

@@ -3,7 +3,8 @@
 #
 #   tests/run.sh PROGRAM...
 #
-# A program named fuzz_* runs for a few seconds and counts as one test; the others are doctest
+# A program named fuzz_* runs for a few seconds and counts as one test; a script *.sh adds up its own
+# checks in its last line, or ends with status 77 where it cannot run; the others are doctest
 # programs. Output is shown only where something failed. Last line: N passed, N failed[, N skipped].
 set -u
 passed=0 failed=0 skipped=0
@@ -19,6 +20,23 @@ for program; do
       else
         failed=$((failed + 1)) counts="FAILED"
         cat "$log"
+      fi
+      ;;
+    *.sh)
+      "$program" "${FOCUS:-build/focus}" > "$log" 2>&1
+      status=$?
+      if [ $status -eq 77 ]; then
+        skipped=$((skipped + 1)) counts="skipped"
+        grep '^skipped: ' "$log"
+      else
+        numbers=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1)
+        read -r p f <<EOF
+${numbers:-0 1}
+EOF
+        [ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1
+        passed=$((passed + p)) failed=$((failed + f))
+        counts="$p passed, $f failed"
+        [ "$f" -eq 0 ] || cat "$log"
       fi
       ;;
     *)

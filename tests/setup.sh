@@ -3,7 +3,7 @@
 # Safe to run again: it does nothing when nothing is missing.
 #
 #   tests/setup.sh            what users need
-#   tests/setup.sh authors    also what the authors' checks need (pandoc, a browser, clang-format)
+#   tests/setup.sh authors    also what the authors' checks need (a browser, clang-format, Slurm)
 set -u
 
 missing=
@@ -24,6 +24,8 @@ if [ "${1:-}" = authors ]; then
   need chromium command -v chromium
   need clang-format command -v clang-format
   need python3 command -v python3
+  need slurm-wlm env PATH="$PATH:/usr/sbin" command -v slurmctld
+  need munge env PATH="$PATH:/usr/sbin" command -v munged
 fi
 
 if [ -z "$missing" ]; then

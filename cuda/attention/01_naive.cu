@@ -4,6 +4,7 @@
 // Any T, any D. Predicted at (16,16,2048,64) on an H200: each multiply-add loads two floats through
 // the first-level cache, whose 128 bytes a cycle feed 16 of 128 lanes: some 3 TFLOP/s at best,
 // less for the products that walk a column: 100 ms or more.
+// Measured: 363 ms. Neighbouring threads read keys 256 bytes apart, 32 cache lines an instruction.
 #include "cuda/attention/rungs.h"
 #include "cuda/attention/scores_in_memory.cuh"
 

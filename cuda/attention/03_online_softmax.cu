@@ -7,6 +7,7 @@
 // D a multiple of 4 from 16 to 128. Predicted at (16,16,2048,64): a shared load of 16 bytes for 4
 // multiply-adds, and 128 registers of q and o: some 8 TFLOP/s, 35 ms. (At D = 128 the 256 numbers
 // of a thread do not fit its registers.)
+// Measured: 13 ms: all threads of a warp read the same 16 bytes, which is one access, not 32.
 #include <cmath>
 
 #include "cuda/attention/rungs.h"

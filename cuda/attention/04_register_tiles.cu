@@ -6,6 +6,7 @@
 //
 // D a multiple of 4 from 16 to 128. Predicted at (16,16,2048,64): shared loads take half of the
 // cycles of the multiply-adds, which with softmax and barriers get 60 % of 51 TFLOP/s: 9 ms.
+// Measured: 6.9 ms, 40 TFLOP/s, 60 % of the 66.9 that the clock allows.
 #include <cmath>
 
 #include "cuda/attention/rungs.h"

@@ -6,6 +6,7 @@
 // Any T, D, k. Predicted at (16,16,2048,64): 32 counts read each row from the first-level cache,
 // 137 GB at 28 TB/s, 5 ms instead of 06's scans; for k = 5 no gain, for k = 16 it is 3 times
 // faster.
+// Measured: 25.3 ms.
 #include "cuda/attention/topk_rows.cuh"
 
 namespace focus::gpu {

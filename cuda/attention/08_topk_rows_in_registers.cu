@@ -7,6 +7,7 @@
 // 16 bytes for 4 multiply-adds, as in rung 03 but half the products: 17 ms; the threads of a warp
 // insert at different keys, each insertion holding up all 32: 35 of them, 1100 a warp, 30
 // instructions each: 6 ms.
+// Measured: 5.9 ms: as in rung 03, and the threads of a warp often insert at the same keys.
 #include <cmath>
 
 #include "cuda/attention/best_keys.cuh"

@@ -4,6 +4,7 @@
 //
 // D a multiple of 4 from 16 to 128, any k. Predicted at (16,16,2048,64), k = 5: 0.5 ms to zero and
 // gather, 3.4e8 additions of one float each 2 ms (of four at once, on sm_90, 0.7 ms): 1.2 ms.
+// Measured: 0.65 ms.
 #include "cuda/attention/topk_queries.cuh"
 
 namespace focus::gpu {

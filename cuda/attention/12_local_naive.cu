@@ -5,6 +5,7 @@
 //
 // Any T, D, width. Predicted at (16,16,2048,64), width 5: neighbouring threads read 256 bytes
 // apart, 32 cache lines a load, twice 10 rows of 64 loads for each of 524288 queries: 3 ms forward.
+// Measured: 17 ms for the band, 4.3 ms for blocks, whose neighbouring queries read the same keys.
 #include <cmath>
 
 #include "cuda/attention/local.cuh"

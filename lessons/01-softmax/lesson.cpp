@@ -2,6 +2,9 @@
 // the rule of the verdict; the four measurements are in measurements.h.
 #include "report/lesson.h"
 
+#include <sstream>
+
+#include "files/atomic_file.h"
 #include "measurements.h"
 
 using namespace focus;
@@ -31,27 +34,59 @@ std::vector<std::string> table_of(const Figure& figure) {
   return table;
 }
 
+// … and back from a file: panel,"series",x,y and, for a band, its two ends.
+std::vector<Panel> panels_of(const std::string& table) {
+  std::vector<Panel> panels = empty_panels();
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t quote = line.find('"'), end = line.rfind('"');
+    if (line.starts_with('#') || quote == std::string::npos) continue;
+    std::vector<Series>& all = panels.at(size_t(line[0] - '1')).series;
+    const std::string name = line.substr(quote + 1, end - quote - 1);
+    if (all.empty() || all.back().name != name) all.push_back({name});
+    double x = 0, y = 0, low = 0, high = 0;
+    const int numbers =
+        std::sscanf(line.c_str() + end + 1, ",%lf,%lf,%lf,%lf", &x, &y, &low, &high);
+    if (numbers < 2) fail_input("results.csv: not a point: ", line);
+    all.back().x.push_back(x), all.back().y.push_back(y);
+    if (numbers == 4) all.back().low.push_back(low), all.back().high.push_back(high);
+  }
+  return panels;
+}
+
+Figure draw(std::vector<Panel> panels, size_t rows) {
+  Figure figure{"How far a softmax moves when its scores move", std::move(panels)};
+  for (Panel& panel : figure.panels)
+    for (Series& series : panel.series) series.style = style_of(series.name);
+  figure.caption =
+      str("Sensitivity: how far the weights move per unit that the scores move, both "
+          "in the 1-norm. Bands: quartiles of ",
+          rows, " rows.");
+  return figure;
+}
+
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-01", "how far does a softmax move when its scores move?");
+  Lesson out(argc, argv, "lesson-01", "how far does a softmax move when its scores move?", 3, 3);
   const LessonOptions& o = out.options();
   const int length = o.paper_scale ? 600 : 40, rows_per_seed = o.paper_scale ? 2000 : 400;
   out.note("seeds", str("1 to ", o.seeds));
   out.note("settings", str("rows of ", length, " normal scores, ", rows_per_seed,
                            " of each seed; k = ", k, "; double precision"));
+  if (o.redraw) {  // the verdict needs the rows themselves
+    out.figure(draw(panels_of(read_file(out.recorded() / "results.csv", 1 << 20)),
+                    size_t(o.seeds) * size_t(rows_per_seed)));
+    return 0;
+  }
   const std::vector<Row> rows = normal_rows(o.seeds, rows_per_seed, length);
 
   Findings found;
-  Figure figure{"How far a softmax moves when its scores move"};
-  figure.panels.push_back(worst_rows(found));
+  std::vector<Panel> panels = {worst_rows(found)};
   if (out.stop()) return out.interrupted();
-  figure.panels.push_back(random_rows(rows, found));
+  panels.push_back(random_rows(rows, found));
   if (out.stop()) return out.interrupted();
-  figure.panels.push_back(dispersions(rows));
-  figure.panels.push_back(ties(rows, found));
-  figure.caption =
-      str("Sensitivity: how far the weights move per unit that the scores move, both "
-          "in the 1-norm. Bands: quartiles of ",
-          rows.size(), " rows.");
+  panels.push_back(dispersions(rows));
+  panels.push_back(ties(rows, found));
+  const Figure figure = draw(std::move(panels), rows.size());
   out.table("panel,series,x,y,lower_quartile,upper_quartile", table_of(figure));
   out.figure(figure);
 

@@ -42,12 +42,29 @@ inline double moved_by(const Row& a, const Row& b, const Keys& keys, Findings& f
   return moved;
 }
 
+// The four panels without their series.
+inline std::vector<Panel> empty_panels() {
+  std::vector<Panel> p = {
+      {"1. Worst rows of each dispersion", "dispersion of the scores", "sensitivity"},
+      {"2. Random rows", "dispersion of the full row", "sensitivity"},
+      {"3. Dispersion that is left", "kept / full dispersion", "% of rows up to there"},
+      {"4. Two scores change places", "separation before", "weights moved / scores moved"}};
+  p[0].log_y = p[3].log_x = p[3].log_y = true;
+  return p;
+}
+
+// Bounds are dashed; points are what was measured at single rows.
+inline Style style_of(const std::string& series) {
+  if (series.starts_with("bound") || series.starts_with("0.5 +")) return Style::dashed;
+  if (series.starts_with("worst row") || series.find(", just ") != std::string::npos)
+    return Style::points;
+  return Style::line;
+}
+
 inline Panel worst_rows(Findings& found) {
-  Panel p{"1. Worst rows of each dispersion", "dispersion of the scores", "sensitivity"};
-  p.log_y = true;
+  Panel p = empty_panels()[0];
   for (int n : {40, 600}) {
     Series bound{str("bound, ", n, " scores")}, worst{str("worst row, ", n, " scores")};
-    bound.style = Style::dashed, worst.style = Style::points;
     for (double delta = 0; delta <= 14; delta += 0.5) {
       const Row a = most_sensitive_scores(n, delta);
       Row b = a;
@@ -64,10 +81,9 @@ inline Panel worst_rows(Findings& found) {
 }
 
 inline Panel random_rows(const std::vector<Row>& rows, Findings& found) {
-  Panel p{"2. Random rows", "dispersion of the full row", "sensitivity"};
+  Panel p = empty_panels()[1];
   const int length = int(rows[0].size());
   Series bound{str("bound, ", length, " scores")};
-  bound.style = Style::dashed;
   for (Mechanism mechanism : {full, banded, topk}) {
     p.series.push_back({names[mechanism]});
     for (double scale : {0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 2.5, 3.0, 4.0, 5.0}) {
@@ -102,7 +118,7 @@ inline Panel random_rows(const std::vector<Row>& rows, Findings& found) {
 }
 
 inline Panel dispersions(const std::vector<Row>& rows) {
-  Panel p{"3. Dispersion that is left", "kept / full dispersion", "% of rows up to there"};
+  Panel p = empty_panels()[2];
   for (Mechanism mechanism : {full, banded, topk}) {
     Series series{names[mechanism]};
     Row shares;
@@ -120,11 +136,9 @@ inline Panel dispersions(const std::vector<Row>& rows) {
 // The smallest kept score and the largest dropped one, `gap` apart, move towards each other: first
 // each by a little less than half the gap, then by a little more, which swaps them.
 inline Panel ties(const std::vector<Row>& rows, Findings& found) {
-  Panel p{"4. Two scores change places", "separation before", "weights moved / scores moved"};
-  p.log_x = p.log_y = true;
+  Panel p = empty_panels()[3];
   Series limit{"0.5 + 2 / (k separation)"}, same{"full, the same move"},
       before{str(names[topk], ", just before")}, after{str(names[topk], ", just after")};
-  limit.style = Style::dashed, before.style = after.style = Style::points;
   for (double gap : {3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001}) {
     const double allowed = 0.5 + 2 / (k * gap);
     Row full_moved, before_moved, after_moved;

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <iostream>
+#include <sstream>
 
+#include "files/atomic_file.h"
 #include "measurements.h"
 #include "train/seeds.h"
 
@@ -55,6 +57,64 @@ std::string text_of(const Curve& values) {
   return text;
 }
 
+constexpr const char* columns =
+    "attention,seed,score_scale,dispersion,kept_dispersion,sensitivity,dense_gain,loss,gradient,"
+    "gradient_per_scale";
+
+void add(Curves& curves, size_t seed, const Point& p) {
+  for (auto* kind : {&curves.sensitivity, &curves.dense_gain, &curves.gradient, &curves.per_scale})
+    kind->resize(seed + 1);
+  curves.sensitivity[seed].push_back(p.sensitivity);
+  curves.dense_gain[seed].push_back(p.dense_gain);
+  curves.gradient[seed].push_back(p.gradient);
+  curves.per_scale[seed].push_back(p.per_scale);
+}
+
+// false if stopped.
+bool measure_all(const LessonOptions& o, const std::vector<uint64_t>& seeds, int examples,
+                 const std::atomic<bool>& stop, std::vector<Curves>& all,
+                 std::vector<std::string>& table) {
+  std::cout << "gradient check: " << check_the_gradients() << "\n" << std::endl;
+  Workers workers(o.threads);
+  for (Mechanism mechanism : {full, banded, topk}) {
+    Curves& curves = all.emplace_back();
+    curves.name = mechanism == full ? "full" : mechanism == banded ? "banded" : "topk";
+    if (mechanism != full) curves.name += str("(", k, ")");
+    for (size_t s = 0; s < seeds.size(); ++s) {
+      const Batch batch = even_pairs(examples, length, seeds[s]);
+      const double unscaled = measure(mechanism, 1, seeds[s], batch, workers).dispersion;
+      for (double dispersion : dispersions) {
+        if (stop) return false;
+        const double c = dispersion / unscaled;
+        const Point p = measure(mechanism, c, seeds[s], batch, workers);
+        add(curves, s, p);
+        table.push_back(str(curves.name, ",", seeds[s], ",", c, ",", p.dispersion, ",",
+                            p.kept_dispersion, ",", p.sensitivity, ",", p.dense_gain, ",", p.loss,
+                            ",", p.gradient, ",", p.per_scale));
+      }
+    }
+  }
+  return true;
+}
+
+std::vector<Curves> recorded_curves(const std::string& table, const std::vector<uint64_t>& seeds) {
+  std::vector<Curves> all;
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('#') || line == columns) continue;
+    const std::string name = line.substr(0, line.find(','));
+    if (all.empty() || all.back().name != name) all.push_back({name, {}, {}, {}, {}});
+    std::vector<double> cells;
+    std::istringstream numbers(line.substr(name.size() + 1));
+    for (std::string cell; std::getline(numbers, cell, ',');) cells.push_back(std::stod(cell));
+    const auto seed = std::find(seeds.begin(), seeds.end(), uint64_t(cells.at(0)));
+    if (cells.size() != 9 || seed == seeds.end()) fail_input("results.csv: not a row: ", line);
+    add(all.back(), size_t(seed - seeds.begin()),
+        {cells[2], cells[3], cells[4], cells[5], cells[6], cells[7], cells[8]});
+  }
+  return all;
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-02", "does a more sensitive softmax make larger gradients?", 5, 5);
   const LessonOptions& o = out.options();
@@ -65,39 +125,14 @@ int lesson(int argc, char** argv) {
   out.note("seeds", seed_text);
   out.note("settings", str("even pairs, length ", length, ", ", examples,
                            " examples; 1 block, d = ", "mlp = 64, 1 head, untrained; k = ", k));
-  std::cout << "gradient check: " << check_the_gradients() << "\n" << std::endl;
-
-  Workers workers(o.threads);
   std::vector<Curves> all;
-  std::vector<std::string> table;
-  for (Mechanism mechanism : {full, banded, topk}) {
-    Curves& curves = all.emplace_back();
-    curves.name = mechanism == full ? "full" : mechanism == banded ? "banded" : "topk";
-    if (mechanism != full) curves.name += str("(", k, ")");
-    for (uint64_t seed : seeds) {
-      const Batch batch = even_pairs(examples, length, seed);
-      const double unscaled = measure(mechanism, 1, seed, batch, workers).dispersion;
-      for (auto* kind :
-           {&curves.sensitivity, &curves.dense_gain, &curves.gradient, &curves.per_scale})
-        kind->emplace_back();
-      for (double dispersion : dispersions) {
-        if (out.stop()) return out.interrupted();
-        const double c = dispersion / unscaled;
-        const Point p = measure(mechanism, c, seed, batch, workers);
-        curves.sensitivity.back().push_back(p.sensitivity);
-        curves.dense_gain.back().push_back(p.dense_gain);
-        curves.gradient.back().push_back(p.gradient);
-        curves.per_scale.back().push_back(p.per_scale);
-        table.push_back(str(curves.name, ",", seed, ",", c, ",", p.dispersion, ",",
-                            p.kept_dispersion, ",", p.sensitivity, ",", p.dense_gain, ",", p.loss,
-                            ",", p.gradient, ",", p.per_scale));
-      }
-    }
+  if (o.redraw) {
+    all = recorded_curves(read_file(out.recorded() / "results.csv", 1 << 20), seeds);
+  } else {
+    std::vector<std::string> table;
+    if (!measure_all(o, seeds, examples, out.stop(), all, table)) return out.interrupted();
+    out.table(columns, table);
   }
-  out.table(
-      "attention,seed,score_scale,dispersion,kept_dispersion,sensitivity,dense_gain,loss,gradient,"
-      "gradient_per_scale",
-      table);
 
   // Seeds differ tenfold in their gradients: each is shown relative to its own full attention.
   const Curves& whole = all[0];

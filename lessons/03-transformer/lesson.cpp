@@ -7,7 +7,7 @@
 
 #include "report/curves.h"
 #include "report/statistics.h"
-#include "train/experiment.h"
+#include "study/lesson_study.h"
 
 using namespace focus;
 
@@ -15,13 +15,6 @@ namespace {
 
 constexpr double learned = 95;                   // percent of the training set
 const double plateau_loss = 0.95 * std::log(2);  // guessing costs ln 2
-
-RunSettings settings_for(const LessonOptions& o) {
-  RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
-  if (!o.paper_scale) s.length = 30, s.train_size = 2500, s.val_size = 500, s.epochs = 50;
-  if (o.demo_scale) s.length = 20, s.train_size = 2000, s.epochs = 28;
-  return s;
-}
 
 // One line for each seed: a median would smear drops that come at different epochs.
 Panel seed_panel(const VariantResult& full, const std::vector<uint64_t>& seeds,
@@ -43,25 +36,13 @@ int plateau_end(const std::vector<EpochMetrics>& curve) {
 }
 
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?", 3, 2);
-  const LessonOptions& o = out.options();
-  RunSettings settings = settings_for(o);
-  const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
-  std::string seed_text;
-  for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);
-  out.note("seeds", seed_text);
-  out.note("settings",
-           str("even pairs, length ", settings.length, ", ", settings.train_size, " / ",
-               settings.val_size, " examples, 5 blocks, d = mlp = 64, 1 head, batch 25, ",
-               "SGD, lr 0.1, ", settings.epochs, " epochs"));
-
-  LiveCurves live("full attention, training accuracy, median of the seeds", settings.epochs,
-                  int(seeds.size()));
-  const auto results = run_experiment({{"full", settings}}, seeds, o.threads, out.stop(),
-                                      [&](const auto& r) { live.show(r); });
-  if (out.stop()) return out.interrupted();
-  const VariantResult& full = results[0];
-  out.table(curve_columns, curve_rows(results));
+  Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?");
+  const Study study = lesson_study(out);
+  const std::optional<StudyResults> results = study_results(out, study);
+  if (!results) return out.interrupted();
+  const RunSettings& settings = study.variants[0].settings;
+  const std::vector<uint64_t>& seeds = results->variant("full").seeds;
+  const VariantResult full = results->with_rest("")[0];
 
   Figure figure{"Even pairs with full attention"};
   figure.panels = {

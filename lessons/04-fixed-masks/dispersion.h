@@ -3,30 +3,34 @@
 #pragma once
 
 #include <cmath>
-#include <deque>
-#include <functional>
-#include <memory>
+#include <filesystem>
 #include <mutex>
+#include <sstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "analysis/scores.h"
+#include "error.h"
+#include "files/atomic_file.h"
+#include "report/figure.h"
 #include "report/statistics.h"
-#include "train/experiment.h"
-#include "train/scheduler.h"
+#include "train/run.h"
 
 namespace focus {
 
 inline constexpr int measured_sequences = 100;  // of the held-out ones
 
-// One mask on one model's scores, over all blocks and queries.
+// dispersion.csv: for a mask on a model, over all blocks and queries, the largest dispersion of the
+// kept scores and of all scores; and quantiles of the queries' shares, kept / all. For seed 0, all
+// seeds together, there are only the quantiles.
+inline constexpr const char* dispersion_columns = "mask,trained,seed,what,value";
 struct Remaining {
   std::string mask;
-  bool trained;
-  uint64_t seed;
-  std::vector<double> shares;  // of each query: dispersion of the kept scores / of all scores
-  double largest_full = 0;     // over the queries: dispersion of all scores
-  double largest_kept = 0;     // … of the kept scores
+  bool trained = false;
+  uint64_t seed = 0;
+  double largest_full = 0, largest_kept = 0;
+  std::vector<double> quantiles = {};  // at 0, 2, … 100 %
   double share_of_largest() const { return largest_kept / largest_full; }
 };
 
@@ -35,71 +39,102 @@ inline std::vector<AttentionSettings> measured_masks(int k) {
   return {{Pattern::banded, k, 0}, {Pattern::block, k, 0}, {Pattern::topk, k, 0}};
 }
 
-inline void measure(Run& run, const PaddedData& data, bool trained, int k, Workers& workers,
-                    std::vector<Remaining>& all) {
-  const int B = std::min(measured_sequences, data.rows);
-  const std::vector<int> tokens(data.tokens.begin(),
-                                data.tokens.begin() + ptrdiff_t{B} * data.length);
-  const size_t first = all.size();
-  for (const AttentionSettings& mask : measured_masks(k))
-    all.push_back({str(name_of(mask.pattern), "(", k, ")"), trained, run.seed(), {}});
-  visit_attention_scores<float>(
-      run.model(), tokens.data(), B, workers, [&](const HeadScores& head) {
-        for (size_t m = 0; first + m < all.size(); ++m) {
-          Remaining& r = all[first + m];
-          for (const QueryStatistics& q : query_statistics(head, measured_masks(k)[m])) {
-            r.shares.push_back(q.kept_dispersion / q.dispersion);
-            r.largest_full = std::max(r.largest_full, q.dispersion);
-            r.largest_kept = std::max(r.largest_kept, q.kept_dispersion);
-          }
-        }
-      });
-}
+class Dispersions {
+ public:
+  explicit Dispersions(int k) : k_(k) {}
 
-// Trains full attention with every seed, as run_experiment does, but keeps the models to measure
-// them before and after.
-inline VariantResult train_full_and_measure(
-    const RunSettings& settings, const std::vector<uint64_t>& seeds, int k, int threads,
-    const std::atomic<bool>& stop,
-    const std::function<void(const std::vector<VariantResult>&)>& after_epoch,
-    std::vector<Remaining>& remaining) {
-  std::vector<VariantResult> result{{attention_text(settings), {}}};
-  result[0].curves.resize(seeds.size());
-  std::deque<Run> runs;
-  std::vector<std::shared_ptr<const RunData>> data;
-  Workers workers(threads);
-  for (uint64_t seed : seeds) {
-    data.push_back(make_run_data(settings, seed));
-    runs.emplace_back(settings, seed, data.back());
-    measure(runs.back(), data.back()->val, false, k, workers, remaining);
+  // May be called for several models at the same time.
+  void measure(size_t seed_index, Run& run, bool trained) {
+    const PaddedData& data = run.data().val;
+    const int B = std::min(measured_sequences, data.rows);
+    const std::vector<int> tokens(data.tokens.begin(),
+                                  data.tokens.begin() + ptrdiff_t{B} * data.length);
+    std::vector<Measured> models;
+    for (const AttentionSettings& mask : measured_masks(k_))
+      models.push_back({{str(name_of(mask.pattern), "(", k_, ")"), trained, run.seed()},
+                        std::tuple(trained, models.size(), seed_index)});
+    Workers workers(1);
+    visit_attention_scores<float>(
+        run.model(), tokens.data(), B, workers, [&](const HeadScores& head) {
+          for (size_t m = 0; m < models.size(); ++m) {
+            Remaining& r = models[m].remaining;
+            for (const QueryStatistics& q : query_statistics(head, measured_masks(k_)[m])) {
+              models[m].shares.push_back(q.kept_dispersion / q.dispersion);
+              r.largest_full = std::max(r.largest_full, q.dispersion);
+              r.largest_kept = std::max(r.largest_kept, q.kept_dispersion);
+            }
+          }
+        });
+    const std::lock_guard lock(mutex_);
+    all_.insert(all_.end(), models.begin(), models.end());
   }
-  std::mutex mutex;
-  run_side_by_side(runs, settings.epochs, threads, stop,
-                   [&](size_t i, std::optional<EpochMetrics> row) {
-                     if (!row) return;
-                     const std::lock_guard lock(mutex);
-                     result[0].curves[i].push_back(*row);
-                     after_epoch(result);
-                   });
-  for (size_t s = 0; s < runs.size(); ++s)
-    measure(runs[s], data[s]->val, true, k, workers, remaining);
-  return result[0];
+
+  std::vector<std::string> rows() {
+    std::sort(all_.begin(), all_.end(),
+              [](const Measured& a, const Measured& b) { return a.order < b.order; });
+    std::vector<std::string> rows;
+    std::vector<double> together;
+    for (size_t i = 0; i < all_.size(); ++i) {
+      const Remaining& r = all_[i].remaining;
+      const std::string head = str(r.mask, ",", r.trained ? "yes" : "no", ",");
+      rows.push_back(str(head, r.seed, ",largest of all,", r.largest_full));
+      rows.push_back(str(head, r.seed, ",largest kept,", r.largest_kept));
+      add_quantiles(rows, str(head, r.seed), all_[i].shares);
+      together.insert(together.end(), all_[i].shares.begin(), all_[i].shares.end());
+      const bool is_last = i + 1 == all_.size() || all_[i + 1].remaining.mask != r.mask;
+      if (is_last) {
+        add_quantiles(rows, head + "0", together);
+        together.clear();
+      }
+    }
+    return rows;
+  }
+
+ private:
+  struct Measured {
+    Remaining remaining;
+    std::tuple<bool, size_t, size_t> order;
+    std::vector<double> shares = {};  // of each query
+  };
+  static void add_quantiles(std::vector<std::string>& rows, const std::string& head,
+                            const std::vector<double>& shares) {
+    for (int percent = 0; percent <= 100; percent += 2)
+      rows.push_back(str(head, ",share at ", percent, " %,", quantile(shares, percent / 100.0)));
+  }
+
+  int k_;
+  std::mutex mutex_;
+  std::vector<Measured> all_;
+};
+
+inline std::vector<Remaining> read_dispersions(const std::filesystem::path& folder) {
+  std::vector<Remaining> all;
+  std::istringstream lines(read_file(folder / "dispersion.csv", 1 << 20));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('#') || line == dispersion_columns) continue;
+    std::istringstream cells(line);
+    std::string mask, trained, seed, what, value;
+    for (std::string* cell : {&mask, &trained, &seed, &what, &value})
+      if (!std::getline(cells, *cell, ',')) fail_input("dispersion.csv: not a row: ", line);
+    const uint64_t number = uint64_t(parse_integer(seed));
+    if (all.empty() || all.back().mask != mask || all.back().seed != number)
+      all.push_back({mask, trained == "yes", number});
+    Remaining& r = all.back();
+    (what == "largest of all" ? r.largest_full
+     : what == "largest kept" ? r.largest_kept
+                              : r.quantiles.emplace_back()) = parse_number(value);
+  }
+  return all;
 }
 
 // For each mask: the share of queries, in percent, whose remaining dispersion is at most x.
-inline Panel share_panel(const std::vector<Remaining>& all, bool trained, int k,
-                         const char* title) {
+inline Panel share_panel(const std::vector<Remaining>& all, bool trained, const char* title) {
   Panel panel{title, "kept / full dispersion", "% of queries up to there"};
-  for (const AttentionSettings& mask : measured_masks(k)) {
-    std::vector<double> shares;
-    for (const Remaining& r : all)
-      if (r.trained == trained && r.mask.starts_with(name_of(mask.pattern)))
-        shares.insert(shares.end(), r.shares.begin(), r.shares.end());
-    panel.series.push_back({str(name_of(mask.pattern), "(", k, ")")});
-    for (int percent = 0; percent <= 100; percent += 2) {
-      panel.series.back().x.push_back(quantile(shares, percent / 100.0));
-      panel.series.back().y.push_back(percent);
-    }
+  for (const Remaining& r : all) {
+    if (r.trained != trained || r.seed != 0) continue;
+    panel.series.push_back({r.mask, r.quantiles});
+    for (size_t q = 0; q < r.quantiles.size(); ++q)
+      panel.series.back().y.push_back(2.0 * double(q));
   }
   panel.x_range = {0, 1};
   return panel;

@@ -7,6 +7,7 @@
 
 #include "dispersion.h"
 #include "report/curves.h"
+#include "study/lesson_study.h"
 
 using namespace focus;
 
@@ -15,16 +16,6 @@ namespace {
 constexpr double learned = 95;         // percent of the training set
 constexpr double barely_shrunk = 0.8;  // of full's largest dispersion, under a mask
 constexpr int k = 5;
-
-Variant variant(Pattern pattern, int global_tokens, const LessonOptions& o) {
-  RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
-  if (!o.paper_scale) s.length = 20, s.train_size = 2500, s.val_size = 500, s.epochs = 22;
-  if (o.demo_scale) s.length = 15, s.train_size = 1500, s.epochs = 18;
-  s.attention = pattern;
-  s.k = uses_k(pattern) ? k : 0;
-  s.global_tokens = global_tokens;
-  return {attention_text(s), s};
-}
 
 // Fewer epochs than full with at least 80 % of the seeds, and by the median too.
 bool is_faster(const VariantResult& mask, const VariantResult& full) {
@@ -35,49 +26,30 @@ bool is_faster(const VariantResult& mask, const VariantResult& full) {
 }
 
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-04", "do fixed masks make attention learn faster?", 3, 2);
-  const LessonOptions& o = out.options();
-  const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
-  std::string seed_text;
-  for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);
-  const RunSettings full = variant(Pattern::full, 0, o).settings;
-  out.note("seeds", seed_text);
-  out.note("settings", str("even pairs, length ", full.length, ", ", full.train_size, " / ",
-                           full.val_size, " examples, 5 blocks, d = mlp = 64, 1 head, batch 25, ",
-                           "SGD, lr 0.1, ", full.epochs, " epochs"));
-
-  const std::string live_title = "training accuracy, median of the seeds";
-  std::vector<Remaining> remaining;
-  std::cout << "full attention:\n";
-  LiveCurves live_full(live_title, full.epochs, int(seeds.size()));
-  std::vector<VariantResult> results = {train_full_and_measure(
-      full, seeds, k, o.threads, out.stop(), [&](const auto& r) { live_full.show(r); }, remaining)};
-  if (out.stop()) return out.interrupted();
-
-  std::vector<Variant> masks;
-  for (int global_tokens = 0; global_tokens <= (o.demo_scale ? 0 : 1); ++global_tokens)
-    for (Pattern pattern : {Pattern::banded, Pattern::block})
-      masks.push_back(variant(pattern, global_tokens, o));
-  std::cout << "\nfixed masks:\n";
-  LiveCurves live(live_title, full.epochs, int(seeds.size()));
-  for (VariantResult& r :
-       run_experiment(masks, seeds, o.threads, out.stop(), [&](const auto& r) { live.show(r); }))
-    results.push_back(std::move(r));
-  if (out.stop()) return out.interrupted();
-
-  for (const Remaining& r : remaining)
-    out.note("dispersion", str(r.mask, r.trained ? " trained" : " untrained", ", seed ", r.seed,
-                               ": kept / full, median ", quantile(r.shares, 0.5),
-                               ", 99th percentile ", quantile(r.shares, 0.99), "; largest kept ",
-                               r.largest_kept, ", largest full ", r.largest_full));
-  out.table(curve_columns, curve_rows(results));
+  Lesson out(argc, argv, "lesson-04", "do fixed masks make attention learn faster?");
+  const Study study = lesson_study(out);
+  Dispersions dispersions(k);
+  const auto measure = [&](const StudyRun& run, Run& model) {
+    const RunSettings& settings = study.variants[run.variant].settings;
+    if (settings.attention == Pattern::full)
+      dispersions.measure(run.seed_index, model, model.epochs_done() == settings.epochs);
+  };
+  const std::optional<StudyResults> studied = study_results(out, study, measure);
+  if (!studied) return out.interrupted();
+  out.table(dispersion_columns, dispersions.rows(), "dispersion.csv");
+  // What is shown now and what is drawn again later are the same numbers.
+  const std::vector<Remaining> remaining =
+      read_dispersions(out.options().redraw ? out.recorded() : out.options().out);
+  const std::vector<VariantResult> results = studied->with_rest("");
+  const std::vector<uint64_t>& seeds = studied->variant("full").seeds;
+  const RunSettings& full = study.variants[0].settings;
 
   Figure figure{"Even pairs: fixed masks against full attention"};
   figure.panels = {
       curve_panel(results, &EpochMetrics::train_loss, "1. Training loss", "cross-entropy"),
       curve_panel(results, &EpochMetrics::train_accuracy, "2. Training", "accuracy, %"),
-      share_panel(remaining, false, k, "3. Dispersion left, untrained"),
-      share_panel(remaining, true, k, "4. Dispersion left, trained")};
+      share_panel(remaining, false, "3. Dispersion left, untrained"),
+      share_panel(remaining, true, "4. Dispersion left, trained")};
   figure.caption =
       str("Length ", full.length, ", ", full.train_size,
           " training examples; medians and quartiles of ", seeds.size(),
@@ -97,7 +69,7 @@ int lesson(int argc, char** argv) {
     for (const AttentionSettings& mask : measured_masks(k)) {
       double least = 1;
       for (const Remaining& r : remaining)
-        if (r.trained == trained && r.mask.starts_with(name_of(mask.pattern)))
+        if (r.seed != 0 && r.trained == trained && r.mask.starts_with(name_of(mask.pattern)))
           least = std::min(least, r.share_of_largest());
       if (is_positional(mask.pattern) && !(least >= barely_shrunk)) shrinks = true;
       left += str(" ", name_of(mask.pattern), " ", std::round(100 * least) / 100);

@@ -238,7 +238,8 @@ int attention_page(int argc, char** argv) {
     curves.push_back({v.name, {{}}});
   }
 
-  LiveCurves live("training accuracy", o.epochs, 1);
+  LiveCurves live("training accuracy", o.epochs);
+  int epochs_done = 0;
   std::mutex mutex;  // guards the curves; each recorder belongs to one run
   run_side_by_side(runs, o.epochs, o.threads, stop, [&](size_t i, std::optional<EpochMetrics> row) {
     if (!row) return;
@@ -246,7 +247,7 @@ int attention_page(int argc, char** argv) {
     if (is_recorded(row->epoch, o.epochs)) recorders[i].add_weights(runs[i].model());
     const std::lock_guard lock(mutex);
     curves[i].curves[0].push_back(*row);
-    live.show(curves);
+    live.show(curves, double(++epochs_done) / (double(runs.size()) * o.epochs));
   });
   if (stop) {
     std::cerr << "interrupted: no page is written\n";

@@ -6,27 +6,13 @@
 
 #include "report/curves.h"
 #include "report/statistics.h"
-#include "train/experiment.h"
+#include "study/lesson_study.h"
 
 using namespace focus;
 
 namespace {
 
 constexpr double learned = 95;  // percent of the training set
-
-// Epochs are what is counted, so top-k needs no more of them than it takes to see it learn.
-Variant variant(Pattern pattern, const LessonOptions& o) {
-  RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
-  s.attention = pattern;
-  s.k = uses_k(pattern) ? 5 : 0;
-  if (!o.paper_scale) {
-    s.length = 30, s.train_size = 2500, s.val_size = 500;
-    s.epochs = pattern == Pattern::full ? 50 : 16;
-  }
-  if (o.demo_scale)
-    s.length = 20, s.train_size = 2000, s.epochs = pattern == Pattern::full ? 26 : 12;
-  return {attention_text(s), s};
-}
 
 // Multiply-adds of the attention of one sequence and head, without the linear layers: forward the
 // scores and the weighted values, backward the gradients of weights, values, queries and keys.
@@ -51,28 +37,13 @@ Panel epochs_panel(const std::vector<VariantResult>& results) {
 }
 
 int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?", 3, 2);
-  const LessonOptions& o = out.options();
-  const std::vector<uint64_t> seeds = choose_seeds(o.seeds, nullptr);
-  std::string seed_text;
-  for (uint64_t seed : seeds) seed_text += str(seed_text.empty() ? "" : " ", seed);
-  const Variant variants[] = {variant(Pattern::topk, o), variant(Pattern::full, o)};
-  const RunSettings &topk = variants[0].settings, &full = variants[1].settings;
-  out.note("seeds", seed_text);
-  out.note("settings",
-           str("even pairs, length ", full.length, ", ", full.train_size, " / ", full.val_size,
-               " examples, 5 blocks, d = mlp = 64, 1 head, batch 25, ", "SGD, lr 0.1, ",
-               full.epochs, " epochs of full and ", topk.epochs, " of topk(5)"));
-
-  std::vector<VariantResult> results;
-  for (const Variant& v : variants) {
-    LiveCurves live(v.name + ", training accuracy, median of the seeds", v.settings.epochs,
-                    int(seeds.size()));
-    results.push_back(
-        run_experiment({v}, seeds, o.threads, out.stop(), [&](const auto& r) { live.show(r); })[0]);
-    if (out.stop()) return out.interrupted();
-  }
-  out.table(curve_columns, curve_rows(results));
+  Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?");
+  const Study study = lesson_study(out);
+  const std::optional<StudyResults> read = study_results(out, study);
+  if (!read) return out.interrupted();
+  const RunSettings &topk = study.variants[0].settings, &full = study.variants[1].settings;
+  const std::vector<VariantResult> results = read->with_rest("");  // topk(5), full
+  const std::vector<uint64_t>& seeds = read->variant("full").seeds;
 
   Figure figure{"Even pairs: five best keys against all"};
   figure.panels = {

@@ -133,7 +133,12 @@ void write_snapshot(const Manifest& manifest, const std::string& lesson, bool st
       if (entry.is_regular_file() &&
           !files.count(fs::relative(entry.path(), folder).generic_string()))
         gone.push_back(entry.path());
-    for (const fs::path& path : gone) fs::remove(path);
+    for (const fs::path& path : gone) {
+      fs::remove(path);
+      // An empty folder of a later lesson would count as that lesson.
+      for (fs::path above = path.parent_path(); fs::is_empty(above); above = above.parent_path())
+        fs::remove(above);
+    }
   }
 }
 

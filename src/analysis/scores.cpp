@@ -129,8 +129,7 @@ std::vector<QueryStatistics> query_statistics(const HeadScores& head,
         keys = largest_keys(signed_row, settings.k);
       }
       std::span<const int> own = keys;
-      if (by_position)
-        own = {keys.data() + begin[size_t(i)], keys.data() + begin[size_t(i) + 1]};
+      if (by_position) own = {keys.data() + begin[size_t(i)], keys.data() + begin[size_t(i) + 1]};
       kept.clear(), dropped.clear();
       size_t next = 0;  // the kept keys ascend
       for (int j = 0; j < T; ++j) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <iostream>
 #include <optional>
 
 #include "report/progress.h"
@@ -71,32 +72,22 @@ std::string epochs_table(const std::vector<VariantResult>& results, double perce
   return table;
 }
 
-LiveCurves::LiveCurves(std::string title, int epochs, int seeds)
-    : title_(std::move(title)),
-      epochs_(epochs),
-      seeds_(seeds),
-      redraw_(is_terminal(stdout)),
-      start_(now()) {}
+LiveCurves::LiveCurves(std::string title, int epochs)
+    : title_(std::move(title)), epochs_(epochs), redraw_(is_terminal(stdout)), start_(now()) {}
 
-void LiveCurves::show(const std::vector<VariantResult>& results) {
-  size_t done = 0;
-  for (const VariantResult& result : results)
-    for (const auto& curve : result.curves) done += curve.size();
-  const size_t all = results.size() * size_t(seeds_) * size_t(epochs_);
-  const double elapsed = now() - start_;
-  const double left = elapsed * double(all - done) / double(done);
-  const int percent = int(100 * done / all);
-  std::string status = str(percent, " % of ", all, " epochs, ", duration_text(elapsed), " gone, ",
-                           duration_text(left), " left");
+void LiveCurves::show(const std::vector<VariantResult>& results, double share) {
+  const double elapsed = now() - start_, left = elapsed * (1 - share) / share;
+  const int percent = int(100 * share + 1e-9);
+  std::string status =
+      str(percent, " % done, ", duration_text(elapsed), " gone, ", duration_text(left), " left");
   if (!redraw_) {
-    if (percent < last_percent_ + 10 && done < all) return;
+    if (percent < last_percent_ + 10 && (percent < 100 || last_percent_ == 100)) return;
     last_percent_ = percent;
     for (const VariantResult& result : results)
       if (const auto middle = quartile_band(result.values(&EpochMetrics::train_accuracy)).middle;
           !middle.empty())
         status += str("; ", result.name, " ", int(middle.back()), " %");
-    std::puts(status.c_str());
-    std::fflush(stdout);
+    std::cout << status << std::endl;
     return;
   }
   Panel panel = curve_panel(results, &EpochMetrics::train_accuracy, title_, "training accuracy, %");
@@ -105,9 +96,8 @@ void LiveCurves::show(const std::vector<VariantResult>& results) {
   std::string text =
       text_plot(panel, std::min(terminal_width(stdout), 100), 20, wants_colour(stdout));
   text += status + "\x1b[K\n";
-  if (lines_ > 0) std::printf("\x1b[%dA", lines_);
-  std::fputs(text.c_str(), stdout);
-  std::fflush(stdout);
+  if (lines_ > 0) std::cout << "\x1b[" << lines_ << "A";
+  std::cout << text << std::flush;
   lines_ = 0;
   for (char c : text) lines_ += c == '\n';
 }

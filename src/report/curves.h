@@ -26,15 +26,16 @@ std::vector<std::optional<int>> epochs_to_accuracy(const VariantResult& result, 
 std::string epochs_table(const std::vector<VariantResult>& results, double percent);
 
 // Shows an experiment while it runs: on a terminal a text plot redrawn in place, elsewhere a line
-// now and then. Pass show() to run_experiment as after_epoch.
+// now and then.
 class LiveCurves {
  public:
-  LiveCurves(std::string title, int epochs, int seeds);
-  void show(const std::vector<VariantResult>& results);
+  LiveCurves(std::string title, int epochs);
+  // `share` of all work is done.
+  void show(const std::vector<VariantResult>& results, double share);
 
  private:
   std::string title_;
-  int epochs_, seeds_;
+  int epochs_;
   bool redraw_;
   int lines_ = 0;           // drawn last time
   int last_percent_ = -10;  // of the plain lines

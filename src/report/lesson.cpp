@@ -29,17 +29,15 @@ std::string today() {
   return text;
 }
 
-// Where lesson-05's recorded run is: lessons/05-*/results, from the project's folder.
-std::filesystem::path recorded(const std::string& name) {
-  const std::string number = name.substr(name.rfind('-') + 1) + "-";
+}  // namespace
+
+std::filesystem::path Lesson::folder() const {
+  const std::string number = name_.substr(name_.rfind('-') + 1) + "-";
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator("lessons", none))
-    if (entry.path().filename().string().starts_with(number))
-      return entry.path() / "results/output.txt";
-  fail_input("--replay: there is no lessons/", number, "* here; start it in the project's folder");
+    if (entry.path().filename().string().starts_with(number)) return entry.path();
+  fail_input(name_, ": there is no lessons/", number, "* here; start it in the project's folder");
 }
-
-}  // namespace
 
 std::string hardware_text() {
   std::string model = "unknown processor";
@@ -64,14 +62,15 @@ Lesson::Lesson(int argc, char** argv, std::string name, std::string question, in
   app.add_option("--scale", scale, "demo: at most a minute, laptop: three, paper: the paper's size")
       ->check(CLI::IsMember({"demo", "laptop", "paper"}))
       ->capture_default_str();
-  app.add_option("--seeds", options_.seeds, "runs of each variant")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
+  CLI::Option* seeds =
+      app.add_option("--seeds", options_.seeds, "runs of each variant")->check(CLI::Range(1, 1000));
+  if (default_seeds > 0) seeds->capture_default_str();
   app.add_option("--threads", options_.threads, "threads to use")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  bool replay = false;
+  bool replay = false, redraw = false;
   app.add_flag("--replay", replay, "play the recorded run, in half a minute");
+  app.add_flag("--redraw", redraw, "figure and verdict of the recorded results, without a run");
   app.add_option("--out", out, "folder for results.csv, figure.svg and verdict.txt")
       ->capture_default_str();
   try {
@@ -82,13 +81,16 @@ Lesson::Lesson(int argc, char** argv, std::string name, std::string question, in
     fail_input(error.what(), " (see --help)");
   }
   if (replay) {
-    play_transcript(recorded(name_), 25);
+    play_transcript(recorded() / "output.txt", 25);
     std::cout << "(This was the recorded run.)" << std::endl;
     std::exit(0);
   }
+  options_.redraw = redraw;
+  if (redraw && app.count("--out") == 0) out = recorded().string();
   options_.demo_scale = scale == "demo";
   options_.paper_scale = scale == "paper";
-  smaller_than_its_rule_ = options_.demo_scale && demo_seeds != default_seeds;
+  smaller_than_its_rule_ =
+      options_.demo_scale && (default_seeds == 0 || demo_seeds != default_seeds);
   if (options_.demo_scale && app.count("--seeds") == 0) options_.seeds = demo_seeds;
   options_.out = out;
   std::filesystem::create_directories(options_.out);
@@ -116,16 +118,22 @@ void Lesson::note(const std::string& key, const std::string& value) {
   notes_.push_back("# " + key + ": " + value);
 }
 
-void Lesson::table(const std::string& columns, const std::vector<std::string>& rows) {
-  std::string text;
-  for (const std::string& line : notes_) text += line + "\n";
-  text += columns + "\n";
+void Lesson::table(const std::string& columns, const std::vector<std::string>& rows,
+                   const std::string& file) {
+  std::string text = columns + "\n";
   for (const std::string& row : rows) text += row + "\n";
-  write_file_atomically(options_.out / "results.csv", text);
+  write(file, text);
+}
+
+void Lesson::write(const std::string& file, const std::string& text) {
+  if (options_.redraw) return;
+  std::string all;
+  for (const std::string& line : notes_) all += line + "\n";
+  write_file_atomically(options_.out / file, all + text);
 }
 
 void Lesson::figure(const Figure& figure, bool as_text) {
-  if (as_text)
+  if (as_text && !options_.redraw)
     for (const Panel& panel : figure.panels)
       std::cout << text_plot(panel, std::min(terminal_width(stdout), 100), 18, wants_colour(stdout))
                 << "\n";
@@ -140,7 +148,7 @@ int Lesson::verdict(bool reproduced, const std::string& reason) {
   write_file_atomically(options_.out / "verdict.txt", text);
   if (smaller_than_its_rule_) std::cout << "(at demo scale, smaller than the rule was made for)\n";
   std::cout << text << std::flush;
-  write_file_atomically(options_.out / "output.txt", transcript_->text());
+  if (!options_.redraw) write_file_atomically(options_.out / "output.txt", transcript_->text());
   return 0;
 }
 

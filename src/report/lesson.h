@@ -3,6 +3,8 @@
 //
 //   lesson-NN [--scale demo|laptop|paper] [--seeds N] [--threads N] [--out DIR]
 //   lesson-NN --replay      plays the recorded run: what it printed, in half a minute at most
+//   lesson-NN --redraw      from the recorded results (lessons/NN-*/results/*.csv) alone, without
+//                           any training: figure.svg and verdict.txt beside them, or in DIR
 //
 // DIR (default out/lesson-NN) receives results.csv, which begins with '#' lines on hardware,
 // settings, seeds and date, figure.svg if gnuplot is there, verdict.txt, and output.txt: what was
@@ -23,9 +25,10 @@ namespace focus {
 class Transcript;
 
 struct LessonOptions {
+  bool redraw = false;       // nothing is measured: read the tables from recorded() instead
   bool demo_scale = false;   // at most a minute on two cores, for showing
   bool paper_scale = false;  // neither: laptop scale, at most three minutes
-  int seeds = 3;
+  int seeds = 0;             // 0: as the lesson's tables say
   int threads = 1;
   std::filesystem::path out;
 };
@@ -33,23 +36,29 @@ struct LessonOptions {
 class Lesson {
  public:
   // `name` as "lesson-05", `question` in one line. Reads the command line; on --help or a bad
-  // argument, and after a replay, it prints and ends the program.
-  Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds = 3,
-         int demo_seeds = 3);
+  // argument, and after a replay, it prints and ends the program. A lesson whose seeds stand in a
+  // table (study/lesson_study.h) gives no numbers here.
+  Lesson(int argc, char** argv, std::string name, std::string question, int default_seeds = 0,
+         int demo_seeds = 0);
   ~Lesson();
   Lesson(const Lesson&) = delete;
   Lesson& operator=(const Lesson&) = delete;
 
   const LessonOptions& options() const { return options_; }
+  // lessons/NN-*; InputError unless the program was started in the project's folder.
+  std::filesystem::path folder() const;
+  std::filesystem::path recorded() const { return folder() / "results"; }
   // Set by Ctrl-C; long work looks at it, and main then returns interrupted().
   const std::atomic<bool>& stop() const;
   int interrupted() const;
 
   // A '#' line of results.csv: settings that the columns do not tell.
   void note(const std::string& key, const std::string& value);
-  // results.csv: the notes, the columns, the rows.
-  void table(const std::string& columns, const std::vector<std::string>& rows);
-  // All panels as DIR/figure.svg, and each as text where nothing like it has been shown yet.
+  // DIR/`file`: the notes, then `text`. Nothing at --redraw, when that file is what is read.
+  void write(const std::string& file, const std::string& text);
+  void table(const std::string& columns, const std::vector<std::string>& rows,
+             const std::string& file = "results.csv");
+  // All panels as DIR/figure.svg, and each as text (but not at --redraw).
   void figure(const Figure& figure, bool as_text = true);
   // The last words: "verdict: reproduced — …". Returns main's exit status: 0 in both cases.
   int verdict(bool reproduced, const std::string& reason);

@@ -142,6 +142,7 @@ class StudyRunner {
     const StudyRun& run = study_.runs[i];
     const auto made =
         std::make_shared<Run>(settings_of(i), run.seed, data_.get(settings_of(i), run.seed));
+    if (observer_.on_model && !states_[i].has_checkpoint) observer_.on_model(run, *made);
     if (!in_folder_) return made;
     store_.start_run(study_, run);
     if (!states_[i].has_checkpoint) return made;
@@ -167,7 +168,7 @@ class StudyRunner {
 
   // The metrics of a run in progress are read and written by its own thread only; what all threads
   // share is under the lock.
-  void after_epoch(size_t i, const Run& run, std::optional<EpochMetrics> row) {
+  void after_epoch(size_t i, Run& run, std::optional<EpochMetrics> row) {
     State& state = states_[i];
     const double t = now();
     if (row) row->seconds = state.seconds_before + t - state.opened;
@@ -184,6 +185,7 @@ class StudyRunner {
       state.saved = t;
       if (last) store_.finish(study_.runs[i]);
     }
+    if (last && observer_.on_model) observer_.on_model(study_.runs[i], run);
     if (row) tell(i, last, cost_of(i));
   }
 
@@ -230,7 +232,7 @@ class StudyRunner {
     }
     start_ = now();
     JobEvents events;
-    events.after_epoch = [&](size_t job, const Run& run, std::optional<EpochMetrics> row) {
+    events.after_epoch = [&](size_t job, Run& run, std::optional<EpochMetrics> row) {
       after_epoch(left[job], run, row);
     };
     events.failed = [&](size_t job, const RunError& error) { failed(left[job], error); };

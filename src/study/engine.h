@@ -7,6 +7,7 @@
 
 #include "study/results.h"
 #include "study/study.h"
+#include "train/run.h"
 
 namespace focus {
 
@@ -33,6 +34,9 @@ struct StudyProgress {
 struct StudyObserver {
   const std::atomic<bool>* stop = nullptr;
   std::function<void(const StudyProgress&)> on_epoch = {};  // never twice at the same time
+  // A run before its first epoch and after its last, for those who look into the models. Called by
+  // the run's own thread: for different runs perhaps at the same time.
+  std::function<void(const StudyRun&, Run&)> on_model = {};
   // Seconds that an epoch of each variant takes, for StudyProgress::share; empty: all alike.
   std::vector<double> epoch_seconds = {};
 };

@@ -54,6 +54,7 @@ class Run {
   int steps_in_epoch() const { return step_; }  // of the epoch that is under way
   bool is_best() const { return is_best_; }     // the last epoch had the best held-out accuracy yet
   Model<float>& model() { return model_; }
+  const RunData& data() const { return *data_; }
 
  private:
   void train_step(Tape<float>& tape, const std::vector<int>& order);

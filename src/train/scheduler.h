@@ -24,7 +24,7 @@ struct Job {
 struct JobEvents {
   // After every epoch, with its metrics; at a stop once more, with nullopt, for each run that is
   // open, in the middle of an epoch or at its end. `seconds` is the time since the call.
-  std::function<void(size_t job, const Run& run, std::optional<EpochMetrics> row)> after_epoch;
+  std::function<void(size_t job, Run& run, std::optional<EpochMetrics> row)> after_epoch;
   // A run ended with NaN or Inf. If empty, that ends all runs, as every other exception does.
   std::function<void(size_t job, const RunError& error)> failed = {};
 };
