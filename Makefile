@@ -161,7 +161,7 @@ report: $(B)/kit $(NUMBERS:%=$(B)/lesson-%)
 
 # What the authors check: wrong versions are caught, the sources are formatted.
 check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention $(NUMBERS:%=$(B)/lesson-%)
-	+@tests/check_authors.sh
+	@tests/check_authors.sh
 
 clean:
 	rm -rf build out

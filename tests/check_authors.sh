@@ -10,6 +10,8 @@
 # Last line: N passed, N failed[, N skipped]. ONLY="mutants book" runs some of them.
 set -u
 cd "$(dirname "$0")/.." || exit 2
+# The makes below take all processors again; a recipe that runs this script has no say in it.
+unset MAKEFLAGS MFLAGS MAKELEVEL 2> /dev/null
 passed=0 failed=0 skipped=0
 kit=build/kit
 log=$(mktemp) || exit 2
