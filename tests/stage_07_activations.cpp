@@ -46,8 +46,8 @@ void check_points(Activation activation, std::span<const Point> points, bool slo
   for (const Point& wanted : points) {
     const Point got = at<T>(activation, wanted.x);
     const double g = slopes ? got.slope : got.value, w = slopes ? wanted.slope : wanted.value;
-    CHECK_MESSAGE(std::abs(g - w) <= limit, name_of(activation), slopes ? "'(" : "(", wanted.x,
-                  "): got ", g, ", wanted ", w);
+    CHECK_MESSAGE(std::abs(g - w) <= limit, std::string(name_of(activation)), slopes ? "'(" : "(",
+                  wanted.x, "): got ", g, ", wanted ", w);
   }
 }
 
@@ -74,10 +74,11 @@ TEST_CASE_TEMPLATE("far to the right the identity, far to the left 0, never NaN"
   for (Activation a : {Activation::relu, Activation::gelu, Activation::mish})
     for (double x : {25.0, 60.0, 95.0, 800.0, 1e6, 1e30}) {
       const Point right = at<T>(a, x), left = at<T>(a, -x);
-      CHECK_MESSAGE((right.value == double(T(x)) && right.slope == 1), name_of(a), " at ", x,
-                    ": got ", right.value, " and the slope ", right.slope);
-      CHECK_MESSAGE((std::abs(left.value) < 1e-9 && std::abs(left.slope) < 1e-9), name_of(a),
-                    " at ", -x, ": got ", left.value, " and the slope ", left.slope);
+      CHECK_MESSAGE((right.value == double(T(x)) && right.slope == 1), std::string(name_of(a)),
+                    " at ", x, ": got ", right.value, " and the slope ", right.slope);
+      CHECK_MESSAGE((std::abs(left.value) < 1e-9 && std::abs(left.slope) < 1e-9),
+                    std::string(name_of(a)), " at ", -x, ": got ", left.value, " and the slope ",
+                    left.slope);
     }
 }
 
@@ -93,7 +94,7 @@ TEST_CASE("Mish keeps its digits where the exponential is small beside 1") {
 
 TEST_CASE("slopes against differences of the values") {
   for (Activation a : {Activation::relu, Activation::gelu, Activation::mish}) {
-    INFO(name_of(a));
+    INFO(std::string(name_of(a)));
     Input<double> x("x", {3, 31}, 2);
     for (double& value : x.value) value *= 6;
     check_operation([&](Tape<double>& tape) { return activate(tape, copied(tape, x.tensor()), a); },
