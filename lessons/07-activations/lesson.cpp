@@ -2,52 +2,19 @@
 // README.md has the mathematics and the rule of the verdict.
 #include "report/lesson.h"
 
-#include <cstdio>
 #include <iostream>
 
 #include "report/curves.h"
 #include "study/lesson_study.h"
+#include "study/rule.h"
 #include "study/summary.h"
 
 using namespace focus;
 
 namespace {
 
-constexpr double most_of_full =
-    0.75;  // the rule's: topk's median epochs are at most this of full's
-
-std::string two_digits(double value) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%.2f", value);
-  return text;
-}
-
-struct Judgement {
-  bool reproduced = false;
-  std::string words;
-};
-
-// The rule, as the README states it, for one activation. A seed that never arrives counts as
-// infinitely many epochs, and a NaN fails.
-Judgement judge(const StudyResults& read, const std::string& activation) {
-  const StudiedVariant& topk = read.variant(str("topk(5) ", activation));
-  const StudiedVariant& full = read.variant(str("full ", activation));
-  const Comparison c = compare(topk, full).value();
-  const double few = median_epochs(epochs_to_target(topk)),
-               many = median_epochs(epochs_to_target(full));
-  const bool arrives = few <= double(topk.curves[0].size());
-  const bool each_faster = c.epochs.less == int(topk.seeds.size());
-  Judgement j;
-  j.reproduced = arrives && each_faster && few <= most_of_full * many;
-  j.words =
-      str(activation, ": ", j.reproduced ? "reproduced" : "NOT reproduced", "; medians ",
-          epochs_text(few), " against ", epochs_text(many), " epochs, faster in ", c.epochs.less,
-          " of ", topk.seeds.size(), " seeds (sign test p = ", two_digits(c.epochs.p), "), ",
-          two_digits(c.speedup.value), " times fewer, interval ", two_digits(c.speedup.low), " to ",
-          two_digits(c.speedup.high), "; held-out accuracy ", two_digits(c.val_gain.value),
-          " points higher");
-  return j;
-}
+// The rule's: topk's median epochs are at most this share of full's.
+constexpr double most_of_full = 0.75;
 
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-07", "does focus help with GELU and Mish as with ReLU?");
@@ -75,9 +42,10 @@ int lesson(int argc, char** argv) {
   int reproduced = 0;
   std::string words;
   for (const std::string& a : activations) {
-    const Judgement j = judge(*read, a);
+    const Judgement j = judge_epochs(read->variant(str("topk(5) ", a)),
+                                     read->variant(str("full ", a)), most_of_full);
     reproduced += j.reproduced;
-    words += str(words.empty() ? "" : ". ", j.words);
+    words += str(words.empty() ? "" : ". ", a, ": ", j.words);
   }
   return out.verdict(reproduced == int(activations.size()), words);
 }
