@@ -3,10 +3,10 @@
 #ifdef __CUDACC__
 #include "cuda/device/check.h"
 #else
-#include <chrono>
 #include <cstring>
 #include <new>
 
+#include "clock.h"
 #include "cuda/simt/emulator.h"
 #endif
 
@@ -151,10 +151,6 @@ namespace {
 double* new_moment() {
   return new double(0);
 }
-double now() {
-  using namespace std::chrono;
-  return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
-}
 }  // namespace
 
 Timer::Timer() : begin_(new_moment()), end_(nullptr) {}
@@ -162,10 +158,10 @@ Timer::~Timer() {
   delete static_cast<double*>(begin_);
 }
 void Timer::start() {
-  *static_cast<double*>(begin_) = now();
+  *static_cast<double*>(begin_) = seconds_now();
 }
 double Timer::stop() {
-  return now() - *static_cast<double*>(begin_);
+  return 1e3 * (seconds_now() - *static_cast<double*>(begin_));
 }
 
 #endif

@@ -163,6 +163,11 @@ Options parse(int argc, char** argv) {
   return o;
 }
 
+struct Variant {
+  std::string name;
+  RunSettings settings;
+};
+
 std::vector<Variant> make_variants(const Options& o) {
   RunSettings s = RunSettings::defaults_for(find_task("even-pairs"));
   s.length = o.length, s.epochs = o.epochs;

@@ -94,10 +94,6 @@ void write(const fs::path& root, const std::string& path, const std::string& tex
 
 }  // namespace
 
-std::string snapshot_gap_header() {
-  return gap_header;
-}
-
 std::string gap_table(const std::vector<Gap>& gaps) {
   std::string table;
   const auto add = [&](const Gap& gap, const std::string& kind, const std::string& text) {
@@ -118,7 +114,7 @@ void write_snapshot(const Manifest& manifest, const std::string& lesson, bool st
                     const fs::path& folder, const std::map<std::string, std::string>& replaced) {
   std::map<std::string, std::string> files = contents(manifest, lesson, stubs);
   files["lesson.txt"] = "lesson " + manifest.lesson(lesson).folder + "\n";
-  if (stubs) files["src/gap.h"] = gap_header;
+  if (stubs || !replaced.empty()) files["src/gap.h"] = gap_header;
   for (const auto& [path, text] : replaced) files[path] = text;
   for (const auto& [path, text] : files) {
     const fs::path target = folder / path;

@@ -17,7 +17,8 @@ void write_student_tree(const Manifest& manifest, const std::string& lesson,
 
 // The tree after `lesson`. Files that are already as they should be are left alone and those that
 // do not belong are removed, so that a build there starts from what it has. With `stubs` the
-// lesson's gaps are empty. `replaced`: files of the tree with other contents (path → text).
+// lesson's gaps are empty. `replaced`: files of the tree with other contents (path → text), in
+// which gaps may be empty.
 void write_snapshot(const Manifest& manifest, const std::string& lesson, bool stubs,
                     const std::filesystem::path& folder,
                     const std::map<std::string, std::string>& replaced = {});
@@ -25,8 +26,5 @@ void write_snapshot(const Manifest& manifest, const std::string& lesson, bool st
 // What `make hint-NN` and `make solution-NN` read: a line "NAME<TAB>KIND<TAB>TEXT" each, where KIND
 // is place, points, lines, 1, 2, 3 or notice.
 std::string gap_table(const std::vector<Gap>& gaps);
-
-// src/gap.h of trees with gaps.
-std::string snapshot_gap_header();
 
 }  // namespace focus::kit

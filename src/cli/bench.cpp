@@ -1,10 +1,10 @@
 // focus bench step: how long a whole training step takes.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <deque>
 
 #include "cli/command.h"
+#include "clock.h"
 #include "error.h"
 #include "model/model.h"
 #include "ops/cross_entropy.h"
@@ -17,11 +17,6 @@
 namespace focus {
 
 namespace {
-
-double milliseconds() {
-  using namespace std::chrono;
-  return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
-}
 
 // A model and one batch of random data, which it trains on again and again.
 class Trainee {
@@ -83,8 +78,8 @@ void warm_up(Trainee& trainee) {
 // Calls measure() `repeats` times, or, if that is 0, for about two seconds and at least ten times.
 template <class F>
 void repeat(int64_t repeats, const F& measure) {
-  const double start = milliseconds();
-  for (int64_t i = 0; repeats > 0 ? i < repeats : i < 10 || milliseconds() - start < 2000; ++i)
+  const double start = seconds_now();
+  for (int64_t i = 0; repeats > 0 ? i < repeats : i < 10 || seconds_now() - start < 2; ++i)
     measure();
 }
 
@@ -114,14 +109,14 @@ void bench_seeds(std::deque<Trainee>& trainees, int threads, int64_t repeats, do
   Workers workers(std::min(threads, runs));
   std::vector<double> together, alone;
   repeat(repeats, [&] {
-    double start = milliseconds();
+    double start = seconds_now();
     for (int i = 0; i < steps; ++i) trainees[0].step();
-    alone.push_back((milliseconds() - start) / steps);
-    start = milliseconds();
+    alone.push_back(1e3 * (seconds_now() - start) / steps);
+    start = seconds_now();
     workers.run(runs, [&](int piece, int) {
       for (int i = 0; i < steps; ++i) trainees[size_t(piece)].step();
     });
-    together.push_back((milliseconds() - start) / steps);
+    together.push_back(1e3 * (seconds_now() - start) / steps);
   });
   print(spread(together, operations * runs));
   char text[160];
@@ -188,9 +183,9 @@ int bench_step_command(const Arguments& arguments) {
   warm_up(trainees[0]);
   std::vector<double> ms;
   repeat(repeats, [&] {
-    const double start = milliseconds();
+    const double start = seconds_now();
     trainees[0].step();
-    ms.push_back(milliseconds() - start);
+    ms.push_back(1e3 * (seconds_now() - start));
   });
   print(spread(ms, flop));
   print_last(median(ms));

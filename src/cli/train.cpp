@@ -7,7 +7,6 @@
 #include "cli/command.h"
 #include "error.h"
 #include "report/progress.h"
-#include "train/experiment.h"
 #include "train/interrupt.h"
 #include "train/trainer.h"
 

@@ -1,10 +1,11 @@
 #include "report/curves.h"
 
-#include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <optional>
 
+#include "clock.h"
+#include "error.h"
 #include "report/progress.h"
 #include "report/statistics.h"
 #include "report/terminal.h"
@@ -12,13 +13,14 @@
 
 namespace focus {
 
-namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+std::vector<std::vector<double>> VariantResult::values(double EpochMetrics::*metric) const {
+  std::vector<std::vector<double>> all;
+  for (const std::vector<EpochMetrics>& curve : curves) {
+    std::vector<double>& one = all.emplace_back();
+    for (const EpochMetrics& row : curve) one.push_back(row.*metric);
+  }
+  return all;
 }
-
-}  // namespace
 
 Panel curve_panel(const std::vector<VariantResult>& results, double EpochMetrics::*metric,
                   const std::string& title, const std::string& y_label) {
@@ -73,10 +75,13 @@ std::string epochs_table(const std::vector<VariantResult>& results, double perce
 }
 
 LiveCurves::LiveCurves(std::string title, int epochs)
-    : title_(std::move(title)), epochs_(epochs), redraw_(is_terminal(stdout)), start_(now()) {}
+    : title_(std::move(title)),
+      epochs_(epochs),
+      redraw_(is_terminal(stdout)),
+      start_(seconds_now()) {}
 
 void LiveCurves::show(const std::vector<VariantResult>& results, double share) {
-  const double elapsed = now() - start_, left = elapsed * (1 - share) / share;
+  const double elapsed = seconds_now() - start_, left = elapsed * (1 - share) / share;
   const int percent = int(100 * share + 1e-9);
   std::string status =
       str(percent, " % done, ", duration_text(elapsed), " gone, ", duration_text(left), " left");

@@ -5,10 +5,19 @@
 #include <string>
 #include <vector>
 
+#include "files/metrics.h"
 #include "report/figure.h"
-#include "train/experiment.h"
 
 namespace focus {
+
+// What one variant of an experiment did: a curve for each seed, epoch by epoch.
+struct VariantResult {
+  std::string name;                               // as in figures and tables: "topk(5)"
+  std::vector<std::vector<EpochMetrics>> curves;  // [seed][epoch]
+
+  // One metric of every seed as plain numbers, for statistics and figures.
+  std::vector<std::vector<double>> values(double EpochMetrics::*metric) const;
+};
 
 // One line a variant: the median over its seeds at each epoch, with the quartile band. As far as
 // the slowest seed has come.

@@ -1,11 +1,11 @@
 #include "study/engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <mutex>
 #include <set>
 
+#include "clock.h"
 #include "study/store.h"
 #include "train/memory.h"
 #include "train/scheduler.h"
@@ -15,10 +15,6 @@ namespace focus {
 namespace fs = std::filesystem;
 
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Data sets, made once for all runs that use the same and dropped with the last of them.
 class DataShelf {
@@ -170,7 +166,7 @@ class StudyRunner {
   // share is under the lock.
   void after_epoch(size_t i, Run& run, std::optional<EpochMetrics> row) {
     State& state = states_[i];
-    const double t = now();
+    const double t = seconds_now();
     if (row) row->seconds = state.seconds_before + t - state.opened;
     std::vector<EpochMetrics> rows;
     {
@@ -210,7 +206,7 @@ class StudyRunner {
     work_done_ += work;
     if (!observer_.on_epoch) return;
     observer_.on_epoch({&results_.variants, &study_.runs[i], over, int(shard_.size()), runs_over_,
-                        work_done_ / work_, now() - start_});
+                        work_done_ / work_, seconds_now() - start_});
   }
 
   const std::atomic<bool>& stop() const { return observer_.stop ? *observer_.stop : never_; }
@@ -226,11 +222,11 @@ class StudyRunner {
       left.push_back(i);
       work_ += cost_of(i) * double(settings_of(i).epochs - int(curve_of(i).size()));
       jobs.push_back({settings_of(i).epochs, [this, i] {
-                        states_[i].opened = states_[i].saved = now();
+                        states_[i].opened = states_[i].saved = seconds_now();
                         return open(i);
                       }});
     }
-    start_ = now();
+    start_ = seconds_now();
     JobEvents events;
     events.after_epoch = [&](size_t job, Run& run, std::optional<EpochMetrics> row) {
       after_epoch(left[job], run, row);

@@ -1,10 +1,10 @@
 #include "study/estimate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <map>
 
+#include "clock.h"
 #include "train/run.h"
 
 namespace focus {
@@ -12,10 +12,6 @@ namespace focus {
 namespace {
 
 constexpr double enough_seconds = 0.15;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // The settings with a training set of a few batches, and without what does not cost time.
 RunSettings miniature(RunSettings s) {
@@ -36,15 +32,15 @@ double measure(const RunSettings& settings) {
   run.run_epoch(tape, never);  // the first allocates
   // The fastest of several: the others were disturbed.
   double epoch = std::numeric_limits<double>::infinity(), evaluation = epoch;
-  const double begin = now();
+  const double begin = seconds_now();
   do {
-    const double t0 = now();
+    const double t0 = seconds_now();
     run.run_epoch(tape, never);
-    const double t1 = now();
+    const double t1 = seconds_now();
     evaluate(run.model(), tape, data->train);
     epoch = std::min(epoch, t1 - t0);
-    evaluation = std::min(evaluation, now() - t1);
-  } while (now() - begin < enough_seconds);
+    evaluation = std::min(evaluation, seconds_now() - t1);
+  } while (seconds_now() - begin < enough_seconds);
   // The epoch evaluates the training set too, and one held-out row or a file of them.
   const double a_row = evaluation / rows;
   const double a_step = std::max(0.0, epoch - a_row * (rows + data->val.rows)) / steps;

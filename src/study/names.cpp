@@ -5,8 +5,6 @@
 #include <map>
 #include <set>
 
-#include "train/experiment.h"
-
 namespace focus {
 
 namespace {

@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "report/curves.h"
 #include "study/study.h"
-#include "train/experiment.h"
 
 namespace focus {
 

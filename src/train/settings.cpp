@@ -73,6 +73,13 @@ std::string number_text(double value) {
   return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
 }
 
+std::string attention_text(const RunSettings& s) {
+  std::string text = name_of(s.attention);
+  if (uses_k(s.attention)) text += str("(", s.k, ")");
+  if (s.global_tokens > 0) text += str("+", s.global_tokens);
+  return text;
+}
+
 int64_t parse_integer(const std::string& text) {
   int64_t value = 0;
   const char* end = text.data() + text.size();

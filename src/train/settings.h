@@ -53,6 +53,9 @@ RunSettings settings_from_text(const TextMap& text, const std::string& where);
 // Checks each value's range and their combination. Throws InputError naming the flag.
 void check_settings(const RunSettings& settings);
 
+// "full", "topk(5)", "banded(5)+1": the short name of what a query attends to.
+std::string attention_text(const RunSettings& settings);
+
 // Whole text → number; InputError "'abc' is not a whole number" and the like.
 int64_t parse_integer(const std::string& text);
 double parse_number(const std::string& text);  // finite
