@@ -63,6 +63,7 @@ __device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int 
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     has_nan[i] = false;
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const float s = sign * rows.s[i][h];
       const bool in = rows.lane + 32 * h < length;
@@ -77,9 +78,11 @@ __device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int 
       const unsigned best = __reduce_max_sync(all_lanes, u[i][0] > u[i][1] ? u[i][0] : u[i][1]);
       const unsigned low = __ballot_sync(all_lanes, u[i][0] == best);
       const unsigned high = __ballot_sync(all_lanes, u[i][1] == best);
-      const int h = low ? 0 : 1, lane = __ffs(int(low ? low : high)) - 1;
-      chosen[i][h] |= 1u << lane;
-      if (rows.lane == lane) u[i][h] = 0;
+      const int lane = __ffs(int(low ? low : high)) - 1;
+      chosen[i][0] |= low ? 1u << lane : 0u;
+      chosen[i][1] |= low ? 0u : 1u << lane;
+      if (rows.lane == lane && low) u[i][0] = 0;
+      if (rows.lane == lane && !low) u[i][1] = 0;
     }
 #pragma unroll
   for (int i = 0; i < R; ++i)
@@ -96,6 +99,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
   ScoreRows<R> rows;
 #pragma unroll
   for (int i = 0; i < R; ++i)
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       const bool in = rows.row(i) < p.length && j < p.length;
@@ -111,6 +115,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     top[i] = -INFINITY;
+#pragma unroll
     for (int h = 0; h < 2; ++h)
       if (rows.kept(i, h)) top[i] = fmaxf(top[i], rows.s[i][h]);
 #pragma unroll
@@ -120,6 +125,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     total[i] = 0;
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const float e = fast_exp2((rows.s[i][h] - top[i]) * (p.score_scale * log2_e));
       rows.s[i][h] = rows.kept(i, h) ? e : 0.f;
@@ -135,6 +141,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
     if (row >= p.length) continue;
     const float inverse = 1 / total[i];
     const int first = first_bit + __ldg(p.entry_begin + row);
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       if (j >= 8 * R) continue;
@@ -164,6 +171,7 @@ __device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float
         in_row ? reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys)[row] : 0;
     const int first = in_row ? first_bit + __ldg(p.entry_begin + row) : 0;
     float weight[2], d[2], factor[2];
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       const bool in = in_row && rows.kept(i, h);
@@ -174,6 +182,7 @@ __device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float
     float mean = weight[0] * d[0] + weight[1] * d[1];
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) mean += __shfl_xor_sync(all_lanes, mean, lanes);
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       if (j >= 8 * R) continue;
