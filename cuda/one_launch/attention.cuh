@@ -40,10 +40,11 @@ struct ScoreRows {
 
   __device__ int row(int i) const { return warp + 8 * i; }
   __device__ bool kept(int i, int half) const { return keys[i] >> (lane + 32 * half) & 1; }
-  // The bit of dropout's mask for the lane's kept keys.
-  __device__ unsigned bit(const uint8_t* mask, int first, int i, int half) const {
-    const unsigned long long below = (1ull << (lane + 32 * half)) - 1;
-    const int e = first + __popcll(keys[i] & below);
+  // The bit of dropout's mask for one of the lane's kept keys: the row's first, and as many on as
+  // the row keeps keys before it.
+  __device__ unsigned bit(const Plan& p, const uint8_t* mask, int first, int i, int half) const {
+    const int j = lane + 32 * half;
+    const int e = first + (p.pattern == Pattern::full ? j : __popcll(keys[i] & ((1ull << j) - 1)));
     return unsigned(mask[e / 8]) >> e % 8;
   }
 };
@@ -148,7 +149,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
       float weight = inverse * rows.s[i][h];
       if (kept && j < p.length) kept[p.kept_layout.p + row * p.length + j] = weight;
       if (mask && rows.kept(i, h))
-        weight *= p.attention_dropout.factor(rows.bit(mask, first, i, h));
+        weight *= p.attention_dropout.factor(rows.bit(p, mask, first, i, h));
       s[row * score_stride<R> + j] = j < p.length ? weight : 0.f;
     }
     if (kept && rows.lane == 0)
@@ -163,20 +164,32 @@ __device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float
                                                  float* weights_transposed, const float* kept,
                                                  const uint8_t* mask, int first_bit) {
   ScoreRows<R> rows;
+  float kept_weights[R][2];
+  int first[R];
+  // First all loads from device memory.
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const int row = rows.row(i);
-    const bool in_row = row < p.length;
-    rows.keys[i] =
-        in_row ? reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys)[row] : 0;
-    const int first = in_row ? first_bit + __ldg(p.entry_begin + row) : 0;
+    const bool in = row < p.length;
+    const auto* keys = reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys);
+    rows.keys[i] = in ? keys[row] : 0;
+    first[i] = in ? first_bit + __ldg(p.entry_begin + row) : 0;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int j = rows.lane + 32 * h;
+      kept_weights[i][h] = in && j < p.length ? kept[p.kept_layout.p + row * p.length + j] : 0.f;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const int row = rows.row(i);
     float weight[2], d[2], factor[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
-      const bool in = in_row && rows.kept(i, h);
-      weight[h] = in ? kept[p.kept_layout.p + row * p.length + j] : 0.f;
-      factor[h] = mask && in ? p.attention_dropout.factor(rows.bit(mask, first, i, h)) : 1.f;
+      const bool in = rows.kept(i, h);
+      weight[h] = in ? kept_weights[i][h] : 0.f;
+      factor[h] = mask && in ? p.attention_dropout.factor(rows.bit(p, mask, first[i], i, h)) : 1.f;
       d[h] = in ? factor[h] * dp[row * score_stride<R> + j] : 0.f;
     }
     float mean = weight[0] * d[0] + weight[1] * d[1];

@@ -15,6 +15,12 @@ namespace focus::gpu::one_launch {
 inline constexpr int width = 64;  // channels of a token, of the MLP, of the head
 inline constexpr int threads = 256, warps = threads / 32;
 inline constexpr int row_stride = width + 4;
+#ifndef DEEP
+#define DEEP 1
+#define UN 1
+#define UG 2
+#endif
+inline constexpr int un = UN, ug = UG;
 
 // A thread's first row and first column. Bits 0 and 2 of the lane choose the column, the others the
 // row: lanes that read the same 16 bytes are then next to each other or two apart, and the
@@ -67,7 +73,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
             c[n].at[i][j] = fmaf(part(x.u[i], e), part(x.v[n][j], e), c[n].at[i][j]);
   };
   Step now, next;
-  if (N == 1) {
+  if (N == 1 && DEEP) {
     load(now, 0);
 #pragma unroll 1
     for (int k = 0; k < width; k += 8) {
@@ -77,7 +83,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
       multiply(next);
     }
   } else {
-#pragma unroll 1
+#pragma unroll un
     for (int k = 0; k < width; k += 4) {
       load(now, k);
       multiply(now);
@@ -110,6 +116,14 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
       }
   };
   Step now, next;
+  if (!DEEP) {
+#pragma unroll un
+    for (int k = 0; k < K; k += 4) {
+      load(now, k);
+      multiply(now);
+    }
+    return;
+  }
   load(now, 0);
 #pragma unroll 1
   for (int k = 0; k < K; k += 8) {
@@ -130,7 +144,7 @@ __device__ __forceinline__ void weight_gradients(float* const (&to)[N], const fl
   const int out = 4 * (warp / 2 * 4 + ((lane >> 1 & 1) | (lane >> 2 & 2)));
   const int in = 4 * (warp % 2 * 8 + ((lane & 1) | (lane >> 1 & 2) | (lane >> 2 & 4)));
   float sum[N][4][4] = {};
-#pragma unroll 2
+#pragma unroll ug
   for (int t = 0; t < ROWS; ++t) {
     const float4 v = load4(x + t * row_stride + in);
 #pragma unroll
