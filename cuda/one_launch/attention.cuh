@@ -17,13 +17,13 @@ template <int R>
 inline constexpr int scores_size = 8 * R* score_stride<R>;
 
 // s = A Bᵀ for the tokens of A and B, by the warps whose columns are tokens.
-template <int R>
+template <int R, bool AHEAD>
 __device__ __forceinline__ void token_products(float* s, const float* a, const float* b,
                                                int length) {
   const Place at;
   if (at.column / 8 * 8 >= length) return;
   Tile<R> c[1] = {};
-  add_abt<R, 1>(c, a + at.row * row_stride, {b + at.column * row_stride});
+  add_abt<R, 1, AHEAD>(c, a + at.row * row_stride, {b + at.column * row_stride});
 #pragma unroll
   for (int i = 0; i < R; ++i)
     store2(s + (at.row + 8 * i) * score_stride<R> + at.column,

@@ -15,12 +15,6 @@ namespace focus::gpu::one_launch {
 inline constexpr int width = 64;  // channels of a token, of the MLP, of the head
 inline constexpr int threads = 256, warps = threads / 32;
 inline constexpr int row_stride = width + 4;
-#ifndef DEEP
-#define DEEP 1
-#define UN 1
-#define UG 2
-#endif
-inline constexpr int un = UN, ug = UG;
 
 // A thread's first row and first column. Bits 0 and 2 of the lane choose the column, the others the
 // row: lanes that read the same 16 bytes are then next to each other or two apart, and the
@@ -45,9 +39,10 @@ __device__ __forceinline__ float part(float4 x, int e) {
 }
 
 // c += A Bᵀ for N matrices B of 64 channels: a: the thread's first row of A, b[n]: the row of B
-// that is its first column. All loads of a step stand together before its multiply-adds, and with
-// one matrix those of the next step too: there are few warps to hide their latency.
-template <int R, int N>
+// that is its first column. All loads of a step stand together before its multiply-adds. AHEAD: for
+// one matrix those of the next step too, in kernels that have few warps to hide the latency of
+// loads and registers to spare.
+template <int R, int N, bool AHEAD>
 __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
                                         const float* const (&b)[N]) {
   struct Step {
@@ -73,7 +68,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
             c[n].at[i][j] = fmaf(part(x.u[i], e), part(x.v[n][j], e), c[n].at[i][j]);
   };
   Step now, next;
-  if (N == 1 && DEEP) {
+  if (N == 1 && AHEAD) {
     load(now, 0);
 #pragma unroll 1
     for (int k = 0; k < width; k += 8) {
@@ -83,7 +78,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
       multiply(next);
     }
   } else {
-#pragma unroll un
+#pragma unroll 2
     for (int k = 0; k < width; k += 4) {
       load(now, k);
       multiply(now);
@@ -93,7 +88,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
 
 // c += A B with K inner numbers, a multiple of 8: a: the thread's first row of A, b: its first
 // column of B's first row.
-template <int K, int R>
+template <int K, bool AHEAD, int R>
 __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride, const float* b) {
   static_assert(K % 8 == 0);
   struct Step {
@@ -116,8 +111,8 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
       }
   };
   Step now, next;
-  if (!DEEP) {
-#pragma unroll un
+  if (!AHEAD) {
+#pragma unroll 2
     for (int k = 0; k < K; k += 4) {
       load(now, k);
       multiply(now);
@@ -144,7 +139,7 @@ __device__ __forceinline__ void weight_gradients(float* const (&to)[N], const fl
   const int out = 4 * (warp / 2 * 4 + ((lane >> 1 & 1) | (lane >> 2 & 2)));
   const int in = 4 * (warp % 2 * 8 + ((lane & 1) | (lane >> 1 & 2) | (lane >> 2 & 4)));
   float sum[N][4][4] = {};
-#pragma unroll ug
+#pragma unroll 4
   for (int t = 0; t < ROWS; ++t) {
     const float4 v = load4(x + t * row_stride + in);
 #pragma unroll

@@ -45,9 +45,9 @@ struct Memory {
 };
 
 // The loss of one sequence, in every lane of warp 0, and what the classifier saw in memory.end.
-template <int R>
-__device__ __forceinline__ double forward(Sequence<R>& s, Memory<R>& memory, const int* tokens,
-                                          int label, float scale) {
+template <int R, bool AHEAD>
+__device__ __forceinline__ double forward(Sequence<R, AHEAD>& s, Memory<R>& memory,
+                                          const int* tokens, int label, float scale) {
   s.fetch(0, query), s.fetch(0, key), s.fetch(0, value);
   for (int t = int(threadIdx.x); t < s.p.length; t += threads) memory.tokens[t] = tokens[t];
   __syncthreads();
@@ -58,9 +58,9 @@ __device__ __forceinline__ double forward(Sequence<R>& s, Memory<R>& memory, con
   return threadIdx.x < 32 ? cross_entropy(memory.end.logits, s.p.classes, label, scale) : 0.0;
 }
 
-template <int R>
-__device__ __forceinline__ void train_sequence(Sequence<R>& s, Memory<R>& memory, int run, int row,
-                                               int count) {
+template <int R, bool AHEAD>
+__device__ __forceinline__ void train_sequence(Sequence<R, AHEAD>& s, Memory<R>& memory, int run,
+                                               int row, int count) {
   const Plan& p = s.p;
   const double loss = forward(s, memory, s.run.tokens + ptrdiff_t(row) * p.length,
                               s.run.labels[row], 1.f / float(count));
@@ -87,15 +87,16 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
     const int count = p.rows - first < p.batch ? p.rows - first : p.batch;
     const unsigned step = r.steps_before + unsigned(p.first_step + n);
     for (int b = part; b < count; b += p.blocks_a_run) {
-      Sequence<R> s{p,
-                    r,
-                    memory.arrays,
-                    memory.slots,
-                    memory.masks,
-                    {r.seed, step},
-                    b,
-                    p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded,
-                    {}};
+      constexpr bool AHEAD = SHARING == 1;
+      Sequence<R, AHEAD> s{p,
+                           r,
+                           memory.arrays,
+                           memory.slots,
+                           memory.masks,
+                           {r.seed, step},
+                           b,
+                           p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded,
+                           {}};
       train_sequence(s, memory, run, r.order[first + b], count);
     }
     if (!wait_for_run(p, run, ++barriers)) return;
@@ -122,7 +123,7 @@ __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p)
   for (int e = int(blockIdx.x); e < p.runs * p.rows; e += int(gridDim.x)) {
     const int run = e / p.rows, row = e % p.rows;
     const RunOnDevice& r = p.run[run];
-    Sequence<R> s{p, r, memory.arrays, memory.slots, nullptr, {}, 0, nullptr, {}};
+    Sequence<R, true> s{p, r, memory.arrays, memory.slots, nullptr, {}, 0, nullptr, {}};
     const int label = r.labels[row];
     const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
     if (threadIdx.x == 0) {
