@@ -69,7 +69,7 @@ TEST_CASE_TEMPLATE("Adam: four steps of four weights, worked out with 40 digits"
     // In units of ε. In double 1 - 0.999 has lost three digits before anything begins, so w is off
     // by more of them: measured 12 in double, 0.5 in float.
     CHECK(wrong(step + "m", adam.first_moments()[0], m[t], 0.5) == "");
-    CHECK(wrong(step + "v", adam.second_moments()[0], v[t], 0.02) == "");
+    CHECK(wrong(step + "v", adam.second_moments()[0], v[t], 0.1) == "");
     CHECK(wrong(step + "w", p[0].value, w[t], 40) == "");
   }
 }
