@@ -113,7 +113,7 @@ void Run::train_step(Tape<float>& tape, const std::vector<int>& order) {
              loss.data[0], " and the gradient's norm ", norm, " (task ", settings_.task,
              ", attention ", name_of(settings_.attention), ", lr ", settings_.lr,
              "); try a smaller --lr, the last good checkpoint is kept");
-  const double lr = settings_.lr * std::pow(settings_.lr_decay, epochs_done_);
+  const double lr = decayed_rate(settings_.lr, settings_.lr_decay, epochs_done_);
   optimizer_.step(model_.parameters(), lr, clip_factor(norm, settings_.clip));
   ++step_;
 }
