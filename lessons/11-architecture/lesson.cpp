@@ -2,6 +2,7 @@
 // README.md has the mathematics and the rule of the verdict.
 #include "report/lesson.h"
 
+#include <algorithm>
 #include <iostream>
 
 #include "report/curves.h"
@@ -29,6 +30,10 @@ int lesson(int argc, char** argv) {
   for (const std::string& shape : shapes)
     figure.panels.push_back(
         curve_panel(read->with_rest(shape), &EpochMetrics::train_loss, shape, "training loss"));
+  Interval range{0, 0};  // one for all panels, so that they can be compared
+  for (const Panel& panel : figure.panels)
+    range.second = std::max(range.second, y_interval(panel).second);
+  for (Panel& panel : figure.panels) panel.y_range = range;
   const RunSettings& s = study.variants[0].settings;
   figure.caption = str(s.task, ", length ", s.length, ", ", s.train_size,
                        " training examples; medians and quartiles of ",
