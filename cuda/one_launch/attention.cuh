@@ -49,6 +49,19 @@ struct ScoreRows {
   }
 };
 
+// The largest of all lanes' numbers.
+__device__ inline unsigned largest_of_lanes(unsigned x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    const unsigned other = __shfl_xor_sync(all_lanes, x, lanes);
+    x = x > other ? x : other;
+  }
+  return x;
+#else
+  return __reduce_max_sync(all_lanes, x);
+#endif
+}
+
 // Larger numbers for larger floats; -0 is 0.
 __device__ inline unsigned ordered(float x) {
   const unsigned bits = __float_as_uint(x + 0.f);
@@ -76,7 +89,7 @@ __device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int 
   for (int n = 0; n < k; ++n)
 #pragma unroll
     for (int i = 0; i < R; ++i) {
-      const unsigned best = __reduce_max_sync(all_lanes, u[i][0] > u[i][1] ? u[i][0] : u[i][1]);
+      const unsigned best = largest_of_lanes(u[i][0] > u[i][1] ? u[i][0] : u[i][1]);
       const unsigned low = __ballot_sync(all_lanes, u[i][0] == best);
       const unsigned high = __ballot_sync(all_lanes, u[i][1] == best);
       const int lane = __ffs(int(low ? low : high)) - 1;
