@@ -55,8 +55,11 @@ $(B)/obj/counted/%.o: %.cpp | $(AFTER_SETUP)
 COUNTED_FLAGS = $(filter-out $(FLAGS),$(CXXFLAGS)) -I. -O1 -g -DNDEBUG -fsanitize=thread
 counted_obj   = $(patsubst %,$(B)/obj/counted/%.o,$(basename $(1)))
 
+# What the kernels' lessons link with: their tests the first, their programs the second.
+KERNEL_LESSONS := 08 09 10
 $(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu)) \
-    $(call emulated_obj,cuda/device/device.cu $(CUDA_HOST) $(EMULATOR))
+    $(call emulated_obj,cuda/device/device.cu cuda/bench/measure.cpp $(wildcard cuda/lesson/*.cpp) \
+      $(CUDA_HOST) $(EMULATOR))
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 

@@ -45,11 +45,13 @@ class AttentionBench {
   // RunError if a result differs from float64's by more than 1e-5, before or after timing.
   Measurement measure(Pass pass, const Rung& rung, int runs);
 
- private:
+  // Its parts. Inputs of number `which`, with exact_scores such that float32 chooses the same keys
+  // as float64; the relative error of one run on them (RunError beyond 1e-5); one run.
   void set_inputs(uint32_t which, bool exact_scores);
   double check(Pass pass, const Rung& rung, uint32_t which);
   void run(Pass pass, const Rung& rung);
 
+ private:
   Pattern pattern_;
   BenchSize size_;
   DeviceArray<float> q_, k_, v_, d_o_, o_, dq_, dk_, dv_, lse_, p_, workspace_, flush_;
