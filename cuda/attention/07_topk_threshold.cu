@@ -55,8 +55,8 @@ __global__ void topk_select_07(const float* scores, int* keys, float* p, int k, 
   for (unsigned bit = 0x80000000u; cut.valid && bit > 0; bit >>= 1) {
     int reach = 0;
     for (int j = lane; j < T; j += 32) reach += ordered(s[j]) >= (threshold | bit);
-    //@ mutant bits-more: more than k scores must reach it
-    //~ if (sum_of_warp(reach) > k) threshold |= bit;
+    //@ mutant bits-fewer: one score less than k has to reach it
+    //~ if (sum_of_warp(reach) + 1 >= k) threshold |= bit;
     //@ mutant bits-lane: each lane counts its own scores only
     //~ if (reach >= k) threshold |= bit;
     if (sum_of_warp(reach) >= k) threshold |= bit;
