@@ -36,6 +36,7 @@ int run(int argc, char** argv) {
 #ifdef FOCUS_KERNELS
   commands.push_back(bench_attention_commands().front());
   commands.push_back(bench_one_launch_commands().front());
+  commands.push_back(bench_device_commands().front());
 #endif
   const ParsedLine line = parse_command_line(argc, argv, commands, version);
   if (line.command) return line.command->run(line.arguments);
