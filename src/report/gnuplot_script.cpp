@@ -145,9 +145,9 @@ void add_point_labels(std::ostringstream& out, const Panel& panel, const LegendE
   const Series& one = *entry.series;
   for (size_t p = 0; p < std::min({one.labels.size(), one.x.size(), one.y.size()}); ++p)
     if (drawable(panel, one.x[p], one.y[p]))
-      out << "set label " << quoted(one.labels[p]) << " at first " << number(one.x[p])
-          << ", first " << number(one.y[p]) << " left offset 0.6,0.3 font ',11' tc rgb '"
-          << entry.look.colour << "'\n";
+      out << "set label " << quoted(one.labels[p]) << " at first " << number(one.x[p]) << ", first "
+          << number(one.y[p]) << " left offset 0.6,0.3 font ',11' tc rgb '" << entry.look.colour
+          << "'\n";
 }
 
 double right_margin(const Panel& panel) {
