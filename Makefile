@@ -136,7 +136,7 @@ watch:
 
 #@ authors
 # Only the full checkout has the program that makes students' trees.
-$(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp)
+$(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp src/report/statistics.cpp)
 	$(LINK)
 
 $(NUMBERS:%=start-%): start-%: $(B)/kit
@@ -200,7 +200,7 @@ help:
 	@echo "To change it:"
 	@echo "make check-authors   wrong code is caught, every lesson's tree works, what is generated is current"
 	@echo "make report      figures, verdicts and README's table from the recorded results, in seconds"
-	@echo "make tables      README's table of lessons from lessons/manifest.json"
+	@echo "make tables      the tables of measured numbers in README and the lessons, from recorded results"
 #@ end
 	@echo
 	@echo "MODE=release|debug|asan|ubsan|tsan   which build"

@@ -43,7 +43,26 @@ $(B)/libfocus-emulated.a: $(call emulated_obj,$(KERNELS) $(CUDA_HOST) $(EMULATOR
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/cuda-emulated-tests: $(call emulated_obj,$(CUDA_TESTS)) $(B)/libfocus-emulated.a $(B)/libfocus.a
+# Once more, with a call before every load and store, which cuda/simt/count.cpp counts.
+$(B)/obj/counted/%.o: %.cu | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  CXX  $< (counted)"
+	$(Q)$(CXX) $(COUNTED_FLAGS) -Wno-unknown-pragmas $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
+$(B)/obj/counted/%.o: %.cpp | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  CXX  $< (counted)"
+	$(Q)$(CXX) $(COUNTED_FLAGS) -MMD -MP -c -o $@ $<
+COUNTED_FLAGS = $(filter-out $(FLAGS),$(CXXFLAGS)) -I. -O1 -g -DNDEBUG -fsanitize=thread
+counted_obj   = $(patsubst %,$(B)/obj/counted/%.o,$(basename $(1)))
+
+$(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu)) \
+    $(call emulated_obj,cuda/device/device.cu $(CUDA_HOST) $(EMULATOR))
+	@echo "  AR   $@"
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+# The test of counting is compiled like what it counts.
+COUNT_TEST := $(wildcard tests/test_cuda_count.cpp)
+$(B)/cuda-emulated-tests: $(call emulated_obj,$(filter-out $(COUNT_TEST),$(CUDA_TESTS))) $(call counted_obj,$(COUNT_TEST)) $(B)/libfocus-emulated.a $(B)/libfocus.a
 	$(LINK)
 
 ifeq ($(NVCC),)
@@ -63,7 +82,7 @@ $(B)/libfocus-cuda.a: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOS
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp,$(CUDA_TESTS))) $(B)/libfocus-cuda.a $(B)/libfocus.a
+$(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp %_count.cpp,$(CUDA_TESTS))) $(B)/libfocus-cuda.a $(B)/libfocus.a
 	@echo "  LINK $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(CUDA_RUNTIME)
 

@@ -78,6 +78,13 @@ struct KernelRun {
   }
 };
 
+inline std::vector<int> rungs_of(Pattern pattern, gpu::Pass pass) {
+  std::vector<int> numbers;
+  for (const gpu::Rung& rung : gpu::ladder())
+    if (rung.pass == pass && rung.has_pattern(pattern)) numbers.push_back(rung.number);
+  return numbers;
+}
+
 // ‖got − wanted‖ / ‖wanted‖; NaN if anything got is not finite.
 inline double relative_error(const gpu::DeviceArray<float>& got, const Numbers& wanted) {
   const std::vector<float> host = got.host();

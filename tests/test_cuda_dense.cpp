@@ -6,13 +6,6 @@ using namespace focus::test;
 
 namespace {
 
-std::vector<int> rungs_of(gpu::Pass pass) {
-  std::vector<int> numbers;
-  for (const gpu::Rung& rung : gpu::ladder())
-    if (rung.pass == pass && rung.has_pattern(Pattern::full)) numbers.push_back(rung.number);
-  return numbers;
-}
-
 AttentionResult wanted_for(const Sizes& s, const Numbers& q, const Numbers& k, const Numbers& v,
                            const Numbers& d_o) {
   return reference_attention(s, q, k, v, Mask(s.pairs(), 1), {}, 1, d_o);
@@ -30,14 +23,14 @@ TEST_CASE("cuda dense: every rung, output and gradients, all sizes") {
                     d_o = normal_numbers(s, 4);
       const AttentionResult wanted = wanted_for(s, q, k, v, d_o);
       KernelRun run(s, Pattern::full, 0, 0, q, k, v, d_o);
-      for (int rung : rungs_of(gpu::Pass::forward)) {
+      for (int rung : rungs_of(Pattern::full, gpu::Pass::forward)) {
         KernelRun::poison_array(run.o);
         KernelRun::poison_array(run.lse);
         const std::string what = str("rung ", rung, " T ", T, " D ", D, " ");
         CHECK(run.run(gpu::Pass::forward, rung) == rung);
         CHECK(too_far(what + "o", run.o, wanted.o, float_limit) == "");
         // A fresh lse goes through the backward that follows.
-        for (int backward : rungs_of(gpu::Pass::backward)) {
+        for (int backward : rungs_of(Pattern::full, gpu::Pass::backward)) {
           if (rung > 2 ? backward != 5 : backward != rung) continue;
           for (auto* x : {&run.dq, &run.dk, &run.dv}) KernelRun::poison_array(*x);
           run.run(gpu::Pass::backward, backward);

@@ -8,13 +8,6 @@ using namespace focus::test;
 
 namespace {
 
-std::vector<int> rungs_of(gpu::Pass pass) {
-  std::vector<int> numbers;
-  for (const gpu::Rung& rung : gpu::ladder())
-    if (rung.pass == pass && rung.has_pattern(Pattern::topk)) numbers.push_back(rung.number);
-  return numbers;
-}
-
 std::vector<int> kept_to_test(int T) {
   std::vector<int> result;
   for (int k : {1, 2, 5, 8, 9, 16, 17, T - 1, T})
@@ -53,7 +46,7 @@ void check_all_rungs(const Problem& in, int kept) {
   const Mask mask = reference_mask({.pattern = Pattern::topk, .k = kept}, s, in.q, in.k);
   const AttentionResult wanted = reference_attention(s, in.q, in.k, in.v, mask, {}, 1, in.d_o);
   KernelRun run(s, Pattern::topk, kept, 0, in.q, in.k, in.v, in.d_o);
-  for (int rung : rungs_of(gpu::Pass::forward)) {
+  for (int rung : rungs_of(Pattern::topk, gpu::Pass::forward)) {
     if (rung >= 8 && kept > 16) continue;
     const std::string what = str("rung ", rung, " T ", s.T, " D ", s.D, " k ", kept, " ");
     KernelRun::poison_array(run.o);
@@ -63,7 +56,7 @@ void check_all_rungs(const Problem& in, int kept) {
     CHECK_MESSAGE(run.keys.host() == keys_of(s, mask), what);
     CHECK(too_far(what + "o", run.o, wanted.o, float_limit) == "");
   }
-  for (int rung : rungs_of(gpu::Pass::backward)) {
+  for (int rung : rungs_of(Pattern::topk, gpu::Pass::backward)) {
     const std::string what = str("backward ", rung, " T ", s.T, " D ", s.D, " k ", kept, " ");
     for (auto* x : {&run.dq, &run.dk, &run.dv}) KernelRun::poison_array(*x);
     CHECK(run.run(gpu::Pass::backward, rung) == rung);

@@ -138,18 +138,14 @@ const Rung dense_04_forward{
     is_dense,
     true,
     [](const Call& c) {
-      const std::string why = unsupported_width(c);
-      return why.empty()
-                 ? lacks_shared_memory(
-                       c.q.D, [](auto w) { return Tiles<decltype(w)::value, 128>::shared_bytes; })
-                 : why;
+      return or_too_little_shared_memory(unsupported_width(c), c, [](auto w) {
+        return Tiles<decltype(w)::value, 128>::shared_bytes;
+      });
     },
     no_workspace,
     [](Pattern, const Call& c) {
-      for_width(c.q.D, [&](auto width) {
-        constexpr int W = decltype(width)::value;
-        few_tiles(c, 128) ? run<W, 64>(c) : run<W, 128>(c);
-      });
+      for_width_and_rows(
+          c, [&](auto width, auto rows) { run<decltype(width)::value, decltype(rows)::value>(c); });
     }};
 
 }  // namespace focus::gpu

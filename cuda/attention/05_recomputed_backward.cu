@@ -195,11 +195,8 @@ const Rung dense_05_backward{
     is_dense,
     true,
     [](const Call& c) {
-      const std::string why = unsupported_width(c);
-      return why.empty()
-                 ? lacks_shared_memory(
-                       c.q.D, [](auto w) { return Tiles<decltype(w)::value>::shared_bytes; })
-                 : why;
+      return or_too_little_shared_memory(
+          unsupported_width(c), c, [](auto w) { return Tiles<decltype(w)::value>::shared_bytes; });
     },
     [](const Call& c) {
       const int splits = splits_of(c);

@@ -61,12 +61,15 @@ void for_list(int k, const F& f) {
   fail_input("k = ", k, ": at most ", longest_list);
 }
 
-// "" if a block may have the shared memory that a rung needs at this width, bytes(W).
+// "" if a block may have so much shared memory.
 std::string too_little_shared_memory(size_t bytes);
+// `why` unless it is "" (the width then fits); then "" if a block may have the shared memory that a
+// rung needs at this width, bytes(W).
 template <class F>
-std::string lacks_shared_memory(int D, const F& bytes) {
+std::string or_too_little_shared_memory(const std::string& why, const Call& c, const F& bytes) {
+  if (!why.empty()) return why;
   size_t needed = 0;
-  for_width(D, [&](auto width) { needed = bytes(width); });
+  for_width(c.q.D, [&](auto width) { needed = bytes(width); });
   return too_little_shared_memory(needed);
 }
 
@@ -78,6 +81,15 @@ inline std::string unsupported_list(const Call& c) {
 
 // Fewer tiles of so many rows than two for each multiprocessor?
 bool few_tiles(const Call& c, int rows);
+// Calls f(width, rows): the compiled width, and how many queries a block owns, 128 or, where those
+// blocks would be too few to fill the device, 64.
+template <class F>
+void for_width_and_rows(const Call& c, const F& f) {
+  for_width(c.q.D, [&](auto width) {
+    few_tiles(c, 128) ? f(width, std::integral_constant<int, 64>{})
+                      : f(width, std::integral_constant<int, 128>{});
+  });
+}
 
 inline int tiles_of(int n, int size) {
   return (n + size - 1) / size;

@@ -128,10 +128,14 @@ void* allocate(size_t bytes) {
   if (bytes > (size_t{1} << 38))
     fail_input("out of GPU memory: ", bytes,
                " bytes wanted; choose a smaller batch, length or model");
-  return ::operator new(bytes);
+  // CUDA gives multiples of 256 too.
+  void* memory = ::operator new (bytes, std::align_val_t{256});
+  simt::add_device_memory(memory, bytes);
+  return memory;
 }
 void release(void* memory) noexcept {
-  ::operator delete(memory);
+  if (memory) simt::remove_device_memory(memory);
+  ::operator delete (memory, std::align_val_t{256});
 }
 void copy_to_device(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);

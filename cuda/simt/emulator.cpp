@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -13,6 +14,8 @@
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace focus::simt {
+
+Instrument instrument;
 
 namespace {
 
@@ -53,6 +56,7 @@ struct Block {
 };
 
 Block* block = nullptr;
+std::map<const char*, size_t> device_memory;  // begin → bytes
 uint64_t order_seed = 0;
 std::vector<std::unique_ptr<Thread>> pool;  // with their stacks, kept for the next launch
 
@@ -221,6 +225,8 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
   for (unsigned i : blocks) {
     blockIdx = {i % g.x, i / g.x % g.y, i / (g.x * g.y)};
     run_block(order_seed ? &rng : nullptr);
+    running.running = nullptr;
+    if (instrument.block_ended) instrument.block_ended(launch, i == blocks.back());
   }
   block = nullptr;
 }
@@ -284,7 +290,43 @@ void report(const char* what, int other_lane, const char* file, int line) {
   fail_run(where(file, line), what, ": ", place(*block->running), ", lane ", other_lane);
 }
 
+int running_thread() {
+  return block && block->running ? block->running->number : -1;
+}
+
+bool in_shared_memory(const void* at) {
+  const auto* byte = static_cast<const unsigned char*>(at);
+  for (size_t a = 0; a < block->shared.size(); ++a)
+    if (byte >= block->shared[a].get() && byte < block->shared[a].get() + block->shared_sizes[a])
+      return true;
+  return false;
+}
+
+bool in_device_memory(const void* at) {
+  const auto* byte = static_cast<const char*>(at);
+  auto after = device_memory.upper_bound(byte);
+  return after != device_memory.begin() &&
+         byte < std::prev(after)->first + std::prev(after)->second;
+}
+
+void add_device_memory(const void* begin, size_t bytes) {
+  device_memory[static_cast<const char*>(begin)] = bytes;
+}
+
+void remove_device_memory(const void* begin) {
+  device_memory.erase(static_cast<const char*>(begin));
+}
+
+void note_atomic(const void* at, size_t bytes) {
+  if (instrument.access) instrument.access(at, bytes, true, true, __builtin_return_address(0));
+}
+
 void start_copy(void* to, const void* from, size_t bytes) {
+  if (instrument.access) {
+    const void* code = __builtin_return_address(0);
+    instrument.access(from, bytes, false, false, code);
+    instrument.access(to, bytes, true, false, code);
+  }
   block->running->copies.back().push_back({to, from, bytes});
 }
 

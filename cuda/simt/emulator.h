@@ -91,6 +91,21 @@ T shuffle(unsigned mask, T value, int source, const char* file, int line) {
   return result;
 }
 
+// Instruments (count.h) ask these, and are told of what no instrumented load or store shows.
+int running_thread();                   // its number in the block; -1: none is running
+bool in_shared_memory(const void* at);  // of the running block
+bool in_device_memory(const void* at);
+void add_device_memory(const void* begin, size_t bytes);
+void remove_device_memory(const void* begin);
+void note_atomic(const void* at, size_t bytes);
+
+struct Instrument {
+  // `code`: a place in the program that is the same for all threads.
+  void (*access)(const void* at, size_t bytes, bool write, bool atomic, const void* code) = nullptr;
+  void (*block_ended)(const Launch& launch, bool last_block) = nullptr;
+};
+extern Instrument instrument;
+
 // Copies that a thread has started and not yet waited for.
 void start_copy(void* to, const void* from, size_t bytes);
 void commit_copies();
@@ -149,14 +164,18 @@ unsigned __match_any_sync(unsigned mask, T value, FOCUS_HERE) {
   return result;
 }
 
+// An instrument counts them as atomics, not as a load and a store.
+#define FOCUS_ATOMIC __attribute__((noinline, no_sanitize("thread")))
 template <class T>
-T atomicAdd(T* at, T value) {
+FOCUS_ATOMIC T atomicAdd(T* at, T value) {
+  focus::simt::note_atomic(at, sizeof(T));
   focus::simt::maybe_yield();
   const T old = *at;
   *at = T(old + value);
   return old;
 }
-inline unsigned atomicOr(unsigned* at, unsigned value) {
+FOCUS_ATOMIC inline unsigned atomicOr(unsigned* at, unsigned value) {
+  focus::simt::note_atomic(at, sizeof(unsigned));
   focus::simt::maybe_yield();
   const unsigned old = *at;
   *at = old | value;
@@ -192,3 +211,4 @@ inline void __pipeline_wait_prior(size_t groups_left) {
 }
 
 #undef FOCUS_HERE
+#undef FOCUS_ATOMIC

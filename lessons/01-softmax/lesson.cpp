@@ -65,6 +65,56 @@ Figure draw(std::vector<Panel> panels, size_t rows) {
   return figure;
 }
 
+// What the verdict looks at, a line each: name,value. The rows themselves are not recorded.
+struct Named {
+  const char* name;
+  double Findings::*value;
+};
+constexpr Named findings[] = {{"largest_share", &Findings::largest_share},
+                              {"least_reach", &Findings::least_reach},
+                              {"growth", &Findings::growth},
+                              {"largest_jump", &Findings::largest_jump},
+                              {"jump_at_last", &Findings::jump_at_last},
+                              {"early", &Findings::early},
+                              {"missed", &Findings::missed}};
+
+std::vector<std::string> rows_of(const Findings& found) {
+  std::vector<std::string> rows;
+  char value[32];  // with all digits: the rule's limits are close to 1
+  for (const Named& f : findings) {
+    std::snprintf(value, sizeof value, "%.17g", found.*f.value);
+    rows.push_back(str(f.name, ",", value));
+  }
+  return rows;
+}
+
+Findings read_findings(const std::filesystem::path& file) {
+  const std::string text = read_file(file, 1 << 20);
+  Findings found;
+  for (const Named& f : findings) {
+    const size_t line = text.find(str("\n", f.name, ","));
+    if (line == std::string::npos ||
+        std::sscanf(text.c_str() + text.find(',', line), ",%lf", &(found.*f.value)) != 1)
+      fail_input(file.string(), ": holds no ", f.name);
+  }
+  return found;
+}
+
+// Measures all that the figure and the verdict need; false if stopped.
+bool measure(Lesson& out, const std::vector<Row>& rows) {
+  Findings found;
+  std::vector<Panel> panels = {worst_rows(found)};
+  if (out.stop()) return false;
+  panels.push_back(random_rows(rows, found));
+  if (out.stop()) return false;
+  panels.push_back(dispersions(rows));
+  panels.push_back(ties(rows, found));
+  const Figure figure = draw(std::move(panels), rows.size());
+  out.table("panel,series,x,y,lower_quartile,upper_quartile", table_of(figure));
+  out.table("finding,value", rows_of(found), "findings.csv");
+  return true;
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-01", "how far does a softmax move when its scores move?", 3, 3);
   const LessonOptions& o = out.options();
@@ -72,23 +122,13 @@ int lesson(int argc, char** argv) {
   out.note("seeds", str("1 to ", o.seeds));
   out.note("settings", str("rows of ", length, " normal scores, ", rows_per_seed,
                            " of each seed; k = ", k, "; double precision"));
-  if (o.redraw) {  // the verdict needs the rows themselves
-    out.figure(draw(panels_of(read_file(out.recorded() / "results.csv", 1 << 20)),
-                    size_t(o.seeds) * size_t(rows_per_seed)));
-    return 0;
-  }
-  const std::vector<Row> rows = normal_rows(o.seeds, rows_per_seed, length);
-
-  Findings found;
-  std::vector<Panel> panels = {worst_rows(found)};
-  if (out.stop()) return out.interrupted();
-  panels.push_back(random_rows(rows, found));
-  if (out.stop()) return out.interrupted();
-  panels.push_back(dispersions(rows));
-  panels.push_back(ties(rows, found));
-  const Figure figure = draw(std::move(panels), rows.size());
-  out.table("panel,series,x,y,lower_quartile,upper_quartile", table_of(figure));
-  out.figure(figure);
+  if (!o.redraw && !measure(out, normal_rows(o.seeds, rows_per_seed, length)))
+    return out.interrupted();
+  // What is shown now and what is drawn again later are the same numbers.
+  const std::filesystem::path folder = o.redraw ? out.recorded() : o.out;
+  const Findings found = read_findings(folder / "findings.csv");
+  out.figure(draw(panels_of(read_file(folder / "results.csv", 1 << 20)),
+                  size_t(o.seeds) * size_t(rows_per_seed)));
 
   // The rule, as the README states it.
   const bool bounded = found.largest_share <= 1 + 1e-6;

@@ -19,12 +19,12 @@ inline const std::string names[] = {"full", str("banded(", k, ")"), str("topk(",
 
 // What the verdict looks at.
 struct Findings {
-  double largest_share = 0;   // of the bound, over all moves that leave the kept keys alone
-  double least_reach = 1;     // worst rows: of the largest possible sensitivity
-  double growth = 0;          // of the worst row of 600 scores, from δ = 0 to 3: a factor
-  double largest_jump = 0;    // at a swap: as a share of ½ + 2/(kΔ)
-  double jump_at_last = 0;    // median at the smallest separation
-  int early = 0, missed = 0;  // rows whose kept keys changed too early, or not when they had to
+  double largest_share = 0;      // of the bound, over all moves that leave the kept keys alone
+  double least_reach = 1;        // worst rows: of the largest possible sensitivity
+  double growth = 0;             // of the worst row of 600 scores, from δ = 0 to 3: a factor
+  double largest_jump = 0;       // at a swap: as a share of ½ + 2/(kΔ)
+  double jump_at_last = 0;       // median at the smallest separation
+  double early = 0, missed = 0;  // rows whose kept keys changed too early, or not when they had to
 };
 
 // Median and quartiles of `values` at x.

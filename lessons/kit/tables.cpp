@@ -1,11 +1,15 @@
 #include "tables.h"
 
 #include <iostream>
+#include <vector>
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "speed_tables.h"
 
 namespace focus::kit {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -28,24 +32,52 @@ std::string table_of_lessons(const Manifest& manifest) {
   return table;
 }
 
+std::string table_named(const Manifest& manifest, const fs::path& page, const std::string& name) {
+  const fs::path measured = manifest.root / "tests/peers/results";
+  if (name == "lessons") return table_of_lessons(manifest);
+  if (name == "step speed") return step_speed_table(measured / "cpu_step.csv");
+  if (name == "kernel speed") return kernel_speed_table(measured / "attention_h200.csv", true);
+  if (name == "kernel ratios") return kernel_speed_table(measured / "attention_h200.csv", false);
+  if (name.starts_with("results/")) return read_file(page.parent_path() / name, 1 << 20);
+  fail_input(page.string(), ": there is no table named '", name, "'");
+}
+
+// The page with all of its tables current.
+std::string with_tables(const Manifest& manifest, const fs::path& page, const std::string& text) {
+  const std::string open = "<!-- table: ", close = " -->\n", end = "<!-- end of table -->\n";
+  std::string result;
+  size_t at = 0;
+  for (size_t begin; (begin = text.find(open, at)) != std::string::npos;) {
+    const size_t line_end = text.find(close, begin);
+    const size_t last = line_end == std::string::npos ? line_end : text.find(end, line_end);
+    if (last == std::string::npos) fail_input(page.string(), ": a table without its end line");
+    const size_t name = begin + open.size();
+    result += text.substr(at, line_end + close.size() - at);
+    result += table_named(manifest, page, text.substr(name, line_end - name));
+    at = last;
+  }
+  return result + text.substr(at);
+}
+
 }  // namespace
 
 int write_tables(const Manifest& manifest, bool check) {
-  const std::filesystem::path path = manifest.root / "README.md";
-  const std::string begin = "<!-- lessons -->\n", end = "<!-- end of lessons -->\n";
-  std::string text = read_file(path, 1 << 20);
-  const size_t from = text.find(begin), to = text.find(end);
-  if (from == std::string::npos || to == std::string::npos || to < from)
-    fail_input("README.md: the marker lines <!-- lessons --> and <!-- end of lessons --> are gone");
-  const std::string before = text;
-  text.replace(from + begin.size(), to - from - begin.size(), table_of_lessons(manifest));
-  if (text == before) return 0;
-  if (check) {
-    std::cerr << "README.md: the table of lessons is not current; run make tables\n";
-    return 1;
+  std::vector<fs::path> pages = {manifest.root / "README.md", manifest.root / "cuda/README.md"};
+  for (const Lesson& lesson : manifest.lessons)
+    pages.push_back(manifest.root / "lessons" / lesson.folder / "README.md");
+  int status = 0;
+  for (const fs::path& page : pages) {
+    const std::string before = read_file(page, 1 << 20);
+    const std::string after = with_tables(manifest, page, before);
+    if (after == before) continue;
+    if (!check) {
+      write_file_atomically(page, after);
+    } else {
+      std::cerr << page.string() << ": a table is not current; run make tables\n";
+      status = 1;
+    }
   }
-  write_file_atomically(path, text);
-  return 0;
+  return status;
 }
 
 }  // namespace focus::kit

@@ -1,0 +1,128 @@
+#include "speed_tables.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <sstream>
+#include <vector>
+
+#include "error.h"
+#include "files/atomic_file.h"
+#include "report/statistics.h"
+
+namespace focus::kit {
+
+namespace {
+
+using Cells = std::vector<std::string>;
+
+// The rows below the line of column names.
+std::vector<Cells> read_rows(const std::filesystem::path& csv, const std::string& columns) {
+  std::vector<Cells> rows;
+  std::istringstream lines(read_file(csv, 1 << 20));
+  bool begun = false;
+  const auto cell_count = 1 + std::count(columns.begin(), columns.end(), ',');
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('#')) continue;
+    if (!begun) {
+      if (line != columns) fail_input(csv.string(), ": its columns are not ", columns);
+      begun = true;
+      continue;
+    }
+    Cells& cells = rows.emplace_back();
+    std::istringstream text(line + ",");
+    for (std::string cell; std::getline(text, cell, ',');) cells.push_back(cell);
+    if (std::ssize(cells) != cell_count) fail_input(csv.string(), ": not a row: ", line);
+  }
+  return rows;
+}
+
+double number(const std::string& text, const std::filesystem::path& csv) {
+  try {
+    return std::stod(text);
+  } catch (const std::exception&) {
+    fail_input(csv.string(), ": '", text, "' is not a number");
+  }
+}
+
+std::string rounded(const char* format, double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+// "memory-efficient" → what a reader calls it.
+std::string peer_name(const std::string& peer) {
+  if (peer == "memory-efficient") return "memory-efficient SDPA, full attention";
+  if (peer == "eager masked top-k") return "masked top-5 in eager PyTorch";
+  if (peer.starts_with("FlexAttention")) return "compiled FlexAttention, the same mask";
+  return peer;
+}
+
+std::string our_name(const std::string& ours) {
+  return ours == "full" ? "full attention" : ours + "(5)";
+}
+
+}  // namespace
+
+std::string step_speed_table(const std::filesystem::path& csv) {
+  struct Times {
+    std::vector<double> torch, focus;
+  };
+  std::vector<std::pair<std::string, Times>> settings;  // in the file's order
+  for (const Cells& row : read_rows(csv, "program,attention,k,length,blocks,round,ms_per_step")) {
+    const std::string attention = row[1] == "full" ? "full" : str(row[1], "(", row[2], ")");
+    const std::string key = str(row[3], ", ", row[4], " | ", attention);
+    auto at = std::find_if(settings.begin(), settings.end(),
+                           [&](const auto& entry) { return entry.first == key; });
+    if (at == settings.end()) at = settings.insert(at, {key, {}});
+    (row[0] == "torch" ? at->second.torch : at->second.focus).push_back(number(row[6], csv));
+  }
+  std::string table =
+      "| length, blocks | attention | PyTorch, ms | ours, ms | ratio (of the minima) |\n"
+      "|---|---|---|---|---|\n";
+  for (const auto& [key, times] : settings) {
+    if (times.torch.empty() || times.focus.empty())
+      fail_input(csv.string(), ": only one side measured ", key);
+    const double theirs = median(times.torch), ours = median(times.focus);
+    const char* format = theirs < 100 ? "%.1f" : "%.0f";
+    table += str("| ", key, " | ", rounded(format, theirs), " | ", rounded(format, ours), " | ",
+                 rounded("%.1f", theirs / ours), " (",
+                 rounded("%.1f", *std::min_element(times.torch.begin(), times.torch.end()) /
+                                     *std::min_element(times.focus.begin(), times.focus.end())),
+                 ") |\n");
+  }
+  return table;
+}
+
+std::string kernel_speed_table(const std::filesystem::path& csv, bool brief) {
+  std::string table = brief
+                          ? "| ours | against | forward | forward + backward |\n|---|---|---|---|\n"
+                          : "| shape | pass | PyTorch / ours | ratio | aimed at |\n"
+                            "|---|---|---|---|---|\n";
+  std::vector<std::pair<std::string, std::map<std::string, std::string>>> pairs;
+  for (const Cells& row :
+       read_rows(csv, "shape,pass,name,median_or_ratio,quartile1_or_gate,quartile3_or_target")) {
+    const size_t over = row[2].find(" / ours ");
+    if (over == std::string::npos) continue;
+    const std::string ratio = rounded("%.2f", number(row[3], csv));
+    if (!brief) {
+      table +=
+          str("| ", row[0], " | ", row[1] == "both" ? "forward + backward" : row[1], " | ", row[2],
+              " | ", ratio, " | ", row[4], row[5].empty() ? "" : " / ", row[5], " |\n");
+    } else if (row[0] == "A") {
+      const std::string key =
+          str(our_name(row[2].substr(over + 8)), " | ", peer_name(row[2].substr(0, over)));
+      auto at = std::find_if(pairs.begin(), pairs.end(),
+                             [&](const auto& entry) { return entry.first == key; });
+      if (at == pairs.end()) at = pairs.insert(at, {key, {}});
+      at->second[row[1]] = ratio;
+    }
+  }
+  for (auto& [key, ratios] : pairs)
+    table += str("| ", key, " | ", ratios["forward"], " | ", ratios["both"], " |\n");
+  return table;
+}
+
+}  // namespace focus::kit

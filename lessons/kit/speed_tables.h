@@ -1,0 +1,18 @@
+// README's tables of speed, from the recorded measurements in tests/peers/results.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace focus::kit {
+
+// A training step on the CPU against eager PyTorch: medians over the rounds, and the ratio of the
+// medians and of the minima. From cpu_step.csv.
+std::string step_speed_table(const std::filesystem::path& csv);
+
+// The attention kernels against PyTorch's, as ratios (their time over ours). From
+// attention_h200.csv. `brief`: the largest shape's forward and forward + backward side by side;
+// else every ratio with what was aimed at.
+std::string kernel_speed_table(const std::filesystem::path& csv, bool brief);
+
+}  // namespace focus::kit
