@@ -115,7 +115,9 @@ __device__ void choose_by_score(const float* row, int T, int k, bool smallest, i
 __device__ void choose_at_random(const AttentionCall& c, const DropoutDraw& draw, bool training,
                                  int unit, int i, int* keys) {
   const uint64_t row = uint64_t(unit % c.units) * uint64_t(c.T) + uint64_t(i);
-  const uint64_t seed = draw.seeds[unit / c.units] + row * 0x9E3779B97F4A7C15u;
+  // Evaluation has neither step nor seed of its own: it always draws the same keys.
+  const uint64_t seed =
+      (training ? draw.seeds[unit / c.units] : draw.seed) + row * 0x9E3779B97F4A7C15u;
   const uint32_t step = training ? draw.step + *draw.steps_later : ~0u;
   const uint32_t n = uint32_t(c.T);
   uint32_t used = 4, block = 0;

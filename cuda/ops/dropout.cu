@@ -32,7 +32,7 @@ __global__ void add_masked(float* out, const float* base, const float* x, Dropou
 
 DropoutDraw CudaOps::draw(const Noise& noise, uint32_t site, double p) const {
   const int last_dropped = int(std::max(1l, std::lround(p * 0x1p16)) - 1);
-  return {seeds_.data(), &counters_.data()->noise_step,
+  return {seeds_.data(), noise.seed, &counters_.data()->noise_step,
           noise.step,    site,
           last_dropped,  float(DropoutMask{noise, site, p}.scale())};
 }

@@ -18,6 +18,7 @@ namespace focus::gpu {
 // What kernels need to draw one use of dropout: see src/ops/dropout.h.
 struct DropoutDraw {
   const uint64_t* seeds = nullptr;        // (R), device memory
+  uint64_t seed = 0;                      // of the tape's noise
   const uint32_t* steps_later = nullptr;  // counter, added to `step`
   uint32_t step = 0, site = 0;
   int last_dropped = -1;  // a 16-bit number above it is kept; -1: no dropout

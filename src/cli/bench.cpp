@@ -12,6 +12,7 @@
 #include "rng.h"
 #include "train/memory.h"
 #include "train/optimizer.h"
+#include "train/placed_model.h"
 #include "train/settings.h"
 
 namespace focus {
@@ -57,6 +58,76 @@ class Trainee {
   Workers workers_;
   Tape<float> tape_;
   std::vector<int> tokens_, labels_;
+};
+
+// The same on a device, several models in one step, recorded once.
+class DeviceTrainees {
+ public:
+  DeviceTrainees(Device<float>& device, const ModelSettings& settings, OptimizerKind optimizer,
+                 int batch, int models)
+      : device_(device),
+        adam_(optimizer == OptimizerKind::adam),
+        rows_(batch * models),
+        model_(device, settings, seeds(models)),
+        tape_(workers_, &device),
+        record_(device.new_record()) {
+    Model<float> host(settings);
+    for (int i = 0; i < models; ++i) {
+      host.initialise(uint64_t(i) + 1);
+      model_.upload(i, host);
+    }
+    Rng rng(1, Stream::data);
+    std::vector<int> tokens, labels;
+    for (int i = 0; i < rows_ * settings.length; ++i)
+      tokens.push_back(int(rng.below(uint32_t(settings.vocabulary))));
+    for (int b = 0; b < rows_; ++b) labels.push_back(int(rng.below(uint32_t(settings.classes))));
+    tokens_ = DeviceBuffer<int>(device, tokens);
+    labels_ = DeviceBuffer<int>(device, labels);
+    rates_ = DeviceBuffer<float>(device, std::vector<float>(size_t(models), 0.1f));
+    if (adam_)
+      for (DeviceBuffer<float>* moments : {&m_, &v_})
+        *moments = DeviceBuffer<float>(device,
+                                       std::vector<float>(size_t(models) * model_.stride()));
+    device.set_counters({});
+    step();  // sets up the tape's memory
+  }
+
+  // Seconds for so many steps.
+  double run(int steps) {
+    device_.take_bad_steps();  // waits for the device
+    const double start = seconds_now();
+    for (int i = 0; i < steps; ++i) record_->run([this] { step(); });
+    device_.take_bad_steps();
+    return seconds_now() - start;
+  }
+  size_t parameters() const { return model_.parameters(); }
+
+ private:
+  static std::vector<uint64_t> seeds(int models) {
+    std::vector<uint64_t> all(static_cast<size_t>(models));
+    for (size_t i = 0; i < all.size(); ++i) all[i] = i + 1;
+    return all;
+  }
+  void step() {
+    model_.zero_gradients();
+    tape_.reset(true, Noise{true, 0, 0, 0});
+    const Tensor<float> loss = cross_entropy(
+        tape_, model_.model().forward(tape_, tokens_.data(), rows_), labels_.data());
+    tape_.backward(loss);
+    device_.update(tape_, {adam_, 0.5, loss.data, model_.values(), model_.gradients(), m_.data(),
+                           v_.data(), rates_.data(), model_.parameters()});
+    device_.finish_step();
+  }
+
+  Device<float>& device_;
+  bool adam_;
+  int rows_;
+  PlacedModel model_;
+  Workers workers_;
+  Tape<float> tape_;
+  std::unique_ptr<Device<float>::Recorded> record_;
+  DeviceBuffer<int> tokens_, labels_;
+  DeviceBuffer<float> rates_, m_, v_;
 };
 
 // Floating-point operations of a step: two for each multiply-add of the linear layers (forward
@@ -137,7 +208,7 @@ auto parsed(const Arguments& arguments, const char* flag, const F& parse) {
 }
 
 int bench_step_command(const Arguments& arguments) {
-  check_device(arguments);
+  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
   const auto whole = [&](const char* flag, int64_t high) {
     return int(arguments.whole(flag, 1, high));
   };
@@ -162,20 +233,32 @@ int bench_step_command(const Arguments& arguments) {
   const int batch = whole("batch", 100000), seeds = whole("seeds", 1000);
   const int threads = threads_of(arguments);
   const int64_t repeats = arguments.whole("repeats", 0, 1'000'000'000);
+  const double flop = operations(s, batch);
+  const auto print_what = [&](const std::string& where, size_t parameters) {
+    char text[200];
+    std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", parameters, flop / 1e9);
+    print(str(where, ", ", seeds, " model(s): attention ", name_of(s.attention.pattern), ", k ",
+              s.attention.k, ", ", s.attention.global_tokens, " global tokens, length ", length,
+              ", batch ", batch, ", ", s.blocks, " blocks, ", s.attention.heads, " head(s), d ",
+              s.d_model, ", mlp ", s.d_mlp, ", ", name_of(s.activation), ", dropout ", s.dropout,
+              ", ", name_of(optimizer), "\n", text));
+  };
+  if (device) {
+    DeviceTrainees trainees(*device, s, optimizer, batch, seeds);
+    print_what(arguments.text("device"), trainees.parameters());
+    std::vector<double> ms;
+    trainees.run(20);
+    repeat(repeats, [&] { ms.push_back(1e3 * trainees.run(20) / 20); });
+    print(spread(ms, flop * seeds));
+    print_last(median(ms));
+    return 0;
+  }
   check_memory(s, optimizer, batch, seeds, seeds);
 
   std::deque<Trainee> trainees;
   for (int i = 0; i < seeds; ++i)
     trainees.emplace_back(s, optimizer, batch, uint64_t(i) + 1, seeds > 1 ? 1 : threads);
-  const double flop = operations(s, batch);
-  char text[200];
-  std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", trainees[0].parameters(),
-                flop / 1e9);
-  print(str("cpu, ", threads, " thread(s), ", seeds, " model(s): attention ",
-            name_of(s.attention.pattern), ", k ", s.attention.k, ", ", s.attention.global_tokens,
-            " global tokens, length ", length, ", batch ", batch, ", ", s.blocks, " blocks, ",
-            s.attention.heads, " head(s), d ", s.d_model, ", mlp ", s.d_mlp, ", ",
-            name_of(s.activation), ", dropout ", s.dropout, ", ", name_of(optimizer), "\n", text));
+  print_what(str("cpu, ", threads, " thread(s)"), trainees[0].parameters());
   if (seeds > 1) {
     bench_seeds(trainees, threads, repeats, flop);
     return 0;

@@ -126,8 +126,8 @@ fs::path default_folder(const RunSettings& s) {
 }
 
 int train_command(const Arguments& arguments) {
-  check_device(arguments);
   TrainPlan plan;
+  plan.device = arguments.text("device");
   plan.settings = settings_of(arguments);
   const bool own_seed = arguments.given("seed");
   const uint64_t seed = own_seed ? arguments.seed("seed") : 0;
@@ -146,10 +146,12 @@ int resume_command(const Arguments& arguments) {
   const fs::path dir = arguments.words.at(0);
   const int epochs = arguments.given("epochs") ? int(arguments.whole("epochs", 1, 1000000)) : 0;
   const int threads = arguments.given("threads") ? threads_of(arguments) : 0;
+  const std::string device = arguments.given("device") ? arguments.text("device") : "";
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
-  return watch_and_report(
-      plan, [&](const TrainObserver& observer) { return resume(dir, epochs, threads, observer); });
+  return watch_and_report(plan, [&](const TrainObserver& observer) {
+    return resume(dir, epochs, threads, observer, device);
+  });
 }
 
 // What stands after a setting's flag, for the help.
@@ -217,7 +219,8 @@ std::vector<Command> train_commands() {
   Command resume{"resume", "go on with a run that was interrupted, or add epochs to it"};
   resume.positionals = {{"DIR", "the folder of the run (--out of 'focus train')"}};
   resume.flags = {{"epochs", "N", "train to N epochs in all (default: as the run was started)"},
-                  {"threads", "N", "threads to compute with (default: as before)"}};
+                  {"threads", "N", "threads to compute with (default: as before)"},
+                  {"device", "cpu|cuda", "where to compute (default: as before)"}};
   resume.more =
       "The result is the same, to the byte, as that of a run that was never stopped.\n"
       "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200";

@@ -23,6 +23,7 @@ struct TrainPlan {
   RunSettings settings;
   std::vector<uint64_t> seeds;
   int threads = 1;
+  std::string device = "cpu";  // or "cuda"
   std::filesystem::path out;
 };
 
@@ -42,12 +43,12 @@ struct TrainResult {
 // plan; nothing has been written then. RunError on a NaN or Inf loss.
 TrainResult train(const TrainPlan& plan, const TrainObserver& observer = {});
 
-// Goes on with the runs in DIR, to `epochs` epochs and with `threads` threads (0: as settings.json
-// says). A finished run returns at once, and its files are not touched. InputError when DIR holds
+// Goes on with the runs in DIR, to `epochs` epochs, with `threads` threads (0: as settings.json
+// says) and on `device` (empty: likewise). A finished run returns at once, and its files are not touched. InputError when DIR holds
 // no run or a damaged one, when it has more epochs already, and, as for train(), while another
 // process trains there.
 TrainResult resume(const std::filesystem::path& dir, int epochs, int threads,
-                   const TrainObserver& observer = {});
+                   const TrainObserver& observer = {}, const std::string& device = {});
 
 // settings.json: {"format_version": "1", "seeds": "1,2", …, every setting as text}.
 std::string plan_text(const TrainPlan& plan);

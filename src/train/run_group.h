@@ -1,0 +1,68 @@
+// Several runs that advance together on a device, step by step: one batch of each goes through
+// every kernel, so ten small models cost little more than one.
+//
+// The data, the weights and the optimiser's state are on the device; a step is recorded once and
+// then repeated without the host. Once an epoch its order goes to the device, and the losses, the
+// weights and the optimiser's state come back into the runs, which save themselves as on the CPU.
+#pragma once
+
+#include "tensor/device_buffer.h"
+#include "train/placed_model.h"
+#include "train/run.h"
+
+namespace focus {
+
+class RunGroup {
+ public:
+  // The runs have the same settings and sizes of data, and stand at the same step. InputError if
+  // the device has too little memory.
+  RunGroup(Device<float>& device, std::vector<Run*> runs);
+
+  // Trains all runs to the end of their epoch and evaluates them. If `stop` is set on the way, all
+  // stand between two steps and false is returned. RunError on a NaN or Inf, before anything has
+  // come back to the runs.
+  bool run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics>& rows);
+
+  const std::vector<Run*>& runs() const { return runs_; }
+
+ private:
+  // One part of the data, on the device.
+  struct Part {
+    std::vector<DeviceBuffer<int>> tokens, labels;
+    DeviceBuffer<const int*> token_arrays, label_arrays;  // one for each run
+    int rows = 0, length = 0, batch = 0;                  // batch: rows of each run at a time
+    std::unique_ptr<Device<float>::Recorded> full, last;  // a whole batch, and what is left over
+  };
+  Part place(const PaddedData& (*part)(const Run&), int batch);
+  Device<float>::Source source(const Part& part, const int* order) const;
+
+  void train_step(int batch);
+  void evaluate_step(Part& part, int batch);
+  void warm_up();
+  void send_order();
+  bool evaluate(Part& part, const std::atomic<bool>& stop, std::vector<Evaluation>& results);
+  void set_step(int step);
+  void fail_on_bad_steps();
+  void bring_back(int steps);
+  template <class F>
+  void for_moments(const F& f);
+
+  Device<float>& device_;
+  std::vector<Run*> runs_;
+  PlacedModel model_;
+  Workers workers_{1};
+  Tape<float> tape_;
+  Part train_, train_rows_, val_rows_;  // to train on; to evaluate
+  DeviceBuffer<int> order_, tokens_, labels_;
+  DeviceBuffer<float> rates_, m_, v_, loss_;
+  DeviceBuffer<double> row_loss_;
+  DeviceBuffer<uint8_t> row_right_;
+};
+
+// Brings every run to `epochs` epochs on the device, as many together as stand at the same step:
+// run_side_by_side() for a device. `first`, if given, is a group of all runs to begin with.
+using AfterEpoch = std::function<void(size_t run, std::optional<EpochMetrics> row)>;
+void run_together(Device<float>& device, std::deque<Run>& runs, int epochs,
+                  const std::atomic<bool>& stop, const AfterEpoch& after);
+
+}  // namespace focus

@@ -1,0 +1,135 @@
+// Training on the device: golden files, the CPU's curves, many runs together, resuming.
+#include <filesystem>
+
+#include "cuda_ops_run.h"
+#include "train/golden.h"
+#include "train/run_group.h"
+#include "train/trainer.h"
+
+namespace focus::test {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+RunSettings small_run(Pattern pattern, OptimizerKind optimizer = OptimizerKind::sgd) {
+  RunSettings s;
+  s.attention = pattern, s.k = uses_k(pattern) ? 3 : 0;
+  s.global_tokens = is_positional(pattern) ? 1 : 0;
+  s.optimizer = optimizer;
+  s.blocks = 2, s.heads = 2, s.d_model = 12, s.d_mlp = 10, s.length = 9;
+  s.train_size = 43, s.val_size = 21, s.batch = 8, s.epochs = 2;
+  s.lr = optimizer == OptimizerKind::adam ? 0.003 : 0.5;
+  s.dropout = 0.1;
+  return s;
+}
+
+std::deque<Run> make_runs(const RunSettings& s, const std::vector<uint64_t>& seeds) {
+  std::deque<Run> runs;
+  for (uint64_t seed : seeds) runs.emplace_back(s, seed, make_run_data(s, seed));
+  return runs;
+}
+
+std::vector<EpochMetrics> metrics_of(std::deque<Run>& runs, int epochs) {
+  gpu::CudaOps device;
+  const std::atomic<bool> never{false};
+  std::vector<EpochMetrics> rows;
+  run_together(device, runs, epochs, never,
+               [&](size_t, std::optional<EpochMetrics> row) { rows.push_back(*row); });
+  return rows;
+}
+
+bool same_weights(Run& a, Run& b) {
+  for (size_t p = 0; p < a.model().parameters().size(); ++p)
+    if (a.model().parameters()[p].value != b.model().parameters()[p].value) return false;
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("device: every golden file within its limits") {
+  int files = 0;
+  gpu::CudaOps device;
+  for (const auto& entry : fs::directory_iterator("tests/golden")) {
+    if (entry.path().extension() != ".safetensors") continue;
+    ++files;
+    for (const GoldenError& e :
+         check_golden<float>(Safetensors::read(entry.path().string()), 1, &device))
+      CHECK_MESSAGE(e.ok(), str(entry.path(), ", ", e.name, ": ", e.error, ", limit ", e.limit));
+  }
+  CHECK(files > 10);
+}
+
+TEST_CASE("device: an epoch's losses and accuracies are the CPU's but for rounding") {
+  for (OptimizerKind optimizer : {OptimizerKind::sgd, OptimizerKind::adam})
+    for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk,
+                            Pattern::bottomk, Pattern::random}) {
+      const RunSettings s = small_run(pattern, optimizer);
+      std::deque<Run> on_device = make_runs(s, {5}), on_cpu = make_runs(s, {5});
+      const EpochMetrics got = metrics_of(on_device, 1).at(0);
+      Workers workers;
+      Tape<float> tape(workers);
+      const EpochMetrics wanted = on_cpu[0].run_epoch(tape, std::atomic<bool>{false}).value();
+      const std::string name = str(name_of(pattern), ", ", name_of(optimizer));
+      CHECK_MESSAGE(std::abs(got.train_loss - wanted.train_loss) < 2e-5 * wanted.train_loss,
+                    str(name, ": ", got.train_loss, ", CPU ", wanted.train_loss));
+      CHECK_MESSAGE(std::abs(got.val_loss - wanted.val_loss) < 2e-5 * wanted.val_loss,
+                    str(name, ": ", got.val_loss, ", CPU ", wanted.val_loss));
+      CHECK(got.epoch == 1);
+    }
+}
+
+TEST_CASE("device: runs that are trained together are, to the bit, those trained alone") {
+  for (Pattern pattern : {Pattern::full, Pattern::topk}) {
+    const RunSettings s = small_run(pattern);
+    const std::vector<uint64_t> seeds{3, 1ull << 40, 11};
+    std::deque<Run> together = make_runs(s, seeds);
+    const std::vector<EpochMetrics> rows = metrics_of(together, 2);
+    REQUIRE(rows.size() == 6);
+    for (size_t i = 0; i < seeds.size(); ++i) {
+      std::deque<Run> alone = make_runs(s, {seeds[i]});
+      const std::vector<EpochMetrics> own = metrics_of(alone, 2);
+      CHECK(same_weights(together[i], alone[0]));
+      for (size_t epoch = 0; epoch < 2; ++epoch) {
+        CHECK(rows[3 * epoch + i].train_loss == own[epoch].train_loss);
+        CHECK(rows[3 * epoch + i].val_accuracy == own[epoch].val_accuracy);
+      }
+    }
+  }
+}
+
+TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the same bytes") {
+  const RunSettings s = small_run(Pattern::topk, OptimizerKind::adam);
+  std::deque<Run> whole = make_runs(s, {5, 6});
+  metrics_of(whole, 2);
+  std::deque<Run> first = make_runs(s, {5, 6});
+  gpu::CudaOps device;
+  const std::atomic<bool> stop{true};
+  run_together(device, first, 2, stop, [](size_t, std::optional<EpochMetrics>) {});
+  CHECK(first[0].steps_in_epoch() == 0);
+  metrics_of(first, 1);
+  // A run that is behind the other catches up.
+  std::deque<Run> second = make_runs(s, {5, 6});
+  second[0].restore(Safetensors::parse(first[0].checkpoint().bytes(), "checkpoint"));
+  CHECK(second[0].epochs_done() == 1);
+  metrics_of(second, 2);
+  CHECK(same_weights(second[0], whole[0]));
+  CHECK(same_weights(second[1], whole[1]));
+}
+
+TEST_CASE("device: a NaN stops the run, says where, and leaves it as it was") {
+  RunSettings s = small_run(Pattern::full);
+  s.lr = 1e6, s.clip = 0, s.epochs = 3;
+  std::deque<Run> runs = make_runs(s, {5});
+  std::string message;
+  try {
+    metrics_of(runs, 3);
+  } catch (const RunError& error) {
+    message = error.what();
+  }
+  CHECK_MESSAGE(message.find("seed 5, epoch 1, step ") == 0, message);
+  CHECK(message.find("the last good checkpoint is kept") != std::string::npos);
+  CHECK(runs[0].steps_in_epoch() == 0);
+}
+
+}  // namespace focus::test
