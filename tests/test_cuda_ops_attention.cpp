@@ -15,22 +15,19 @@ TEST_CASE("device: attention of every pattern, trained with dropout") {
         const bool globals = is_positional(pattern) && s.T > 5;
         const AttentionSettings settings{pattern, s.k, globals ? 2 : 0, s.H, p};
         const Shape shape{s.B, s.T, s.H * s.D};
-        same_on_device(str(name_of(pattern), " of ", s.T, " tokens, dropout ", p),
-                       {shape, shape, shape},
-                       [&](auto& tape, const auto& x) {
-                         return attention(tape, x[0], x[1], x[2], settings);
-                       },
-                       60, {true, 0xfeedull, 4, 2});
+        same_on_device(
+            str(name_of(pattern), " of ", s.T, " tokens, dropout ", p), {shape, shape, shape},
+            [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); },
+            60, {true, 0xfeedull, 4, 2});
       }
 }
 
 TEST_CASE("device: random attention in evaluation draws the same keys for every step") {
   const AttentionSettings settings{Pattern::random, 4, 0, 1, 0.2};
-  same_on_device("random", {{2, 11, 6}, {2, 11, 6}, {2, 11, 6}},
-                 [&](auto& tape, const auto& x) {
-                   return attention(tape, x[0], x[1], x[2], settings);
-                 },
-                 60, {false, 0xfeedull, 9, 0});
+  same_on_device(
+      "random", {{2, 11, 6}, {2, 11, 6}, {2, 11, 6}},
+      [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); }, 60,
+      {false, 0xfeedull, 9, 0});
 }
 
 TEST_CASE("device: of equal scores the lower index wins, and NaN shows") {
@@ -46,10 +43,9 @@ TEST_CASE("device: of equal scores the lower index wins, and NaN shows") {
     const gpu::DeviceArray<float> dq(q), dk(k), dv(v);
     const Shape shape{1, T, 1};
     tape.reset(false);
-    const Tensor<float> o = attention(
-        tape, {shape, dq.data(), nullptr}, {shape, dk.data(), nullptr},
-        {shape, dv.data(), nullptr},
-        {smallest ? Pattern::bottomk : Pattern::topk, 3, 0, 1, 0});
+    const Tensor<float> o = attention(tape, {shape, dq.data(), nullptr},
+                                      {shape, dk.data(), nullptr}, {shape, dv.data(), nullptr},
+                                      {smallest ? Pattern::bottomk : Pattern::topk, 3, 0, 1, 0});
     std::vector<float> got(size_t(T), 0.f);
     device.download(got.data(), o.data, got.size() * sizeof(float));
     // The three lowest of the keys that score 4 (or 0), with equal weights.

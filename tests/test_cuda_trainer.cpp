@@ -17,8 +17,8 @@ RunSettings small_run(Pattern pattern, OptimizerKind optimizer = OptimizerKind::
   s.attention = pattern, s.k = uses_k(pattern) ? 3 : 0;
   s.global_tokens = is_positional(pattern) ? 1 : 0;
   s.optimizer = optimizer;
-  s.blocks = 2, s.heads = 2, s.d_model = 12, s.d_mlp = 10, s.length = 9;
-  s.train_size = 43, s.val_size = 21, s.batch = 8, s.epochs = 2;
+  s.blocks = 1, s.heads = 2, s.d_model = 6, s.d_mlp = 10, s.length = 7;
+  s.train_size = 19, s.val_size = 5, s.batch = 8, s.epochs = 2;  // the last batch has three rows
   s.lr = optimizer == OptimizerKind::adam ? 0.003 : 0.5;
   s.dropout = 0.1;
   return s;
@@ -64,6 +64,7 @@ TEST_CASE("device: an epoch's losses and accuracies are the CPU's but for roundi
   for (OptimizerKind optimizer : {OptimizerKind::sgd, OptimizerKind::adam})
     for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk,
                             Pattern::bottomk, Pattern::random}) {
+      if (optimizer == OptimizerKind::adam && pattern != Pattern::topk) continue;
       const RunSettings s = small_run(pattern, optimizer);
       std::deque<Run> on_device = make_runs(s, {5}), on_cpu = make_runs(s, {5});
       const EpochMetrics got = metrics_of(on_device, 1).at(0);
@@ -81,7 +82,8 @@ TEST_CASE("device: an epoch's losses and accuracies are the CPU's but for roundi
 
 TEST_CASE("device: runs that are trained together are, to the bit, those trained alone") {
   for (Pattern pattern : {Pattern::full, Pattern::topk}) {
-    const RunSettings s = small_run(pattern);
+    RunSettings s = small_run(pattern);
+    s.blocks = 2;
     const std::vector<uint64_t> seeds{3, 1ull << 40, 11};
     std::deque<Run> together = make_runs(s, seeds);
     const std::vector<EpochMetrics> rows = metrics_of(together, 2);
@@ -110,7 +112,7 @@ TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the sa
   metrics_of(first, 1);
   // A run that is behind the other catches up.
   std::deque<Run> second = make_runs(s, {5, 6});
-  second[0].restore(Safetensors::parse(first[0].checkpoint().bytes(), "checkpoint"));
+  second[0].restore(Safetensors::parse(first[0].checkpoint().serialize(), "checkpoint"));
   CHECK(second[0].epochs_done() == 1);
   metrics_of(second, 2);
   CHECK(same_weights(second[0], whole[0]));

@@ -39,14 +39,9 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
   tape.record(o, [=, this, &tape] {
     const auto dq = tape.gradient_target(q), dk = tape.gradient_target(k),
                dv = tape.gradient_target(v);
-    const AttentionGradients g{tape.gradient(o),
-                               dq.data,
-                               dk.data,
-                               dv.data,
-                               tape.memory<float>(units * entries),
-                               !dq.fresh,
-                               !dk.fresh,
-                               !dv.fresh};
+    const AttentionGradients g{
+        tape.gradient(o), dq.data,   dk.data,  dv.data, tape.memory<float>(units * entries),
+        !dq.fresh,        !dk.fresh, !dv.fresh};
     attention_rows_backward(c, g, stream());
     attention_keys_backward(c, g, stream());
   });

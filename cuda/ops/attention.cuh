@@ -13,9 +13,9 @@ struct AttentionCall {
   const float *q, *k_rows, *v;  // (B,T,H·D)
   float* o;
   const int* begin;
-  int* keys;        // (entries) if positional, (B·H,entries) if chosen, nullptr: all, in order
-  float* p;         // (B·H,entries) probabilities
-  unsigned* keep;   // (B·H,T,words) bit e of a row: its entry e is kept by dropout; or nullptr
+  int* keys;       // (entries) if positional, (B·H,entries) if chosen, nullptr: all, in order
+  float* p;        // (B·H,entries) probabilities
+  unsigned* keep;  // (B·H,T,words) bit e of a row: its entry e is kept by dropout; or nullptr
   int entries, words;
   float keep_scale, scale;
 
@@ -29,7 +29,8 @@ struct AttentionCall {
   // 0 or the scale of what dropout keeps; 1 without dropout.
   __device__ float factor(int unit, int row, int e) const {
     if (!keep) return 1.f;
-    const unsigned word = keep[(size_t(unit) * size_t(T) + size_t(row)) * size_t(words) + size_t(e / 32)];
+    const unsigned word =
+        keep[(size_t(unit) * size_t(T) + size_t(row)) * size_t(words) + size_t(e / 32)];
     return (word >> (e % 32) & 1) ? keep_scale : 0.f;
   }
 };

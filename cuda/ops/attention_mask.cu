@@ -13,8 +13,8 @@ __global__ void draw_mask(AttentionCall c, DropoutDraw draw) {
   if (unit >= c.B * c.H) return;
   const int i = int(row % size_t(c.T)), count = min(32, c.begin[i + 1] - c.begin[i] - 32 * word);
   // Numbers are counted through all lists of a run.
-  const uint64_t first = uint64_t(unit % c.units) * uint64_t(c.entries) + uint64_t(c.begin[i]) +
-                         uint64_t(32 * word);
+  const uint64_t first =
+      uint64_t(unit % c.units) * uint64_t(c.entries) + uint64_t(c.begin[i]) + uint64_t(32 * word);
   unsigned bits = 0;
   for (int done = 0; done < count;) {
     const uint64_t element = first + uint64_t(done);

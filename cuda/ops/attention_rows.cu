@@ -27,9 +27,7 @@ struct Cover {
     const int staged_floats = staged ? c.T * (c.D + 1) : 0;
     return shared_bytes_for(staged_floats, staged_floats, warps * c.T);
   }
-  size_t blocks(const AttentionCall& c) const {
-    return size_t(c.B) * size_t(c.H) * size_t(splits);
-  }
+  size_t blocks(const AttentionCall& c) const { return size_t(c.B) * size_t(c.H) * size_t(splits); }
 };
 
 // The block's unit and rows, and its K and V: in shared memory, or where they are.
@@ -79,8 +77,7 @@ __device__ void choose_by_score(const float* row, int T, int k, bool smallest, i
   bool nan = false;
   for (int j = lane; j < T; j += 32) nan |= row[j] != row[j];
   if (__any_sync(all_lanes, nan)) {
-    for (int e = lane; e < k; e += 32)
-      keys[e] = e, p[e] = std::numeric_limits<float>::quiet_NaN();
+    for (int e = lane; e < k; e += 32) keys[e] = e, p[e] = std::numeric_limits<float>::quiet_NaN();
     return;
   }
   float last = std::numeric_limits<float>::infinity();  // the last one found, and its key
@@ -196,8 +193,7 @@ __global__ void attention_rows_kernel(AttentionCall c, Cover cover, DropoutDraw 
 }
 
 // ds of each entry, and dq.
-__global__ void attention_rows_backward_kernel(AttentionCall c, Cover cover,
-                                               AttentionGradients g) {
+__global__ void attention_rows_backward_kernel(AttentionCall c, Cover cover, AttentionGradients g) {
   const Block block(c, cover);
   const int lane = threadIdx.x % 32, unit = block.unit;
   for (int i = block.first + int(threadIdx.x) / 32; i < block.end; i += cover.warps) {

@@ -57,8 +57,8 @@ __global__ void evaluate_rows(const float* logits, const int* labels, const uint
   const int row = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (row >= count) return;
   const float* in = logits + size_t(row) * size_t(N);
-  const size_t to = size_t(row / B) * size_t(rows) + size_t(*step) * size_t(per_step) +
-                    size_t(row % B);
+  const size_t to =
+      size_t(row / B) * size_t(rows) + size_t(*step) * size_t(per_step) + size_t(row % B);
   int best = 0;
   for (int n = 1; n < N; ++n)
     if (in[n] > in[best]) best = n;

@@ -143,9 +143,8 @@ void register_device() {
   const auto problem = [] {
     return emulated() ? std::string("this build has no CUDA") : device_problem();
   };
-  known_devices().push_back({"cuda", problem, [] {
-                               return std::unique_ptr<Device<float>>(new CudaOps);
-                             }});
+  known_devices().push_back(
+      {"cuda", problem, [] { return std::unique_ptr<Device<float>>(new CudaOps); }});
 }
 
 }  // namespace focus::gpu

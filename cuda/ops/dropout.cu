@@ -23,7 +23,8 @@ __global__ void add_masked(float* out, const float* base, const float* x, Dropou
 #pragma unroll
   for (int j = 0; j < 8; ++j)
     if (j < count) {
-      const float masked = (kept >> j & 1) ? draw.scale * x[first + size_t(j)] : 0.f * x[first + size_t(j)];
+      const float masked =
+          (kept >> j & 1) ? draw.scale * x[first + size_t(j)] : 0.f * x[first + size_t(j)];
       out[first + size_t(j)] = base ? base[first + size_t(j)] + masked : masked;
     }
 }
@@ -32,9 +33,13 @@ __global__ void add_masked(float* out, const float* base, const float* x, Dropou
 
 DropoutDraw CudaOps::draw(const Noise& noise, uint32_t site, double p) const {
   const int last_dropped = int(std::max(1l, std::lround(p * 0x1p16)) - 1);
-  return {seeds_.data(), noise.seed, &counters_.data()->noise_step,
-          noise.step,    site,
-          last_dropped,  float(DropoutMask{noise, site, p}.scale())};
+  return {seeds_.data(),
+          noise.seed,
+          &counters_.data()->noise_step,
+          noise.step,
+          site,
+          last_dropped,
+          float(DropoutMask{noise, site, p}.scale())};
 }
 
 Tensor<float> CudaOps::masked(Tape<float>& tape, const Tensor<float>& residual,

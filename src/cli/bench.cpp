@@ -86,8 +86,8 @@ class DeviceTrainees {
     rates_ = DeviceBuffer<float>(device, std::vector<float>(size_t(models), 0.1f));
     if (adam_)
       for (DeviceBuffer<float>* moments : {&m_, &v_})
-        *moments = DeviceBuffer<float>(device,
-                                       std::vector<float>(size_t(models) * model_.stride()));
+        *moments =
+            DeviceBuffer<float>(device, std::vector<float>(size_t(models) * model_.stride()));
     device.set_counters({});
     step();  // sets up the tape's memory
   }
@@ -111,8 +111,8 @@ class DeviceTrainees {
   void step() {
     model_.zero_gradients();
     tape_.reset(true, Noise{true, 0, 0, 0});
-    const Tensor<float> loss = cross_entropy(
-        tape_, model_.model().forward(tape_, tokens_.data(), rows_), labels_.data());
+    const Tensor<float> loss =
+        cross_entropy(tape_, model_.model().forward(tape_, tokens_.data(), rows_), labels_.data());
     tape_.backward(loss);
     device_.update(tape_, {adam_, 0.5, loss.data, model_.values(), model_.gradients(), m_.data(),
                            v_.data(), rates_.data(), model_.parameters()});

@@ -37,8 +37,8 @@ struct MemorySource {
 struct DeviceUpdate {
   bool adam = false;
   double clip = 0;
-  float* loss = nullptr;    // (R): a loss or gradient that is not finite stops that run's updates
-  float* value = nullptr;   // (R,stride) parameters
+  float* loss = nullptr;   // (R): a loss or gradient that is not finite stops that run's updates
+  float* value = nullptr;  // (R,stride) parameters
   float* gradient = nullptr;
   float *m = nullptr, *v = nullptr;  // Adam's moments, or nullptr
   float* rate = nullptr;             // (R) learning rates
@@ -125,7 +125,7 @@ class Device {
 // Devices by name. A program that has kernels makes them known before it reads its command line.
 using MakeDevice = std::unique_ptr<Device<float>> (*)();
 struct KnownDevice {
-  std::string name;              // "cuda"
+  std::string name;               // "cuda"
   std::string (*problem)() = {};  // "" if it can be used, else why not
   MakeDevice make = {};
 };

@@ -82,8 +82,7 @@ Step<T> step_on_device(Device<T>& device, Model<T>& model, const std::vector<int
     Workers workers;
     Tape<float> tape(workers, &device);
     tape.reset(true);
-    const Tensor<float> logits =
-        placed.model().forward(tape, on_device.data(), int(labels.size()));
+    const Tensor<float> logits = placed.model().forward(tape, on_device.data(), int(labels.size()));
     const Tensor<float> loss = cross_entropy(tape, logits, right.data());
     Step<float> step{std::vector<float>(logits.size()), 0, 0, {}};
     device.download(step.logits.data(), logits.data, logits.size() * sizeof(float));
@@ -122,9 +121,10 @@ std::vector<GoldenError> check_golden(const Safetensors& file, int threads, Devi
   const Step<T> step = device ? step_on_device<T>(*device, model, tokens, labels, lr, clip)
                               : step_on_cpu<T>(model, tokens, labels, lr, clip, threads);
   std::vector<GoldenError> errors;
-  errors.push_back({"logits",
-                    largest_error(step.logits.data(), expected("expected.logits", {B, settings.classes})),
-                    1e-5});
+  errors.push_back(
+      {"logits",
+       largest_error(step.logits.data(), expected("expected.logits", {B, settings.classes})),
+       1e-5});
   const auto scalar = [&](const char* name, T got) {
     const std::vector<double> wanted = expected(str("expected.", name), {1});
     errors.push_back({name, largest_error(&got, wanted), 2e-6 * std::abs(wanted[0])});

@@ -81,8 +81,7 @@ void Run::train_step(Tape<float>& tape, const std::vector<int>& order) {
       cross_entropy(tape, model_.forward(tape, tokens_.data(), rows), labels_.data());
   tape.backward(loss);
   const double norm = gradient_norm(model_.parameters());
-  if (!std::isfinite(loss.data[0]) || !std::isfinite(norm))
-    fail_at_step(step_, loss.data[0], norm);
+  if (!std::isfinite(loss.data[0]) || !std::isfinite(norm)) fail_at_step(step_, loss.data[0], norm);
   optimizer_.step(model_.parameters(), rate(), clip_factor(norm, settings_.clip));
   ++step_;
 }

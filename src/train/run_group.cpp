@@ -102,7 +102,11 @@ RunGroup::Part RunGroup::place(const PaddedData& (*part)(const Run&), int batch)
 
 Device<float>::Source RunGroup::source(const Part& part, const int* order) const {
   const Part& data = &part == &train_rows_ ? train_ : part;  // the same rows
-  return {data.token_arrays.data(), data.label_arrays.data(), order, part.rows, part.length,
+  return {data.token_arrays.data(),
+          data.label_arrays.data(),
+          order,
+          part.rows,
+          part.length,
           part.batch};
 }
 
@@ -114,9 +118,9 @@ void RunGroup::train_step(int batch) {
       tape_, model_.model().forward(tape_, tokens_.data(), batch * model_.runs()), labels_.data());
   tape_.backward(loss);
   const RunSettings& s = runs_[0]->settings();
-  device_.update(tape_, {s.optimizer == OptimizerKind::adam, s.clip, loss.data, model_.values(),
-                         model_.gradients(), m_.data(), v_.data(), rates_.data(),
-                         model_.parameters()});
+  device_.update(tape_,
+                 {s.optimizer == OptimizerKind::adam, s.clip, loss.data, model_.values(),
+                  model_.gradients(), m_.data(), v_.data(), rates_.data(), model_.parameters()});
   device_.finish_step();
 }
 
@@ -124,8 +128,7 @@ void RunGroup::evaluate_step(Part& part, int batch) {
   const Device<float>::Source from = source(part, nullptr);
   device_.gather(from, batch, tokens_.data(), labels_.data());
   tape_.reset(false);
-  const Tensor<float> logits =
-      model_.model().forward(tape_, tokens_.data(), batch * model_.runs());
+  const Tensor<float> logits = model_.model().forward(tape_, tokens_.data(), batch * model_.runs());
   device_.row_losses(logits, labels_.data(), from, row_loss_.data(), row_right_.data());
   device_.finish_step();
 }
@@ -160,8 +163,8 @@ bool RunGroup::run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics
   const Run& first = *runs_[0];
   const int begin = first.steps_in_epoch(), end = first.steps_per_epoch();
   send_order();
-  device_.set_counters({uint64_t(runs_[0]->optimizer().steps_taken()), first.noise_step(),
-                        uint32_t(begin)});
+  device_.set_counters(
+      {uint64_t(runs_[0]->optimizer().steps_taken()), first.noise_step(), uint32_t(begin)});
   int step = begin;
   for (; step < end && !stop.load(); ++step) {
     const int batch = std::min(train_.batch, train_.rows - step * train_.batch);
@@ -173,7 +176,8 @@ bool RunGroup::run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics
   std::vector<Evaluation> train, val;
   if (step < end || !evaluate(train_rows_, stop, train) || !evaluate(val_rows_, stop, val))
     return false;
-  for (size_t r = 0; r < runs_.size(); ++r) rows.push_back(runs_[r]->finish_epoch(train[r], val[r]));
+  for (size_t r = 0; r < runs_.size(); ++r)
+    rows.push_back(runs_[r]->finish_epoch(train[r], val[r]));
   return true;
 }
 

@@ -35,8 +35,9 @@ class Trainer {
       if (!data || !same_data) data = make_run_data(s, seed);
       if (runs_.empty()) {
         const int runs = int(plan_.seeds.size());
-        if (!device_) check_memory(s.model_settings(data->train.vocabulary, data->train.length), s.optimizer,
-                     std::min(s.batch, data->train.rows), runs, std::min(plan_.threads, runs));
+        if (!device_)
+          check_memory(s.model_settings(data->train.vocabulary, data->train.length), s.optimizer,
+                       std::min(s.batch, data->train.rows), runs, std::min(plan_.threads, runs));
       }
       runs_.emplace_back(s, seed, data);
     }

@@ -44,9 +44,9 @@ struct TrainResult {
 TrainResult train(const TrainPlan& plan, const TrainObserver& observer = {});
 
 // Goes on with the runs in DIR, to `epochs` epochs, with `threads` threads (0: as settings.json
-// says) and on `device` (empty: likewise). A finished run returns at once, and its files are not touched. InputError when DIR holds
-// no run or a damaged one, when it has more epochs already, and, as for train(), while another
-// process trains there.
+// says) and on `device` (empty: likewise). A finished run returns at once, and its files are not
+// touched. InputError when DIR holds no run or a damaged one, when it has more epochs already, and,
+// as for train(), while another process trains there.
 TrainResult resume(const std::filesystem::path& dir, int epochs, int threads,
                    const TrainObserver& observer = {}, const std::string& device = {});
 
