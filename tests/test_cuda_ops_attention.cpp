@@ -8,7 +8,11 @@ TEST_CASE("device: attention of every pattern, trained with dropout") {
   struct Size {
     int B, T, H, D, k;
   };
-  for (const Size& s : {Size{2, 7, 2, 5, 3}, {1, 40, 1, 64, 5}, {1, 70, 1, 9, 4}, {1, 1, 3, 2, 1}})
+  for (const Size& s : {Size{2, 7, 2, 5, 3},
+                        {1, 40, 1, 64, 5},
+                        {1, 70, 1, 9, 4},
+                        {2, 70, 2, 16, 4},
+                        {1, 1, 3, 2, 1}})
     for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk,
                             Pattern::bottomk, Pattern::random})
       for (double p : {0.0, 0.3}) {

@@ -31,7 +31,7 @@ struct Tiles {
 
 template <int W, int Rows>
 __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
-    dense_fwd_04(Heads q, Heads k, Heads v, Heads o, float* lse, float scale) {
+    dense_fwd_04(Heads q, Heads k, Heads v, Heads o, float* lse, KeepBits keep, float scale) {
   using X = Tiles<W, Rows>;
   constexpr int R = X::R, N = X::N, C = X::C, TX = X::TX, TY = X::TY;
   SharedMemory shared;
@@ -93,8 +93,12 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
       for (int c = 0; c < C; ++c) out[i][c] *= shrink;
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        const float p = fast_exp2(fmaf(s[i][j], to_log2, -base));
+        float p = fast_exp2(fmaf(s[i][j], to_log2, -base));
         l[i] += p;
+        if (keep.words) {  // the sum is of the weights before dropout
+          const int row = min(i0 + at.y + TY * i, T - 1), key = min(j0 + at.x + TX * j, T - 1);
+          p *= keep.factor(size_t(unit) * size_t(T) + size_t(row), key);
+        }
         p_tile[(at.y + TY * i) * X::p_stride + at.x + TX * j] = p;
       }
     }
@@ -126,7 +130,8 @@ void run(const Call& c) {
   using X = Tiles<W, Rows>;
   launch({"dense_fwd_04", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
           X::shared_bytes},
-         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, 1 / std::sqrt(float(c.q.D)));
+         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, c.keep,
+         1 / std::sqrt(float(c.q.D)));
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 // short sequences, for which a unit's keys and values fit in shared memory.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "cuda/device/launch.h"
 #include "cuda/ops/attention_steps.h"
@@ -77,10 +76,10 @@ __device__ void choose_by_score(const float* row, int T, int k, bool smallest, i
   bool nan = false;
   for (int j = lane; j < T; j += 32) nan |= row[j] != row[j];
   if (__any_sync(all_lanes, nan)) {
-    for (int e = lane; e < k; e += 32) keys[e] = e, p[e] = std::numeric_limits<float>::quiet_NaN();
+    for (int e = lane; e < k; e += 32) keys[e] = e, p[e] = NAN;
     return;
   }
-  float last = std::numeric_limits<float>::infinity();  // the last one found, and its key
+  float last = INFINITY;  // the last one found, and its key
   int last_key = -1;
   for (int found = 0; found < k; ++found) {
     float best = 0;
@@ -163,12 +162,11 @@ __global__ void attention_rows_kernel(AttentionCall c, Cover cover, DropoutDraw 
         const int j = keys ? keys[e] : e;
         // A key that was drawn twice counts once.
         const bool again = c.pattern == Pattern::random && e > 0 && keys[e - 1] == j;
-        p[e] = again ? -std::numeric_limits<float>::infinity()
-                     : dot(q, block.k + j * block.row_step, c.D);
+        p[e] = again ? -INFINITY : dot(q, block.k + j * block.row_step, c.D);
       }
     }
     __syncwarp();
-    float top = -std::numeric_limits<float>::infinity();
+    float top = -INFINITY;
     for (int e = lane; e < count; e += 32) top = fmaxf(top, p[e]);
     top = warp_max(top);
     float sum = 0;

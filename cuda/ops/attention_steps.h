@@ -18,6 +18,11 @@ struct AttentionGradients {
   bool add_q, add_k, add_v;
 };
 void attention_rows_backward(const AttentionCall&, const AttentionGradients&, void* stream);
+// For long sequences and short lists, up to this width: the keys are known; `scores`: p is not yet.
+inline constexpr int most_list_width = 128;
+void attention_lists(const AttentionCall&, bool scores, void* stream);
+void attention_lists_backward(const AttentionCall&, const AttentionGradients&, void* stream);
+
 void attention_keys_backward(const AttentionCall&, const AttentionGradients&, void* stream);
 
 }  // namespace focus::gpu

@@ -6,6 +6,11 @@ namespace focus::gpu {
 
 namespace {
 
+// For the emulation only: no fill may come between a recorded step's kernels.
+void poison(void* to, int byte, size_t bytes) {
+  if (emulated()) fill_bytes(to, byte, bytes);
+}
+
 #ifdef __CUDACC__
 cudaStream_t as_stream(void* stream) {
   return static_cast<cudaStream_t>(stream);
@@ -72,10 +77,7 @@ CudaOps::~CudaOps() {
 }
 
 MemorySource CudaOps::memory() const {
-  // Poison is for the emulation: no fill may come between a recorded step's kernels.
-  return {allocate, release, [](void* to, int byte, size_t bytes) {
-            if (emulated()) fill_bytes(to, byte, bytes);
-          }};
+  return {allocate, release, poison};
 }
 
 void CudaOps::upload(void* to, const void* from, size_t bytes) {
@@ -139,12 +141,17 @@ const DeviceLists& CudaOps::lists(const AttentionSettings& a, int length) {
   return lists;
 }
 
+namespace {
+std::string problem() {
+  return emulated() ? "this build has no CUDA" : device_problem();
+}
+std::unique_ptr<Device<float>> make_device() {
+  return std::make_unique<CudaOps>();
+}
+}  // namespace
+
 void register_device() {
-  const auto problem = [] {
-    return emulated() ? std::string("this build has no CUDA") : device_problem();
-  };
-  known_devices().push_back(
-      {"cuda", problem, [] { return std::unique_ptr<Device<float>>(new CudaOps); }});
+  known_devices().push_back({"cuda", problem, make_device});
 }
 
 }  // namespace focus::gpu

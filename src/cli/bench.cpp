@@ -89,7 +89,8 @@ class DeviceTrainees {
         *moments =
             DeviceBuffer<float>(device, std::vector<float>(size_t(models) * model_.stride()));
     device.set_counters({});
-    step();  // sets up the tape's memory
+    step();  // the tape's memory gets its size, and in the reset its place
+    tape_.reset(false);
   }
 
   // Seconds for so many steps.

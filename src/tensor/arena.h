@@ -67,14 +67,19 @@ class Arena {
     size_t size;
   };
 
+  static void* host_allocate(size_t bytes) {
+    void* memory = std::aligned_alloc(alignment, bytes);
+    if (!memory) throw std::bad_alloc();
+    return memory;
+  }
+  static void host_release(void* memory) noexcept {
+    std::free(memory);
+  }
+  static void host_fill(void* memory, int byte, size_t bytes) {
+    std::memset(memory, byte, bytes);
+  }
   static MemorySource host_memory() {
-    return {[](size_t bytes) {
-              void* memory = std::aligned_alloc(alignment, bytes);
-              if (!memory) throw std::bad_alloc();
-              return memory;
-            },
-            [](void* memory) noexcept { std::free(memory); },
-            [](void* memory, int byte, size_t bytes) { std::memset(memory, byte, bytes); }};
+    return {host_allocate, host_release, host_fill};
   }
 
   void* allocate_bytes(size_t bytes) {
