@@ -61,6 +61,15 @@ TEST_CASE("statistics: epochs to a target") {
   CHECK(epochs_text(std::optional<int>{12}) == "12");
 }
 
+TEST_CASE("statistics: an interval in words never says inf") {
+  const double nan = std::nan("");
+  CHECK(interval_text({3, 1.885, 4.2}) == "1.89 to 4.20");
+  CHECK(interval_text({3, 1.885, inf}) == "1.89 or more");
+  CHECK(interval_text({3, -inf, 4.2}) == "4.20 or less");
+  CHECK(interval_text({inf, inf, inf}) == "unknown");
+  CHECK(interval_text({nan, nan, nan}) == "unknown");
+}
+
 TEST_CASE("statistics: the band of several curves") {
   const Band band = quartile_band({{1, 10, 7}, {5, 20}, {3, 60, 7}});
   CHECK(band.low == std::vector<double>{2, 15});

@@ -1,6 +1,7 @@
 // Starting a kernel, on the GPU or under emulation.
 #pragma once
 
+#include <tuple>
 #include <utility>
 
 #include "cuda/device/device.h"
@@ -17,7 +18,27 @@ struct LaunchSize {
   size_t blocks;      // at most 2^31 - 1
   int threads;        // of a block
   size_t shared = 0;  // bytes of dynamic shared memory
+  // All blocks run at the same time and may wait for each other; there must be room for them
+  // (blocks_at_once).
+  bool together = false;
 };
+
+// How many blocks of a kernel the device runs at the same time.
+template <class Kernel>
+int blocks_at_once([[maybe_unused]] Kernel* kernel, [[maybe_unused]] int threads,
+                   [[maybe_unused]] size_t shared) {
+#ifdef __CUDACC__
+  if (shared > device().shared_memory) return 0;
+  CUDA_CHECK(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+  int per_multiprocessor = 0;
+  CUDA_CHECK(
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads, shared));
+  return per_multiprocessor * device().multiprocessors;
+#else
+  return 12;  // each thread of theirs is a fiber with a stack
+#endif
+}
 
 // kernel<<<blocks, threads, shared, stream>>>(arguments…), after checking that the device can.
 template <class... Parameters, class... Arguments>
@@ -32,14 +53,30 @@ void launch(const LaunchSize& size, void* stream, void (*kernel)(Parameters...),
   if (size.shared > 48 * 1024)  // beyond it a kernel must be told
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     int(size.shared)));
+  if (size.together) {
+    // The driver wants pointers to arguments of exactly the kernel's types.
+    std::tuple<std::remove_cv_t<Parameters>...> values(std::forward<Arguments>(arguments)...);
+    std::apply(
+        [&](auto&... value) {
+          void* pointers[] = {&value...};
+          CUDA_CHECK(cudaLaunchCooperativeKernel(kernel, unsigned(size.blocks),
+                                                 unsigned(size.threads), pointers, size.shared,
+                                                 static_cast<cudaStream_t>(stream)));
+        },
+        values);
+    return;
+  }
   kernel<<<unsigned(size.blocks), unsigned(size.threads), size.shared,
            static_cast<cudaStream_t>(stream)>>>(std::forward<Arguments>(arguments)...);
   CUDA_CHECK_LAST(size.name);
 #else
   (void)stream;
-  simt::run_grid(
-      {size.name, {unsigned(size.blocks), 1, 1}, {unsigned(size.threads), 1, 1}, size.shared},
-      [&] { kernel(arguments...); });
+  simt::run_grid({size.name,
+                  {unsigned(size.blocks), 1, 1},
+                  {unsigned(size.threads), 1, 1},
+                  size.shared,
+                  size.together},
+                 [&] { kernel(arguments...); });
 #endif
 }
 

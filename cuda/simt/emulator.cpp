@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <exception>
-#include <map>
 #include <memory>
 #include <numeric>
 #include <vector>
 
-#include "cuda/simt/fiber.h"
+#include "cuda/simt/machine.h"
 #include "error.h"
 #include "rng.h"
 
@@ -16,48 +15,12 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace focus::simt {
 
 Instrument instrument;
+Block* block = nullptr;
 
 namespace {
 
-constexpr unsigned char guard_byte = 0xA5;
-constexpr size_t guard_bytes = 64;
-
-struct Copy {
-  void* to;
-  const void* from;
-  size_t bytes;
-};
-
-struct Thread {
-  Fiber fiber;
-  dim3 index;
-  int number;  // in the block; the lane is number % 32
-  enum { ready, waiting, ended } state;
-  // While waiting: for what, and where.
-  Wait wait;
-  unsigned mask;
-  uint64_t brought;
-  const char* file;
-  int line;
-  uint64_t received[32];                  // the last exchange's values
-  size_t arrays;                          // how many shared arrays it has asked for
-  std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last is not yet committed
-};
-
-// The block that is running. One block runs at a time.
-struct Block {
-  const Launch* launch;
-  const std::function<void()>* body;
-  std::vector<Thread*> threads;
-  Thread* running = nullptr;
-  std::vector<std::unique_ptr<unsigned char[]>> shared;
-  std::vector<size_t> shared_sizes;
-  std::exception_ptr error;
-};
-
-Block* block = nullptr;
-std::map<const char*, size_t> device_memory;  // begin → bytes
 uint64_t order_seed = 0;
+uint64_t events = 0;                        // counts what threads do, spinning excepted
 std::vector<std::unique_ptr<Thread>> pool;  // with their stacks, kept for the next launch
 
 void run_thread() {
@@ -67,6 +30,7 @@ void run_thread() {
     block->error = std::current_exception();
   }
   block->running->state = Thread::ended;
+  ++events;
 }
 
 void suspend() {
@@ -157,47 +121,60 @@ bool release() {
   fail_run("kernel ", block->launch->kernel, ": no thread can go on");
 }
 
-void check_guards() {
-  for (size_t a = 0; a < block->shared.size(); ++a) {
-    const unsigned char* end = block->shared[a].get() + block->shared_sizes[a];
-    if (std::any_of(end, end + guard_bytes, [](unsigned char c) { return c != guard_byte; }))
-      fail_run("kernel ", block->launch->kernel, ": a write past the end of shared array ", a + 1,
-               " of ", block->shared_sizes[a], " bytes");
-  }
-}
-
-void run_block(Rng* rng) {
-  block->shared.clear(), block->shared_sizes.clear();
-  for (Thread* t : block->threads) {
+void start(Block& b) {
+  for (Thread* t : b.threads) {
     t->state = Thread::ready;
     t->arrays = 0;
     t->copies.assign(1, {});
     t->fiber.start(run_thread);
   }
-  const std::vector<Thread*>& threads = block->threads;
+}
+
+// Every thread that can go on runs until it must wait. False when all have ended.
+bool run_round(Block& b, Rng* rng) {
+  block = &b, blockIdx = b.index;
+  const std::vector<Thread*>& threads = b.threads;
   const size_t n = threads.size();
-  for (;;) {
-    // Another order in each round: thread start + i·step, where step and n have no common factor.
-    size_t start = 0, step = 1;
-    if (rng) {
-      start = rng->below(uint32_t(n));
-      do step = 1 + rng->below(uint32_t(n));
-      while (std::gcd(step, n) != 1);
-    }
-    for (size_t i = 0; i < n; ++i) {
-      Thread* t = threads[(start + i * step) % n];
-      if (t->state != Thread::ready) continue;
-      block->running = t;
-      threadIdx = t->index;
-      t->fiber.enter();
-      if (block->error) std::rethrow_exception(block->error);
-    }
-    const auto is = [&](auto state) { return [state](Thread* t) { return t->state == state; }; };
-    if (std::all_of(threads.begin(), threads.end(), is(Thread::ended))) break;
-    if (!release() && std::none_of(threads.begin(), threads.end(), is(Thread::ready)))
-      report_stuck();
+  // Another order in each round: thread start + i·step, where step and n have no common factor.
+  size_t start = 0, step = 1;
+  if (rng) {
+    start = rng->below(uint32_t(n));
+    do step = 1 + rng->below(uint32_t(n));
+    while (std::gcd(step, n) != 1);
   }
-  check_guards();
+  for (size_t i = 0; i < n; ++i) {
+    Thread* t = threads[(start + i * step) % n];
+    if (t->state != Thread::ready) continue;
+    b.running = t;
+    threadIdx = t->index;
+    t->fiber.enter();
+    if (b.error) std::rethrow_exception(b.error);
+  }
+  const auto is = [&](auto state) { return [state](Thread* t) { return t->state == state; }; };
+  if (std::all_of(threads.begin(), threads.end(), is(Thread::ended))) {
+    check_guards();
+    return false;
+  }
+  if (!release() && std::none_of(threads.begin(), threads.end(), is(Thread::ready))) report_stuck();
+  return true;
+}
+
+// Rounds of these blocks until all have ended.
+void run_together(std::vector<Block>& blocks, Rng* rng) {
+  std::vector<Block*> open;
+  for (Block& b : blocks) start(b), open.push_back(&b);
+  while (!open.empty()) {
+    const uint64_t before = events;
+    std::erase_if(open, [&](Block* b) { return !run_round(*b, rng); });
+    if (events != before || open.empty()) continue;
+    // Nobody did anything but look whether another block had come.
+    for (Block* b : open)
+      if (block = b; b->spinning)
+        fail_run(
+            where(b->spinning->file, b->spinning->line), "block ", b->index.x,
+            " waits for another block, which never comes",
+            blocks.size() == 1 ? " (blocks run one after another, unless launched together)" : "");
+  }
 }
 
 }  // namespace
@@ -207,54 +184,48 @@ void set_seed(uint64_t seed) {
 }
 
 void run_grid(const Launch& launch, const std::function<void()>& body) {
-  Block running{};
-  running.launch = &launch, running.body = &body;
-  block = &running;
   blockDim = launch.block, gridDim = launch.grid;
   const dim3 b = launch.block, g = launch.grid;
-  for (unsigned i = 0; i < b.x * b.y * b.z; ++i) {
-    if (i == pool.size()) pool.push_back(std::make_unique<Thread>());
-    running.threads.push_back(pool[i].get());
-    running.threads.back()->index = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};
-    running.threads.back()->number = int(i);
-  }
+  const size_t threads = size_t{b.x} * b.y * b.z;
   Rng rng(order_seed, Stream::analysis);
-  std::vector<unsigned> blocks(size_t{g.x} * g.y * g.z);
-  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = unsigned(i);
-  if (order_seed) rng.shuffle(blocks);
-  for (unsigned i : blocks) {
-    blockIdx = {i % g.x, i / g.x % g.y, i / (g.x * g.y)};
-    run_block(order_seed ? &rng : nullptr);
-    running.running = nullptr;
-    if (instrument.block_ended) instrument.block_ended(launch, i == blocks.back());
+  std::vector<unsigned> order(size_t{g.x} * g.y * g.z);
+  std::iota(order.begin(), order.end(), 0u);
+  if (order_seed) rng.shuffle(order);
+  const size_t at_once = launch.together ? order.size() : 1;
+  for (size_t first = 0; first < order.size(); first += at_once) {
+    std::vector<Block> blocks(at_once);
+    for (size_t n = 0; n < at_once; ++n) {
+      const unsigned i = order[first + n];
+      blocks[n].launch = &launch, blocks[n].body = &body;
+      blocks[n].index = {i % g.x, i / g.x % g.y, i / (g.x * g.y)};
+      for (unsigned t = 0; t < threads; ++t) {
+        if (n * threads + t == pool.size()) pool.push_back(std::make_unique<Thread>());
+        Thread* thread = pool[n * threads + t].get();
+        thread->index = {t % b.x, t / b.x % b.y, t / (b.x * b.y)};
+        thread->number = int(t);
+        blocks[n].threads.push_back(thread);
+      }
+    }
+    run_together(blocks, order_seed ? &rng : nullptr);
+    block->running = nullptr;
+    if (instrument.block_ended && !launch.together)
+      instrument.block_ended(launch, first + 1 == order.size());
   }
   block = nullptr;
-}
-
-void* shared_array(size_t bytes) {
-  Thread& self = *block->running;
-  if (self.arrays == block->shared.size()) {
-    size_t total = bytes;
-    for (size_t size : block->shared_sizes) total += (size + 15) / 16 * 16;
-    if (total > block->launch->shared_bytes)
-      fail_run("kernel ", block->launch->kernel, ": ", total,
-               " bytes of shared memory, launched with ", block->launch->shared_bytes);
-    block->shared.emplace_back(new unsigned char[bytes + guard_bytes]);
-    std::memset(block->shared.back().get(), 0xFF, bytes);  // a NaN in every float
-    std::memset(block->shared.back().get() + bytes, guard_byte, guard_bytes);
-    block->shared_sizes.push_back(bytes);
-  }
-  const size_t a = self.arrays++;
-  if (block->shared_sizes[a] != bytes)
-    fail_run("kernel ", block->launch->kernel, ": shared array ", a + 1, " has ",
-             block->shared_sizes[a], " bytes in one thread and ", bytes, " in another");
-  return block->shared[a].get();
 }
 
 void wait_for_block(const char* file, int line) {
   Thread& self = *block->running;
   self.state = Thread::waiting, self.wait = Wait::barrier, self.mask = 0;
   self.file = file, self.line = line;
+  ++events;
+  suspend();
+}
+
+void spin(const char* file, int line) {
+  Thread& self = *block->running;
+  self.file = file, self.line = line;
+  block->spinning = &self;
   suspend();
 }
 
@@ -273,11 +244,13 @@ const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* fi
   if (!(mask >> lane() & 1)) report("the calling lane is not in the mask", lane(), file, line);
   self.state = Thread::waiting, self.wait = kind, self.mask = mask, self.brought = mine;
   self.file = file, self.line = line;
+  ++events;
   suspend();
   return self.received;
 }
 
 void maybe_yield() {
+  ++events;
   // The fiber stays ready: the next round of the scheduler, in another order, takes it up again.
   if (order_seed) suspend();
 }
@@ -292,54 +265,6 @@ void report(const char* what, int other_lane, const char* file, int line) {
 
 int running_thread() {
   return block && block->running ? block->running->number : -1;
-}
-
-bool in_shared_memory(const void* at) {
-  const auto* byte = static_cast<const unsigned char*>(at);
-  for (size_t a = 0; a < block->shared.size(); ++a)
-    if (byte >= block->shared[a].get() && byte < block->shared[a].get() + block->shared_sizes[a])
-      return true;
-  return false;
-}
-
-bool in_device_memory(const void* at) {
-  const auto* byte = static_cast<const char*>(at);
-  auto after = device_memory.upper_bound(byte);
-  return after != device_memory.begin() &&
-         byte < std::prev(after)->first + std::prev(after)->second;
-}
-
-void add_device_memory(const void* begin, size_t bytes) {
-  device_memory[static_cast<const char*>(begin)] = bytes;
-}
-
-void remove_device_memory(const void* begin) {
-  device_memory.erase(static_cast<const char*>(begin));
-}
-
-void note_atomic(const void* at, size_t bytes) {
-  if (instrument.access) instrument.access(at, bytes, true, true, __builtin_return_address(0));
-}
-
-void start_copy(void* to, const void* from, size_t bytes) {
-  if (instrument.access) {
-    const void* code = __builtin_return_address(0);
-    instrument.access(from, bytes, false, false, code);
-    instrument.access(to, bytes, true, false, code);
-  }
-  block->running->copies.back().push_back({to, from, bytes});
-}
-
-void commit_copies() {
-  block->running->copies.emplace_back();
-}
-
-void wait_for_copies(size_t groups_left) {
-  auto& groups = block->running->copies;
-  while (groups.size() - 1 > groups_left) {
-    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
-    groups.erase(groups.begin());
-  }
 }
 
 }  // namespace focus::simt

@@ -34,6 +34,9 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+inline float2 make_float2(float x, float y) {
+  return {x, y};
+}
 inline float4 make_float4(float x, float y, float z, float w) {
   return {x, y, z, w};
 }
@@ -47,6 +50,9 @@ struct Launch {
   const char* kernel;  // for messages
   dim3 grid, block;
   size_t shared_bytes;  // of dynamic shared memory
+  // All blocks at once, so that they may wait for each other (a cooperative launch); else one after
+  // another.
+  bool together = false;
 };
 
 // Runs the kernel's body once for each thread of each block. RunError as listed above.
@@ -70,6 +76,10 @@ const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* fi
 
 // Lets other threads go first, or not.
 void maybe_yield();
+
+// One turn of a loop that waits for another block: lets all others go first. RunError once nobody
+// does anything but wait like this.
+void spin(const char* file, int line);
 
 int lane();
 [[noreturn]] void report(const char* what, int other_lane, const char* file, int line);
@@ -153,6 +163,15 @@ inline unsigned __ballot_sync(unsigned mask, bool predicate, FOCUS_HERE) {
 inline bool __any_sync(unsigned mask, bool predicate, FOCUS_HERE) {
   return __ballot_sync(mask, predicate, file, line) != 0;
 }
+// The largest value that a lane of the mask brought.
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value, FOCUS_HERE) {
+  const uint64_t* values =
+      focus::simt::exchange(focus::simt::Wait::ballot, mask, value, file, line);
+  unsigned result = 0;
+  for (unsigned l = 0; l < 32; ++l)
+    if ((mask >> l & 1) && unsigned(values[l]) > result) result = unsigned(values[l]);
+  return result;
+}
 // The lanes that brought the same value.
 template <class T>
 unsigned __match_any_sync(unsigned mask, T value, FOCUS_HERE) {
@@ -182,6 +201,8 @@ FOCUS_ATOMIC inline unsigned atomicOr(unsigned* at, unsigned value) {
   return old;
 }
 
+inline void __threadfence() {}
+
 inline int min(int a, int b) {
   return a < b ? a : b;
 }
@@ -194,8 +215,21 @@ inline int __popc(unsigned x) {
 inline int __ffs(unsigned x) {  // 1 + the lowest set bit's place, 0 if there is none
   return __builtin_ffs(int(x));
 }
+inline int __popcll(unsigned long long x) {
+  return __builtin_popcountll(x);
+}
+inline unsigned __float_as_uint(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
 template <class T>
 T __ldg(const T* at) {
+  return *at;
+}
+// Past the first-level cache, which does not hear of other blocks' writes.
+template <class T>
+T __ldcg(const T* at) {
   return *at;
 }
 

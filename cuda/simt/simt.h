@@ -66,6 +66,34 @@ __device__ __forceinline__ float fast_log2(float x) {
 #endif
 }
 
+// One turn of a loop that waits until another block has written something.
+__device__ __forceinline__ void spin([[maybe_unused]] const char* file = __builtin_FILE(),
+                                     [[maybe_unused]] int line = __builtin_LINE()) {
+#ifdef __CUDACC__
+  __nanosleep(20);
+#else
+  simt::spin(file, line);
+#endif
+}
+
+// A clock for giving up on a wait. Under emulation it stands still: there a wait that cannot end is
+// found at once.
+__device__ __forceinline__ long long nanoseconds() {
+#ifdef __CUDACC__
+  long long result;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(result));
+  return result;
+#else
+  return 0;
+#endif
+}
+
+__device__ __forceinline__ float2 load2(const float* at) {
+  return *reinterpret_cast<const float2*>(at);
+}
+__device__ __forceinline__ void store2(float* at, float2 x) {
+  *reinterpret_cast<float2*>(at) = x;
+}
 __device__ __forceinline__ float4 load4(const float* at) {
   return *reinterpret_cast<const float4*>(at);
 }

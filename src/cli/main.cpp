@@ -40,6 +40,7 @@ int run(int argc, char** argv) {
     commands.insert(commands.end(), part.begin(), part.end());
 #ifdef FOCUS_KERNELS
   commands.push_back(bench_attention_commands().front());
+  commands.push_back(bench_one_launch_commands().front());
   gpu::register_device();
 #endif
   const ParsedLine line = parse_command_line(argc, argv, commands, version);

@@ -64,6 +64,19 @@ std::string epochs_text(const std::optional<int>& epochs) {
   return epochs ? std::to_string(*epochs) : "none";
 }
 
+std::string interval_text(const Estimate& e) {
+  char text[80];
+  if (std::isfinite(e.low) && std::isfinite(e.high))
+    std::snprintf(text, sizeof text, "%.2f to %.2f", e.low, e.high);
+  else if (std::isfinite(e.low))
+    std::snprintf(text, sizeof text, "%.2f or more", e.low);
+  else if (std::isfinite(e.high))
+    std::snprintf(text, sizeof text, "%.2f or less", e.high);
+  else
+    return "unknown";
+  return text;
+}
+
 Band quartile_band(const std::vector<std::vector<double>>& curves) {
   size_t length = curves.empty() ? 0 : curves[0].size();
   for (const auto& curve : curves) length = std::min(length, curve.size());

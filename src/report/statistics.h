@@ -45,6 +45,10 @@ struct Estimate {
   double value = 0, low = 0, high = 0;
 };
 
+// Its interval in words, with two decimals: "1.89 to 4.20"; where an end is not finite "1.89 or
+// more", "4.20 or less", "unknown".
+std::string interval_text(const Estimate& estimate);
+
 // The percentile bootstrap (Efron 1979): `statistic` of n pairs drawn with replacement, 2000 times;
 // the interval goes from the 2.5 % to the 97.5 % quantile. A draw that gives NaN (nobody arrived)
 // could be anything: it counts as -inf for the lower end and as +inf for the upper one.

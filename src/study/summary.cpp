@@ -52,9 +52,9 @@ std::string aligned(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
+// "?" also for a ratio to a baseline that never arrived: how large it is, is not known.
 std::string ratio_text(double ratio) {
-  if (std::isnan(ratio)) return "?";
-  return std::isinf(ratio) ? "inf" : format("%.2f", ratio);
+  return std::isfinite(ratio) ? format("%.2f", ratio) : "?";
 }
 
 }  // namespace
@@ -168,7 +168,7 @@ std::string summary_table(const std::vector<VariantSummary>& summaries) {
                     format("%.2f", s.final_val_accuracy)});
     if (const auto& c = s.against_full) {
       rows.back().push_back(ratio_text(c->speedup.value));
-      rows.back().push_back(ratio_text(c->speedup.low) + " - " + ratio_text(c->speedup.high));
+      rows.back().push_back(interval_text(c->speedup));
       rows.back().push_back(str(c->epochs.less, "/", c->epochs.greater));
     }
   }

@@ -1,0 +1,188 @@
+// Attention of one sequence: scores, the choice of keys, softmax, and their backward. At up to 48
+// tokens the dense products with a matrix of weights that holds zeros cost less than gathering the
+// kept ones, so every pattern takes the same products and differs only in which weights are zero.
+//
+// A matrix of scores has rows of 8·R + 4 floats, zeros beyond the length where a sum runs over
+// them.
+#pragma once
+
+#include "cuda/one_launch/noise.cuh"
+#include "cuda/one_launch/rows.cuh"
+
+namespace focus::gpu::one_launch {
+
+template <int R>
+inline constexpr int score_stride = 8 * R + 4;
+template <int R>
+inline constexpr int scores_size = 8 * R* score_stride<R>;
+
+// s = A Bᵀ for the tokens of A and B, by the warps whose columns are tokens.
+template <int R>
+__device__ __forceinline__ void token_products(float* s, const float* a, const float* b,
+                                               int length) {
+  const Place at;
+  if (at.column / 8 * 8 >= length) return;
+  Tile<R> c[1] = {};
+  add_abt<R, 1>(c, a + at.row * row_stride, {b + at.column * row_stride});
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+    store2(s + (at.row + 8 * i) * score_stride<R> + at.column,
+           make_float2(c[0].at[i][0], c[0].at[i][1]));
+}
+
+// What one warp knows of its rows of scores, every eighth from its own number on. A lane holds the
+// columns lane and lane + 32.
+template <int R>
+struct ScoreRows {
+  int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  float s[R][2];
+  unsigned long long keys[R];  // bit j: key j is kept
+
+  __device__ int row(int i) const { return warp + 8 * i; }
+  __device__ bool kept(int i, int half) const { return keys[i] >> (lane + 32 * half) & 1; }
+  // The bit of dropout's mask for the lane's kept keys.
+  __device__ unsigned bit(const uint8_t* mask, int first, int i, int half) const {
+    const unsigned long long below = (1ull << (lane + 32 * half)) - 1;
+    const int e = first + __popcll(keys[i] & below);
+    return unsigned(mask[e / 8]) >> e % 8;
+  }
+};
+
+// Larger numbers for larger floats; -0 is 0.
+__device__ inline unsigned ordered(float x) {
+  const unsigned bits = __float_as_uint(x + 0.f);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+// The k largest scores of each row (with sign -1 the smallest); of equal ones the lower index. A
+// row with a NaN gets its first k keys.
+template <int R>
+__device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int k, float sign) {
+  unsigned u[R][2], chosen[R][2] = {};
+  bool has_nan[R];
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    has_nan[i] = false;
+    for (int h = 0; h < 2; ++h) {
+      const float s = sign * rows.s[i][h];
+      const bool in = rows.lane + 32 * h < length;
+      u[i][h] = in ? ordered(s) : 0;  // below every score
+      has_nan[i] |= in && s != s;
+    }
+    has_nan[i] = __any_sync(all_lanes, has_nan[i]);
+  }
+  for (int n = 0; n < k; ++n)
+#pragma unroll
+    for (int i = 0; i < R; ++i) {
+      const unsigned best = __reduce_max_sync(all_lanes, u[i][0] > u[i][1] ? u[i][0] : u[i][1]);
+      const unsigned low = __ballot_sync(all_lanes, u[i][0] == best);
+      const unsigned high = __ballot_sync(all_lanes, u[i][1] == best);
+      const int h = low ? 0 : 1, lane = __ffs(int(low ? low : high)) - 1;
+      chosen[i][h] |= 1u << lane;
+      if (rows.lane == lane) u[i][h] = 0;
+    }
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+    rows.keys[i] = has_nan[i] ? (1ull << k) - 1
+                              : chosen[i][0] | static_cast<unsigned long long>(chosen[i][1]) << 32;
+}
+
+// From scores to weights after dropout, in place; for the backward the weights before dropout and
+// the kept keys go to `kept`, if that is not nullptr. mask: nullptr without dropout; its bit
+// first_bit is the sequence's first.
+template <int R>
+__device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float* kept,
+                                                  const uint8_t* mask, int first_bit) {
+  ScoreRows<R> rows;
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+    for (int h = 0; h < 2; ++h) {
+      const int j = rows.lane + 32 * h;
+      const bool in = rows.row(i) < p.length && j < p.length;
+      rows.s[i][h] = in ? s[rows.row(i) * score_stride<R> + j] : 0.f;
+    }
+  if (p.pattern == Pattern::topk || p.pattern == Pattern::bottomk)
+    choose_keys(rows, p.length, p.k, p.pattern == Pattern::topk ? 1.f : -1.f);
+  else
+    for (int i = 0; i < R; ++i)
+      rows.keys[i] = rows.row(i) < p.length ? __ldg(p.positional_keys + rows.row(i)) : 0;
+
+  float top[R], total[R];
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    top[i] = -INFINITY;
+    for (int h = 0; h < 2; ++h)
+      if (rows.kept(i, h)) top[i] = fmaxf(top[i], rows.s[i][h]);
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+      top[i] = fmaxf(top[i], __shfl_xor_sync(all_lanes, top[i], lanes));
+  }
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    total[i] = 0;
+    for (int h = 0; h < 2; ++h) {
+      const float e = fast_exp2((rows.s[i][h] - top[i]) * (p.score_scale * log2_e));
+      rows.s[i][h] = rows.kept(i, h) ? e : 0.f;
+      total[i] += rows.s[i][h];
+    }
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+      total[i] += __shfl_xor_sync(all_lanes, total[i], lanes);
+  }
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const int row = rows.row(i);
+    if (row >= p.length) continue;
+    const float inverse = 1 / total[i];
+    const int first = first_bit + __ldg(p.entry_begin + row);
+    for (int h = 0; h < 2; ++h) {
+      const int j = rows.lane + 32 * h;
+      if (j >= 8 * R) continue;
+      float weight = inverse * rows.s[i][h];
+      if (kept && j < p.length) kept[p.kept_layout.p + row * p.length + j] = weight;
+      if (mask && rows.kept(i, h))
+        weight *= p.attention_dropout.factor(rows.bit(mask, first, i, h));
+      s[row * score_stride<R> + j] = j < p.length ? weight : 0.f;
+    }
+    if (kept && rows.lane == 0)
+      reinterpret_cast<unsigned long long*>(kept + p.kept_layout.keys)[row] = rows.keys[i];
+  }
+}
+
+// dp: the gradient of the weights after dropout. Writes dS over it, dSᵀ, and the transposed weights
+// after dropout: what the three products of the backward read along rows.
+template <int R>
+__device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float* ds_transposed,
+                                                 float* weights_transposed, const float* kept,
+                                                 const uint8_t* mask, int first_bit) {
+  ScoreRows<R> rows;
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const int row = rows.row(i);
+    const bool in_row = row < p.length;
+    rows.keys[i] =
+        in_row ? reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys)[row] : 0;
+    const int first = in_row ? first_bit + __ldg(p.entry_begin + row) : 0;
+    float weight[2], d[2], factor[2];
+    for (int h = 0; h < 2; ++h) {
+      const int j = rows.lane + 32 * h;
+      const bool in = in_row && rows.kept(i, h);
+      weight[h] = in ? kept[p.kept_layout.p + row * p.length + j] : 0.f;
+      factor[h] = mask && in ? p.attention_dropout.factor(rows.bit(mask, first, i, h)) : 1.f;
+      d[h] = in ? factor[h] * dp[row * score_stride<R> + j] : 0.f;
+    }
+    float mean = weight[0] * d[0] + weight[1] * d[1];
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) mean += __shfl_xor_sync(all_lanes, mean, lanes);
+    for (int h = 0; h < 2; ++h) {
+      const int j = rows.lane + 32 * h;
+      if (j >= 8 * R) continue;
+      const float ds = p.score_scale * weight[h] * (d[h] - mean);
+      dp[row * score_stride<R> + j] = ds;
+      ds_transposed[j * score_stride<R> + row] = ds;
+      weights_transposed[j * score_stride<R> + row] = factor[h] * weight[h];
+    }
+  }
+}
+
+}  // namespace focus::gpu::one_launch

@@ -1,0 +1,118 @@
+// Both ends of the model for one sequence: embedding and its gradient; mean over tokens,
+// classifier, cross-entropy and their gradients.
+#pragma once
+
+#include "cuda/one_launch/block.cuh"
+
+namespace focus::gpu::one_launch {
+
+// What the classifier's end works with, in shared memory.
+struct End {
+  float* parts;   // (4,64)
+  float* mean;    // (64)
+  float* logits;  // (most_classes); then their gradient
+};
+
+// x = dropout(embedding · √64 + positions).
+template <int R>
+__device__ __forceinline__ void embed(Sequence<R>& s, const int* tokens) {
+  const Plan& p = s.p;
+  const bool drops = s.gradient && p.dropout.on();
+  if (drops) {
+    const int count = p.length * width;
+    draw_mask(s.masks, s.noise, 0, unsigned(s.place * count), count, p.dropout.last_dropped,
+              int(threadIdx.x), threads);
+    __syncthreads();
+  }
+  for (int e = int(threadIdx.x); e < p.length * (width / 2); e += threads) {
+    const int t = e / (width / 2), c = e % (width / 2) * 2;
+    const float2 word = __ldcg(
+        reinterpret_cast<const float2*>(s.run.parameters + ptrdiff_t(tokens[t]) * width + c));
+    const float2 position = load2(p.positions + t * width + c);
+    const unsigned bits = drops ? unsigned(s.masks[t * 8 + c / 8]) >> c % 8 : 0u;
+    store2(s.x + t * row_stride + c,
+           make_float2(s.dropout().factor(bits) * (8 * word.x + position.x),
+                       s.dropout().factor(bits >> 1) * (8 * word.y + position.y)));
+  }
+}
+
+// d_embedded: the gradient after the embedding's dropout. A thread owns a column of every fourth
+// word and adds that word's tokens in order.
+template <int R>
+__device__ __forceinline__ void embedding_gradient(const Sequence<R>& s, const int* tokens,
+                                                   const float* d_embedded) {
+  const int c = int(threadIdx.x) % width;
+  for (int word = int(threadIdx.x) / width; word < s.p.vocabulary; word += threads / width) {
+    float sum = 0;
+    for (int t = 0; t < s.p.length; ++t)
+      if (tokens[t] == word) sum += d_embedded[t * row_stride + c];
+    s.gradient[word * width + c] = 8 * sum;
+  }
+}
+
+// logits = linear(mean of x over the tokens).
+template <int R>
+__device__ __forceinline__ void classify(const Sequence<R>& s, const End& end) {
+  const Plan& p = s.p;
+  const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
+  float sum = 0;
+  for (int t = part; t < p.length; t += 4) sum += s.x[t * row_stride + c];
+  end.parts[part * width + c] = sum;
+  __syncthreads();
+  if (part == 0)
+    end.mean[c] = ((end.parts[c] + end.parts[width + c]) +
+                   (end.parts[2 * width + c] + end.parts[3 * width + c])) /
+                  float(p.length);
+  __syncthreads();
+  const int lane = int(threadIdx.x) % 32;
+  const float* weight = s.run.parameters + p.classifier;
+  for (int n = int(threadIdx.x) / 32; n < p.classes; n += warps) {
+    const float2 w = __ldcg(reinterpret_cast<const float2*>(weight + n * width + 2 * lane));
+    float logit = end.mean[2 * lane] * w.x + end.mean[2 * lane + 1] * w.y;
+    for (int lanes = 16; lanes > 0; lanes /= 2) logit += __shfl_xor_sync(all_lanes, logit, lanes);
+    if (lane == 0) end.logits[n] = logit + __ldcg(weight + p.classes * width + n);
+  }
+  __syncthreads();
+}
+
+// One warp: the cross-entropy, in double as on the CPU, and, for scale > 0, the logits' gradient in
+// their place, scale · (probability − [right class]).
+__device__ inline double cross_entropy(float* logits, int classes, int label, float scale) {
+  const int lane = int(threadIdx.x) % 32;
+  const float logit = lane < classes ? logits[lane] : -INFINITY;
+  float top = logit;
+  for (int lanes = 16; lanes > 0; lanes /= 2)
+    top = fmaxf(top, __shfl_xor_sync(all_lanes, top, lanes));
+  const double e = lane < classes ? exp(double(logit) - double(top)) : 0.0;
+  double sum = e;
+  for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(all_lanes, sum, lanes);
+  const float right = __shfl_sync(all_lanes, logit, label);
+  if (scale > 0 && lane < classes)
+    logits[lane] = scale * (float(e / sum) - (lane == label ? 1.f : 0.f));
+  return log(sum) - (double(right) - double(top));
+}
+
+// From the logits' gradient to the classifier's, to s.x (every token has a share) and to array[0],
+// s.x after the last block's dropout.
+template <int R>
+__device__ __forceinline__ void classifier_backward(Sequence<R>& s, const End& end) {
+  const Plan& p = s.p;
+  const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
+  const float* weight = s.run.parameters + p.classifier;
+  float* to = s.gradient + p.classifier;
+  for (int n = part; n < p.classes; n += 4) to[n * width + c] = end.logits[n] * end.mean[c];
+  // The padding after the last parameter takes part in sums and must be a number.
+  for (int n = int(threadIdx.x); n < p.padded - p.classifier - p.classes * width; n += threads)
+    to[p.classes * width + n] = n < p.classes ? end.logits[n] : 0.f;
+  float dx = 0;
+  for (int n = 0; n < p.classes; ++n) dx += end.logits[n] * __ldcg(weight + n * width + c);
+  dx /= float(p.length);
+  const uint8_t* mask = s.masks + p.mask_of(3 * p.blocks);
+  for (int t = part; t < p.length; t += 4) {
+    s.x[t * row_stride + c] = dx;
+    const unsigned bit = p.dropout.on() ? unsigned(mask[t * 8 + c / 8]) >> c % 8 : 0u;
+    s.array[0][t * row_stride + c] = p.dropout.factor(bit) * dx;
+  }
+}
+
+}  // namespace focus::gpu::one_launch

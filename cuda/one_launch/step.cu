@@ -1,0 +1,180 @@
+// The two kernels: train_steps, which makes whole training steps for all runs, and evaluate_rows.
+//
+// A block of threads is one of its run's `blocks_a_run`; with as many as the batch has sequences
+// each has one sequence, else they take turns. All blocks of a launch are on the device at once.
+#include <algorithm>
+#include <cmath>
+
+#include "cuda/device/launch.h"
+#include "cuda/one_launch/block_backward.cuh"
+#include "cuda/one_launch/ends.cuh"
+#include "cuda/one_launch/kernels.h"
+#include "cuda/one_launch/update.cuh"
+
+namespace focus::gpu::one_launch {
+
+namespace {
+
+// A block's shared memory.
+template <int R>
+struct Memory {
+  float *x, *array[4], *slot[3];
+  uint8_t* masks;
+  int* tokens;
+  End end;
+  double* sums;
+
+  // mask_bytes: 0 in evaluation.
+  __device__ explicit Memory(int mask_bytes) {
+    SharedMemory shared;
+    x = shared.array<float>(array_size<R>);
+    for (float*& a : array) a = shared.array<float>(array_size<R>);
+    slot[0] = shared.array<float>(first_slot_size<R>);
+    for (int n = 1; n < 3; ++n) slot[n] = shared.array<float>(slot_size<R>);
+    tokens = shared.array<int>(longest);
+    end.parts = shared.array<float>(4 * width);
+    end.mean = shared.array<float>(width);
+    end.logits = shared.array<float>(most_classes);
+    sums = shared.array<double>(warps);
+    masks = shared.array<uint8_t>(mask_bytes);
+    // Rows beyond the length are read by sums over whole tiles, and never written.
+    for (int e = int(threadIdx.x); e < array_size<R>; e += threads) {
+      x[e] = 0;
+      for (float* a : array) a[e] = 0;
+    }
+  }
+  static size_t bytes(int mask_bytes) {
+    return shared_bytes_for(array_size<R>, array_size<R>, array_size<R>, array_size<R>,
+                            array_size<R>, first_slot_size<R>, slot_size<R>, slot_size<R>, longest,
+                            4 * width, width, most_classes, 2 * warps, (mask_bytes + 3) / 4);
+  }
+};
+
+// The loss of one sequence, in every lane of warp 0, and what the classifier saw in memory.end.
+template <int R>
+__device__ __forceinline__ double forward(Sequence<R>& s, Memory<R>& memory, const int* tokens,
+                                          int label, float scale) {
+  for (const int which : {query, key, value}) s.fetch(0, which);
+  for (int t = int(threadIdx.x); t < s.p.length; t += threads) memory.tokens[t] = tokens[t];
+  __syncthreads();
+  embed(s, memory.tokens);
+  __syncthreads();
+  for (int block = 0; block < s.p.blocks; ++block) block_forward(s, block);
+  classify(s, memory.end);
+  return threadIdx.x < 32 ? cross_entropy(memory.end.logits, s.p.classes, label, scale) : 0.0;
+}
+
+template <int R>
+__device__ __forceinline__ void train_sequence(Sequence<R>& s, Memory<R>& memory, int run, int row,
+                                               int count) {
+  const Plan& p = s.p;
+  const double loss = forward(s, memory, s.run.tokens + ptrdiff_t(row) * p.length,
+                              s.run.labels[row], 1.f / float(count));
+  if (threadIdx.x == 0) p.sequence_losses[ptrdiff_t(run) * p.batch + s.place] = loss;
+  fetch_for_backward(s, p.blocks - 1, false);  // its weights are still there
+  __syncthreads();
+  classifier_backward(s, memory.end);
+  for (int block = p.blocks - 1; block >= 0; --block) block_backward(s, block);
+  __syncthreads();
+  embedding_gradient(s, memory.tokens, s.array[0]);
+  __syncthreads();  // the memory is used
+}
+
+template <int R>
+__global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) train_steps(Plan p) {
+  Memory<R> memory(p.attention_mask_of(p.blocks));
+  const int run = int(blockIdx.x) / p.blocks_a_run, part = int(blockIdx.x) % p.blocks_a_run;
+  const RunOnDevice& r = p.run[run];
+  if (int(blockIdx.x) == p.absent) return;
+  unsigned barriers = 0;
+  for (int n = 0; n < p.steps; ++n) {
+    const int first = (p.first_step + n) * p.batch;
+    const int count = p.rows - first < p.batch ? p.rows - first : p.batch;
+    const unsigned step = r.steps_before + unsigned(p.first_step + n);
+    for (int b = part; b < count; b += p.blocks_a_run) {
+      Sequence<R> s{p,
+                    r,
+                    memory.x,
+                    {memory.array[0], memory.array[1], memory.array[2], memory.array[3]},
+                    {memory.slot[0], memory.slot[1], memory.slot[2]},
+                    memory.masks,
+                    {r.seed, step},
+                    b,
+                    p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded,
+                    {}};
+      train_sequence(s, memory, run, r.order[first + b], count);
+    }
+    if (!wait_for_run(p, run, ++barriers)) return;
+    sum_gradients(p, run, part, count, memory.sums);
+    if (!wait_for_run(p, run, ++barriers)) return;
+    const StepResult result = step_result(p, run, count, memory.sums);
+    const bool finite = std::isfinite(result.loss) && std::isfinite(result.norm);
+    if (part == 0 && threadIdx.x == 0) {
+      p.losses[ptrdiff_t(run) * p.steps + n] = float(result.loss);
+      p.norms[ptrdiff_t(run) * p.steps + n] = result.norm;
+      p.made[run] = finite ? n + 1 : -(n + 1);
+    }
+    if (!finite) return;
+    update(p, run, part, result.norm, step + 1);
+    if (!wait_for_run(p, run, ++barriers)) return;
+  }
+}
+
+// Blocks take the rows of all runs in turn.
+template <int R>
+__global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p) {
+  Memory<R> memory(0);
+  __syncthreads();
+  for (int e = int(blockIdx.x); e < p.runs * p.rows; e += int(gridDim.x)) {
+    const int run = e / p.rows, row = e % p.rows;
+    const RunOnDevice& r = p.run[run];
+    Sequence<R> s{p,
+                  r,
+                  memory.x,
+                  {memory.array[0], memory.array[1], memory.array[2], memory.array[3]},
+                  {memory.slot[0], memory.slot[1], memory.slot[2]},
+                  nullptr,
+                  {},
+                  0,
+                  nullptr,
+                  {}};
+    const int label = r.labels[row];
+    const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
+    if (threadIdx.x == 0) {
+      int best = 0;
+      for (int n = 1; n < p.classes; ++n)
+        if (memory.end.logits[n] > memory.end.logits[best]) best = n;
+      p.row_losses[e] = loss;
+      p.row_right[e] = best == label;
+    }
+    __syncthreads();  // the memory is used
+  }
+}
+
+}  // namespace
+
+size_t shared_bytes(int length, int mask_bytes) {
+  return length <= 40 ? Memory<5>::bytes(mask_bytes) : Memory<6>::bytes(mask_bytes);
+}
+
+int training_blocks_at_once(int length, int mask_bytes) {
+  const size_t bytes = shared_bytes(length, mask_bytes);
+  return length <= 40 ? blocks_at_once(train_steps<5>, threads, bytes)
+                      : blocks_at_once(train_steps<6>, threads, bytes);
+}
+
+void launch_training(const Plan& p, int mask_bytes) {
+  const LaunchSize size{"train_steps", size_t(p.runs) * size_t(p.blocks_a_run), threads,
+                        shared_bytes(p.length, mask_bytes), true};
+  launch(size, nullptr, p.length <= 40 ? train_steps<5> : train_steps<6>, p);
+}
+
+void launch_evaluation(const Plan& p) {
+  const size_t bytes = shared_bytes(p.length, 0);
+  const int room = p.length <= 40 ? blocks_at_once(evaluate_rows<5>, threads, bytes)
+                                  : blocks_at_once(evaluate_rows<6>, threads, bytes);
+  const LaunchSize size{"evaluate_rows", size_t(std::min(room, p.runs * p.rows)), threads, bytes};
+  launch(size, nullptr, p.length <= 40 ? evaluate_rows<5> : evaluate_rows<6>, p);
+}
+
+}  // namespace focus::gpu::one_launch

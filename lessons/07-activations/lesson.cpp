@@ -1,0 +1,57 @@
+// Lesson 07: does top-k attention learn faster whatever the activation of the feed-forward half?
+// README.md has the mathematics and the rule of the verdict.
+#include "report/lesson.h"
+
+#include <iostream>
+
+#include "report/curves.h"
+#include "study/lesson_study.h"
+#include "study/rule.h"
+#include "study/summary.h"
+
+using namespace focus;
+
+namespace {
+
+// The rule's: topk's median epochs are at most this share of full's.
+constexpr double most_of_full = 0.75;
+
+int lesson(int argc, char** argv) {
+  Lesson out(argc, argv, "lesson-07", "does focus help with GELU and Mish as with ReLU?");
+  const Study study = lesson_study(out);
+  const std::optional<StudyResults> read = study_results(out, study);
+  if (!read) return out.interrupted();
+  const std::vector<std::string> activations = read->rests();  // "relu", "gelu", "mish"
+
+  // A column for each activation, as in the paper's figure 2.
+  Figure figure{"Even pairs: five best keys against all, with three activations"};
+  figure.columns = int(activations.size());
+  for (const std::string& a : activations)
+    figure.panels.push_back(curve_panel(read->with_rest(a), &EpochMetrics::train_loss,
+                                        str(a, ", training"), "cross-entropy"));
+  for (const std::string& a : activations)
+    figure.panels.push_back(curve_panel(read->with_rest(a), &EpochMetrics::val_accuracy,
+                                        str(a, ", held-out"), "accuracy, %"));
+  const RunSettings& s = study.variants[0].settings;
+  figure.caption =
+      str("Length ", s.length, ", ", s.train_size, " training examples; medians and quartiles of ",
+          read->variants[0].seeds.size(), " seeds.");
+  out.figure(figure);
+  std::cout << summary_table(summarise(read->variants)) << "\n";
+
+  int reproduced = 0;
+  std::string words;
+  for (const std::string& a : activations) {
+    const Judgement j = judge_epochs(read->variant(str("topk(5) ", a)),
+                                     read->variant(str("full ", a)), most_of_full);
+    reproduced += j.reproduced;
+    words += str(words.empty() ? "" : ". ", a, ": ", j.words);
+  }
+  return out.verdict(reproduced == int(activations.size()), words);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_lesson([&] { return lesson(argc, argv); });
+}

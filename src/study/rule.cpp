@@ -1,0 +1,63 @@
+#include "study/rule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "study/summary.h"
+
+namespace focus {
+
+namespace {
+
+std::string two_digits(double value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.2f", value);
+  return text;
+}
+
+// One of the two sides: how many of its seeds arrived, and how long it had.
+struct Side {
+  std::string name;
+  double median = 0;
+  int seeds = 0, arrived = 0;
+  size_t epochs = 0;
+
+  explicit Side(const StudiedVariant& v) : name(v.mechanism), seeds(int(v.seeds.size())) {
+    const auto needed = epochs_to_target(v);
+    median = median_epochs(needed);
+    for (const auto& e : needed) arrived += e.has_value();
+    for (const auto& curve : v.curves) epochs = std::max(epochs, curve.size());
+  }
+  std::string words() const {
+    if (std::isfinite(median)) return str(name, ": median ", epochs_text(median), " epochs");
+    if (arrived == 0) return str(name, " did not get there within ", epochs, " epochs");
+    return str(name, " got there within ", epochs, " epochs with ", arrived, " of ", seeds,
+               " seeds only");
+  }
+};
+
+std::string epochs_words(const Side& variant, const Side& baseline, const Estimate& speedup) {
+  if (!std::isfinite(variant.median) || !std::isfinite(baseline.median))
+    return str(variant.words(), ", ", baseline.words());
+  return str("medians ", epochs_text(variant.median), " against ", epochs_text(baseline.median),
+             " epochs, ", two_digits(speedup.value),
+             " times fewer (95 % interval: ", interval_text(speedup), ")");
+}
+
+}  // namespace
+
+Judgement judge_epochs(const StudiedVariant& variant, const StudiedVariant& baseline,
+                       double share) {
+  const Side a(variant), b(baseline);
+  const Comparison c = compare(variant, baseline).value();
+  const bool each_faster = c.epochs.less == a.seeds;
+  Judgement j;
+  j.reproduced = each_faster && std::isfinite(a.median) && a.median <= share * b.median;
+  j.words = str(j.reproduced ? "reproduced" : "NOT reproduced", "; ", epochs_words(a, b, c.speedup),
+                "; faster in ", c.epochs.less, " of ", a.seeds,
+                " seeds (sign test p = ", two_digits(c.epochs.p), ")");
+  return j;
+}
+
+}  // namespace focus
