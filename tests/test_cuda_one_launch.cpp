@@ -175,6 +175,11 @@ TEST_CASE("one launch: steps as the CPU's, for every pattern") {
           compare(model_of(c.pattern, c.k, c.length, c.blocks, dropout), OptimizerKind::sgd, 3, 8));
 }
 
+TEST_CASE("one launch: more sequences than the sum over them loads at once") {
+  check_errors("batches of 15",
+               compare(model_of(Pattern::full, 0, 5, 1, 0), OptimizerKind::sgd, 15, 29));
+}
+
 TEST_CASE("one launch: activations, Adam, dropout in one place only") {
   ModelSettings s = model_of(Pattern::topk, 3, 11, 2, 0.1);
   s.activation = Activation::gelu;
@@ -211,6 +216,8 @@ TEST_CASE("one launch: the same bits alone, among others, in one launch or sever
   const std::vector<float> alone = weights_after(1, 5, 0, {3});
   CHECK(alone == weights_after(3, 5, 0, {3}));
   CHECK(alone == weights_after(2, 5, 1, {1, 2}));
+  // So many that two blocks share a multiprocessor of a GPU, which is another kernel.
+  if (!gpu::emulated()) CHECK(alone == weights_after(80, 5, 0, {3}));
   CHECK(alone != weights_after(1, 6, 0, {3}));
 }
 

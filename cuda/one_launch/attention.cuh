@@ -17,13 +17,13 @@ template <int R>
 inline constexpr int scores_size = 8 * R* score_stride<R>;
 
 // s = A Bᵀ for the tokens of A and B, by the warps whose columns are tokens.
-template <int R>
+template <int R, bool AHEAD>
 __device__ __forceinline__ void token_products(float* s, const float* a, const float* b,
                                                int length) {
   const Place at;
   if (at.column / 8 * 8 >= length) return;
   Tile<R> c[1] = {};
-  add_abt<R, 1>(c, a + at.row * row_stride, {b + at.column * row_stride});
+  add_abt<R, 1, AHEAD>(c, a + at.row * row_stride, {b + at.column * row_stride});
 #pragma unroll
   for (int i = 0; i < R; ++i)
     store2(s + (at.row + 8 * i) * score_stride<R> + at.column,
@@ -40,13 +40,27 @@ struct ScoreRows {
 
   __device__ int row(int i) const { return warp + 8 * i; }
   __device__ bool kept(int i, int half) const { return keys[i] >> (lane + 32 * half) & 1; }
-  // The bit of dropout's mask for the lane's kept keys.
-  __device__ unsigned bit(const uint8_t* mask, int first, int i, int half) const {
-    const unsigned long long below = (1ull << (lane + 32 * half)) - 1;
-    const int e = first + __popcll(keys[i] & below);
+  // The bit of dropout's mask for one of the lane's kept keys: the row's first, and as many on as
+  // the row keeps keys before it.
+  __device__ unsigned bit(const Plan& p, const uint8_t* mask, int first, int i, int half) const {
+    const int j = lane + 32 * half;
+    const int e = first + (p.pattern == Pattern::full ? j : __popcll(keys[i] & ((1ull << j) - 1)));
     return unsigned(mask[e / 8]) >> e % 8;
   }
 };
+
+// The largest of all lanes' numbers.
+__device__ inline unsigned largest_of_lanes(unsigned x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    const unsigned other = __shfl_xor_sync(all_lanes, x, lanes);
+    x = x > other ? x : other;
+  }
+  return x;
+#else
+  return __reduce_max_sync(all_lanes, x);
+#endif
+}
 
 // Larger numbers for larger floats; -0 is 0.
 __device__ inline unsigned ordered(float x) {
@@ -63,6 +77,7 @@ __device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int 
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     has_nan[i] = false;
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const float s = sign * rows.s[i][h];
       const bool in = rows.lane + 32 * h < length;
@@ -74,12 +89,14 @@ __device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int 
   for (int n = 0; n < k; ++n)
 #pragma unroll
     for (int i = 0; i < R; ++i) {
-      const unsigned best = __reduce_max_sync(all_lanes, u[i][0] > u[i][1] ? u[i][0] : u[i][1]);
+      const unsigned best = largest_of_lanes(u[i][0] > u[i][1] ? u[i][0] : u[i][1]);
       const unsigned low = __ballot_sync(all_lanes, u[i][0] == best);
       const unsigned high = __ballot_sync(all_lanes, u[i][1] == best);
-      const int h = low ? 0 : 1, lane = __ffs(int(low ? low : high)) - 1;
-      chosen[i][h] |= 1u << lane;
-      if (rows.lane == lane) u[i][h] = 0;
+      const int lane = __ffs(int(low ? low : high)) - 1;
+      chosen[i][0] |= low ? 1u << lane : 0u;
+      chosen[i][1] |= low ? 0u : 1u << lane;
+      if (rows.lane == lane && low) u[i][0] = 0;
+      if (rows.lane == lane && !low) u[i][1] = 0;
     }
 #pragma unroll
   for (int i = 0; i < R; ++i)
@@ -96,6 +113,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
   ScoreRows<R> rows;
 #pragma unroll
   for (int i = 0; i < R; ++i)
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       const bool in = rows.row(i) < p.length && j < p.length;
@@ -111,6 +129,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     top[i] = -INFINITY;
+#pragma unroll
     for (int h = 0; h < 2; ++h)
       if (rows.kept(i, h)) top[i] = fmaxf(top[i], rows.s[i][h]);
 #pragma unroll
@@ -120,6 +139,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     total[i] = 0;
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const float e = fast_exp2((rows.s[i][h] - top[i]) * (p.score_scale * log2_e));
       rows.s[i][h] = rows.kept(i, h) ? e : 0.f;
@@ -135,13 +155,14 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
     if (row >= p.length) continue;
     const float inverse = 1 / total[i];
     const int first = first_bit + __ldg(p.entry_begin + row);
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       if (j >= 8 * R) continue;
       float weight = inverse * rows.s[i][h];
       if (kept && j < p.length) kept[p.kept_layout.p + row * p.length + j] = weight;
       if (mask && rows.kept(i, h))
-        weight *= p.attention_dropout.factor(rows.bit(mask, first, i, h));
+        weight *= p.attention_dropout.factor(rows.bit(p, mask, first, i, h));
       s[row * score_stride<R> + j] = j < p.length ? weight : 0.f;
     }
     if (kept && rows.lane == 0)
@@ -156,24 +177,38 @@ __device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float
                                                  float* weights_transposed, const float* kept,
                                                  const uint8_t* mask, int first_bit) {
   ScoreRows<R> rows;
+  float kept_weights[R][2];
+  int first[R];
+  // First all loads from device memory.
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const int row = rows.row(i);
-    const bool in_row = row < p.length;
-    rows.keys[i] =
-        in_row ? reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys)[row] : 0;
-    const int first = in_row ? first_bit + __ldg(p.entry_begin + row) : 0;
-    float weight[2], d[2], factor[2];
+    const bool in = row < p.length;
+    const auto* keys = reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys);
+    rows.keys[i] = in ? keys[row] : 0;
+    first[i] = in ? first_bit + __ldg(p.entry_begin + row) : 0;
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
-      const bool in = in_row && rows.kept(i, h);
-      weight[h] = in ? kept[p.kept_layout.p + row * p.length + j] : 0.f;
-      factor[h] = mask && in ? p.attention_dropout.factor(rows.bit(mask, first, i, h)) : 1.f;
+      kept_weights[i][h] = in && j < p.length ? kept[p.kept_layout.p + row * p.length + j] : 0.f;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const int row = rows.row(i);
+    float weight[2], d[2], factor[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int j = rows.lane + 32 * h;
+      const bool in = rows.kept(i, h);
+      weight[h] = in ? kept_weights[i][h] : 0.f;
+      factor[h] = mask && in ? p.attention_dropout.factor(rows.bit(p, mask, first[i], i, h)) : 1.f;
       d[h] = in ? factor[h] * dp[row * score_stride<R> + j] : 0.f;
     }
     float mean = weight[0] * d[0] + weight[1] * d[1];
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) mean += __shfl_xor_sync(all_lanes, mean, lanes);
+#pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       if (j >= 8 * R) continue;

@@ -23,18 +23,23 @@ template <int R>
 inline constexpr int first_slot_size =
     2 * scores_size<R> > slot_size<R> ? 2 * scores_size<R> : slot_size<R>;
 
-// One block of threads at work on one sequence.
-template <int R>
+// One block of threads at work on one sequence. AHEAD: see add_abt.
+template <int R, bool AHEAD>
 struct Sequence {
   const Plan& p;
   const RunOnDevice& run;
-  float *x, *array[4], *slot[3];
+  float *arrays, *slots;  // x and four more; three
   uint8_t* masks;
   StepNoise noise;
   int place;        // in the batch
   float* gradient;  // this sequence's part; nullptr in evaluation
   Place at;
 
+  __device__ float* x() const { return arrays; }
+  __device__ float* array(int n) const { return arrays + (n + 1) * array_size<R>; }
+  __device__ float* slot(int n) const {
+    return n == 0 ? slots : slots + first_slot_size<R> + (n - 1) * slot_size<R>;
+  }
   __device__ const float* weights(int block, int which) const {
     return run.parameters + p.layer(block, which);
   }
@@ -42,7 +47,7 @@ struct Sequence {
     return weights(block, which) + matrix;
   }
   __device__ void fetch(int block, int which) {
-    copy_matrix(slot[which % 3], weights(block, which));
+    copy_matrix(slot(which % 3), weights(block, which));
   }
   __device__ const float* kept(int block, Kept what) const {
     return p.kept_of(block) + int(what) * p.kept_layout.rows;
@@ -74,8 +79,8 @@ struct Sequence {
 };
 
 // The masks of a block, by the threads that token_products leaves idle.
-template <int R>
-__device__ __forceinline__ void draw_masks(const Sequence<R>& s, int block) {
+template <int R, bool AHEAD>
+__device__ __forceinline__ void draw_masks(const Sequence<R, AHEAD>& s, int block) {
   const Plan& p = s.p;
   const int first = (p.length + 7) / 8 * 32, t = int(threadIdx.x) - first;
   if (!s.gradient || t < 0) return;
@@ -93,12 +98,12 @@ __device__ __forceinline__ void draw_masks(const Sequence<R>& s, int block) {
 
 // x → z in place. On entry x is there for all, and W_q, W_k, W_v are on their way; on leaving those
 // of the next block are.
-template <int R>
-__device__ __forceinline__ void block_forward(Sequence<R>& s, int block) {
+template <int R, bool AHEAD>
+__device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) {
   const Plan& p = s.p;
   const Place at = s.at;
-  float *normed = s.array[0], *q = s.array[1], *k = s.array[2], *v = s.array[3];
-  float* scores = s.slot[2];
+  float *normed = s.array(0), *q = s.array(1), *k = s.array(2), *v = s.array(3);
+  float* scores = s.slot(2);
   float* kept = s.gradient ? p.kept_of(block) : nullptr;
   const auto keep = [&](Kept what, int row, float2 x) {
     if (kept) store2(kept + int(what) * p.kept_layout.rows + row * width + at.column, x);
@@ -107,7 +112,7 @@ __device__ __forceinline__ void block_forward(Sequence<R>& s, int block) {
       kept && p.attention_dropout.on() ? s.masks + p.attention_mask_of(block) : nullptr;
   const bool last = block + 1 == p.blocks;
 
-  layer_norm<R>(normed, s.x, p.length, block == 0 ? p.first_epsilon : p.epsilon, kept,
+  layer_norm<R>(normed, s.x(), p.length, block == 0 ? p.first_epsilon : p.epsilon, kept,
                 kept ? kept + p.kept_layout.rstd : nullptr);
   wait_for_copies();
   {
@@ -115,8 +120,8 @@ __device__ __forceinline__ void block_forward(Sequence<R>& s, int block) {
                             s.own_bias(block, value)};
     Tile<R> c[3] = {};
     const int row = at.column * row_stride;
-    add_abt<R, 3>(c, normed + at.row * row_stride,
-                  {s.slot[0] + row, s.slot[1] + row, s.slot[2] + row});
+    add_abt<R, 3, AHEAD>(c, normed + at.row * row_stride,
+                         {s.slot(0) + row, s.slot(1) + row, s.slot(2) + row});
     float* const to[3] = {q, k, v};
 #pragma unroll
     for (int n = 0; n < 3; ++n)
@@ -129,7 +134,7 @@ __device__ __forceinline__ void block_forward(Sequence<R>& s, int block) {
   __syncthreads();  // q, k and v are there, their weights are used
   s.fetch(block, out);
   s.fetch(block, mlp_in);
-  token_products<R>(scores, q, k, p.length);
+  token_products<R, AHEAD>(scores, q, k, p.length);
   draw_masks(s, block);
   __syncthreads();
   scores_to_weights<R>(p, scores, kept, attention_mask, s.attention_first_bit());
@@ -137,50 +142,56 @@ __device__ __forceinline__ void block_forward(Sequence<R>& s, int block) {
   float* attended = normed;
   {
     Tile<R> c;
-    add_ab<8 * R>(c, scores + at.row * score_stride<R>, score_stride<R>, v + at.column);
+    add_ab<8 * R, AHEAD>(c, scores + at.row * score_stride<R>, score_stride<R>, v + at.column);
     s.write(attended, c);
     s.for_rows(c, [&](int i, float2 sum) { keep(Kept::attended, i, sum); });
   }
   wait_for_copies();  // the weights fetched above; and the scores are used
   s.fetch(block, mlp_out);
   // x += dropout(A W + b)
-  const auto add_branch = [&](const float* a, int which) {
+  const auto add_branch = [&](const float* a, const float* weights, int which) {
     const float2 bias = s.own_bias(block, which);
     Tile<R> c[1] = {};
-    add_abt<R, 1>(c, a + at.row * row_stride, {s.slot[which % 3] + at.column * row_stride});
+    add_abt<R, 1, AHEAD>(c, a + at.row * row_stride, {weights + at.column * row_stride});
     s.for_rows(c[0], [&](int i, float2 sum) {
       const unsigned bits = s.bits(1 + 3 * block + (which == out ? 0 : 2), i);
-      float* to = s.x + i * row_stride + at.column;
+      float* to = s.x() + i * row_stride + at.column;
       const float2 x = load2(to);
       store2(to, make_float2(x.x + s.dropout().factor(bits) * (sum.x + bias.x),
                              x.y + s.dropout().factor(bits >> 1) * (sum.y + bias.y)));
     });
   };
-  add_branch(attended, out);
+  add_branch(attended, s.slot(0), out);
   __syncthreads();
   if (!last) s.fetch(block + 1, query);
   float *second = q, *hidden = k;
-  layer_norm<R>(second, s.x, p.length, p.epsilon,
+  layer_norm<R>(second, s.x(), p.length, p.epsilon,
                 kept ? kept + int(Kept::second_normed) * p.kept_layout.rows : nullptr,
                 kept ? kept + p.kept_layout.second_rstd : nullptr);
   __syncthreads();
   {
     const float2 bias = s.own_bias(block, mlp_in);
     Tile<R> c[1] = {};
-    add_abt<R, 1>(c, second + at.row * row_stride, {s.slot[1] + at.column * row_stride});
+    add_abt<R, 1, AHEAD>(c, second + at.row * row_stride, {s.slot(1) + at.column * row_stride});
     s.for_rows(c[0], [&](int i, float2 sum) {
+      store2(hidden + i * row_stride + at.column, make_float2(sum.x + bias.x, sum.y + bias.y));
+    });
+    // Not unrolled: so many copies of the activations would crowd the instruction cache.
+#pragma unroll 1
+    for (int i = at.row; i < p.length; i += 8) {
+      const float2 sum = load2(hidden + i * row_stride + at.column);
       const unsigned bits = s.bits(2 + 3 * block, i);
       const float factor[2] = {s.dropout().factor(bits), s.dropout().factor(bits >> 1)};
-      const Activated a = activate(p.activation, factor[0] * (sum.x + bias.x));
-      const Activated b = activate(p.activation, factor[1] * (sum.y + bias.y));
+      const Activated a = activate(p.activation, factor[0] * sum.x);
+      const Activated b = activate(p.activation, factor[1] * sum.y);
       store2(hidden + i * row_stride + at.column, make_float2(a.value, b.value));
       keep(Kept::hidden, i, make_float2(a.value, b.value));
       keep(Kept::slope, i, make_float2(factor[0] * a.slope, factor[1] * b.slope));
-    });
+    }
   }
   wait_for_copies();
   if (!last) s.fetch(block + 1, key);
-  add_branch(hidden, mlp_out);
+  add_branch(hidden, s.slot(2), mlp_out);
   __syncthreads();
   if (!last) s.fetch(block + 1, value);
 }

@@ -14,8 +14,8 @@ struct End {
 };
 
 // x = dropout(embedding · √64 + positions).
-template <int R>
-__device__ __forceinline__ void embed(Sequence<R>& s, const int* tokens) {
+template <int R, bool AHEAD>
+__device__ __forceinline__ void embed(Sequence<R, AHEAD>& s, const int* tokens) {
   const Plan& p = s.p;
   const bool drops = s.gradient && p.dropout.on();
   if (drops) {
@@ -30,7 +30,7 @@ __device__ __forceinline__ void embed(Sequence<R>& s, const int* tokens) {
         reinterpret_cast<const float2*>(s.run.parameters + ptrdiff_t(tokens[t]) * width + c));
     const float2 position = load2(p.positions + t * width + c);
     const unsigned bits = drops ? unsigned(s.masks[t * 8 + c / 8]) >> c % 8 : 0u;
-    store2(s.x + t * row_stride + c,
+    store2(s.x() + t * row_stride + c,
            make_float2(s.dropout().factor(bits) * (8 * word.x + position.x),
                        s.dropout().factor(bits >> 1) * (8 * word.y + position.y)));
   }
@@ -38,8 +38,8 @@ __device__ __forceinline__ void embed(Sequence<R>& s, const int* tokens) {
 
 // d_embedded: the gradient after the embedding's dropout. A thread owns a column of every fourth
 // word and adds that word's tokens in order.
-template <int R>
-__device__ __forceinline__ void embedding_gradient(const Sequence<R>& s, const int* tokens,
+template <int R, bool AHEAD>
+__device__ __forceinline__ void embedding_gradient(const Sequence<R, AHEAD>& s, const int* tokens,
                                                    const float* d_embedded) {
   const int c = int(threadIdx.x) % width;
   for (int word = int(threadIdx.x) / width; word < s.p.vocabulary; word += threads / width) {
@@ -51,12 +51,12 @@ __device__ __forceinline__ void embedding_gradient(const Sequence<R>& s, const i
 }
 
 // logits = linear(mean of x over the tokens).
-template <int R>
-__device__ __forceinline__ void classify(const Sequence<R>& s, const End& end) {
+template <int R, bool AHEAD>
+__device__ __forceinline__ void classify(const Sequence<R, AHEAD>& s, const End& end) {
   const Plan& p = s.p;
   const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
   float sum = 0;
-  for (int t = part; t < p.length; t += 4) sum += s.x[t * row_stride + c];
+  for (int t = part; t < p.length; t += 4) sum += s.x()[t * row_stride + c];
   end.parts[part * width + c] = sum;
   __syncthreads();
   if (part == 0)
@@ -92,10 +92,10 @@ __device__ inline double cross_entropy(float* logits, int classes, int label, fl
   return log(sum) - (double(right) - double(top));
 }
 
-// From the logits' gradient to the classifier's, to s.x (every token has a share) and to array[0],
-// s.x after the last block's dropout.
-template <int R>
-__device__ __forceinline__ void classifier_backward(Sequence<R>& s, const End& end) {
+// From the logits' gradient to the classifier's, to s.x() (every token has a share) and to
+// array[0], s.x() after the last block's dropout.
+template <int R, bool AHEAD>
+__device__ __forceinline__ void classifier_backward(Sequence<R, AHEAD>& s, const End& end) {
   const Plan& p = s.p;
   const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
   const float* weight = s.run.parameters + p.classifier;
@@ -109,9 +109,9 @@ __device__ __forceinline__ void classifier_backward(Sequence<R>& s, const End& e
   dx /= float(p.length);
   const uint8_t* mask = s.masks + p.mask_of(3 * p.blocks);
   for (int t = part; t < p.length; t += 4) {
-    s.x[t * row_stride + c] = dx;
+    s.x()[t * row_stride + c] = dx;
     const unsigned bit = p.dropout.on() ? unsigned(mask[t * 8 + c / 8]) >> c % 8 : 0u;
-    s.array[0][t * row_stride + c] = p.dropout.factor(bit) * dx;
+    s.array(0)[t * row_stride + c] = p.dropout.factor(bit) * dx;
   }
 }
 

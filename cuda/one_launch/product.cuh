@@ -34,58 +34,98 @@ struct Tile {
   float at[R][2] = {};
 };
 
-__device__ __forceinline__ void add_dot(float& sum, float4 a, float4 b) {
-  sum = fmaf(a.x, b.x, sum);
-  sum = fmaf(a.y, b.y, sum);
-  sum = fmaf(a.z, b.z, sum);
-  sum = fmaf(a.w, b.w, sum);
+__device__ __forceinline__ float part(float4 x, int e) {
+  return e == 0 ? x.x : e == 1 ? x.y : e == 2 ? x.z : x.w;
 }
 
 // c += A Bᵀ for N matrices B of 64 channels: a: the thread's first row of A, b[n]: the row of B
-// that is its first column.
-template <int R, int N>
+// that is its first column. All loads of a step stand together before its multiply-adds. AHEAD: for
+// one matrix those of the next step too, in kernels that have few warps to hide the latency of
+// loads and registers to spare.
+template <int R, int N, bool AHEAD>
 __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
                                         const float* const (&b)[N]) {
-#pragma unroll 4
-  for (int k = 0; k < width; k += 4) {
-    float4 u[R];
+  struct Step {
+    float4 u[R], v[N][2];
+  };
+  const auto load = [&](Step& to, int k) {
 #pragma unroll
-    for (int i = 0; i < R; ++i) u[i] = load4(a + 8 * i * row_stride + k);
+    for (int i = 0; i < R; ++i) to.u[i] = load4(a + 8 * i * row_stride + k);
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const float4 v = load4(b[n] + j * row_stride + k);
+      for (int j = 0; j < 2; ++j) to.v[n][j] = load4(b[n] + j * row_stride + k);
+  };
+  const auto multiply = [&](const Step& x) {
 #pragma unroll
-        for (int i = 0; i < R; ++i) add_dot(c[n].at[i][j], u[i], v);
-      }
+    for (int e = 0; e < 4; ++e)
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+#pragma unroll
+          for (int i = 0; i < R; ++i)
+            c[n].at[i][j] = fmaf(part(x.u[i], e), part(x.v[n][j], e), c[n].at[i][j]);
+  };
+  Step now, next;
+  if (N == 1 && AHEAD) {
+    load(now, 0);
+#pragma unroll 1
+    for (int k = 0; k < width; k += 8) {
+      load(next, k + 4);
+      multiply(now);
+      load(now, (k + 8) % width);
+      multiply(next);
+    }
+  } else {
+#pragma unroll 2
+    for (int k = 0; k < width; k += 4) {
+      load(now, k);
+      multiply(now);
+    }
   }
 }
 
-// c += A B with K inner numbers, a multiple of 4: a: the thread's first row of A, b: its first
+// c += A B with K inner numbers, a multiple of 8: a: the thread's first row of A, b: its first
 // column of B's first row.
-template <int K, int R>
+template <int K, bool AHEAD, int R>
 __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride, const float* b) {
-#pragma unroll 4
-  for (int k = 0; k < K; k += 4) {
+  static_assert(K % 8 == 0);
+  struct Step {
     float4 u[R];
-#pragma unroll
-    for (int i = 0; i < R; ++i) u[i] = load4(a + 8 * i * a_stride + k);
     float2 v[4];
+  };
+  const auto load = [&](Step& to, int k) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) v[e] = load2(b + (k + e) * row_stride);
+    for (int i = 0; i < R; ++i) to.u[i] = load4(a + 8 * i * a_stride + k);
 #pragma unroll
-    for (int i = 0; i < R; ++i) {
-      float* sum = c.at[i];
+    for (int e = 0; e < 4; ++e) to.v[e] = load2(b + (k + e) * row_stride);
+  };
+  const auto multiply = [&](const Step& x) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const auto channel = [&](int e) { return j == 0 ? v[e].x : v[e].y; };
-        sum[j] = fmaf(u[i].x, channel(0), sum[j]);
-        sum[j] = fmaf(u[i].y, channel(1), sum[j]);
-        sum[j] = fmaf(u[i].z, channel(2), sum[j]);
-        sum[j] = fmaf(u[i].w, channel(3), sum[j]);
+    for (int e = 0; e < 4; ++e)
+#pragma unroll
+      for (int i = 0; i < R; ++i) {
+        c.at[i][0] = fmaf(part(x.u[i], e), x.v[e].x, c.at[i][0]);
+        c.at[i][1] = fmaf(part(x.u[i], e), x.v[e].y, c.at[i][1]);
       }
+  };
+  Step now, next;
+  if (!AHEAD) {
+#pragma unroll 2
+    for (int k = 0; k < K; k += 4) {
+      load(now, k);
+      multiply(now);
     }
+    return;
+  }
+  load(now, 0);
+#pragma unroll 1
+  for (int k = 0; k < K; k += 8) {
+    load(next, k + 4);
+    multiply(now);
+    load(now, (k + 8) % K);
+    multiply(next);
   }
 }
 

@@ -18,7 +18,7 @@ namespace {
 // A block's shared memory.
 template <int R>
 struct Memory {
-  float *x, *array[4], *slot[3];
+  float *arrays, *slots;
   uint8_t* masks;
   int* tokens;
   End end;
@@ -27,10 +27,8 @@ struct Memory {
   // mask_bytes: 0 in evaluation.
   __device__ explicit Memory(int mask_bytes) {
     SharedMemory shared;
-    x = shared.array<float>(array_size<R>);
-    for (float*& a : array) a = shared.array<float>(array_size<R>);
-    slot[0] = shared.array<float>(first_slot_size<R>);
-    for (int n = 1; n < 3; ++n) slot[n] = shared.array<float>(slot_size<R>);
+    arrays = shared.array<float>(5 * array_size<R>);
+    slots = shared.array<float>(first_slot_size<R> + 2 * slot_size<R>);
     tokens = shared.array<int>(longest);
     end.parts = shared.array<float>(4 * width);
     end.mean = shared.array<float>(width);
@@ -38,23 +36,19 @@ struct Memory {
     sums = shared.array<double>(warps);
     masks = shared.array<uint8_t>(mask_bytes);
     // Rows beyond the length are read by sums over whole tiles, and never written.
-    for (int e = int(threadIdx.x); e < array_size<R>; e += threads) {
-      x[e] = 0;
-      for (float* a : array) a[e] = 0;
-    }
+    for (int e = int(threadIdx.x); e < 5 * array_size<R>; e += threads) arrays[e] = 0;
   }
   static size_t bytes(int mask_bytes) {
-    return shared_bytes_for(array_size<R>, array_size<R>, array_size<R>, array_size<R>,
-                            array_size<R>, first_slot_size<R>, slot_size<R>, slot_size<R>, longest,
+    return shared_bytes_for(5 * array_size<R>, first_slot_size<R> + 2 * slot_size<R>, longest,
                             4 * width, width, most_classes, 2 * warps, (mask_bytes + 3) / 4);
   }
 };
 
 // The loss of one sequence, in every lane of warp 0, and what the classifier saw in memory.end.
-template <int R>
-__device__ __forceinline__ double forward(Sequence<R>& s, Memory<R>& memory, const int* tokens,
-                                          int label, float scale) {
-  for (const int which : {query, key, value}) s.fetch(0, which);
+template <int R, bool AHEAD>
+__device__ __forceinline__ double forward(Sequence<R, AHEAD>& s, Memory<R>& memory,
+                                          const int* tokens, int label, float scale) {
+  s.fetch(0, query), s.fetch(0, key), s.fetch(0, value);
   for (int t = int(threadIdx.x); t < s.p.length; t += threads) memory.tokens[t] = tokens[t];
   __syncthreads();
   embed(s, memory.tokens);
@@ -64,9 +58,9 @@ __device__ __forceinline__ double forward(Sequence<R>& s, Memory<R>& memory, con
   return threadIdx.x < 32 ? cross_entropy(memory.end.logits, s.p.classes, label, scale) : 0.0;
 }
 
-template <int R>
-__device__ __forceinline__ void train_sequence(Sequence<R>& s, Memory<R>& memory, int run, int row,
-                                               int count) {
+template <int R, bool AHEAD>
+__device__ __forceinline__ void train_sequence(Sequence<R, AHEAD>& s, Memory<R>& memory, int run,
+                                               int row, int count) {
   const Plan& p = s.p;
   const double loss = forward(s, memory, s.run.tokens + ptrdiff_t(row) * p.length,
                               s.run.labels[row], 1.f / float(count));
@@ -76,12 +70,13 @@ __device__ __forceinline__ void train_sequence(Sequence<R>& s, Memory<R>& memory
   classifier_backward(s, memory.end);
   for (int block = p.blocks - 1; block >= 0; --block) block_backward(s, block);
   __syncthreads();
-  embedding_gradient(s, memory.tokens, s.array[0]);
+  embedding_gradient(s, memory.tokens, s.array(0));
   __syncthreads();  // the memory is used
 }
 
-template <int R>
-__global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) train_steps(Plan p) {
+// SHARING blocks on each multiprocessor; alone, a thread has twice the registers.
+template <int R, int SHARING>
+__global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
   Memory<R> memory(p.attention_mask_of(p.blocks));
   const int run = int(blockIdx.x) / p.blocks_a_run, part = int(blockIdx.x) % p.blocks_a_run;
   const RunOnDevice& r = p.run[run];
@@ -92,16 +87,16 @@ __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) train_steps(Plan p) {
     const int count = p.rows - first < p.batch ? p.rows - first : p.batch;
     const unsigned step = r.steps_before + unsigned(p.first_step + n);
     for (int b = part; b < count; b += p.blocks_a_run) {
-      Sequence<R> s{p,
-                    r,
-                    memory.x,
-                    {memory.array[0], memory.array[1], memory.array[2], memory.array[3]},
-                    {memory.slot[0], memory.slot[1], memory.slot[2]},
-                    memory.masks,
-                    {r.seed, step},
-                    b,
-                    p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded,
-                    {}};
+      constexpr bool AHEAD = SHARING == 1;
+      Sequence<R, AHEAD> s{p,
+                           r,
+                           memory.arrays,
+                           memory.slots,
+                           memory.masks,
+                           {r.seed, step},
+                           b,
+                           p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded,
+                           {}};
       train_sequence(s, memory, run, r.order[first + b], count);
     }
     if (!wait_for_run(p, run, ++barriers)) return;
@@ -128,16 +123,7 @@ __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p)
   for (int e = int(blockIdx.x); e < p.runs * p.rows; e += int(gridDim.x)) {
     const int run = e / p.rows, row = e % p.rows;
     const RunOnDevice& r = p.run[run];
-    Sequence<R> s{p,
-                  r,
-                  memory.x,
-                  {memory.array[0], memory.array[1], memory.array[2], memory.array[3]},
-                  {memory.slot[0], memory.slot[1], memory.slot[2]},
-                  nullptr,
-                  {},
-                  0,
-                  nullptr,
-                  {}};
+    Sequence<R, true> s{p, r, memory.arrays, memory.slots, nullptr, {}, 0, nullptr, {}};
     const int label = r.labels[row];
     const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
     if (threadIdx.x == 0) {
@@ -159,14 +145,19 @@ size_t shared_bytes(int length, int mask_bytes) {
 
 int training_blocks_at_once(int length, int mask_bytes) {
   const size_t bytes = shared_bytes(length, mask_bytes);
-  return length <= 40 ? blocks_at_once(train_steps<5>, threads, bytes)
-                      : blocks_at_once(train_steps<6>, threads, bytes);
+  return length <= 40 ? blocks_at_once(train_steps<5, 2>, threads, bytes)
+                      : blocks_at_once(train_steps<6, 1>, threads, bytes);
 }
 
 void launch_training(const Plan& p, int mask_bytes) {
   const LaunchSize size{"train_steps", size_t(p.runs) * size_t(p.blocks_a_run), threads,
                         shared_bytes(p.length, mask_bytes), true};
-  launch(size, nullptr, p.length <= 40 ? train_steps<5> : train_steps<6>, p);
+  const bool alone = size.blocks <= size_t(device().multiprocessors);
+  launch(size, nullptr,
+         p.length > 40 ? train_steps<6, 1>
+         : alone       ? train_steps<5, 1>
+                       : train_steps<5, 2>,
+         p);
 }
 
 void launch_evaluation(const Plan& p) {

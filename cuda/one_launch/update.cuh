@@ -55,16 +55,17 @@ __device__ inline void sum_gradients(const Plan& p, int run, int part, int count
     double squares = 0;
     if (e < p.padded) {
       float4 sum = make_float4(0, 0, 0, 0);
-      // Five loads at once. By hand: told to unroll a loop up to `count`, nvcc 13.0 forgets to stop
-      // at a count that is no multiple of five.
-      for (int first = 0; first < count; first += 5) {
-        float4 x[5];
+      // Thirteen loads at once. By hand: told to unroll a loop up to `count`, nvcc 13.0 forgets to
+      // stop at a count that is no multiple.
+      constexpr int at_once = 13;
+      for (int first = 0; first < count; first += at_once) {
+        float4 x[at_once];
 #pragma unroll
-        for (int b = 0; b < 5; ++b)
+        for (int b = 0; b < at_once; ++b)
           x[b] = first + b < count ? load4_cg(partials + ptrdiff_t(first + b) * p.padded + e)
                                    : make_float4(0, 0, 0, 0);
 #pragma unroll
-        for (int b = 0; b < 5; ++b)
+        for (int b = 0; b < at_once; ++b)
           sum.x += x[b].x, sum.y += x[b].y, sum.z += x[b].z, sum.w += x[b].w;
       }
       store4(p.run[run].gradients + e, sum);
@@ -100,18 +101,24 @@ __device__ inline void update(const Plan& p, int run, int part, double norm, uns
   const float rate = adam ? float(r.rate_of_lr / (1 - pow(0.9, double(taken)))) : r.lr;
   const float root = adam ? float(1 / sqrt(1 - pow(0.999, double(taken)))) : 0.f;
   for (int n = part; n < p.chunks; n += p.blocks_a_run) {
-    const int first = n * chunk + 4 * int(threadIdx.x);
-    for (int e = first; e < first + 4 && e < p.parameters; ++e) {
-      const float g = factor * r.gradients[e];
+    const int e = n * chunk + 4 * int(threadIdx.x);
+    if (e >= p.padded) continue;
+    const float4 gradient = load4(r.gradients + e), before = load4_cg(r.parameters + e);
+    float g[4] = {gradient.x, gradient.y, gradient.z, gradient.w};
+    float w[4] = {before.x, before.y, before.z, before.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      g[i] *= factor;
       if (!adam) {
-        r.parameters[e] = __ldcg(r.parameters + e) - rate * g;
+        w[i] -= rate * g[i];
         continue;
       }
-      const float m = 0.9f * r.m[e] + float(1 - 0.9) * g;
-      const float v = 0.999f * r.v[e] + float(1 - 0.999) * g * g;
-      r.m[e] = m, r.v[e] = v;
-      r.parameters[e] = __ldcg(r.parameters + e) - rate * m / (sqrtf(v) * root + 1e-8f);
+      const float m = 0.9f * r.m[e + i] + float(1 - 0.9) * g[i];
+      const float v = 0.999f * r.v[e + i] + float(1 - 0.999) * g[i] * g[i];
+      r.m[e + i] = m, r.v[e + i] = v;
+      w[i] -= rate * m / (sqrtf(v) * root + 1e-8f);
     }
+    store4(r.parameters + e, make_float4(w[0], w[1], w[2], w[3]));
   }
 }
 
