@@ -132,6 +132,10 @@ void Lesson::write(const std::string& file, const std::string& text) {
   write_file_atomically(options_.out / file, all + text);
 }
 
+void Lesson::page_table(const std::string& file, const std::string& markdown) {
+  write_file_atomically(options_.out / file, markdown);
+}
+
 void Lesson::figure(const Figure& figure, bool as_text) {
   if (as_text && !options_.redraw)
     for (const Panel& panel : figure.panels)
