@@ -30,11 +30,11 @@ std::deque<Run> make_runs(const RunSettings& s, const std::vector<uint64_t>& see
   return runs;
 }
 
-std::vector<EpochMetrics> metrics_of(std::deque<Run>& runs, int epochs) {
+std::vector<EpochMetrics> metrics_of(std::deque<Run>& runs, int epochs, bool by_kernel = false) {
   gpu::CudaOps device;
   const std::atomic<bool> never{false};
   std::vector<EpochMetrics> rows;
-  run_together(device, runs, epochs, never,
+  run_together(device, runs, epochs, by_kernel, never,
                [&](size_t, std::optional<EpochMetrics> row) { rows.push_back(*row); });
   return rows;
 }
@@ -107,7 +107,7 @@ TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the sa
   std::deque<Run> first = make_runs(s, {5, 6});
   gpu::CudaOps device;
   const std::atomic<bool> stop{true};
-  run_together(device, first, 2, stop, [](size_t, std::optional<EpochMetrics>) {});
+  run_together(device, first, 2, false, stop, [](size_t, std::optional<EpochMetrics>) {});
   CHECK(first[0].steps_in_epoch() == 0);
   metrics_of(first, 1);
   // A run that is behind the other catches up.
@@ -119,19 +119,47 @@ TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the sa
   CHECK(same_weights(second[1], whole[1]));
 }
 
-TEST_CASE("device: a NaN stops the run, says where, and leaves it as it was") {
-  RunSettings s = small_run(Pattern::full);
-  s.lr = 1e6, s.clip = 0, s.epochs = 3;
-  std::deque<Run> runs = make_runs(s, {5});
-  std::string message;
-  try {
-    metrics_of(runs, 3);
-  } catch (const RunError& error) {
-    message = error.what();
+TEST_CASE("device: a step kernel makes the epochs that the recorded operations make") {
+  for (OptimizerKind optimizer : {OptimizerKind::sgd, OptimizerKind::adam}) {
+    RunSettings s = small_run(Pattern::topk, optimizer);
+    s.heads = 1, s.d_model = s.d_mlp = 64, s.lr = optimizer == OptimizerKind::sgd ? 0.1 : 0.001;
+    std::deque<Run> by_kernel = make_runs(s, {5, 6}), recorded = make_runs(s, {5, 6});
+    const std::vector<EpochMetrics> got = metrics_of(by_kernel, 2, true);
+    const std::vector<EpochMetrics> wanted = metrics_of(recorded, 2);
+    REQUIRE(got.size() == wanted.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      INFO(str(name_of(optimizer), ", epoch ", got[i].epoch, ": ", got[i].train_loss, ", ",
+               wanted[i].train_loss));
+      CHECK(std::abs(got[i].train_loss - wanted[i].train_loss) < 1e-4 * wanted[i].train_loss);
+      CHECK(std::abs(got[i].val_loss - wanted[i].val_loss) < 1e-4 * wanted[i].val_loss);
+      CHECK(got[i].seed == wanted[i].seed);
+    }
+    // Resumed after an epoch, alone: to the same bits.
+    std::deque<Run> first = make_runs(s, {6}), second = make_runs(s, {6});
+    metrics_of(first, 1, true);
+    second[0].restore(Safetensors::parse(first[0].checkpoint().serialize(), "checkpoint"));
+    metrics_of(second, 2, true);
+    CHECK(same_weights(second[0], by_kernel[1]));
+    CHECK(second[0].optimizer().steps_taken() == 6);
   }
-  CHECK_MESSAGE(message.find("seed 5, epoch 1, step ") == 0, message);
-  CHECK(message.find("the last good checkpoint is kept") != std::string::npos);
-  CHECK(runs[0].steps_in_epoch() == 0);
+}
+
+TEST_CASE("device: a NaN stops the run, says where, and leaves it as it was") {
+  for (bool by_kernel : {false, true}) {
+    RunSettings s = small_run(Pattern::full);
+    s.lr = 1e6, s.clip = 0, s.epochs = 3;
+    if (by_kernel) s.heads = 1, s.d_model = s.d_mlp = 64;
+    std::deque<Run> runs = make_runs(s, {5});
+    std::string message;
+    try {
+      metrics_of(runs, 3, by_kernel);
+    } catch (const RunError& error) {
+      message = error.what();
+    }
+    CHECK_MESSAGE(message.find("seed 5, epoch 1, step ") == 0, message);
+    CHECK(message.find("the last good checkpoint is kept") != std::string::npos);
+    CHECK(runs[0].steps_in_epoch() == 0);
+  }
 }
 
 }  // namespace focus::test

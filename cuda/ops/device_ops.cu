@@ -1,5 +1,6 @@
 // The device itself: its stream, its small buffers, recording steps as CUDA graphs.
 #include "cuda/device/launch.h"
+#include "cuda/one_launch/one_launch.h"
 #include "cuda/ops/ops.h"
 
 namespace focus::gpu {
@@ -122,6 +123,15 @@ std::vector<BadStep> CudaOps::take_bad_steps() {
 
 std::unique_ptr<Device<float>::Recorded> CudaOps::new_record() {
   return std::make_unique<Graph>(stream_);
+}
+
+std::string CudaOps::step_kernel_problem(const ModelSettings& model, int batch) const {
+  return one_launch_problem(model, batch);
+}
+
+std::unique_ptr<StepKernel> CudaOps::step_kernel(const ModelSettings& model,
+                                                 OptimizerKind optimizer, int batch, int runs) {
+  return std::make_unique<OneLaunch>(model, optimizer, batch, runs);
 }
 
 const DeviceLists& CudaOps::lists(const AttentionSettings& a, int length) {

@@ -62,6 +62,9 @@ class CudaOps final : public Device<float> {
   void update(Tp&, const DeviceUpdate&) override;
   std::vector<BadStep> take_bad_steps() override;
   std::unique_ptr<Recorded> new_record() override;
+  std::string step_kernel_problem(const ModelSettings&, int batch) const override;
+  std::unique_ptr<StepKernel> step_kernel(const ModelSettings&, OptimizerKind, int batch,
+                                          int runs) override;
 
   // For the operations' files.
   void* stream() const { return stream_; }

@@ -71,7 +71,8 @@ int watch_and_report(const TrainPlan& plan, const Work& work) {
   bool anything_new = false;
   {
     Watch watch(plan);
-    result = work(TrainObserver{&catch_interrupts(), std::ref(watch)});
+    result = work(TrainObserver{&catch_interrupts(), std::ref(watch),
+                                [](const std::string& line) { print(line + "\n"); }});
     anything_new = watch.saw_an_epoch();
   }
   const std::string dir = plan.out.string();
@@ -128,6 +129,7 @@ fs::path default_folder(const RunSettings& s) {
 int train_command(const Arguments& arguments) {
   TrainPlan plan;
   plan.device = arguments.text("device");
+  plan.step_kernel = arguments.text("step-kernel");
   plan.settings = settings_of(arguments);
   const bool own_seed = arguments.given("seed");
   const uint64_t seed = own_seed ? arguments.seed("seed") : 0;
@@ -206,6 +208,9 @@ std::vector<Command> train_commands() {
       {"seeds", "N", "how many runs: seeds S, S+1, … or the paper's first N", "1"});
   train.flags.push_back(threads_flag());
   train.flags.push_back(device_flag());
+  train.flags.push_back({"step-kernel", "auto|off",
+                         "cuda: auto lets one kernel make all steps where the model allows",
+                         "auto"});
   train.flags.push_back(
       {"out", "DIR", "where the run goes (default: out/train-TASK-ATTENTION-kK)"});
   train.more = table_of_tasks() +

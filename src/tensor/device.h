@@ -24,7 +24,10 @@ namespace focus {
 template <class T>
 class Tape;
 struct AttentionSettings;
+struct ModelSettings;
+class StepKernel;
 enum class Activation;
+enum class OptimizerKind;
 
 // Where an arena's memory comes from.
 struct MemorySource {
@@ -120,6 +123,12 @@ class Device {
     virtual void run(const std::function<void()>& work) = 0;
   };
   virtual std::unique_ptr<Recorded> new_record() = 0;
+
+  // A kernel that makes whole steps by itself (train/step_kernel.h), for models it is made for:
+  // "" if this is one, else why not.
+  virtual std::string step_kernel_problem(const ModelSettings&, int batch) const = 0;
+  virtual std::unique_ptr<StepKernel> step_kernel(const ModelSettings&, OptimizerKind, int batch,
+                                                  int runs) = 0;
 };
 
 // Devices by name. A program that has kernels makes them known before it reads its command line.

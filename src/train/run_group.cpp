@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 
-#include "clock.h"
 #include "ops/cross_entropy.h"
 
 namespace focus {
@@ -12,6 +10,7 @@ namespace focus {
 namespace {
 
 constexpr int steps_ahead = 16;          // that the device may be behind when a stop is asked for
+constexpr int steps_a_launch = 64;       // of a step kernel; a stop waits for its end
 constexpr int evaluated_tokens = 65536;  // in one pass
 
 std::vector<uint64_t> seeds_of(const std::vector<Run*>& runs) {
@@ -29,39 +28,49 @@ const PaddedData& held_out_data(const Run& run) {
 
 }  // namespace
 
-RunGroup::RunGroup(Device<float>& device, std::vector<Run*> runs)
+RunGroup::RunGroup(Device<float>& device, std::vector<Run*> runs, bool by_kernel)
     : device_(device),
       runs_(std::move(runs)),
       model_(device, runs_[0]->model().settings(), seeds_of(runs_)),
       tape_(workers_, &device) {
   const size_t R = runs_.size();
-  const int batch = std::min(runs_[0]->settings().batch, runs_[0]->data().train.rows);
+  const RunSettings& settings = runs_[0]->settings();
+  const int batch = std::min(settings.batch, runs_[0]->data().train.rows);
   const int length = runs_[0]->data().train.length;
   const int at_once = std::max(1, evaluated_tokens / (length * int(R)));
   train_ = place(training_data, batch);
   val_rows_ = place(held_out_data, at_once);
-  train_rows_ = Part{{}, {}, {}, {}, train_.rows, length, std::min(at_once, train_.rows), {}, {}};
-  for (Part* part : {&train_, &train_rows_, &val_rows_})
-    part->full = device.new_record(), part->last = device.new_record();
-
-  const size_t rows = size_t(std::max({batch, train_rows_.batch, val_rows_.batch})) * R;
-  tokens_ = DeviceBuffer<int>(device, rows * size_t(length));
-  labels_ = DeviceBuffer<int>(device, rows);
+  train_rows_.rows = train_.rows, train_rows_.length = length;
+  train_rows_.batch = std::min(at_once, train_.rows);
   order_ = DeviceBuffer<int>(device, size_t(train_.rows) * R);
-  const size_t most_rows = size_t(std::max(train_.rows, val_rows_.rows)) * R;
-  row_loss_ = DeviceBuffer<double>(device, most_rows);
-  row_right_ = DeviceBuffer<uint8_t>(device, most_rows);
   rates_ = DeviceBuffer<float>(device, std::vector<float>(R));
-  if (runs_[0]->settings().optimizer == OptimizerKind::adam)
+  if (settings.optimizer == OptimizerKind::adam)
     for (DeviceBuffer<float>* moments : {&m_, &v_}) {
       *moments = DeviceBuffer<float>(device, R * model_.stride());
       device.fill(moments->data(), moments->size(), 0.f);
     }
-  warm_up();
+  if (by_kernel)
+    kernel_ = device.step_kernel(model_.model().settings(), settings.optimizer, batch, int(R));
+  else
+    record_steps();
   for (size_t r = 0; r < R; ++r) model_.upload(int(r), runs_[r]->model());
   for_moments([](DeviceBuffer<float>& on_device, size_t at, std::vector<float>& numbers) {
     on_device.set(at, numbers.data(), numbers.size());
   });
+}
+
+// The memory and the records of steps that go operation by operation.
+void RunGroup::record_steps() {
+  const size_t R = runs_.size();
+  for (Part* part : {&train_, &train_rows_, &val_rows_})
+    part->full = device_.new_record(), part->last = device_.new_record();
+  const size_t rows = size_t(std::max({train_.batch, train_rows_.batch, val_rows_.batch})) * R;
+  tokens_ = DeviceBuffer<int>(device_, rows * size_t(train_.length));
+  labels_ = DeviceBuffer<int>(device_, rows);
+  const size_t most_rows = size_t(std::max(train_.rows, val_rows_.rows)) * R;
+  row_loss_ = DeviceBuffer<double>(device_, most_rows);
+  row_right_ = DeviceBuffer<uint8_t>(device_, most_rows);
+  warm_up();
 }
 
 // Calls f(buffer, place, vector) for each parameter's two moments.
@@ -80,7 +89,6 @@ void RunGroup::for_moments(const F& f) {
 
 RunGroup::Part RunGroup::place(const PaddedData& (*part)(const Run&), int batch) {
   Part placed;
-  std::vector<const int*> tokens, labels;
   const PaddedData* last = nullptr;
   for (const Run* run : runs_) {
     const PaddedData& data = part(*run);
@@ -90,11 +98,11 @@ RunGroup::Part RunGroup::place(const PaddedData& (*part)(const Run&), int batch)
       placed.labels.emplace_back(device_, as_int(data.labels));
     }
     last = &data;
-    tokens.push_back(placed.tokens.back().data());
-    labels.push_back(placed.labels.back().data());
+    placed.run_tokens.push_back(placed.tokens.back().data());
+    placed.run_labels.push_back(placed.labels.back().data());
   }
-  placed.token_arrays = DeviceBuffer<const int*>(device_, tokens);
-  placed.label_arrays = DeviceBuffer<const int*>(device_, labels);
+  placed.token_arrays = DeviceBuffer<const int*>(device_, placed.run_tokens);
+  placed.label_arrays = DeviceBuffer<const int*>(device_, placed.run_labels);
   placed.rows = last->rows, placed.length = last->length;
   placed.batch = std::min(batch, last->rows);
   return placed;
@@ -159,12 +167,10 @@ void RunGroup::send_order() {
   rates_.set(0, rates.data(), rates.size());
 }
 
-bool RunGroup::run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics>& rows) {
-  const Run& first = *runs_[0];
-  const int begin = first.steps_in_epoch(), end = first.steps_per_epoch();
-  send_order();
+// Steps from `begin` on, to `end` or to where they were when a stop was asked for.
+int RunGroup::recorded_steps(int begin, int end, const std::atomic<bool>& stop) {
   device_.set_counters(
-      {uint64_t(runs_[0]->optimizer().steps_taken()), first.noise_step(), uint32_t(begin)});
+      {uint64_t(runs_[0]->optimizer().steps_taken()), runs_[0]->noise_step(), uint32_t(begin)});
   int step = begin;
   for (; step < end && !stop.load(); ++step) {
     const int batch = std::min(train_.batch, train_.rows - step * train_.batch);
@@ -172,6 +178,51 @@ bool RunGroup::run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics
     if ((step + 1) % steps_ahead == 0) fail_on_bad_steps();
   }
   fail_on_bad_steps();
+  return step;
+}
+
+int RunGroup::steps_by_kernel(int begin, int end, const std::atomic<bool>& stop) {
+  const std::vector<OneLaunchRun> runs = kernel_runs(train_);
+  int step = begin;
+  while (step < end && !stop.load()) {
+    const int steps = std::min(steps_a_launch, end - step);
+    const std::vector<OneLaunchSteps> made = kernel_->train(runs, step, steps);
+    for (size_t r = 0; r < made.size(); ++r)
+      if (made[r].failed)
+        runs_[r]->fail_at_step(step + int(made[r].losses.size()) - 1, double(made[r].losses.back()),
+                               made[r].norms.back());
+    step += steps;
+  }
+  return step;
+}
+
+std::vector<OneLaunchRun> RunGroup::kernel_runs(const Part& part) const {
+  const Part& data = &part == &train_rows_ ? train_ : part;  // the same rows
+  std::vector<OneLaunchRun> all;
+  for (size_t r = 0; r < runs_.size(); ++r) {
+    const Run& run = *runs_[r];
+    const size_t at = r * model_.stride();
+    all.push_back({.parameters = model_.values() + at,
+                   .gradients = model_.gradients() + at,
+                   .m = m_.size() > 0 ? m_.data() + at : nullptr,
+                   .v = v_.size() > 0 ? v_.data() + at : nullptr,
+                   .tokens = data.run_tokens[r],
+                   .labels = data.run_labels[r],
+                   .order = order_.data() + r * size_t(train_.rows),
+                   .rows = data.rows,
+                   .seed = run.seed(),
+                   .steps_before = run.noise_step() - uint32_t(run.steps_in_epoch()),
+                   .lr = run.rate(),
+                   .clip = run.settings().clip});
+  }
+  return all;
+}
+
+bool RunGroup::run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics>& rows) {
+  const Run& first = *runs_[0];
+  const int begin = first.steps_in_epoch(), end = first.steps_per_epoch();
+  send_order();
+  const int step = kernel_ ? steps_by_kernel(begin, end, stop) : recorded_steps(begin, end, stop);
   bring_back(step - begin);
   std::vector<Evaluation> train, val;
   if (step < end || !evaluate(train_rows_, stop, train) || !evaluate(val_rows_, stop, val))
@@ -200,6 +251,11 @@ void RunGroup::bring_back(int steps) {
 
 bool RunGroup::evaluate(Part& part, const std::atomic<bool>& stop,
                         std::vector<Evaluation>& results) {
+  if (stop.load()) return false;
+  if (kernel_) {
+    results = kernel_->evaluate(kernel_runs(part));
+    return true;
+  }
   device_.set_counters({});
   for (int first = 0; first < part.rows; first += part.batch) {
     if (stop.load()) return false;
@@ -216,40 +272,6 @@ bool RunGroup::evaluate(Part& part, const std::atomic<bool>& stop,
     results.push_back({loss / part.rows, 100.0 * count / part.rows});
   }
   return true;
-}
-
-void run_together(Device<float>& device, std::deque<Run>& runs, int epochs,
-                  const std::atomic<bool>& stop, const AfterEpoch& after) {
-  const double start = seconds_now();
-  const auto place = [](const Run& run) {
-    return std::tuple(run.epochs_done(), run.steps_in_epoch());
-  };
-  std::unique_ptr<RunGroup> group;
-  for (;;) {
-    // The runs that are furthest behind; those that resume may stand at different steps.
-    std::vector<Run*> next;
-    std::vector<size_t> numbers;
-    for (size_t i = 0; i < runs.size(); ++i) {
-      if (runs[i].epochs_done() >= epochs) continue;
-      if (!next.empty() && place(runs[i]) < place(*next[0])) next.clear(), numbers.clear();
-      if (next.empty() || place(runs[i]) == place(*next[0]))
-        next.push_back(&runs[i]), numbers.push_back(i);
-    }
-    if (next.empty()) return;
-    if (!group || group->runs() != next) {
-      group.reset();  // its memory first
-      group = std::make_unique<RunGroup>(device, next);
-    }
-    std::vector<EpochMetrics> rows;
-    const bool whole = group->run_epoch(stop, rows);
-    const double seconds = seconds_now() - start;
-    for (size_t n = 0; n < numbers.size(); ++n) {
-      if (whole) rows[n].seconds = seconds;
-      after(numbers[n], whole ? std::optional(rows[n]) : std::nullopt);
-    }
-    if (whole && !stop.load()) continue;
-    return;
-  }
 }
 
 }  // namespace focus

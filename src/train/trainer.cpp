@@ -48,7 +48,7 @@ class Trainer {
     if (!device_) return;
     std::vector<Run*> all;
     for (Run& run : runs_) all.push_back(&run);
-    RunGroup(*device_, all);
+    RunGroup(*device_, all, by_kernel());
   }
 
   // Writes the folder of new runs. What a failure (a full disk, say) leaves is removed again.
@@ -121,14 +121,29 @@ class Trainer {
       if (row && observer_.on_epoch) observer_.on_epoch(*row);
     };
     const std::atomic<bool>& stop = observer_.stop ? *observer_.stop : never;
+    if (device_ && observer_.on_note) observer_.on_note(note());
     if (device_)
-      run_together(*device_, runs_, plan_.settings.epochs, stop, after);
+      run_together(*device_, runs_, plan_.settings.epochs, by_kernel(), stop, after);
     else
       run_side_by_side(runs_, plan_.settings.epochs, plan_.threads, stop, after);
     return result();
   }
 
  private:
+  // Why the device's step kernel does not make the steps; "" if it does.
+  std::string kernel_problem() {
+    if (plan_.step_kernel == "off") return "--step-kernel off";
+    const Run& run = runs_[0];
+    return device_->step_kernel_problem(runs_[0].model().settings(),
+                                        std::min(run.settings().batch, run.data().train.rows));
+  }
+  bool by_kernel() { return kernel_problem().empty(); }
+  std::string note() {
+    const std::string problem = kernel_problem();
+    return problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
+                           : "steps: operation by operation, recorded once (" + problem + ")";
+  }
+
   fs::path folder(const Run& run) const { return plan_.out / str("seed-", run.seed()); }
 
   void save(const Run& run, const char* name) const {
@@ -150,6 +165,8 @@ void check_plan(const TrainPlan& plan) {
   if (plan.seeds.empty()) fail_input("--seeds: at least one seed is needed");
   if (plan.threads < 1 || plan.threads > 1024)
     fail_input("--threads ", plan.threads, " is not between 1 and 1024");
+  if (plan.step_kernel != "auto" && plan.step_kernel != "off")
+    fail_input("--step-kernel ", plan.step_kernel, ": use auto or off");
 }
 
 // A new run may use a folder that is new or empty. (A kill may have left the temporary file of the

@@ -25,6 +25,8 @@ struct TrainPlan {
   int threads = 1;
   std::string device = "cpu";  // or "cuda"
   std::filesystem::path out;
+  // On a device: "auto" takes its step kernel when it has one for the model, "off" never.
+  std::string step_kernel = "auto";
 };
 
 // What a caller sees and controls while the runs go on. The callback is called once for each epoch
@@ -32,6 +34,7 @@ struct TrainPlan {
 struct TrainObserver {
   const std::atomic<bool>* stop = nullptr;
   std::function<void(const EpochMetrics&)> on_epoch = {};
+  std::function<void(const std::string&)> on_note = {};  // one line, before the first epoch
 };
 
 struct TrainResult {
