@@ -46,8 +46,8 @@ class LiveCurves {
   std::string title_;
   int epochs_;
   bool redraw_;
-  int lines_ = 0;           // drawn last time
-  int last_percent_ = -10;  // of the plain lines
+  int lines_ = 0;          // drawn last time
+  int last_percent_ = -9;  // of the plain lines: the first at 1 %
   double start_;
 };
 

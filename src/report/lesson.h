@@ -58,8 +58,8 @@ class Lesson {
   void write(const std::string& file, const std::string& text);
   void table(const std::string& columns, const std::vector<std::string>& rows,
              const std::string& file = "results.csv");
-  // DIR/`file` (results/X.md of the lesson): a table in Markdown for the README, which `make tables`
-  // puts between its marker lines. At --redraw too.
+  // DIR/`file` (results/X.md of the lesson): a table in Markdown for the README, which `make
+  // tables` puts between its marker lines. At --redraw too.
   void page_table(const std::string& file, const std::string& markdown);
   // All panels as DIR/figure.svg, and each as text (but not at --redraw).
   void figure(const Figure& figure, bool as_text = true);

@@ -48,9 +48,8 @@ std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const
     //@ plan data.labels[first + b]. Add the row's cross-entropy, row_cross_entropy, to `loss`, and
     //@ plan 1 to `right` if the largest logit, the first of equal ones, stands at the label.
     //@ hint 1 A set comes in several batches. Which row of the set is row b of this one?
-    //@ hint 2 README, "Loss and accuracy of a set"; src/ops/cross_entropy.h. std::max_element
-    // returns
-    //@ hint 2 the first of equal ones.
+    //@ hint 2 README, "Loss and accuracy of a set"; src/ops/cross_entropy.h.
+    //@ hint 2 std::max_element returns the first of equal ones.
     //@ hint 3 for each b below rows:
     //@ hint 3   row = out.data + b · classes
     //@ hint 3   label = data.labels[first + b]
