@@ -123,7 +123,8 @@ const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   for (const Rung& rung : ladder()) {
     if (rung.pass != pass || !rung.has_pattern(pattern)) continue;
     if (c.rung != 0 && rung.number != c.rung) continue;
-    const std::string why = rung.unsupported(c);
+    const bool drops = rung.number == 4 || rung.number == 5;
+    const std::string why = c.keep.words && !drops ? "no dropout" : rung.unsupported(c);
     if (why.empty())
       best = &rung;
     else
