@@ -45,6 +45,16 @@ struct Table {
         m.quartile1, m.quartile3, m.warm, m.runs, useful, dense, gbytes, percent, m.error);
     csv += text;
   }
+
+  void add_selection(AttentionBench& bench, const Rung& rung, int runs) {
+    const double ms = bench.selection_ms(rung, runs);
+    char text[200];
+    std::snprintf(text, sizeof text, "%3d  %-43s %-8s %41.4f\n", rung.number,
+                  "of which choosing the k best", "forward", ms);
+    print(text);
+    std::snprintf(text, sizeof text, "# selection,%d,%.5f\n", rung.number, ms);
+    csv += text;
+  }
 };
 
 void bench_ladder(Table& table, Pattern pattern, const BenchSize& size, int64_t only, int runs) {
@@ -58,6 +68,10 @@ void bench_ladder(Table& table, Pattern pattern, const BenchSize& size, int64_t 
     else
       table.add(pattern, size, rung, bench.measure(rung.pass, rung, runs));
   }
+  if (pattern != Pattern::topk || only > 0) return;
+  Call call;
+  call.q = heads_bhtd(nullptr, size.B, size.H, size.T, size.D), call.kept = size.kept;
+  table.add_selection(bench, rung_for(pattern, Pass::forward, call), runs);
 }
 
 // Top-k beside dense attention over the length, with the number of tokens held.
@@ -95,12 +109,7 @@ void sweep(Table& table, BenchSize size, int runs) {
 }
 
 int bench_attention_command(const Arguments& arguments) {
-  if (emulated())
-    fail_input(
-        "bench attention times a GPU, and this program was built without nvcc: the kernels "
-        "run on the CPU in make test");
-  if (const std::string problem = device_problem(); !problem.empty())
-    fail_input("bench attention needs a GPU: ", problem);
+  need_device("bench attention");
   const auto whole = [&](const char* flag, int64_t low, int64_t high) {
     return int(arguments.whole(flag, low, high));
   };
@@ -111,16 +120,12 @@ int bench_attention_command(const Arguments& arguments) {
   const int runs = whole("repeats", 5, 1000);
   const int64_t only = arguments.whole("rung", 0, 99);
   const std::string& wanted = arguments.text("attention");
-  const DeviceInfo& d = device();
   Table table{.roof = measure_roof()};
   char text[400];
   std::snprintf(text, sizeof text,
-                "%s, %d multiprocessors, compute %d.%d, clock up to %.0f MHz, driver %d.%d, CUDA "
-                "%d.%d\nroof: %.1f TFLOP/s float32, %.0f GB/s copy (measured)\n"
+                "%s\nroof: %.1f TFLOP/s float32, %.0f GB/s copy (measured)\n"
                 "batch %d, heads %d, length %d, width %d, k %d, global tokens %d\n",
-                d.name.c_str(), d.multiprocessors, d.compute / 10, d.compute % 10,
-                d.clock_khz / 1e3, d.driver / 1000, d.driver % 1000 / 10, d.runtime / 1000,
-                d.runtime % 1000 / 10, table.roof.operations / 1e12, table.roof.bytes / 1e9, size.B,
+                device_text().c_str(), table.roof.operations / 1e12, table.roof.bytes / 1e9, size.B,
                 size.H, size.T, size.D, size.kept, size.global_tokens);
   print(text);
   std::string header = "# " + std::string(text);
@@ -159,7 +164,8 @@ std::vector<Command> bench_attention_commands() {
       "Each rung is checked against the CPU in double before and after it is timed. Cold: with an\n"
       "empty second-level cache; warm: again and again. TFLOP/s counts what the result needs, the\n"
       "dense equivalent what dense attention would do. %roof: the least possible time, from the\n"
-      "operations or the bytes, whichever is larger, over the cold time.\n"
+      "operations or the bytes, whichever is larger, over the cold time. Choosing: what the same\n"
+      "kernel saves when the first k keys are every query's best.\n"
       "Example: focus bench attention --attention topk --length 2048 --k 5";
   c.run = bench_attention_command;
   return {c};

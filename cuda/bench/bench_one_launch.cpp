@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "clock.h"
+#include "cuda/bench/measure.h"
 #include "cuda/device/device.h"
 #include "cuda/one_launch/one_launch.h"
 #include "error.h"
@@ -153,12 +154,7 @@ void train_even_pairs(Pattern pattern, int k, int seeds, int epochs) {
 }
 
 int bench_one_launch_command(const Arguments& arguments) {
-  if (emulated())
-    fail_input(
-        "bench one-launch times a GPU, and this program was built without nvcc: the kernel runs on "
-        "the CPU in make test");
-  if (const std::string problem = device_problem(); !problem.empty())
-    fail_input("bench one-launch needs a GPU: ", problem);
+  need_device("bench one-launch");
   const int repeats = int(arguments.whole("repeats", 1, 1000));
   const int epochs = int(arguments.whole("even-pairs", 0, 1000));
   print(str(

@@ -14,6 +14,11 @@ struct BenchSize {
   int kept = 5, global_tokens = 0;
 };
 
+// InputError, with the command's name, if kernels cannot be timed here: an emulated build, no GPU.
+void need_device(const char* command);
+// "NVIDIA H200, 132 multiprocessors, …": the device, driver and CUDA in one line.
+std::string device_text();
+
 // Floating-point operations, two for each multiply-add: those that the result needs (`useful`; a
 // sparse backward needs none for dropped scores), and those that dense attention would do. `bytes`:
 // each input read once, each output written once.
@@ -44,11 +49,16 @@ class AttentionBench {
 
   // RunError if a result differs from float64's by more than 1e-5, before or after timing.
   Measurement measure(Pass pass, const Rung& rung, int runs);
+  // Of a top-k forward rung's warm time, the ms that choosing takes: what the same kernel saves
+  // when the first k keys are every query's best and no other is ever kept. What it costs to
+  // compare each score with the least of the kept ones is in both times.
+  double selection_ms(const Rung& rung, int runs);
 
  private:
   void set_inputs(uint32_t which, bool exact_scores);
   double check(Pass pass, const Rung& rung, uint32_t which);
   void run(Pass pass, const Rung& rung);
+  double warm_ms(Pass pass, const Rung& rung, int runs);
 
   Pattern pattern_;
   BenchSize size_;

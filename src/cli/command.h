@@ -59,6 +59,7 @@ std::vector<Command> data_commands();
 std::vector<Command> bench_commands();
 std::vector<Command> bench_attention_commands();   // in cuda/bench
 std::vector<Command> bench_one_launch_commands();  // likewise
+std::vector<Command> bench_device_commands();      // likewise
 std::vector<Command> study_commands();
 
 // Flags that several commands have, and what they mean.

@@ -41,6 +41,7 @@ int run(int argc, char** argv) {
 #ifdef FOCUS_KERNELS
   commands.push_back(bench_attention_commands().front());
   commands.push_back(bench_one_launch_commands().front());
+  commands.push_back(bench_device_commands().front());
   gpu::register_device();
 #endif
   const ParsedLine line = parse_command_line(argc, argv, commands, version);
