@@ -42,7 +42,7 @@ inline Matrices scores_at(float* memory, const Heads& x, int first) {
   if (i >= rows) return;
   float* row = s + i * size_t(T);
   float top = row[0], sum = 0;
-  //@ begin 08 softmax-row points=4
+  //@ begin 08 row-kernel points=4
   //@ plan find the largest score, replace each score by exp(score − largest) and sum these, divide
   //@ plan each by the sum; keep the logarithm of the sum of exp(score) for the backward pass
   //@ hint 1 how often must the row be read? what is known only after a whole pass?
@@ -67,7 +67,7 @@ inline Matrices scores_at(float* memory, const Heads& x, int first) {
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= rows) return;
   float *p = s + i * size_t(T), *ds = dp + i * size_t(T), mean = 0;
-  //@ begin 08 softmax-row-backward points=4
+  //@ begin 08 row-kernel-backward points=4
   //@ plan p holds scores, ds holds dP: make p the weights, take the mean of dP with these weights,
   //@ plan and make ds = scale · p · (dP − mean)
   //@ hint 1 which number do all entries of the row share, and when is it known?
