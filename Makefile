@@ -25,7 +25,7 @@ WARNINGS := -Wall -Wextra -Wpedantic $(if $(WERROR),-Werror)
 # A student's tree (lesson.txt says which): what only an empty gap would use is unused.
 STUDENT  := $(wildcard lesson.txt)
 WARNINGS += $(if $(STUDENT),-Wno-unused -Wno-unused-parameter)
-CXXFLAGS += -std=c++20 -march=$(ARCH) $(WARNINGS) $(FLAGS) -Isrc -pthread
+CXXFLAGS += -std=c++20 -march=$(ARCH) $(WARNINGS) $(FLAGS) -Isrc -I. -pthread
 LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 
 ENGINE  := $(filter-out src/cli/main.cpp,$(wildcard src/*.cpp src/*/*.cpp))
@@ -79,10 +79,11 @@ $(B)/unit-tests: $(call object,tests/main.cpp $(UNITS) $(filter-out %/main.cpp,$
 	$(LINK)
 $(B)/fuzz_%: $(B)/obj/tests/fuzz_%.o $(B)/libfocus.a
 	$(LINK)
+with_kernels = $(if $(filter $(1),$(KERNEL_LESSONS)),$(B)/libfocus-$(2).a)
 define LESSON_RULES
-$(B)/lesson-$(1): $(call object,$(wildcard lessons/$(1)-*/lesson.cpp)) $(B)/libfocus.a
+$(B)/lesson-$(1): $(call object,$(wildcard lessons/$(1)-*/lesson.cpp)) $(call with_kernels,$(1),counted) $(B)/libfocus.a
 	$$(LINK)
-$(B)/stage-$(1): $(call object,tests/stage_main.cpp $(wildcard tests/stage_$(1)_*.cpp)) $(B)/libfocus.a
+$(B)/stage-$(1): $(call object,tests/stage_main.cpp $(wildcard tests/stage_$(1)_*.cpp)) $(call with_kernels,$(1),emulated) $(B)/libfocus.a
 	$$(LINK)
 endef
 $(foreach number,$(NUMBERS),$(eval $(call LESSON_RULES,$(number))))

@@ -11,12 +11,17 @@ NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/c
 GPU  := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 CUDA_ARCH ?= $(if $(GPU),native,sm_75)
 
-KERNELS      := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/bench/*.cu) cuda/device/device.cu
+KERNELS      := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/ops/*.cu cuda/bench/*.cu) \
+                cuda/device/device.cu
 CUDA_HOST    := $(wildcard cuda/attention/*.cpp)
 EMULATOR     := $(wildcard cuda/simt/*.cpp)
+# A student's tree has the kernels, their emulator and nothing that needs nvcc.
+BENCH        := $(wildcard cuda/bench/bench_attention.cpp)
+ifneq ($(BENCH),)
 CUDA_BENCH   := $(patsubst %.cpp,$(B)/obj/emulated/%.o,$(wildcard cuda/bench/*.cpp))
 $(B)/obj/src/cli/main.o: CXXFLAGS += -DFOCUS_KERNELS  # focus bench attention is there
-CUDA_TESTS   := tests/cuda_main.cpp $(wildcard tests/test_cuda_*.cpp)
+endif
+CUDA_TESTS   := $(wildcard tests/cuda_main.cpp tests/test_cuda_*.cpp)
 emulated_obj  = $(patsubst %,$(B)/obj/emulated/%.o,$(basename $(1)))
 cuda_obj      = $(patsubst %,$(B)/obj/cuda/%.o,$(basename $(1)))
 
@@ -55,8 +60,11 @@ $(B)/obj/counted/%.o: %.cpp | $(AFTER_SETUP)
 COUNTED_FLAGS = $(filter-out $(FLAGS),$(CXXFLAGS)) -I. -O1 -g -DNDEBUG -fsanitize=thread
 counted_obj   = $(patsubst %,$(B)/obj/counted/%.o,$(basename $(1)))
 
+# What the kernels' lessons link with: their tests the first, their programs the second.
+KERNEL_LESSONS := 08 09 10
 $(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu)) \
-    $(call emulated_obj,cuda/device/device.cu $(CUDA_HOST) $(EMULATOR))
+    $(call emulated_obj,cuda/device/device.cu cuda/bench/measure.cpp $(wildcard cuda/lesson/*.cpp) \
+      $(CUDA_HOST) $(EMULATOR))
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 
@@ -92,5 +100,10 @@ $(B)/libfocus-attention.so: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CU
 	$(Q)$(CXX) $(LDFLAGS) -shared -o $@ $^ $(CUDA_RUNTIME)
 endif
 
+ifeq ($(BENCH),)
+CUDA_LIBRARY :=
+CUDA_TEST_PROGRAMS :=
+CUDA_SUMMARY := the kernels run on the CPU; for a GPU see lesson 08
+endif
 # The thread sanitizer does not follow fibers.
 CUDA_TEST_PROGRAMS := $(if $(filter tsan,$(MODE)),,$(CUDA_TEST_PROGRAMS))

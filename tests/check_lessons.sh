@@ -22,7 +22,7 @@ bad() { failed=$((failed + 1)); tail -n 30 "$log"; echo "lesson $nn  FAILED: $*"
 
 build() {  # build TARGET...: libraries anew, so that they hold nothing of another lesson
   (cd "$tree" && rm -f build/*.a build/stage-* build/lesson-* &&
-    ${MAKE:-make} --no-print-directory WERROR=1 FLAGS_release="-O0 -DNDEBUG" "$@") > "$log" 2>&1
+    ${MAKE:-make} --no-print-directory NVCC= WERROR=1 FLAGS_release="-O0 -DNDEBUG" "$@") > "$log" 2>&1
 }
 run() { (cd "$tree" && timeout 300 build/stage-"$1" --no-colors) > "$log" 2>&1; }
 

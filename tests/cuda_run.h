@@ -50,6 +50,8 @@ struct KernelRun {
             .global_tokens = global_tokens,
             .keys = keys.data(),
             .p = p.data(),
+            .keep = {},
+            .parts = 1,
             .d_o = view(d_o),
             .dq = view(dq),
             .dk = view(dk),

@@ -16,7 +16,8 @@ static void require(bool sound, const char* what) {
 int main(int argc, char** argv) {
   std::vector<std::string> corpus;
   for (const Task& task : all_tasks()) {
-    TrainPlan plan{RunSettings::defaults_for(task), {1, 153476998, 9223372036854775807u}, 2, {}};
+    TrainPlan plan{
+        RunSettings::defaults_for(task), {1, 153476998, 9223372036854775807u}, 2, "cpu", {}};
     corpus.push_back(plan_text(plan));
     plan.settings.attention = Pattern::banded;
     plan.settings.k = 1;

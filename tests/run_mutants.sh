@@ -26,10 +26,15 @@ doubles=$(cut -f3 "$here/list" | sort | uniq -d)
 # --- the source with mutants: written only where it differs, so that make sees what is new ---
 put() {  # put FILE: standard input becomes $here/FILE
   mkdir -p "$here/$(dirname "$1")"
-  cat > "$here/new"
-  cmp -s "$here/new" "$here/$1" || mv "$here/new" "$here/$1"
+  cat > "$here/unsaved"
+  cmp -s "$here/unsaved" "$here/$1" || mv "$here/unsaved" "$here/$1"
 }
-find src -name '*.h' -o -name '*.cpp' > "$here/sources"
+# The kernels too, which run on the CPU here.
+sources() {
+  find src -name '*.h' -o -name '*.cpp'
+  [ ! -d cuda ] || find cuda/cuda.mk cuda/attention cuda/device cuda/simt -type f
+}
+sources > "$here/sources"
 while read -r file; do
   if grep -q '^ *//@ begin' "$file"; then "$kit" mutate "$file" | put "$file"
   else put "$file" < "$file"
@@ -45,7 +50,7 @@ inline bool focus_mutant(const char* name) {
   return chosen && std::strcmp(chosen, name) == 0;
 }
 HEADER
-(cd "$here" && find src -name '*.h' -o -name '*.cpp') | while read -r file; do
+(cd "$here" && sources) | while read -r file; do
   [ -e "$file" ] || [ "$file" = src/focus_mutant.h ] || rm "$here/$file"
 done
 ln -sfn ../../tests "$here/tests"
@@ -54,7 +59,12 @@ ln -sfn ../../lessons "$here/lessons"
 # --- one build for all ---
 stages=
 targets="build/libfocus.a build/obj/tests/stage_main.o"
+kernels=$(sed -n 's/^KERNEL_LESSONS := //p' cuda/cuda.mk)
+library() {  # library NN: what lesson NN's test links with besides
+  case " $kernels " in *" $1 "*) echo build/libfocus-emulated.a ;; esac
+}
 for nn in $lessons; do
+  targets="$targets $(library "$nn")"
   stage=$(echo tests/stage_"$nn"_*.cpp)
   [ -e "$stage" ] || { echo "lesson $nn has mutants but no tests/stage_${nn}_*.cpp" >&2; exit 2; }
   stages="$stages $stage"
@@ -65,12 +75,14 @@ case "${MAKEFLAGS:-}" in
   *) jobs=-j$(nproc 2> /dev/null || echo 2) ;;
 esac
 # shellcheck disable=SC2086
-${MAKE:-make} --no-print-directory $jobs -C "$here" -f ../../Makefile MODE=release WERROR= \
+${MAKE:-make} --no-print-directory $jobs -C "$here" -f ../../Makefile MODE=release NVCC= WERROR= \
   FLAGS_release="-O1 -DNDEBUG -w" $targets || exit 2
 for stage in $stages; do
   nn=${stage#tests/stage_}; nn=${nn%%_*}
+  kernels_too=$(library "$nn")
   ${CXX:-g++} -pthread -o "$here/stage-$nn" "$here/build/obj/${stage%.cpp}.o" \
-    "$here/build/obj/tests/stage_main.o" "$here/build/libfocus.a" || exit 2
+    "$here/build/obj/tests/stage_main.o" ${kernels_too:+"$here/$kernels_too"} \
+    "$here/build/libfocus.a" || exit 2
 done
 
 # --- run them ---

@@ -113,7 +113,8 @@ TEST_CASE_FIXTURE(Fixture, "a long chain runs backward in the memory of a few gr
   Input<double> wide("wide", {size}, 1);
   Tensor<double> y = wide.tensor();
   for (int i = 0; i < links; ++i) y = times(1, y, 'a');
-  const Tensor<double> loss = weighted_sum(tape, y, Numbers(size, 1.0));
+  const Numbers ones(size, 1.0);  // the tape refers to them
+  const Tensor<double> loss = weighted_sum(tape, y, ones);
   const size_t before = tape.arena().capacity();
   tape.backward(loss);
   CHECK_MESSAGE(tape.arena().capacity() == before,

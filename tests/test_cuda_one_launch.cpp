@@ -68,7 +68,7 @@ struct Pair {
   }
   void upload() { parameters.set(weights()); }
 
-  gpu::OneLaunchRun run() const {
+  OneLaunchRun run() const {
     return {parameters.data(),
             gradients.data(),
             m.data(),
@@ -125,7 +125,7 @@ Errors compare(const ModelSettings& s, OptimizerKind kind, int batch, int rows) 
   gpu::OneLaunch both(s, kind, batch, 2);
   Errors errors;
   for (int n = 0; n * batch < rows; ++n) {
-    std::vector<gpu::OneLaunchRun> runs;
+    std::vector<OneLaunchRun> runs;
     for (auto& pair : pairs) pair->upload(), runs.push_back(pair->run());
     gpu::shuffle_threads(uint64_t(n));
     const auto results = both.train(runs, n, 1);
@@ -198,7 +198,7 @@ TEST_CASE("one launch: the same bits alone, among others, in one launch or sever
   const ModelSettings s = model_of(Pattern::topk, 5, 9, 2, 0.1);
   const auto weights_after = [&](int runs, int which, int blocks, std::vector<int> launches) {
     std::vector<std::unique_ptr<Pair>> pairs;
-    std::vector<gpu::OneLaunchRun> on_device;
+    std::vector<OneLaunchRun> on_device;
     for (int r = 0; r < runs; ++r) {
       pairs.push_back(std::make_unique<Pair>(s, OptimizerKind::sgd, 4, 10, uint64_t(which + r)));
       on_device.push_back(pairs.back()->run());

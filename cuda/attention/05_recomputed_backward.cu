@@ -48,7 +48,7 @@ __global__ void dense_delta_05(Heads o, Heads d_o, float* delta) {
 template <int W>
 __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
     dense_bwd_05(Heads q, Heads k, Heads v, Heads d_o, const float* lse, const float* delta,
-                 Heads dq, Heads dk, Heads dv, int splits, float scale) {
+                 Heads dq, Heads dk, Heads dv, KeepBits keep, int splits, float scale) {
   using X = Tiles<W>;
   constexpr int R = X::R, N = X::N, C = X::C, TX = X::TX, TY = X::TY, side = X::side;
   SharedMemory shared;
@@ -81,18 +81,34 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
       }
       __pipeline_wait_prior(0);
       __syncthreads();  // all tiles are there for all
+      const auto kept = [&](int y, int x) {
+        if (!keep.words || i0 + y >= T || j0 + x >= T) return 1.f;
+        return keep.factor(size_t(unit) * size_t(T) + size_t(i0 + y), j0 + x);
+      };
       {
         float s[R][N] = {};
         add_abt<W>(s, q_tile + at.y * X::stride, TY * X::stride, k_tile + at.x * X::stride,
                    TX * X::stride);
+        //@ begin 09 weights-and-gradients points=4
+        //@ plan s holds scores without scale: make them the weights P, 0 outside of the sequence,
+        //@ plan also in p_tile; then dP = dO Vᵀ as S was made, and scale · P · (dP − delta) to
+        //@ plan ds_tile; what goes to p_tile and dP take the factor kept(row, key) of dropout
+        //@ hint 1 which two numbers of a row replace its whole softmax?
+        //@ hint 2 README, "Backward: recompute"; row_sums holds lse in powers of 2, then delta
+        //@ hint 3 P = 2^(s · to_log2 − row_sums[y]); dp from add_abt with d_o_tile and v_tile;
+        //@ hint 3 dS = scale · P · (dp − row_sums[side + y]); place (y, x) is at y · p_stride + x
+        //@ notice five products instead of two that read T × T stored weights: and still faster
 #pragma unroll
         for (int i = 0; i < R; ++i)
 #pragma unroll
           for (int j = 0; j < N; ++j) {
             const int y = at.y + TY * i, x = at.x + TX * j;
             const bool in = i0 + y < T && j0 + x < T;
+            //@ mutant weights-unnormed: the logarithm of the row's sum is forgotten
+            //~ s[i][j] = in ? fast_exp2(s[i][j] * to_log2) : 0.f;
             s[i][j] = in ? fast_exp2(fmaf(s[i][j], to_log2, -row_sums[y])) : 0.f;
-            p_tile[y * X::p_stride + x] = s[i][j];
+            //@ mutant weights-not-kept: the weights are not written for dV
+            p_tile[y * X::p_stride + x] = s[i][j] * kept(y, x);
           }
         float dp[R][N] = {};
         add_abt<W>(dp, d_o_tile + at.y * X::stride, TY * X::stride, v_tile + at.x * X::stride,
@@ -102,8 +118,12 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
 #pragma unroll
           for (int j = 0; j < N; ++j) {
             const int y = at.y + TY * i, x = at.x + TX * j;
-            ds_tile[y * X::p_stride + x] = scale * s[i][j] * (dp[i][j] - row_sums[side + y]);
+            const float d = dp[i][j] * kept(y, x);
+            //@ mutant weights-no-delta: delta is not subtracted
+            //~ ds_tile[y * X::p_stride + x] = scale * s[i][j] * d;
+            ds_tile[y * X::p_stride + x] = scale * s[i][j] * (d - row_sums[side + y]);
           }
+        //@ end
       }
       // What the earlier key tiles of this block have summed.
       float dq_sum[R][C] = {};
@@ -160,7 +180,7 @@ __global__ void dense_sum_05(const float* copies, int splits, Heads dq) {
 
 // Blocks a head: enough for two blocks on each multiprocessor, as long as each has a key tile.
 int splits_of(const Call& c) {
-  const int wanted = 2 * device().multiprocessors / std::max(1, c.q.B * c.q.H);
+  const int wanted = 2 * device().multiprocessors / std::max(1, c.q.B / c.parts * c.q.H);
   return std::clamp(wanted, 1, tiles_of(c.q.T, Tiles<64>::side));
 }
 size_t rows_of_call(const Call& c) {
@@ -180,7 +200,8 @@ void run(const Call& c) {
          delta);
   const Heads dq = splits > 1 ? heads_bhtd(copies, splits * c.q.B, c.q.H, c.q.T, c.q.D) : c.dq;
   launch({"dense_bwd_05", size_t(units) * size_t(splits), X::threads, X::shared_bytes}, c.stream,
-         dense_bwd_05<W>, c.q, c.k, c.v, c.d_o, c.lse, delta, dq, c.dk, c.dv, splits, scale);
+         dense_bwd_05<W>, c.q, c.k, c.v, c.d_o, c.lse, delta, dq, c.dk, c.dv, c.keep, splits,
+         scale);
   if (splits > 1)
     launch({"dense_sum_05", (rows_of_call(c) * size_t(c.q.D) + 255) / 256, 256}, c.stream,
            dense_sum_05, copies, splits, c.dq);

@@ -39,6 +39,20 @@ struct Heads {
 Heads heads_bhtd(float* data, int B, int H, int T, int D);  // a contiguous (B,H,T,D)
 Heads heads_bthd(float* data, int B, int T, int H, int D);  // (B,T,H·D), as the CPU engine has it
 
+// Which weights dropout keeps: bit j % 32 of word j / 32 of a row says whether key j is kept, and
+// what is kept is scaled. No words: all are, unscaled.
+struct KeepBits {
+  const unsigned* words = nullptr;  // (B,H,T,per_row)
+  int per_row = 0;
+  float scale = 1;
+
+  // What the weight of `key` is multiplied by, in row `row` of all (B,H,T).
+  FOCUS_HD float factor(size_t row, int key) const {
+    const unsigned word = words[row * size_t(per_row) + size_t(key / 32)];
+    return (word >> (key % 32) & 1) ? scale : 0.f;
+  }
+};
+
 // A call's arguments. What a pattern or direction does not name, it does not read.
 struct Call {
   Heads q, k, v, o;           // o: forward writes, backward of dense, banded and block reads
@@ -48,6 +62,8 @@ struct Call {
   int global_tokens = 0;      // banded, block: the last tokens, which see and are seen by all
   int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
   float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
+  KeepBits keep;              // full: dropout on the weights; rungs 4 and 5 only
+  int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
   void* workspace = nullptr;  // device memory, at least workspace_bytes(…), at a multiple of 16
   size_t workspace_size = 0;

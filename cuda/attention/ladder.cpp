@@ -101,10 +101,18 @@ bool few_tiles(const Call& c, int rows) {
 
 const std::vector<Rung>& ladder() {
   static const std::vector<Rung> rungs{
-      dense_01_forward, dense_01_backward, dense_02_forward, dense_02_backward, dense_03_forward,
-      dense_04_forward, dense_05_backward, topk_06_forward,  topk_07_forward,   topk_08_forward,
-      topk_09_forward,  topk_10_backward,  topk_11_backward, local_12_forward,  local_12_backward,
-      local_13_forward, local_13_backward};
+      dense_01_forward, dense_01_backward,
+      //@ from 09
+      dense_02_forward, dense_02_backward, dense_03_forward, dense_04_forward, dense_05_backward,
+      //@ end
+      //@ from 10
+      topk_06_forward, topk_07_forward, topk_08_forward, topk_09_forward, topk_10_backward,
+      topk_11_backward,
+      //@ end
+      //@ from 09
+      local_12_forward, local_12_backward, local_13_forward, local_13_backward,
+      //@ end
+  };
   return rungs;
 }
 
@@ -115,7 +123,8 @@ const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   for (const Rung& rung : ladder()) {
     if (rung.pass != pass || !rung.has_pattern(pattern)) continue;
     if (c.rung != 0 && rung.number != c.rung) continue;
-    const std::string why = rung.unsupported(c);
+    const bool drops = rung.number == 4 || rung.number == 5;
+    const std::string why = c.keep.words && !drops ? "no dropout" : rung.unsupported(c);
     if (why.empty())
       best = &rung;
     else

@@ -9,10 +9,15 @@
 
 namespace focus::gpu {
 
-extern const Rung dense_01_forward, dense_01_backward, dense_02_forward, dense_02_backward,
-    dense_03_forward, dense_04_forward, dense_05_backward, topk_06_forward, topk_07_forward,
-    topk_08_forward, topk_09_forward, topk_10_backward, topk_11_backward, local_12_forward,
-    local_12_backward, local_13_forward, local_13_backward;
+extern const Rung dense_01_forward, dense_01_backward;
+//@ from 09
+extern const Rung dense_02_forward, dense_02_backward, dense_03_forward, dense_04_forward,
+    dense_05_backward, local_12_forward, local_12_backward, local_13_forward, local_13_backward;
+//@ end
+//@ from 10
+extern const Rung topk_06_forward, topk_07_forward, topk_08_forward, topk_09_forward,
+    topk_10_backward, topk_11_backward;
+//@ end
 
 inline bool is_dense(Pattern p) {
   return p == Pattern::full;

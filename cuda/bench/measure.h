@@ -54,12 +54,14 @@ class AttentionBench {
   // compare each score with the least of the kept ones is in both times.
   double selection_ms(const Rung& rung, int runs);
 
- private:
+  // Its parts. Inputs of number `which`, with exact_scores such that float32 chooses the same keys
+  // as float64; the relative error of one run on them (RunError beyond 1e-5); one run.
   void set_inputs(uint32_t which, bool exact_scores);
   double check(Pass pass, const Rung& rung, uint32_t which);
   void run(Pass pass, const Rung& rung);
   double warm_ms(Pass pass, const Rung& rung, int runs);
 
+ private:
   Pattern pattern_;
   BenchSize size_;
   DeviceArray<float> q_, k_, v_, d_o_, o_, dq_, dk_, dv_, lse_, p_, workspace_, flush_;

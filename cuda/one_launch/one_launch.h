@@ -13,14 +13,13 @@
 // Plain C++: this header needs no CUDA. Without nvcc the kernels run on the CPU (simt/emulator.h).
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "model/model.h"
 #include "train/optimizer.h"
-#include "train/run.h"
+#include "train/step_kernel.h"
 
 namespace focus::gpu {
 
@@ -30,42 +29,16 @@ std::string one_launch_problem(const ModelSettings& model, int batch);
 // Floats from the start of a run's parameters to where another run's may start.
 size_t padded_parameters(const ModelSettings& model);
 
-// One run; every pointer is to device memory.
-struct OneLaunchRun {
-  float* parameters = nullptr;
-  float* gradients = nullptr;        // out: of the last step, before clipping
-  float *m = nullptr, *v = nullptr;  // Adam's moments
-  const int* tokens = nullptr;       // (rows, length), checked by the caller: all in the vocabulary
-  const int* labels = nullptr;       // (rows)
-  const int* order = nullptr;        // (rows): the rows in this epoch's order; unused by evaluate()
-  int rows = 0;
-  uint64_t seed = 0;
-  uint32_t steps_before =
-      0;  // this run's steps before the epoch; dropout and Adam count on from it
-  double lr = 0.1, clip = 0.5;
-};
-
-// What became of the steps of one run.
-struct OneLaunchSteps {
-  std::vector<float> losses;  // of the steps that were made
-  std::vector<double> norms;  // their gradient norms, before clipping
-  // The last of these steps met a NaN or an infinity: it changed no weight, and the run stopped.
-  bool failed = false;
-};
-
-class OneLaunch {
+class OneLaunch final : public StepKernel {
  public:
   // Takes the device memory for up to `runs` runs at once. InputError with one_launch_problem().
   OneLaunch(const ModelSettings& model, OptimizerKind optimizer, int batch, int runs);
-  ~OneLaunch();
+  ~OneLaunch() override;
 
-  // Steps first_step … first_step+steps-1 of an epoch of ⌈rows / batch⌉ steps, the last of which
-  // may be smaller. All runs have the same number of rows. Waits for the device. RunError if the
-  // blocks of a launch wait for each other longer than patience().
+  // RunError if the blocks of a launch wait for each other longer than the patience below.
   std::vector<OneLaunchSteps> train(const std::vector<OneLaunchRun>& runs, int first_step,
-                                    int steps);
-  // Loss and accuracy on all rows of each run, without dropout, as focus::evaluate.
-  std::vector<Evaluation> evaluate(const std::vector<OneLaunchRun>& runs);
+                                    int steps) override;
+  std::vector<Evaluation> evaluate(const std::vector<OneLaunchRun>& runs) override;
 
   // For tests and benchmarks.
   void set_patience(double seconds);  // default 30

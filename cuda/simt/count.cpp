@@ -13,7 +13,7 @@ Traffic& Traffic::operator+=(const Traffic& other) {
   global_requests += other.global_requests, global_lines += other.global_lines;
   global_bytes += other.global_bytes, distinct_bytes += other.distinct_bytes;
   shared_requests += other.shared_requests, shared_cycles += other.shared_cycles;
-  atomics += other.atomics;
+  atomics += other.atomics, shared_atomics += other.shared_atomics;
   return *this;
 }
 
@@ -66,7 +66,7 @@ int cycles_of(const std::vector<Bytes>& request) {
 
 void add_request(const Place& place, const std::vector<Bytes>& request, Traffic& sum) {
   if (place.atomic) {
-    ++sum.atomics;
+    ++(place.shared ? sum.shared_atomics : sum.atomics);
   } else if (place.shared) {
     ++sum.shared_requests;
     sum.shared_cycles += uint64_t(cycles_of(request));

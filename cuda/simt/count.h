@@ -25,7 +25,8 @@ struct Traffic {
   uint64_t distinct_bytes = 0;  // of global memory, in sectors of 32; each counted once a launch
   uint64_t shared_requests = 0;
   uint64_t shared_cycles = 0;  // at least: halves and quarters of a warp are not told apart
-  uint64_t atomics = 0;        // requests, to either memory; not among the others
+  uint64_t atomics = 0;        // requests to global memory; not among the others
+  uint64_t shared_atomics = 0;
 
   Traffic& operator+=(const Traffic& other);
 };

@@ -1,6 +1,7 @@
 #include "manifest.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "error.h"
@@ -103,6 +104,14 @@ std::vector<TaggedFile> tagged_sources(const Manifest& manifest) {
         file.pieces.size() < 2 && (file.pieces.empty() || file.pieces[0].kind == Piece::lines);
     if (!plain) tagged.push_back(std::move(file));
   }
+  std::map<std::string, const Gap*> named;  // filling, hints and points go by the name
+  std::vector<Gap> gaps;
+  for (const TaggedFile& file : tagged)
+    for (Gap& gap : gaps_of(file)) gaps.push_back(std::move(gap));
+  for (const Gap& gap : gaps)
+    if (const auto [other, first] = named.try_emplace(gap.name, &gap); !first)
+      fail_input(gap.file, ":", gap.line, ": the gap '", gap.name, "' has the name of one in ",
+                 other->second->file, ":", other->second->line, "; choose another");
   return tagged;
 }
 

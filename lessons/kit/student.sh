@@ -133,7 +133,7 @@ case $do in
       clear 2> /dev/null
       $make --no-print-directory "test-$nn"
       echo "watching src and tests; Ctrl-C ends it"
-      until [ -n "$(find src tests lessons -name '*.h' -newer "$mark" -o -name '*.c*' -newer "$mark" | head -n 1)" ]; do
+      until [ -n "$(find src tests lessons $(ls -d cuda 2> /dev/null) -name '*.h' -newer "$mark" -o -name '*.c*' -newer "$mark" | head -n 1)" ]; do
         sleep 0.5
       done
     done

@@ -33,7 +33,11 @@ namespace focus {
 
 }  // namespace focus
 
+#ifdef __CUDA_ARCH__  // on a GPU there is nobody to tell
+#define GAP(lesson, name) __trap()
+#else
 #define GAP(lesson, name) ::focus::empty_gap(lesson, name, __FILE__, __LINE__)
+#endif
 )";
 
 std::string student_readme(const Lesson& lesson, const std::vector<Gap>& gaps) {

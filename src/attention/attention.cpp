@@ -69,23 +69,29 @@ struct Call {
   }
 };
 
-// Checks the shapes and takes the call's memory: the probabilities of all units, which backward
-// reads, and the lists of keys.
 template <class T>
-Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
-             const AttentionSettings& settings) {
+void check(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
+           const AttentionSettings& settings) {
   if (q.shape.rank() != 3)
     fail_input("attention: q has shape ", q.shape.text(), ", expected (B,T,H·D)");
   require_shape("attention", "k", k.shape, q.shape);
   require_shape("attention", "v", v.shape, q.shape);
   if (tape.recording() && !(q.gradient && k.gradient && v.gradient))
     fail_input("attention: q, k and v must all want a gradient while the tape records");
+  check_settings(settings, q.shape[1]);
+  if (q.channels() % settings.heads != 0)
+    fail_input("attention: ", q.channels(), " channels cannot be split among ", settings.heads,
+               " heads");
+}
+
+// Takes the call's memory: the probabilities of all units, which backward reads, and the lists of
+// keys.
+template <class T>
+Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
+             const AttentionSettings& settings) {
   Call<T> c{};
   c.q = q, c.k = k, c.v = v, c.settings = settings;
   c.B = q.shape[0], c.N = q.shape[1], c.H = settings.heads, c.stride = q.shape[2];
-  check_settings(settings, c.N);
-  if (c.stride % c.H != 0)
-    fail_input("attention: ", c.stride, " channels cannot be split among ", c.H, " heads");
   c.D = int(c.stride) / c.H;
   c.o = tape.make(q.shape);
   const size_t N = size_t(c.N);
@@ -114,6 +120,8 @@ void zero_rows(T* x, int rows, int width, ptrdiff_t stride) {
 template <class T>
 Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
                     const AttentionSettings& settings) {
+  check(tape, q, k, v, settings);
+  if (tape.device()) return tape.device()->attention(tape, q, k, v, settings);
   Call<T> c = plan(tape, q, k, v, settings);
   const Pattern pattern = settings.pattern;
   const Noise noise = tape.noise();

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <deque>
 
+#include "cli/bench_device.h"
 #include "cli/command.h"
 #include "clock.h"
 #include "error.h"
@@ -137,7 +138,7 @@ auto parsed(const Arguments& arguments, const char* flag, const F& parse) {
 }
 
 int bench_step_command(const Arguments& arguments) {
-  check_device(arguments);
+  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
   const auto whole = [&](const char* flag, int64_t high) {
     return int(arguments.whole(flag, 1, high));
   };
@@ -162,20 +163,32 @@ int bench_step_command(const Arguments& arguments) {
   const int batch = whole("batch", 100000), seeds = whole("seeds", 1000);
   const int threads = threads_of(arguments);
   const int64_t repeats = arguments.whole("repeats", 0, 1'000'000'000);
+  const double flop = operations(s, batch);
+  const auto print_what = [&](const std::string& where, size_t parameters) {
+    char text[200];
+    std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", parameters, flop / 1e9);
+    print(str(where, ", ", seeds, " model(s): attention ", name_of(s.attention.pattern), ", k ",
+              s.attention.k, ", ", s.attention.global_tokens, " global tokens, length ", length,
+              ", batch ", batch, ", ", s.blocks, " blocks, ", s.attention.heads, " head(s), d ",
+              s.d_model, ", mlp ", s.d_mlp, ", ", name_of(s.activation), ", dropout ", s.dropout,
+              ", ", name_of(optimizer), "\n", text));
+  };
+  if (device) {
+    DeviceTrainees trainees(*device, s, optimizer, batch, seeds);
+    print_what(arguments.text("device"), trainees.parameters());
+    std::vector<double> ms;
+    trainees.run(20);
+    repeat(repeats, [&] { ms.push_back(1e3 * trainees.run(20) / 20); });
+    print(spread(ms, flop * seeds));
+    print_last(median(ms));
+    return 0;
+  }
   check_memory(s, optimizer, batch, seeds, seeds);
 
   std::deque<Trainee> trainees;
   for (int i = 0; i < seeds; ++i)
     trainees.emplace_back(s, optimizer, batch, uint64_t(i) + 1, seeds > 1 ? 1 : threads);
-  const double flop = operations(s, batch);
-  char text[200];
-  std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", trainees[0].parameters(),
-                flop / 1e9);
-  print(str("cpu, ", threads, " thread(s), ", seeds, " model(s): attention ",
-            name_of(s.attention.pattern), ", k ", s.attention.k, ", ", s.attention.global_tokens,
-            " global tokens, length ", length, ", batch ", batch, ", ", s.blocks, " blocks, ",
-            s.attention.heads, " head(s), d ", s.d_model, ", mlp ", s.d_mlp, ", ",
-            name_of(s.activation), ", dropout ", s.dropout, ", ", name_of(optimizer), "\n", text));
+  print_what(str("cpu, ", threads, " thread(s)"), trainees[0].parameters());
   if (seeds > 1) {
     bench_seeds(trainees, threads, repeats, flop);
     return 0;

@@ -54,12 +54,6 @@ Flag device_flag() {
   return {"device", "cpu|cuda", "where to compute", "cpu"};
 }
 
-void check_device(const Arguments& arguments) {
-  const std::string& device = arguments.text("device");
-  if (device == "cuda") fail_input("--device cuda: this build has no CUDA; use --device cpu");
-  if (device != "cpu") fail_input("--device: '", device, "' is not a device: use cpu");
-}
-
 Flag threads_flag() {
   const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, 1024u);
   return {"threads", "N", "threads to compute with; they change the speed, never the result",

@@ -64,7 +64,6 @@ std::vector<Command> study_commands();
 
 // Flags that several commands have, and what they mean.
 Flag device_flag();
-void check_device(const Arguments& arguments);  // InputError unless it is there in this build
 Flag threads_flag();
 int threads_of(const Arguments& arguments);
 

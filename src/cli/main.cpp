@@ -10,6 +10,11 @@
 
 #include "cli/parser.h"
 #include "error.h"
+#ifdef FOCUS_KERNELS
+namespace focus::gpu {
+void register_device();  // cuda/ops
+}
+#endif
 
 namespace {
 
@@ -37,6 +42,7 @@ int run(int argc, char** argv) {
   commands.push_back(bench_attention_commands().front());
   commands.push_back(bench_one_launch_commands().front());
   commands.push_back(bench_device_commands().front());
+  gpu::register_device();
 #endif
   const ParsedLine line = parse_command_line(argc, argv, commands, version);
   if (line.command) return line.command->run(line.arguments);

@@ -71,7 +71,8 @@ int watch_and_report(const TrainPlan& plan, const Work& work) {
   bool anything_new = false;
   {
     Watch watch(plan);
-    result = work(TrainObserver{&catch_interrupts(), std::ref(watch)});
+    result = work(TrainObserver{&catch_interrupts(), std::ref(watch),
+                                [](const std::string& line) { print(line + "\n"); }});
     anything_new = watch.saw_an_epoch();
   }
   const std::string dir = plan.out.string();
@@ -126,8 +127,9 @@ fs::path default_folder(const RunSettings& s) {
 }
 
 int train_command(const Arguments& arguments) {
-  check_device(arguments);
   TrainPlan plan;
+  plan.device = arguments.text("device");
+  plan.step_kernel = arguments.text("step-kernel");
   plan.settings = settings_of(arguments);
   const bool own_seed = arguments.given("seed");
   const uint64_t seed = own_seed ? arguments.seed("seed") : 0;
@@ -146,10 +148,12 @@ int resume_command(const Arguments& arguments) {
   const fs::path dir = arguments.words.at(0);
   const int epochs = arguments.given("epochs") ? int(arguments.whole("epochs", 1, 1000000)) : 0;
   const int threads = arguments.given("threads") ? threads_of(arguments) : 0;
+  const std::string device = arguments.given("device") ? arguments.text("device") : "";
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
-  return watch_and_report(
-      plan, [&](const TrainObserver& observer) { return resume(dir, epochs, threads, observer); });
+  return watch_and_report(plan, [&](const TrainObserver& observer) {
+    return resume(dir, epochs, threads, observer, device);
+  });
 }
 
 // What stands after a setting's flag, for the help.
@@ -204,6 +208,9 @@ std::vector<Command> train_commands() {
       {"seeds", "N", "how many runs: seeds S, S+1, … or the paper's first N", "1"});
   train.flags.push_back(threads_flag());
   train.flags.push_back(device_flag());
+  train.flags.push_back({"step-kernel", "auto|off",
+                         "cuda: auto lets one kernel make all steps where the model allows",
+                         "auto"});
   train.flags.push_back(
       {"out", "DIR", "where the run goes (default: out/train-TASK-ATTENTION-kK)"});
   train.more = table_of_tasks() +
@@ -217,7 +224,8 @@ std::vector<Command> train_commands() {
   Command resume{"resume", "go on with a run that was interrupted, or add epochs to it"};
   resume.positionals = {{"DIR", "the folder of the run (--out of 'focus train')"}};
   resume.flags = {{"epochs", "N", "train to N epochs in all (default: as the run was started)"},
-                  {"threads", "N", "threads to compute with (default: as before)"}};
+                  {"threads", "N", "threads to compute with (default: as before)"},
+                  {"device", "cpu|cuda", "where to compute (default: as before)"}};
   resume.more =
       "The result is the same, to the byte, as that of a run that was never stopped.\n"
       "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200";

@@ -178,7 +178,9 @@ Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& bloc
 
 template <class T>
 Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
-  const Tensor<T> positions{{settings_.length, settings_.d_model}, positions_.data(), nullptr};
+  const Tensor<T> positions{{settings_.length, settings_.d_model},
+                            placed_positions_ ? placed_positions_ : positions_.data(),
+                            nullptr};
   Tensor<T> x =
       dropout(tape, embedding(tape, tokens, B, embedding_->tensor(), positions), settings_.dropout);
   //@ begin 11 through-the-blocks points=4
@@ -220,6 +222,16 @@ template <class T>
 void Model<T>::zero_gradients() {
   for (Parameter<T>& p : parameters_)
     std::fill(p.gradient_value.begin(), p.gradient_value.end(), T(0));
+}
+
+template <class T>
+void Model<T>::place(T* values, T* gradients, T* positions) {
+  size_t at = 0;
+  for (Parameter<T>& p : parameters_) {
+    p.place(values + at, gradients + at);
+    at += p.value.size();
+  }
+  placed_positions_ = positions;
 }
 
 template class Model<float>;

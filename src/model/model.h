@@ -57,6 +57,10 @@ class Model {
   std::span<const T> positions() const { return positions_; }
   void zero_gradients();
 
+  // On a device: the parameters in one piece, in their order, the gradients likewise, and
+  // (length,C) positions. forward() uses these from now on, and not the numbers here.
+  void place(T* values, T* gradients, T* positions);
+
  private:
   struct Linear {
     Parameter<T>*weight, *bias;
@@ -74,6 +78,7 @@ class Model {
   std::vector<Block> blocks_;
   Linear classifier_;
   std::vector<T> positions_;
+  T* placed_positions_ = nullptr;
 };
 
 }  // namespace focus

@@ -16,6 +16,7 @@ struct Series {
   std::vector<double> x = {}, y = {};
   std::vector<double> low = {}, high = {};  // both empty, or a band around y of the same length
   Style style = Style::line;
+  std::vector<std::string> labels = {};  // empty, or a word beside each point (not in text plots)
 };
 
 struct Mark {

@@ -141,6 +141,15 @@ void add_marks(std::ostringstream& out, const Panel& panel) {
   }
 }
 
+void add_point_labels(std::ostringstream& out, const Panel& panel, const LegendEntry& entry) {
+  const Series& one = *entry.series;
+  for (size_t p = 0; p < std::min({one.labels.size(), one.x.size(), one.y.size()}); ++p)
+    if (drawable(panel, one.x[p], one.y[p]))
+      out << "set label " << quoted(one.labels[p]) << " at first " << number(one.x[p]) << ", first "
+          << number(one.y[p]) << " left offset 0.6,0.3 font ',11' tc rgb '" << entry.look.colour
+          << "'\n";
+}
+
 double right_margin(const Panel& panel) {
   double margin = 22;
   for (const Mark& mark : panel.horizontal) margin = std::max(margin, 16 + text_width(mark.label));
@@ -180,6 +189,7 @@ void add_panel(std::ostringstream& out, const Panel& panel, const std::vector<Le
   add_ticks(out, "x", x_interval(panel), panel.log_x);
   add_ticks(out, "y", y_range, panel.log_y);
   add_marks(out, panel);
+  for (const LegendEntry& entry : series) add_point_labels(out, panel, entry);
   out << "plot ";
   for (size_t i = 0; i < series.size(); ++i) {
     if (series[i].series->low.empty() || series[i].series->high.empty()) continue;

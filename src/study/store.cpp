@@ -21,7 +21,7 @@ constexpr const char* finished_text = "finished";
 // settings.json of one run. Threads do not change a result: it says 1 whatever was used, so that
 // equal runs leave equal bytes. Nor do epochs make another run: they may grow later.
 TrainPlan plan_of(const Study& study, const StudyRun& run) {
-  return {study.variants[run.variant].settings, {run.seed}, 1, {}};
+  return {study.variants[run.variant].settings, {run.seed}, 1, "cpu", {}};
 }
 
 }  // namespace

@@ -15,11 +15,15 @@
 #include <type_traits>
 #include <vector>
 
+#include "tensor/device.h"
+
 namespace focus {
 
 class Arena {
  public:
   static constexpr size_t alignment = 64;  // a cache line, and the widest vector
+
+  explicit Arena(const MemorySource& source = host_memory()) : source_(source) {}
 
   // `count` numbers, uninitialised (all bits set, which reads as NaN, in builds without NDEBUG, so
   // that a forgotten write shows). Throws std::bad_alloc when the system has no memory left.
@@ -29,7 +33,7 @@ class Arena {
     if (count > (size_t{1} << 46) / sizeof(T)) throw std::bad_array_new_length();
     void* memory = allocate_bytes(count * sizeof(T));
 #ifndef NDEBUG
-    std::memset(memory, 0xff, count * sizeof(T));
+    source_.fill(memory, 0xff, count * sizeof(T));
 #endif
     return static_cast<T*>(memory);
   }
@@ -57,13 +61,26 @@ class Arena {
   }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const { std::free(p); }
-  };
+  using Memory = std::unique_ptr<std::byte, void (*)(void*) noexcept>;
   struct Block {
-    std::unique_ptr<std::byte, Free> memory;
+    Memory memory;
     size_t size;
   };
+
+  static void* host_allocate(size_t bytes) {
+    void* memory = std::aligned_alloc(alignment, bytes);
+    if (!memory) throw std::bad_alloc();
+    return memory;
+  }
+  static void host_release(void* memory) noexcept {
+    std::free(memory);
+  }
+  static void host_fill(void* memory, int byte, size_t bytes) {
+    std::memset(memory, byte, bytes);
+  }
+  static MemorySource host_memory() {
+    return {host_allocate, host_release, host_fill};
+  }
 
   void* allocate_bytes(size_t bytes) {
     bytes = (bytes + alignment - 1) / alignment * alignment;
@@ -75,13 +92,13 @@ class Arena {
   }
 
   void add_block(size_t size) {
-    std::byte* memory = static_cast<std::byte*>(std::aligned_alloc(alignment, size));
-    if (!memory) throw std::bad_alloc();
-    blocks_.push_back({std::unique_ptr<std::byte, Free>(memory), size});
+    Memory memory(static_cast<std::byte*>(source_.allocate(size)), source_.release);
+    blocks_.push_back({std::move(memory), size});
     used_ = 0;
     ++system_requests_;
   }
 
+  MemorySource source_;
   std::vector<Block> blocks_;
   size_t used_ = 0;  // of the last block
   size_t system_requests_ = 0;

@@ -9,13 +9,14 @@ void Tape<T>::reset(bool recording, Noise noise) {
   steps_.clear();
   free_.clear();
   arena_.reset();
+  if (device_arena_) device_arena_->reset();
   recording_ = recording;
   noise_ = noise;
 }
 
 template <class T>
 Tensor<T> Tape<T>::make(const Shape& shape) {
-  Tensor<T> x{shape, arena_.allocate<T>(shape.size()), nullptr};
+  Tensor<T> x{shape, memory<T>(shape.size()), nullptr};
   if (recording_)
     x.gradient = new (arena_.allocate<Gradient<T>>(1)) Gradient<T>{nullptr, shape.size(), false};
   return x;
@@ -29,7 +30,7 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   //@ begin 02 gradient-memory points=4
   //@ plan g has no memory yet: g->data must be made to point to g->size numbers.
   //@ plan 1. If free_ holds a buffer of exactly that size, take it, and take it out of free_.
-  //@ plan 2. Else allocate: arena_.allocate<T>(g->size).
+  //@ plan 2. Else allocate: memory<T>(g->size).
   //@ plan 3. Return the memory, and `true`: what it holds is not a gradient.
   //@ hint 1 Two tensors of one size are alive at once. What happens to their gradients if a buffer
   //@ hint 1 is used and stays in free_?
@@ -40,7 +41,7 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   //@ hint 3   g->data = its data
   //@ hint 3   put the last element of free_ in its place, then remove the last element
   //@ hint 3 else:
-  //@ hint 3   g->data = arena_.allocate<T>(g->size)
+  //@ hint 3   g->data = memory<T>(g->size)
   //@ hint 3 return {g->data, true}
   //@ notice A model of 50 layers runs backward in the gradient memory of a few, which is still in
   //@ notice the cache when it is used again.
@@ -56,7 +57,7 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
     *same_size = free_.back();
     free_.pop_back();
   } else {
-    g->data = arena_.allocate<T>(g->size);
+    g->data = memory<T>(g->size);
   }
   //@ mutant gradient-not-zeroed: what the memory's last user left counts as a gradient
   //~ return {g->data, false};
@@ -65,20 +66,31 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
 }
 
 template <class T>
+void Tape<T>::fill(T* x, size_t n, T value) {
+  if (device_)
+    device_->fill(x, n, value);
+  else
+    std::fill(x, x + n, value);
+}
+
+template <class T>
 T* Tape<T>::gradient(const Tensor<T>& x) {
   const Target target = gradient_target(x);
-  if (target.fresh) std::fill(target.data, target.data + x.gradient->size, T(0));
+  if (target.fresh) fill(target.data, x.gradient->size, T(0));
   return target.data;
 }
 
 template <class T>
 void Tape<T>::backward(const Tensor<T>& loss) {
   if (!recording_) fail_input("backward: the tape was not recording");
-  if (loss.size() != 1) fail_input("backward: the loss has shape ", loss.shape.text(), ", not [1]");
+  const int losses = device_ ? device_->runs() : 1;  // one for each run
+  if (!(loss.shape == Shape{losses}))
+    fail_input("backward: the loss has shape ", loss.shape.text(), ", not [", losses, "]");
   if (steps_.empty())
     fail_input("backward: nothing is recorded; a tape plays once for each forward");
   //@ begin 02 play-tape points=5
-  //@ plan 1. The gradient of the loss with respect to itself: gradient(loss)[0].
+  //@ plan 1. The gradient of the loss with respect to itself is 1: fill(gradient(loss),
+  //@ plan    loss.size(), T(1)) sets it.
   //@ plan 2. Until steps_ is empty, take out its last step. If nobody has added to its output's
   //@ plan    gradient (step.output->data is nullptr), the loss does not depend on it: go on.
   //@ plan 3. Else run it: step.run(step.backward).
@@ -88,7 +100,7 @@ void Tape<T>::backward(const Tensor<T>& loss) {
   //@ hint 1 it?
   //@ hint 2 README, "Last first" and "Give memory back". Step and FreeBuffer are at the end of
   //@ hint 2 tape.h.
-  //@ hint 3 gradient(loss)[0] = 1
+  //@ hint 3 fill gradient(loss) with 1
   //@ hint 3 while steps_ is not empty:
   //@ hint 3   step = the last of steps_; remove it
   //@ hint 3   if step.output->data is nullptr: go on with the next
@@ -100,7 +112,7 @@ void Tape<T>::backward(const Tensor<T>& loss) {
   //@ notice by accident.
   //@ mutant tape-starts-from-loss: the loss's own gradient is the loss and not 1
   //~ gradient(loss)[0] = loss.data[0];
-  gradient(loss)[0] = T(1);
+  fill(gradient(loss), loss.size(), T(1));
   while (!steps_.empty()) {
     //@ mutant(2) tape-forwards: backwards run in the order of the forward
     //~   const Step step = steps_.front();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "files/safetensors.h"
+#include "tensor/device.h"
 
 namespace focus {
 
@@ -20,8 +21,10 @@ struct GoldenError {
 // gradient tensor 1e-5 of its largest magnitude plus 1e-7 of the gradient norm (the gradient of
 // every W_k bias is zero in exact arithmetic); each stepped weight 1e-5 of its tensor's largest
 // magnitude. T is the precision of the computation: float is what the limits are for, double shows
-// how much of an error is rounding. InputError for a file that is not a golden file.
+// how much of an error is rounding. With a device, it computes everything. InputError for a file
+// that is not a golden file.
 template <class T>
-std::vector<GoldenError> check_golden(const Safetensors& file, int threads);
+std::vector<GoldenError> check_golden(const Safetensors& file, int threads,
+                                      Device<T>* device = nullptr);
 
 }  // namespace focus

@@ -70,6 +70,8 @@ std::string plan_text(const TrainPlan& plan) {
   }
   json["seeds"] = seeds;
   json["threads"] = std::to_string(plan.threads);
+  if (plan.device != "cpu") json["device"] = plan.device;
+  if (plan.step_kernel != "auto") json["step_kernel"] = plan.step_kernel;
   try {
     return json.dump(2) + "\n";
   } catch (const nlohmann::json::exception&) {
@@ -84,6 +86,8 @@ TrainPlan parse_plan(std::string_view bytes, const std::string& name) {
     fail_input(name, ": format version ", version, ", this program reads ", format_version);
   try {
     plan.seeds = parse_seeds(take(text, "seeds", name), name);
+    if (text.count("device")) plan.device = take(text, "device", name);
+    if (text.count("step_kernel")) plan.step_kernel = take(text, "step_kernel", name);
     plan.threads = int(std::clamp<int64_t>(parse_integer(take(text, "threads", name)), 1, 1024));
   } catch (const InputError& error) {
     const std::string message = error.what();

@@ -98,48 +98,71 @@ void Run::train_step(Tape<float>& tape, const std::vector<int>& order) {
     labels_[size_t(b)] = data.labels[size_t(row)];
   }
 
-  const int steps_per_epoch = (data.rows + settings_.batch - 1) / settings_.batch;
-  const Noise noise{true, seed_,
-                    uint32_t(epochs_done_) * uint32_t(steps_per_epoch) + uint32_t(step_), 0};
-  tape.reset(true, noise);
+  tape.reset(true, Noise{true, seed_, noise_step(), 0});
   model_.zero_gradients();
   const Tensor<float> loss =
       cross_entropy(tape, model_.forward(tape, tokens_.data(), rows), labels_.data());
   tape.backward(loss);
   const double norm = gradient_norm(model_.parameters());
-  if (!std::isfinite(loss.data[0]) || !std::isfinite(norm))
-    fail_run("seed ", seed_, ", epoch ", epochs_done_ + 1, ", step ", step_ + 1, ": the loss is ",
-             loss.data[0], " and the gradient's norm ", norm, " (task ", settings_.task,
-             ", attention ", name_of(settings_.attention), ", lr ", settings_.lr,
-             "); try a smaller --lr, the last good checkpoint is kept");
-  const double lr = decayed_rate(settings_.lr, settings_.lr_decay, epochs_done_);
-  optimizer_.step(model_.parameters(), lr, clip_factor(norm, settings_.clip));
+  if (!std::isfinite(loss.data[0]) || !std::isfinite(norm)) fail_at_step(step_, loss.data[0], norm);
+  optimizer_.step(model_.parameters(), rate(), clip_factor(norm, settings_.clip));
   ++step_;
 }
 
-std::optional<EpochMetrics> Run::run_epoch(Tape<float>& tape, const std::atomic<bool>& stop) {
-  const PaddedData& data = data_->train;
-  std::vector<int> order(size_t(data.rows));
+std::vector<int> Run::epoch_order() const {
+  std::vector<int> order(size_t(data_->train.rows));
   std::iota(order.begin(), order.end(), 0);
   Rng(seed_, Stream::order, uint32_t(epochs_done_)).shuffle(order);
-  while (step_ * settings_.batch < data.rows) {
+  return order;
+}
+
+uint32_t Run::noise_step() const {
+  return uint32_t(epochs_done_) * uint32_t(steps_per_epoch()) + uint32_t(step_);
+}
+
+int Run::steps_per_epoch() const {
+  return (data_->train.rows + settings_.batch - 1) / settings_.batch;
+}
+
+double Run::rate() const {
+  return decayed_rate(settings_.lr, settings_.lr_decay, epochs_done_);
+}
+
+void Run::took_steps(int steps) {
+  step_ += steps;
+  optimizer_.set_steps_taken(optimizer_.steps_taken() + steps);
+}
+
+void Run::fail_at_step(int step, double loss, double norm) const {
+  fail_run("seed ", seed_, ", epoch ", epochs_done_ + 1, ", step ", step + 1, ": the loss is ",
+           loss, " and the gradient's norm ", norm, " (task ", settings_.task, ", attention ",
+           name_of(settings_.attention), ", lr ", settings_.lr,
+           "); try a smaller --lr, the last good checkpoint is kept");
+}
+
+std::optional<EpochMetrics> Run::run_epoch(Tape<float>& tape, const std::atomic<bool>& stop) {
+  const std::vector<int> order = epoch_order();
+  while (step_ < steps_per_epoch()) {
     if (stop.load()) return std::nullopt;
     train_step(tape, order);
   }
   const auto train = evaluate(model_, tape, data_->train, &stop);
   const auto val = train ? evaluate(model_, tape, data_->val, &stop) : std::nullopt;
   if (!val) return std::nullopt;
-  if (!std::isfinite(train->loss) || !std::isfinite(val->loss))
+  return finish_epoch(*train, *val);
+}
+
+EpochMetrics Run::finish_epoch(const Evaluation& train, const Evaluation& val) {
+  if (!std::isfinite(train.loss) || !std::isfinite(val.loss))
     fail_run("seed ", seed_, ", epoch ", epochs_done_ + 1, ": the loss at evaluation is ",
-             train->loss, " (training set) and ", val->loss,
+             train.loss, " (training set) and ", val.loss,
              " (held-out); try a smaller --lr, the last good checkpoint is kept");
   ++epochs_done_;
   step_ = 0;
   is_best_ =
-      val->accuracy > best_accuracy_ || (val->accuracy == best_accuracy_ && val->loss < best_loss_);
-  if (is_best_) best_accuracy_ = val->accuracy, best_loss_ = val->loss;
-  return EpochMetrics{epochs_done_,  seed_, train->loss, train->accuracy, val->loss,
-                      val->accuracy, 0};
+      val.accuracy > best_accuracy_ || (val.accuracy == best_accuracy_ && val.loss < best_loss_);
+  if (is_best_) best_accuracy_ = val.accuracy, best_loss_ = val.loss;
+  return EpochMetrics{epochs_done_, seed_, train.loss, train.accuracy, val.loss, val.accuracy, 0};
 }
 
 Safetensors Run::checkpoint() const {
@@ -171,7 +194,6 @@ void Run::restore(const Safetensors& file) {
                ", this program reads ", checkpoint_format);
   if (file.setting("seed") != std::to_string(seed_))
     fail_input(file.file_name(), ": is of seed ", file.setting("seed"), ", not of ", seed_);
-  const int steps = (data_->train.rows + settings_.batch - 1) / settings_.batch;
   read_weights(file, model_);
   for (size_t i = 0; i < optimizer_.first_moments().size(); ++i) {
     const Parameter<float>& p = model_.parameters()[i];
@@ -182,7 +204,7 @@ void Run::restore(const Safetensors& file) {
   }
   optimizer_.set_steps_taken(long(file.integer_setting("optimizer_steps", 0, int64_t{1} << 50)));
   epochs_done_ = int(file.integer_setting("epochs_done", 0, 1000000));
-  step_ = int(file.integer_setting("step_in_epoch", 0, steps));
+  step_ = int(file.integer_setting("step_in_epoch", 0, steps_per_epoch()));
   best_accuracy_ = file.number_setting("best_val_accuracy");
   best_loss_ = file.number_setting("best_val_loss");
 }

@@ -54,7 +54,19 @@ class Run {
   int steps_in_epoch() const { return step_; }  // of the epoch that is under way
   bool is_best() const { return is_best_; }     // the last epoch had the best held-out accuracy yet
   Model<float>& model() { return model_; }
+  const RunSettings& settings() const { return settings_; }
+  Optimizer<float>& optimizer() { return optimizer_; }
   const RunData& data() const { return *data_; }
+
+  // For whoever takes the steps elsewhere (run_group.h): what the steps of this epoch need, …
+  std::vector<int> epoch_order() const;  // of the training rows
+  int steps_per_epoch() const;
+  uint32_t noise_step() const;  // of the next step
+  double rate() const;
+  // … and what came of them. fail_at_step and finish_epoch throw RunError on a NaN or Inf.
+  void took_steps(int steps);
+  [[noreturn]] void fail_at_step(int step, double loss, double norm) const;
+  EpochMetrics finish_epoch(const Evaluation& train, const Evaluation& val);
 
  private:
   void train_step(Tape<float>& tape, const std::vector<int>& order);

@@ -8,6 +8,7 @@
 #include "files/folder.h"
 #include "train/memory.h"
 #include "train/run.h"
+#include "train/run_group.h"
 #include "train/scheduler.h"
 
 namespace focus {
@@ -19,7 +20,10 @@ namespace {
 class Trainer {
  public:
   Trainer(const TrainPlan& plan, const TrainObserver& observer)
-      : plan_(plan), observer_(observer), metrics_(plan.out / "metrics.csv") {}
+      : plan_(plan),
+        observer_(observer),
+        metrics_(plan.out / "metrics.csv"),
+        device_(open_device(plan.device)) {}
 
   void make_runs() {
     const RunSettings& s = plan_.settings;
@@ -31,11 +35,20 @@ class Trainer {
       if (!data || !same_data) data = make_run_data(s, seed);
       if (runs_.empty()) {
         const int runs = int(plan_.seeds.size());
-        check_memory(s.model_settings(data->train.vocabulary, data->train.length), s.optimizer,
-                     std::min(s.batch, data->train.rows), runs, std::min(plan_.threads, runs));
+        if (!device_)
+          check_memory(s.model_settings(data->train.vocabulary, data->train.length), s.optimizer,
+                       std::min(s.batch, data->train.rows), runs, std::min(plan_.threads, runs));
       }
       runs_.emplace_back(s, seed, data);
     }
+  }
+
+  // Known before anything is written: do the runs fit on the device?
+  void try_device() {
+    if (!device_) return;
+    std::vector<Run*> all;
+    for (Run& run : runs_) all.push_back(&run);
+    RunGroup(*device_, all, by_kernel());
   }
 
   // Writes the folder of new runs. What a failure (a full disk, say) leaves is removed again.
@@ -107,12 +120,30 @@ class Trainer {
       const std::lock_guard lock(callback_mutex_);
       if (row && observer_.on_epoch) observer_.on_epoch(*row);
     };
-    run_side_by_side(runs_, plan_.settings.epochs, plan_.threads,
-                     observer_.stop ? *observer_.stop : never, after);
+    const std::atomic<bool>& stop = observer_.stop ? *observer_.stop : never;
+    if (device_ && observer_.on_note) observer_.on_note(note());
+    if (device_)
+      run_together(*device_, runs_, plan_.settings.epochs, by_kernel(), stop, after);
+    else
+      run_side_by_side(runs_, plan_.settings.epochs, plan_.threads, stop, after);
     return result();
   }
 
  private:
+  // Why the device's step kernel does not make the steps; "" if it does.
+  std::string kernel_problem() {
+    if (plan_.step_kernel == "off") return "--step-kernel off";
+    const Run& run = runs_[0];
+    return device_->step_kernel_problem(runs_[0].model().settings(),
+                                        std::min(run.settings().batch, run.data().train.rows));
+  }
+  bool by_kernel() { return kernel_problem().empty(); }
+  std::string note() {
+    const std::string problem = kernel_problem();
+    return problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
+                           : "steps: operation by operation, recorded once (" + problem + ")";
+  }
+
   fs::path folder(const Run& run) const { return plan_.out / str("seed-", run.seed()); }
 
   void save(const Run& run, const char* name) const {
@@ -123,6 +154,7 @@ class Trainer {
   TrainPlan plan_;
   TrainObserver observer_;
   MetricsFile metrics_;
+  std::unique_ptr<Device<float>> device_;  // nullptr: the CPU
   std::deque<Run> runs_;
   std::mutex callback_mutex_;
   double seconds_before_ = 0;
@@ -133,6 +165,8 @@ void check_plan(const TrainPlan& plan) {
   if (plan.seeds.empty()) fail_input("--seeds: at least one seed is needed");
   if (plan.threads < 1 || plan.threads > 1024)
     fail_input("--threads ", plan.threads, " is not between 1 and 1024");
+  if (plan.step_kernel != "auto" && plan.step_kernel != "off")
+    fail_input("--step-kernel ", plan.step_kernel, ": use auto or off");
 }
 
 // A new run may use a folder that is new or empty. (A kill may have left the temporary file of the
@@ -155,6 +189,7 @@ TrainResult train(const TrainPlan& plan, const TrainObserver& observer) {
   check_unused(plan.out);
   Trainer trainer(plan, observer);
   trainer.make_runs();
+  trainer.try_device();
   NewFolder folder(plan.out);
   const FolderLock lock(plan.out);
   check_unused(plan.out);  // another process may have begun there since
@@ -163,12 +198,14 @@ TrainResult train(const TrainPlan& plan, const TrainObserver& observer) {
   return trainer.go();
 }
 
-TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObserver& observer) {
+TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObserver& observer,
+                   const std::string& device) {
   read_plan(dir);  // says so if there is no run
   const FolderLock lock(dir);
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
   if (threads > 0) plan.threads = threads;
+  if (!device.empty()) plan.device = device;
   Trainer trainer(plan, observer);
   trainer.make_runs();
   trainer.restore();

@@ -23,7 +23,10 @@ struct TrainPlan {
   RunSettings settings;
   std::vector<uint64_t> seeds;
   int threads = 1;
+  std::string device = "cpu";  // or "cuda"
   std::filesystem::path out;
+  // On a device: "auto" takes its step kernel when it has one for the model, "off" never.
+  std::string step_kernel = "auto";
 };
 
 // What a caller sees and controls while the runs go on. The callback is called once for each epoch
@@ -31,6 +34,7 @@ struct TrainPlan {
 struct TrainObserver {
   const std::atomic<bool>* stop = nullptr;
   std::function<void(const EpochMetrics&)> on_epoch = {};
+  std::function<void(const std::string&)> on_note = {};  // one line, before the first epoch
 };
 
 struct TrainResult {
@@ -42,12 +46,12 @@ struct TrainResult {
 // plan; nothing has been written then. RunError on a NaN or Inf loss.
 TrainResult train(const TrainPlan& plan, const TrainObserver& observer = {});
 
-// Goes on with the runs in DIR, to `epochs` epochs and with `threads` threads (0: as settings.json
-// says). A finished run returns at once, and its files are not touched. InputError when DIR holds
-// no run or a damaged one, when it has more epochs already, and, as for train(), while another
-// process trains there.
+// Goes on with the runs in DIR, to `epochs` epochs, with `threads` threads (0: as settings.json
+// says) and on `device` (empty: likewise). A finished run returns at once, and its files are not
+// touched. InputError when DIR holds no run or a damaged one, when it has more epochs already, and,
+// as for train(), while another process trains there.
 TrainResult resume(const std::filesystem::path& dir, int epochs, int threads,
-                   const TrainObserver& observer = {});
+                   const TrainObserver& observer = {}, const std::string& device = {});
 
 // settings.json: {"format_version": "1", "seeds": "1,2", …, every setting as text}.
 std::string plan_text(const TrainPlan& plan);

@@ -1,0 +1,38 @@
+// What the kernels of one attention call share: where its tensors lie and its lists.
+#pragma once
+
+#include "cuda/ops/philox.cuh"
+
+namespace focus::gpu {
+
+// A unit is one head of one sequence; `units` of them belong to each run. Row i of a unit has the
+// entries begin[i] … begin[i+1]-1.
+struct AttentionCall {
+  Pattern pattern;
+  int B, H, T, D, k, units;
+  const float *q, *k_rows, *v;  // (B,T,H·D)
+  float* o;
+  const int* begin;
+  int* keys;       // (entries) if positional, (B·H,entries) if chosen, nullptr: all, in order
+  float* p;        // (B·H,entries) probabilities
+  unsigned* keep;  // (B·H,T,words) bit e of a row: its entry e is kept by dropout; or nullptr
+  int entries, words;
+  float keep_scale, scale;
+
+  __host__ __device__ size_t at(int unit, int row) const {
+    return (size_t(unit / H) * size_t(T) + size_t(row)) * size_t(H * D) + size_t(unit % H * D);
+  }
+  __device__ const int* keys_of(int unit) const {
+    const bool positional = pattern == Pattern::banded || pattern == Pattern::block;
+    return !keys || positional ? keys : keys + size_t(unit) * size_t(entries);
+  }
+  // 0 or the scale of what dropout keeps; 1 without dropout.
+  __device__ float factor(int unit, int row, int e) const {
+    if (!keep) return 1.f;
+    const unsigned word =
+        keep[(size_t(unit) * size_t(T) + size_t(row)) * size_t(words) + size_t(e / 32)];
+    return (word >> (e % 32) & 1) ? keep_scale : 0.f;
+  }
+};
+
+}  // namespace focus::gpu

@@ -1,0 +1,28 @@
+// The steps of an attention call, each in a file of its own.
+#pragma once
+
+#include "cuda/ops/attention.cuh"
+
+namespace focus::gpu {
+
+void draw_attention_mask(const AttentionCall&, const DropoutDraw&, void* stream);
+
+// Chooses keys where the pattern does, and computes p and o. `draw` holds the noise of the random
+// pattern; in evaluation its step is ignored.
+void attention_rows(const AttentionCall&, const DropoutDraw& draw, bool training, void* stream);
+
+// The gradients. ds (B·H,entries) is scratch. What is to be added to, and what is to be set?
+struct AttentionGradients {
+  const float* d_o;
+  float *dq, *dk, *dv, *ds;
+  bool add_q, add_k, add_v;
+};
+void attention_rows_backward(const AttentionCall&, const AttentionGradients&, void* stream);
+// For long sequences and short lists, up to this width: the keys are known; `scores`: p is not yet.
+inline constexpr int most_list_width = 128;
+void attention_lists(const AttentionCall&, bool scores, void* stream);
+void attention_lists_backward(const AttentionCall&, const AttentionGradients&, void* stream);
+
+void attention_keys_backward(const AttentionCall&, const AttentionGradients&, void* stream);
+
+}  // namespace focus::gpu

@@ -1,0 +1,62 @@
+// Layer normalisation: a warp for each token. See src/ops/layer_norm.cpp for the formulas.
+#include "cuda/device/launch.h"
+#include "cuda/ops/ops.h"
+#include "cuda/ops/warp.cuh"
+
+namespace focus::gpu {
+
+namespace {
+
+__global__ void normalise(const float* x, float* y, float* rstd, int rows, int C, float epsilon) {
+  const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  const float* in = x + size_t(row) * size_t(C);
+  float* out = y + size_t(row) * size_t(C);
+  float sum = 0;
+  for (int c = lane; c < C; c += 32) sum += in[c];
+  const float mean = warp_sum(sum) / float(C);
+  float squares = 0;
+  for (int c = lane; c < C; c += 32) squares += (in[c] - mean) * (in[c] - mean);
+  const float r = 1.f / sqrtf(warp_sum(squares) / float(C) + epsilon);
+  for (int c = lane; c < C; c += 32) out[c] = (in[c] - mean) * r;
+  if (lane == 0) rstd[row] = r;
+}
+
+__global__ void normalise_backward(const float* y, const float* dy, const float* rstd, float* dx,
+                                   bool add, int rows, int C) {
+  const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  const size_t at = size_t(row) * size_t(C);
+  float sum = 0, dot = 0;
+  for (int c = lane; c < C; c += 32) {
+    sum += dy[at + size_t(c)];
+    dot += dy[at + size_t(c)] * y[at + size_t(c)];
+  }
+  const float mean_dy = warp_sum(sum) / float(C), mean_dy_y = warp_sum(dot) / float(C);
+  for (int c = lane; c < C; c += 32) {
+    const size_t e = at + size_t(c);
+    const float d = rstd[row] * (dy[e] - mean_dy - y[e] * mean_dy_y);
+    dx[e] = add ? dx[e] + d : d;
+  }
+}
+
+}  // namespace
+
+Tensor<float> CudaOps::layer_norm(Tape<float>& tape, const Tensor<float>& x, double epsilon) {
+  const int C = x.channels(), rows = x.rows();
+  const Tensor<float> y = tape.make(x.shape);
+  float* rstd = tape.memory<float>(size_t(rows));
+  const size_t blocks = size_t(rows + 7) / 8;
+  launch({"normalise", blocks, 256}, stream(), normalise, x.data, y.data, rstd, rows, C,
+         float(epsilon));
+  tape.record(y, [=, this, &tape] {
+    const float* dy = tape.gradient(y);
+    const auto dx = tape.gradient_target(x);
+    if (!dx.data) return;
+    launch({"normalise_backward", blocks, 256}, stream(), normalise_backward, y.data, dy, rstd,
+           dx.data, !dx.fresh, rows, C);
+  });
+  return y;
+}
+
+}  // namespace focus::gpu

@@ -1,0 +1,205 @@
+// y = x Wᵀ + b and its gradients, in tiles of 64 × 64 numbers: both factors of a tile's product go
+// through shared memory, 64 deep at a time, and a thread sums 8 × 4 numbers in registers
+// (cuda/attention/tile.cuh).
+//
+// dW and db are sums over all rows of a run. A block sums `chunk` rows; a second kernel adds the
+// chunks in order. So the bits do not depend on how many blocks there are or when they run.
+#include "cuda/attention/tile.cuh"
+#include "cuda/device/launch.h"
+#include "cuda/ops/ops.h"
+
+namespace focus::gpu {
+
+namespace {
+
+constexpr int side = 64, TX = 16, TY = 8, threads = TX * TY, R = side / TY, C = side / TX;
+constexpr int pitch = side + 4, tile_floats = side * pitch;
+constexpr int chunk = 128;
+constexpr size_t shared_size = shared_bytes_for(tile_floats, tile_floats);
+
+// Sizes of one call; M rows in each run.
+struct Sizes {
+  int M, in, out, runs;
+  size_t stride;  // between the runs' parameters
+};
+
+__host__ __device__ constexpr int tiles_for(int n, int size) {
+  return (n + size - 1) / size;
+}
+
+// A tile at (first_row, first_column) of a (rows,columns) matrix; 0 beyond its edges.
+__device__ __forceinline__ void load_tile(float* to, const float* from, int rows, int columns,
+                                          int first_row, int first_column) {
+  const bool vectors = columns % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0;
+#pragma unroll
+  for (int e = int(threadIdx.x); e < side * side / 4; e += threads) {
+    const int row = e / (side / 4), column = e % (side / 4) * 4;
+    const int r = first_row + row, c = first_column + column;
+    float4 x = make_float4(0, 0, 0, 0);
+    if (r < rows && c < columns) {
+      const float* at = from + size_t(r) * size_t(columns) + size_t(c);
+      if (vectors) {
+        x = load4(at);
+      } else {
+        x.x = at[0];
+        if (c + 1 < columns) x.y = at[1];
+        if (c + 2 < columns) x.z = at[2];
+        if (c + 3 < columns) x.w = at[3];
+      }
+    }
+    store4(to + row * pitch + column, x);
+  }
+}
+
+__global__ void __launch_bounds__(threads)
+    linear_forward(Sizes s, const float* x, const float* w, const float* bias, float* y) {
+  SharedMemory shared;
+  float *a = shared.array<float>(tile_floats), *b = shared.array<float>(tile_floats);
+  const Place<TX> at;
+  const int columns = tiles_for(s.out, side), rows = tiles_for(s.M, side);
+  const int o0 = int(blockIdx.x) % columns * side;
+  const int m0 = int(blockIdx.x) / columns % rows * side, run = int(blockIdx.x) / columns / rows;
+  x += size_t(run) * size_t(s.M) * size_t(s.in);
+  y += size_t(run) * size_t(s.M) * size_t(s.out);
+  w += size_t(run) * s.stride, bias += size_t(run) * s.stride;
+  float sum[R][C] = {};
+  for (int k = 0; k < s.in; k += side) {
+    load_tile(a, x, s.M, s.in, m0, k);
+    load_tile(b, w, s.out, s.in, o0, k);
+    __syncthreads();
+    add_abt<side>(sum, a + at.y * pitch, TY * pitch, b + at.x * pitch, TX * pitch);
+    __syncthreads();
+  }
+#pragma unroll
+  for (int j = 0; j < C; ++j) {
+    const int o = o0 + at.x + TX * j;
+    if (o >= s.out) continue;
+#pragma unroll
+    for (int i = 0; i < R; ++i) {
+      const int m = m0 + at.y + TY * i;
+      if (m < s.M) y[size_t(m) * size_t(s.out) + size_t(o)] = sum[i][j] + bias[o];
+    }
+  }
+}
+
+// One tile of dx (M,in) = dy (M,out) · W (out,in).
+__device__ void input_gradient(const Sizes& s, int block, const float* dy, const float* w,
+                               float* dx, bool add, float* a, float* b) {
+  const Place<TX> at;
+  const int columns = tiles_for(s.in, side), rows = tiles_for(s.M, side);
+  const int i0 = block % columns * side, m0 = block / columns % rows * side;
+  const int run = block / columns / rows;
+  dy += size_t(run) * size_t(s.M) * size_t(s.out);
+  dx += size_t(run) * size_t(s.M) * size_t(s.in);
+  w += size_t(run) * s.stride;
+  float sum[R][C] = {};
+  for (int k = 0; k < s.out; k += side) {
+    load_tile(a, dy, s.M, s.out, m0, k);
+    load_tile(b, w, s.out, s.in, k, i0);
+    __syncthreads();
+    add_ab<TX, side>(sum, a + at.y * pitch, TY * pitch, b + at.x * vector_of<C>, pitch);
+    __syncthreads();
+  }
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+#pragma unroll
+    for (int j = 0; j < C; ++j) {
+      const int m = m0 + at.y + TY * i, c = i0 + column<TX, C>(at.x, j);
+      if (m >= s.M || c >= s.in) continue;
+      float& to = dx[size_t(m) * size_t(s.in) + size_t(c)];
+      to = add ? to + sum[i][j] : sum[i][j];
+    }
+}
+
+// One chunk's part of a tile of dW (out,in) = dyᵀ · x, and, beside the first column of tiles, of
+// db. parts: (R,chunks, out·in + out).
+__device__ void weight_gradient(const Sizes& s, int block, const float* dy, const float* x,
+                                float* parts, float* a, float* b) {
+  const Place<TX> at;
+  const int columns = tiles_for(s.in, side), rows = tiles_for(s.out, side);
+  const int chunks = tiles_for(s.M, chunk);
+  const int i0 = block % columns * side, o0 = block / columns % rows * side;
+  const int part = block / columns / rows, run = part / chunks, m0 = part % chunks * chunk;
+  dy += size_t(run) * size_t(s.M) * size_t(s.out);
+  x += size_t(run) * size_t(s.M) * size_t(s.in);
+  parts += size_t(part) * (size_t(s.out) * size_t(s.in) + size_t(s.out));
+  const int end = min(m0 + chunk, s.M);
+  float sum[R][C] = {}, bias = 0;
+  for (int m = m0; m < end; m += side) {
+    load_tile(a, dy, end, s.out, m, o0);
+    load_tile(b, x, end, s.in, m, i0);
+    __syncthreads();
+    add_atb<TX, TY, side>(sum, a + at.y * 4, pitch, b + at.x * vector_of<C>, pitch);
+    if (i0 == 0 && int(threadIdx.x) < side)
+      for (int k = 0; k < side; ++k) bias += a[k * pitch + int(threadIdx.x)];
+    __syncthreads();
+  }
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+#pragma unroll
+    for (int j = 0; j < C; ++j) {
+      const int o = o0 + i / 4 * (4 * TY) + at.y * 4 + i % 4, c = i0 + column<TX, C>(at.x, j);
+      if (o < s.out && c < s.in) parts[size_t(o) * size_t(s.in) + size_t(c)] = sum[i][j];
+    }
+  const int o = o0 + int(threadIdx.x);
+  if (i0 == 0 && int(threadIdx.x) < side && o < s.out)
+    parts[size_t(s.out) * size_t(s.in) + size_t(o)] = bias;
+}
+
+// The blocks of dW come first: they take longest. dx may be nullptr.
+__global__ void __launch_bounds__(threads)
+    linear_backward(Sizes s, const float* x, const float* w, const float* dy, float* dx,
+                    bool add_dx, float* parts, int weight_blocks) {
+  SharedMemory shared;
+  float *a = shared.array<float>(tile_floats), *b = shared.array<float>(tile_floats);
+  if (int(blockIdx.x) < weight_blocks)
+    weight_gradient(s, int(blockIdx.x), dy, x, parts, a, b);
+  else
+    input_gradient(s, int(blockIdx.x) - weight_blocks, dy, w, dx, add_dx, a, b);
+}
+
+// dw += its parts, db likewise, in the chunks' order. A thread a number.
+__global__ void linear_sum(Sizes s, const float* parts, float* dw, float* db) {
+  const size_t weights = size_t(s.out) * size_t(s.in), size = weights + size_t(s.out);
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x, run = i / size, e = i % size;
+  if (run >= size_t(s.runs)) return;
+  const int chunks = tiles_for(s.M, chunk);
+  const float* part = parts + run * size_t(chunks) * size + e;
+  float sum = 0;
+#pragma unroll 8
+  for (int k = 0; k < chunks; ++k) sum += part[size_t(k) * size];
+  (e < weights ? dw + e : db + (e - weights))[run * s.stride] += sum;
+}
+
+}  // namespace
+
+Tensor<float> CudaOps::linear(Tape<float>& tape, const Tensor<float>& x,
+                              const Tensor<float>& weight, const Tensor<float>& bias) {
+  const int in = x.channels(), out = weight.shape[0];
+  const Sizes s{x.rows() / runs(), in, out, runs(), stride()};
+  const Tensor<float> y = tape.make(x.shape.with_last(out));
+  const int row_tiles = tiles_for(s.M, side) * s.runs;
+  launch({"linear_forward", size_t(row_tiles * tiles_for(out, side)), threads, shared_size},
+         stream(), linear_forward, s, x.data, weight.data, bias.data, y.data);
+
+  tape.record(y, [=, this, &tape] {
+    const float* dy = tape.gradient(y);
+    const auto dx = tape.gradient_target(x);
+    float *dw = tape.gradient(weight), *db = tape.gradient(bias);
+    const size_t chunks = size_t(tiles_for(s.M, chunk) * s.runs);
+    const size_t size = size_t(out) * size_t(in) + size_t(out);
+    const int weight_tiles = tiles_for(out, side) * tiles_for(in, side);
+    const int weight_blocks = dw ? int(chunks) * weight_tiles : 0;
+    const int input_blocks = dx.data ? row_tiles * tiles_for(in, side) : 0;
+    float* parts = dw ? tape.memory<float>(chunks * size) : nullptr;
+    launch({"linear_backward", size_t(weight_blocks + input_blocks), threads, shared_size},
+           stream(), linear_backward, s, x.data, weight.data, dy, dx.data, !dx.fresh, parts,
+           weight_blocks);
+    if (dw)
+      launch({"linear_sum", (size * size_t(s.runs) + 127) / 128, 128}, stream(), linear_sum, s,
+             parts, dw, db);
+  });
+  return y;
+}
+
+}  // namespace focus::gpu

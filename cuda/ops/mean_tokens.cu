@@ -1,0 +1,55 @@
+// The mean over a sequence's tokens: a block for each sequence, whose warps share out the tokens.
+#include "cuda/device/launch.h"
+#include "cuda/ops/ops.h"
+#include "cuda/simt/simt.h"
+
+namespace focus::gpu {
+
+namespace {
+
+constexpr int warps = 8;
+
+__global__ void mean_forward(const float* x, float* y, int T, int C) {
+  SharedMemory shared;
+  float* partial = shared.array<float>(warps * C);
+  const int warp = int(threadIdx.x) / 32, lane = threadIdx.x % 32;
+  const float* sequence = x + size_t(blockIdx.x) * size_t(T) * size_t(C);
+  for (int c = lane; c < C; c += 32) {
+    float sum = 0;
+    for (int t = warp; t < T; t += warps) sum += sequence[size_t(t) * size_t(C) + size_t(c)];
+    partial[warp * C + c] = sum;
+  }
+  __syncthreads();
+  for (int c = int(threadIdx.x); c < C; c += int(blockDim.x)) {
+    float sum = 0;
+    for (int w = 0; w < warps; ++w) sum += partial[w * C + c];
+    y[size_t(blockIdx.x) * size_t(C) + size_t(c)] = sum / float(T);
+  }
+}
+
+__global__ void mean_backward(const float* dy, float* dx, bool add, int T, int C, size_t n) {
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  const size_t sequence = i / (size_t(T) * size_t(C)), c = i % size_t(C);
+  const float d = dy[sequence * size_t(C) + c] / float(T);
+  dx[i] = add ? dx[i] + d : d;
+}
+
+}  // namespace
+
+Tensor<float> CudaOps::mean_tokens(Tape<float>& tape, const Tensor<float>& x) {
+  const int B = x.shape[0], T = x.shape[1], C = x.shape[2];
+  const Tensor<float> y = tape.make({B, C});
+  launch({"mean_forward", size_t(B), 32 * warps, shared_bytes_for(warps * C)}, stream(),
+         mean_forward, x.data, y.data, T, C);
+  tape.record(y, [=, this, &tape] {
+    const auto dx = tape.gradient_target(x);
+    const float* dy = tape.gradient(y);
+    if (!dx.data) return;
+    launch({"mean_backward", (x.size() + 255) / 256, 256}, stream(), mean_backward, dy, dx.data,
+           !dx.fresh, T, C, x.size());
+  });
+  return y;
+}
+
+}  // namespace focus::gpu

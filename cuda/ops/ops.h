@@ -1,0 +1,89 @@
+// The GPU as a device of the tape (src/tensor/device.h): the same operations as src/ops, file by
+// file, with kernels. Where the numbers of several runs lie in one tensor, each kernel treats a run
+// as if it were alone: how work is cut into blocks depends on the sizes of one run, so a run's bits
+// are the same whatever else is trained beside it.
+//
+// Plain C++: without nvcc the same kernels run on the CPU (simt/emulator.h).
+#pragma once
+
+#include <map>
+
+#include "attention/pattern.h"
+#include "cuda/device/device.h"
+#include "ops/activation.h"
+#include "tensor/tape.h"
+
+namespace focus::gpu {
+
+// What kernels need to draw one use of dropout: see src/ops/dropout.h.
+struct DropoutDraw {
+  const uint64_t* seeds = nullptr;        // (R), device memory
+  uint64_t seed = 0;                      // of the tape's noise
+  const uint32_t* steps_later = nullptr;  // counter, added to `step`
+  uint32_t step = 0, site = 0;
+  int last_dropped = -1;  // a 16-bit number above it is kept; -1: no dropout
+  float scale = 1;        // of what is kept
+};
+
+// The lists of one pattern (attention/pattern.h) in device memory.
+struct DeviceLists {
+  DeviceArray<int> begin, keys;  // keys: empty unless positional
+  int entries = 0, longest = 0;
+};
+
+class CudaOps final : public Device<float> {
+ public:
+  CudaOps();
+  ~CudaOps() override;
+
+  MemorySource memory() const override;
+  void upload(void* to, const void* from, size_t bytes) override;
+  void download(void* to, const void* from, size_t bytes) override;
+  void fill(float* x, size_t n, float value) override;
+  void set_runs(const std::vector<uint64_t>& seeds, size_t stride) override;
+  int runs() const override { return runs_; }
+
+  using F = Tensor<float>;
+  using Tp = Tape<float>;
+  F linear(Tp&, const F& x, const F& weight, const F& bias) override;
+  F layer_norm(Tp&, const F& x, double epsilon) override;
+  F activate(Tp&, const F& x, Activation) override;
+  F masked(Tp&, const F& residual, const F& x, double p) override;
+  F embedding(Tp&, const int* tokens, int B, const F& table, const F& positions) override;
+  F mean_tokens(Tp&, const F& x) override;
+  F cross_entropy(Tp&, const F& logits, const int* labels) override;
+  F attention(Tp&, const F& q, const F& k, const F& v, const AttentionSettings&) override;
+
+  void set_counters(const Counters&) override;
+  void finish_step() override;
+  void gather(const Source&, int B, int* tokens, int* labels) override;
+  void row_losses(const F& logits, const int* labels, const Source&, double* loss,
+                  uint8_t* right) override;
+  void update(Tp&, const DeviceUpdate&) override;
+  std::vector<BadStep> take_bad_steps() override;
+  std::unique_ptr<Recorded> new_record() override;
+  std::string step_kernel_problem(const ModelSettings&, int batch) const override;
+  std::unique_ptr<StepKernel> step_kernel(const ModelSettings&, OptimizerKind, int batch,
+                                          int runs) override;
+
+  // For the operations' files.
+  void* stream() const { return stream_; }
+  size_t stride() const { return stride_; }
+  const uint32_t* step_counter() const { return &counters_.data()->step; }
+  DropoutDraw draw(const Noise& noise, uint32_t site, double p) const;
+  const DeviceLists& lists(const AttentionSettings&, int length);
+
+ private:
+  void* stream_;
+  int runs_ = 1;
+  size_t stride_ = 0;
+  DeviceArray<uint64_t> seeds_;
+  DeviceArray<Counters> counters_;
+  DeviceArray<BadStep> bad_steps_;
+  std::map<std::vector<int>, DeviceLists> lists_;
+};
+
+// Makes `--device cuda` known.
+void register_device();
+
+}  // namespace focus::gpu

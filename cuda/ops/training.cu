@@ -1,0 +1,118 @@
+// What a training step does beside the model: taking the batch from the data, the gradient's norm,
+// clipping, SGD and Adam, the counters. See src/train/optimizer.h for the formulas.
+#include <algorithm>
+
+#include "cuda/device/launch.h"
+#include "cuda/ops/ops.h"
+#include "cuda/ops/warp.cuh"
+
+namespace focus::gpu {
+
+namespace {
+
+__global__ void gather_batch(Device<float>::Source source, const uint32_t* step, int runs, int B,
+                             int* tokens, int* labels) {
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  const size_t T = size_t(source.length), rows = size_t(source.rows);
+  const size_t run = i / (size_t(B) * T), b = i / T % size_t(B), t = i % T;
+  if (run >= size_t(runs)) return;
+  const size_t place = size_t(*step) * size_t(source.per_step) + b;
+  const size_t row = source.order ? size_t(source.order[run * rows + place]) : place;
+  tokens[i] = source.tokens[run][row * T + t];
+  if (t == 0) labels[run * size_t(B) + b] = source.labels[run][row];
+}
+
+constexpr int per_block = 2048, threads = 256;
+
+// squares (R,blocks): sums of `per_block` squares each, in double.
+__global__ void gradient_squares(const float* gradient, size_t stride, size_t n, double* squares,
+                                 int blocks) {
+  SharedMemory shared;
+  double* part = shared.array<double>(threads / 32);
+  const size_t run = blockIdx.x / unsigned(blocks);
+  const size_t first = size_t(blockIdx.x) % size_t(blocks) * per_block;
+  const float* g = gradient + run * stride;
+  double sum = 0;
+  for (size_t e = first + threadIdx.x; e < first + per_block && e < n; e += threads)
+    sum += double(g[e]) * double(g[e]);
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < threads / 32; ++w) sum += part[w];
+  squares[blockIdx.x] = sum;
+}
+
+__global__ void update_parameters(DeviceUpdate u, size_t stride, const double* squares, int blocks,
+                                  const Device<float>::Counters* counters, BadStep* bad) {
+  const size_t run = blockIdx.x / unsigned(blocks), lane = threadIdx.x % 32;
+  // Every warp adds the same numbers in the same order.
+  double sum = 0;
+  for (size_t b = lane; b < size_t(blocks); b += 32) sum += squares[run * size_t(blocks) + b];
+  const double norm = sqrt(warp_sum(sum));
+  const float loss = u.loss[run];
+  const bool finite = loss - loss == 0.f && norm - norm == 0.;  // neither NaN nor Inf
+  if (!finite) {  // the weights stay; the first such step is remembered
+    if (blockIdx.x % unsigned(blocks) == 0 && threadIdx.x == 0 && bad[run].step < 0)
+      bad[run] = {int(counters->step), loss, float(norm)};
+    return;
+  }
+  const double clipped = u.clip / (norm + 1e-6);
+  const float factor = u.clip > 0 && clipped < 1 ? float(clipped) : 1.f, lr = u.rate[run];
+  float rate = 0, root = 0;
+  if (u.adam) {
+    const double t = double(counters->optimizer_steps + 1);
+    rate = float(double(lr) / (1 - pow(0.9, t)));
+    root = float(1 / sqrt(1 - pow(0.999, t)));
+  }
+  const size_t first = size_t(blockIdx.x) % size_t(blocks) * per_block;
+  for (size_t e = first + threadIdx.x; e < first + per_block && e < u.parameters; e += threads) {
+    const size_t i = run * stride + e;
+    const float g = factor * u.gradient[i];
+    if (!u.adam) {
+      u.value[i] -= lr * g;
+      continue;
+    }
+    const float m = u.m[i] = 0.9f * u.m[i] + 0.1f * g;
+    const float v = u.v[i] = 0.999f * u.v[i] + float(1 - 0.999) * g * g;
+    u.value[i] -= rate * m / (sqrtf(v) * root + 1e-8f);
+  }
+}
+
+__global__ void advance(Device<float>::Counters* counters) {
+  if (threadIdx.x != 0) return;
+  ++counters->optimizer_steps, ++counters->noise_step, ++counters->step;
+}
+
+__global__ void fill_numbers(float* x, size_t n, float value) {
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < n) x[i] = value;
+}
+
+}  // namespace
+
+void CudaOps::gather(const Source& source, int B, int* tokens, int* labels) {
+  const size_t n = size_t(runs()) * size_t(B) * size_t(source.length);
+  launch({"gather_batch", (n + 255) / 256, 256}, stream(), gather_batch, source, step_counter(),
+         runs(), B, tokens, labels);
+}
+
+void CudaOps::update(Tape<float>& tape, const DeviceUpdate& u) {
+  const int blocks = int((u.parameters + per_block - 1) / per_block);
+  const size_t all = size_t(blocks) * size_t(runs());
+  double* squares = tape.memory<double>(all);
+  launch({"gradient_squares", all, threads, shared_bytes_for(2 * threads / 32)}, stream(),
+         gradient_squares, u.gradient, stride(), u.parameters, squares, blocks);
+  launch({"update_parameters", all, threads}, stream(), update_parameters, u, stride(), squares,
+         blocks, counters_.data(), bad_steps_.data());
+}
+
+void CudaOps::finish_step() {
+  launch({"advance", 1, 32}, stream(), advance, counters_.data());
+}
+
+void CudaOps::fill(float* x, size_t n, float value) {
+  launch({"fill_numbers", (n + 255) / 256, 256}, stream(), fill_numbers, x, n, value);
+}
+
+}  // namespace focus::gpu
