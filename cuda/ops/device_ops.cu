@@ -77,6 +77,11 @@ CudaOps::~CudaOps() {
 #endif
 }
 
+std::string CudaOps::hardware() const {
+  const DeviceInfo& d = device();
+  return emulated() ? d.name : str(d.name, ", CUDA ", d.runtime / 1000, ".", d.runtime % 1000 / 10);
+}
+
 MemorySource CudaOps::memory() const {
   return {allocate, release, poison};
 }

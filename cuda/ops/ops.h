@@ -36,6 +36,8 @@ class CudaOps final : public Device<float> {
   CudaOps();
   ~CudaOps() override;
 
+  std::string name() const override { return "cuda"; }
+  std::string hardware() const override;
   MemorySource memory() const override;
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;

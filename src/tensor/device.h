@@ -59,6 +59,8 @@ class Device {
  public:
   virtual ~Device() = default;
 
+  virtual std::string name() const = 0;      // as of --device: "cuda"
+  virtual std::string hardware() const = 0;  // "NVIDIA H200, CUDA 13.0"
   virtual MemorySource memory() const = 0;
   // Copies between host and device, in order with the operations; download waits.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
