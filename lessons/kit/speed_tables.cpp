@@ -31,8 +31,16 @@ std::vector<Cells> read_rows(const std::filesystem::path& csv, const std::string
       continue;
     }
     Cells& cells = rows.emplace_back();
-    std::istringstream text(line + ",");
-    for (std::string cell; std::getline(text, cell, ',');) cells.push_back(cell);
+    cells.emplace_back();
+    bool quoted = false;
+    for (const char c : line) {
+      if (c == '"')
+        quoted = !quoted;
+      else if (c == ',' && !quoted)
+        cells.emplace_back();
+      else
+        cells.back() += c;
+    }
     if (std::ssize(cells) != cell_count) fail_input(csv.string(), ": not a row: ", line);
   }
   return rows;
@@ -122,6 +130,23 @@ std::string kernel_speed_table(const std::filesystem::path& csv, bool brief) {
   }
   for (auto& [key, ratios] : pairs)
     table += str("| ", key, " | ", ratios["forward"], " | ", ratios["both"], " |\n");
+  return table;
+}
+
+std::string ladder_table(const std::filesystem::path& csv) {
+  std::string table =
+      "| rung | kernel | pass | ms | TFLOP/s | % of roof |\n|---|---|---|---|---|---|\n";
+  for (const Cells& row :
+       read_rows(csv,
+                 "rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,"
+                 "quartile1_ms,quartile3_ms,warm_ms,runs,useful_tflops,dense_tflops,gbytes_per_s,"
+                 "percent_of_roof,error")) {
+    if (row[3] != "full" && row[3] != "topk") continue;
+    table +=
+        str("| ", row[0], " | ", row[1], " | ", row[2], " | ",
+            rounded("%.3g", number(row[10], csv)), " | ", rounded("%.3g", number(row[15], csv)),
+            " | ", rounded("%.1f", number(row[18], csv)), " |\n");
+  }
   return table;
 }
 
