@@ -1,9 +1,11 @@
 #include "cuda/device/device.h"
+
+#include <cstring>
+
 #include "error.h"
 #ifdef __CUDACC__
 #include "cuda/device/check.h"
 #else
-#include <cstring>
 #include <new>
 
 #include "clock.h"
@@ -25,6 +27,8 @@ const DeviceInfo& device() {
     d.compute = p.major * 10 + p.minor, d.memory = p.totalGlobalMem;
     d.shared_memory = p.sharedMemPerBlockOptin, d.l2 = size_t(p.l2CacheSize);
     CUDA_CHECK(cudaDeviceGetAttribute(&d.clock_khz, cudaDevAttrClockRate, number));
+    const int lanes = d.compute >= 86 ? 128 : 64;  // of a multiprocessor, one each a cycle
+    d.multiply_adds = 1e3 * lanes * d.multiprocessors * d.clock_khz;
     CUDA_CHECK(cudaDriverGetVersion(&d.driver));
     CUDA_CHECK(cudaRuntimeGetVersion(&d.runtime));
 #else
@@ -33,6 +37,28 @@ const DeviceInfo& device() {
     return d;
   }();
   return info;
+}
+
+std::string device_text() {
+  const DeviceInfo& d = device();
+  return str(d.name, ", ", d.multiprocessors, " multiprocessors, compute ", d.compute / 10, ".",
+             d.compute % 10, ", clock up to ", d.clock_khz / 1000, " MHz, driver ", d.driver / 1000,
+             ".", d.driver % 1000 / 10, ", CUDA ", d.runtime / 1000, ".", d.runtime % 1000 / 10);
+}
+
+namespace {
+std::vector<LaunchCount> launched;
+}
+const std::vector<LaunchCount>& launches_so_far() {
+  return launched;
+}
+void count_launch(const char* kernel) {
+  for (LaunchCount& one : launched)
+    if (std::strcmp(one.kernel, kernel) == 0) {
+      ++one.launches;
+      return;
+    }
+  launched.push_back({kernel, 1});
 }
 
 #ifdef __CUDACC__

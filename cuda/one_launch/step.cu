@@ -139,8 +139,6 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
     //@ mutant step-not-clipped: the update is told a norm of 0, so nothing is clipped
     //~ update(p, run, part, 0, step + 1);
     update(p, run, part, result.norm, step + 1);
-    //@ mutant step-weights-unwaited: the next step begins before all weights are new
-    //~ (void)0;
     if (!wait_for_run(p, run, ++barriers)) return;
     //@ end
   }

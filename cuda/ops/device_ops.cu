@@ -130,6 +130,12 @@ std::unique_ptr<Device<float>::Recorded> CudaOps::new_record() {
   return std::make_unique<Graph>(stream_);
 }
 
+Device<float>::Facts CudaOps::facts() const {
+  uint64_t started = 0;
+  for (const LaunchCount& kernel : launches_so_far()) started += kernel.launches;
+  return {device_text(), device().multiply_adds, started};
+}
+
 std::string CudaOps::step_kernel_problem(const ModelSettings& model, int batch) const {
   return one_launch_problem(model, batch);
 }

@@ -64,6 +64,7 @@ class CudaOps final : public Device<float> {
   void update(Tp&, const DeviceUpdate&) override;
   std::vector<BadStep> take_bad_steps() override;
   std::unique_ptr<Recorded> new_record() override;
+  Facts facts() const override;
   std::string step_kernel_problem(const ModelSettings&, int batch) const override;
   std::unique_ptr<StepKernel> step_kernel(const ModelSettings&, OptimizerKind, int batch,
                                           int runs) override;

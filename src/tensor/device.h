@@ -126,6 +126,14 @@ class Device {
   };
   virtual std::unique_ptr<Recorded> new_record() = 0;
 
+  // For benchmarks.
+  struct Facts {
+    std::string hardware;             // "NVIDIA H200, 132 multiprocessors, …"
+    double multiply_adds = 0;         // of float32 that it can do in a second; 0: not known
+    uint64_t operations_started = 0;  // kernels so far, one by one; a record's repeats do not count
+  };
+  virtual Facts facts() const = 0;
+
   // A kernel that makes whole steps by itself (train/step_kernel.h), for models it is made for:
   // "" if this is one, else why not.
   virtual std::string step_kernel_problem(const ModelSettings&, int batch) const = 0;
