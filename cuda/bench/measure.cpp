@@ -59,6 +59,13 @@ void need_device(const char* command) {
     fail_input(command, " needs a GPU: ", problem);
 }
 
+std::string device_text() {
+  const DeviceInfo& d = device();
+  return str(d.name, ", ", d.multiprocessors, " multiprocessors, compute ", d.compute / 10, ".",
+             d.compute % 10, ", clock up to ", d.clock_khz / 1000, " MHz, driver ", d.driver / 1000,
+             ".", d.driver % 1000 / 10, ", CUDA ", d.runtime / 1000, ".", d.runtime % 1000 / 10);
+}
+
 Work work_of(Pattern pattern, Pass pass, const BenchSize& s) {
   const double units = double(s.B) * s.H, D = s.D, T = s.T;
   const double dense = units * T * T * D * (pass == Pass::forward ? 4 : 10);
@@ -85,8 +92,7 @@ Roof measure_roof() {
     copy_on_device(to.data(), from.data(), from.size() * sizeof(float));
     best = std::min(best, timer.stop());
   }
-  return {2 * device().multiply_adds,
-          2e3 * double(from.size() * sizeof(float)) / best};
+  return {2 * device().multiply_adds, 2e3 * double(from.size() * sizeof(float)) / best};
 }
 
 AttentionBench::AttentionBench(Pattern pattern, const BenchSize& s)

@@ -16,6 +16,8 @@ struct BenchSize {
 
 // InputError, with the command's name, if kernels cannot be timed here: an emulated build, no GPU.
 void need_device(const char* command);
+// "NVIDIA H200, 132 multiprocessors, …": the device, driver and CUDA in one line.
+std::string device_text();
 
 // Floating-point operations, two for each multiply-add: those that the result needs (`useful`; a
 // sparse backward needs none for dropped scores), and those that dense attention would do. `bytes`:

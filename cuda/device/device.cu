@@ -1,7 +1,6 @@
-#include "cuda/device/device.h"
-
 #include <cstring>
 
+#include "cuda/device/device.h"
 #include "error.h"
 #ifdef __CUDACC__
 #include "cuda/device/check.h"
@@ -37,13 +36,6 @@ const DeviceInfo& device() {
     return d;
   }();
   return info;
-}
-
-std::string device_text() {
-  const DeviceInfo& d = device();
-  return str(d.name, ", ", d.multiprocessors, " multiprocessors, compute ", d.compute / 10, ".",
-             d.compute % 10, ", clock up to ", d.clock_khz / 1000, " MHz, driver ", d.driver / 1000,
-             ".", d.driver % 1000 / 10, ", CUDA ", d.runtime / 1000, ".", d.runtime % 1000 / 10);
 }
 
 namespace {

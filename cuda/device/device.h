@@ -32,8 +32,6 @@ struct DeviceInfo {
   int driver = 0, runtime = 0;  // 13000 is 13.0
 };
 const DeviceInfo& device();  // InputError with device_problem() if there is none
-// "NVIDIA H200, 132 multiprocessors, …": the device, driver and CUDA in one line.
-std::string device_text();
 
 // InputError "out of GPU memory: …" with the numbers; the device stays usable.
 void* allocate(size_t bytes);

@@ -133,7 +133,7 @@ std::unique_ptr<Device<float>::Recorded> CudaOps::new_record() {
 Device<float>::Facts CudaOps::facts() const {
   uint64_t started = 0;
   for (const LaunchCount& kernel : launches_so_far()) started += kernel.launches;
-  return {device_text(), device().multiply_adds, started};
+  return {device().multiply_adds, started};
 }
 
 std::string CudaOps::step_kernel_problem(const ModelSettings& model, int batch) const {

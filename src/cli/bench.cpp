@@ -235,7 +235,7 @@ int bench_step_command(const Arguments& arguments) {
     const StepLaunch how = choose_launch(wanted, *device, s, batch, said);
     DeviceTrainees trainees(*device, s, optimizer, batch, seeds, how);
     const Device<float>::Facts facts = device->facts();
-    print_what(str(arguments.text("device"), " (", facts.hardware, ")"), trainees.parameters());
+    print_what(str(arguments.text("device"), " (", device->hardware(), ")"), trainees.parameters());
     bench_on_device(trainees, facts, said, repeats, flop * seeds);
     return 0;
   }

@@ -128,7 +128,6 @@ class Device {
 
   // For benchmarks.
   struct Facts {
-    std::string hardware;             // "NVIDIA H200, 132 multiprocessors, …"
     double multiply_adds = 0;         // of float32 that it can do in a second; 0: not known
     uint64_t operations_started = 0;  // kernels so far, one by one; a record's repeats do not count
   };
