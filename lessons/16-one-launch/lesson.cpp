@@ -187,6 +187,14 @@ std::vector<Time> read_times(const std::filesystem::path& file) {
   return times;
 }
 
+// On which GPU: from the notes above the times.
+std::string recorded_on(const std::filesystem::path& file) {
+  const std::string text = read_file(file, 1 << 20), note = "# times: ";
+  const size_t at = text.find(note);
+  if (at == std::string::npos) fail_input(file.string(), ": no line ", note, "…");
+  return text.substr(at + note.size(), text.find('\n', at) - at - note.size());
+}
+
 const Time& time_of(const std::vector<Time>& times, const std::string& launch,
                     const std::string& attention, int runs) {
   for (const Time& t : times)
@@ -337,7 +345,7 @@ int lesson(int argc, char** argv) {
             << counted.operations.at("topk") << " (top-5)\n\n"
             << times_table(times) << "\n"
             << ratios_table(times) << std::endl;
-  out.page_table("times.md", times_table(times));
+  out.page_table("times.md", str(recorded_on(from / "results.csv"), ":\n\n", times_table(times)));
   out.page_table("ratios.md", ratios_table(times));
   out.figure(times_figure(times));
   return judge(out, predicted, counted, differences, times);
