@@ -64,7 +64,7 @@ __device__ inline bool wait_for_run(const Plan& p, int run, unsigned n) {
   return !__syncthreads_or(lost);
 }
 
-// The sum of a number of each thread, in thread 0.
+// The sum of a number of each thread, in all of them.
 __device__ inline double sum_of_threads(double x, double* scratch) {
   for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(all_lanes, x, lanes);
   if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
