@@ -32,11 +32,11 @@ constexpr size_t most_shared = 32 * 1024;  // of a sorting block: the other bloc
 template <int W, int K>
 __global__ void __launch_bounds__(query_threads)
     topk_queries_11(Heads q, Heads k, Heads v, Heads d_o, Heads dq, const int* keys, const float* p,
-                    Weights* weights, int kept, float scale, Edge* edges, int* begin, int parts,
-                    int* global_places) {
+                    Weights* weights, KeepBits keep, int kept, float scale, Edge* edges, int* begin,
+                    int parts, int* global_places) {
   const int units = q.B * q.H, unit = int(blockIdx.x), T = q.T;
   if (unit >= units) {
-    backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, weights, kept, scale,
+    backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, weights, keep, kept, scale,
                             [](int, int, float, float, float4, float4, int) {});
     return;
   }
@@ -169,7 +169,7 @@ void run(const Call& c) {
     launch({"topk_queries_11", at.units + query_blocks<W>(c), query_threads,
             places ? shared_bytes_for(sort_warps) : shared_bytes_for(sort_warps, parts * c.q.T)},
            c.stream, topk_queries_11<W, decltype(list)::value>, c.q, c.k, c.v, c.d_o, c.dq, c.keys,
-           c.p, weights, c.kept, 1 / std::sqrt(float(c.q.D)), edges, begin, parts, places);
+           c.p, weights, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)), edges, begin, parts, places);
   });
   using X = KeyBlock<W>;
   launch(

@@ -39,8 +39,8 @@ struct Heads {
 Heads heads_bhtd(float* data, int B, int H, int T, int D);  // a contiguous (B,H,T,D)
 Heads heads_bthd(float* data, int B, int T, int H, int D);  // (B,T,H·D), as the CPU engine has it
 
-// Which weights dropout keeps: bit j % 32 of word j / 32 of a row says whether key j is kept, and
-// what is kept is scaled. No words: all are, unscaled.
+// Which weights dropout keeps: bit j % 32 of word j / 32 of a row says whether key j is kept
+// (top-k: the j-th of the row's keys), and what is kept is scaled. No words: all are, unscaled.
 struct KeepBits {
   const unsigned* words = nullptr;  // (B,H,T,per_row)
   int per_row = 0;
@@ -62,7 +62,7 @@ struct Call {
   int global_tokens = 0;      // banded, block: the last tokens, which see and are seen by all
   int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
   float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
-  KeepBits keep;              // full: dropout on the weights; rungs 4 and 5 only
+  KeepBits keep;              // full, top-k: dropout on the weights; of rungs with drops() only
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
   void* workspace = nullptr;  // device memory, at least workspace_bytes(…), at a multiple of 16
@@ -98,6 +98,7 @@ struct Rung {
   void (*run)(Pattern, const Call&);
 };
 const std::vector<Rung>& ladder();
+bool drops(const Rung& rung);  // does it know dropout?
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
 
 }  // namespace focus::gpu

@@ -96,7 +96,7 @@ std::string too_little_shared_memory(size_t bytes) {
 }
 
 bool few_tiles(const Call& c, int rows) {
-  return int64_t{c.q.B} * c.q.H * tiles_of(c.q.T, rows) < 2 * device().multiprocessors;
+  return int64_t{c.q.B / c.parts} * c.q.H * tiles_of(c.q.T, rows) < 2 * device().multiprocessors;
 }
 
 const std::vector<Rung>& ladder() {
@@ -116,6 +116,12 @@ const std::vector<Rung>& ladder() {
   return rungs;
 }
 
+bool drops(const Rung& rung) {
+  for (int number : {4, 5, 9, 11})
+    if (rung.number == number) return true;
+  return false;
+}
+
 // The last rung that supports the call: the ladders go from slow to fast.
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   const Rung* best = nullptr;
@@ -123,8 +129,7 @@ const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   for (const Rung& rung : ladder()) {
     if (rung.pass != pass || !rung.has_pattern(pattern)) continue;
     if (c.rung != 0 && rung.number != c.rung) continue;
-    const bool drops = rung.number == 4 || rung.number == 5;
-    const std::string why = c.keep.words && !drops ? "no dropout" : rung.unsupported(c);
+    const std::string why = c.keep.words && !drops(rung) ? "no dropout" : rung.unsupported(c);
     if (why.empty())
       best = &rung;
     else

@@ -84,7 +84,7 @@ inline std::string unsupported_list(const Call& c) {
                                : unsupported_width(c);
 }
 
-// Fewer tiles of so many rows than two for each multiprocessor?
+// Fewer tiles of so many rows than two for each multiprocessor, in one of the call's parts?
 bool few_tiles(const Call& c, int rows);
 // Calls f(width, rows): the compiled width, and how many queries a block owns, 128 or, where those
 // blocks would be too few to fill the device, 64.

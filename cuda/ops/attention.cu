@@ -30,8 +30,9 @@ __global__ void add_numbers(float* to, const float* from, size_t n) {
   if (i < n) to[i] += from[i];
 }
 
-// The call as cuda/attention takes it; with gradients, its backward.
-void run_ladder(Tape<float>& tape, const AttentionCall& c, float* lse, const AttentionGradients* g,
+// The call as cuda/attention takes it; with gradients, its backward. Is the
+// result complete, dropout applied?
+bool run_ladder(Tape<float>& tape, const AttentionCall& c, float* lse, const AttentionGradients* g,
                 int runs, void* stream) {
   const auto heads = [&](const float* x) {
     return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
@@ -40,14 +41,17 @@ void run_ladder(Tape<float>& tape, const AttentionCall& c, float* lse, const Att
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
   call.lse = lse, call.kept = c.k, call.keys = c.keys, call.p = c.p;
   call.parts = runs, call.stream = stream;
-  if (c.pattern == Pattern::full) call.keep = {c.keep, c.words, c.keep_scale};
   if (g)
     call.d_o = heads(g->d_o), call.dq = heads(g->dq), call.dk = heads(g->dk),
     call.dv = heads(g->dv);
   const Pass pass = g ? Pass::backward : Pass::forward;
+  // Where the GPU is too small for the rungs that know dropout, top-k's choice is made without.
+  const bool dropped = c.pattern == Pattern::full || drops(rung_for(c.pattern, pass, call));
+  if (dropped) call.keep = {c.keep, c.words, c.keep_scale};
   call.workspace_size = workspace_bytes(c.pattern, pass, call);
   call.workspace = tape.memory<char>(call.workspace_size);
   gpu::attention(c.pattern, pass, call);
+  return dropped || !c.keep;
 }
 
 }  // namespace
@@ -86,10 +90,9 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     lse = tape.memory<float>(units * size_t(c.T));
     run_ladder(tape, c, lse, nullptr, runs(), stream());
   } else if (way == Way::lists) {
-    if (c.pattern == Pattern::topk) run_ladder(tape, c, nullptr, nullptr, runs(), stream());
-    // The ladder's top-k knows no dropout: with it, the output is made anew.
-    if (c.pattern != Pattern::topk || c.keep)
-      attention_lists(c, c.pattern != Pattern::topk, stream());
+    const bool chosen = c.pattern == Pattern::topk;
+    const bool done = chosen && run_ladder(tape, c, nullptr, nullptr, runs(), stream());
+    if (!done) attention_lists(c, !chosen, stream());
   } else {
     attention_rows(c, random, tape.noise().on, stream());
   }
@@ -99,7 +102,7 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     const auto dq = tape.gradient_target(q), dk = tape.gradient_target(k),
                dv = tape.gradient_target(v);
     AttentionGradients g{d_o, dq.data, dk.data, dv.data, nullptr, !dq.fresh, !dk.fresh, !dv.fresh};
-    if (way == Way::ladder) {
+    if (way == Way::ladder || (way == Way::lists && c.pattern == Pattern::topk)) {
       // Its kernels set their results; where there is something already, they go elsewhere first.
       const size_t n = q.size();
       AttentionGradients own = g;

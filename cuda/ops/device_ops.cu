@@ -63,9 +63,16 @@ class Graph final : public Device<float>::Recorded {
 CudaOps::CudaOps() : stream_(nullptr), counters_(1) {
   device();  // says so if there is none
 #ifdef __CUDACC__
-  cudaStream_t stream;
-  CUDA_CHECK(cudaStreamCreate(&stream));
-  stream_ = stream;
+  for (void** stream : {&stream_, &side_}) {
+    cudaStream_t made;
+    CUDA_CHECK(cudaStreamCreate(&made));
+    *stream = made;
+  }
+  for (void** event : {&forked_, &joined_}) {
+    cudaEvent_t made;
+    CUDA_CHECK(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+    *event = made;
+  }
 #endif
   set_runs({0}, 0);
   set_counters({});
@@ -73,9 +80,30 @@ CudaOps::CudaOps() : stream_(nullptr), counters_(1) {
 
 CudaOps::~CudaOps() {
 #ifdef __CUDACC__
-  cudaStreamDestroy(as_stream(stream_));
+  for (void* event : {forked_, joined_}) cudaEventDestroy(static_cast<cudaEvent_t>(event));
+  for (void* stream : {stream_, side_}) cudaStreamDestroy(as_stream(stream));
 #endif
 }
+
+#ifdef __CUDACC__
+void* CudaOps::beside() {
+  CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(forked_), as_stream(stream_)));
+  CUDA_CHECK(cudaStreamWaitEvent(as_stream(side_), static_cast<cudaEvent_t>(forked_), 0));
+  beside_ = true;
+  return side_;
+}
+void CudaOps::join() {
+  if (!beside_) return;
+  CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(joined_), as_stream(side_)));
+  CUDA_CHECK(cudaStreamWaitEvent(as_stream(stream_), static_cast<cudaEvent_t>(joined_), 0));
+  beside_ = false;
+}
+#else
+void* CudaOps::beside() {
+  return stream_;
+}
+void CudaOps::join() {}
+#endif
 
 MemorySource CudaOps::memory() const {
   return {allocate, release, poison};
@@ -90,6 +118,7 @@ void CudaOps::upload(void* to, const void* from, size_t bytes) {
 }
 
 void CudaOps::download(void* to, const void* from, size_t bytes) {
+  join();
 #ifdef __CUDACC__
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(stream_)));
   CUDA_CHECK(cudaStreamSynchronize(as_stream(stream_)));

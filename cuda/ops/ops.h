@@ -54,6 +54,12 @@ class CudaOps final : public Device<float> {
   F cross_entropy(Tp&, const F& logits, const int* labels) override;
   F attention(Tp&, const F& q, const F& k, const F& v, const AttentionSettings&) override;
 
+  bool fuses_blocks(const ModelSettings&) const override;
+  std::array<F, 3> normed_projections(Tp&, const F& x, double epsilon,
+                                      const std::array<Layer<float>, 3>&) override;
+  F second_half(Tp&, const F& x, const F& attended, const std::array<Layer<float>, 3>&,
+                const ModelSettings&) override;
+
   void set_counters(const Counters&) override;
   void finish_step() override;
   void gather(const Source&, int B, int* tokens, int* labels) override;
@@ -72,9 +78,15 @@ class CudaOps final : public Device<float> {
   const uint32_t* step_counter() const { return &counters_.data()->step; }
   DropoutDraw draw(const Noise& noise, uint32_t site, double p) const;
   const DeviceLists& lists(const AttentionSettings&, int length);
+  // A second stream: what is started there may run beside what follows on stream(), but not before
+  // what is on stream() by now. join() makes stream() wait for it.
+  void* beside();
+  void join();
 
  private:
   void* stream_;
+  void *side_ = nullptr, *forked_ = nullptr, *joined_ = nullptr;  // the stream and two events
+  bool beside_ = false;
   int runs_ = 1;
   size_t stride_ = 0;
   DeviceArray<uint64_t> seeds_;
