@@ -53,6 +53,18 @@ struct KeepBits {
   }
 };
 
+// (B·H,T,T) numbers in rows that start at multiples of 16 bytes: the scores of a call.
+struct Scores {
+  float* data = nullptr;
+  int T = 0;
+
+  FOCUS_HD int pitch() const { return (T + 3) / 4 * 4; }
+  FOCUS_HD float* of(int unit, int row) const {
+    return data + (ptrdiff_t{unit} * T + row) * pitch();
+  }
+};
+size_t score_floats(const Heads& q);  // how many numbers that are
+
 // A call's arguments. What a pattern or direction does not name, it does not read.
 struct Call {
   Heads q, k, v, o;           // o: forward writes, backward of dense, banded and block reads
@@ -62,6 +74,8 @@ struct Call {
   int global_tokens = 0;      // banded, block: the last tokens, which see and are seen by all
   int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
   float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
+  float* scores = nullptr;    // full: score_floats() numbers, or nullptr; rung 14 forward writes
+                              // the scores, rung 15 backward reads them
   KeepBits keep;              // full, top-k: dropout on the weights; of rungs with drops() only
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to

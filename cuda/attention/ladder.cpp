@@ -77,6 +77,10 @@ Heads heads_bthd(float* data, int B, int T, int H, int D) {
   return {data, B, H, T, D, ptrdiff_t{T} * H * D, D, ptrdiff_t{H} * D};
 }
 
+size_t score_floats(const Heads& q) {
+  return size_t(q.B) * size_t(q.H) * size_t(q.T) * size_t(Scores{nullptr, q.T}.pitch());
+}
+
 std::string unaligned(const Call& c) {
   for (const Heads* x : {&c.q, &c.k, &c.v, &c.o, &c.d_o, &c.dq, &c.dk, &c.dv})
     if (!aligned(*x)) return "a tensor's address or strides are not multiples of 16 bytes";
@@ -112,12 +116,15 @@ const std::vector<Rung>& ladder() {
       //@ from 09
       local_12_forward, local_12_backward, local_13_forward, local_13_backward,
       //@ end
+      //@ authors
+      dense_14_forward, dense_15_backward,
+      //@ end
   };
   return rungs;
 }
 
 bool drops(const Rung& rung) {
-  for (int number : {4, 5, 9, 11})
+  for (int number : {4, 5, 9, 11, 14, 15})
     if (rung.number == number) return true;
   return false;
 }

@@ -19,6 +19,10 @@ extern const Rung topk_06_forward, topk_07_forward, topk_08_forward, topk_09_for
     topk_10_backward, topk_11_backward;
 //@ end
 
+//@ authors
+extern const Rung dense_14_forward, dense_15_backward;
+//@ end
+
 inline bool is_dense(Pattern p) {
   return p == Pattern::full;
 }
@@ -52,6 +56,15 @@ void for_width(int D, const F& f) {
   if (D <= 64) return f(std::integral_constant<int, 64>{});
   if (D <= 128) return f(std::integral_constant<int, 128>{});
   fail_input("width ", D, ": at most 128");
+}
+
+// The same for kernels that have no room for more than 64 channels.
+template <class F>
+void for_width_up_to_64(int D, const F& f) {
+  if (D <= 16) return f(std::integral_constant<int, 16>{});
+  if (D <= 32) return f(std::integral_constant<int, 32>{});
+  if (D <= 64) return f(std::integral_constant<int, 64>{});
+  fail_input("width ", D, ": at most 64");
 }
 
 // The same with the length of a compiled list of kept keys:

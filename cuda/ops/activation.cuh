@@ -1,6 +1,8 @@
 // ReLU, GELU and Mish of one number, and their slopes. See src/ops/activation.cpp for the formulas.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/simt/simt.h"
 #include "ops/activation.h"
 
@@ -28,6 +30,15 @@ __device__ __forceinline__ float activation_slope(Activation a, float x) {
     return g + x * (1.f - g * g) / (1.f + expf(-x));
   }
   return x > 0.f ? 1.f : 0.f;
+}
+
+// Calls f(std::integral_constant<Activation, A>): kernels that hold many numbers a thread compile
+// the one function they need.
+template <class F>
+void for_activation(Activation a, const F& f) {
+  if (a == Activation::gelu) return f(std::integral_constant<Activation, Activation::gelu>{});
+  if (a == Activation::mish) return f(std::integral_constant<Activation, Activation::mish>{});
+  f(std::integral_constant<Activation, Activation::relu>{});
 }
 
 }  // namespace focus::gpu

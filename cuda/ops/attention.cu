@@ -15,6 +15,9 @@ namespace {
 // short lists. What those do not support goes the first way, slowly.
 enum class Way { rows, lists, ladder };
 constexpr int longest_short = 64;
+// A run's scores are kept for the backward up to this size: 166 sequences of 600 tokens, for each
+// of the model's blocks.
+constexpr size_t most_scores = size_t{60} * 1000000;
 
 Way way_of(const AttentionCall& c) {
   const bool width = c.D >= 16 && c.D <= 128 && c.D % 4 == 0;
@@ -32,15 +35,15 @@ __global__ void add_numbers(float* to, const float* from, size_t n) {
 
 // The call as cuda/attention takes it; with gradients, its backward. Is the
 // result complete, dropout applied?
-bool run_ladder(Tape<float>& tape, const AttentionCall& c, float* lse, const AttentionGradients* g,
-                int runs, void* stream) {
+bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scores,
+                const AttentionGradients* g) {
   const auto heads = [&](const float* x) {
     return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
   };
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
-  call.lse = lse, call.kept = c.k, call.keys = c.keys, call.p = c.p;
-  call.parts = runs, call.stream = stream;
+  call.lse = lse, call.scores = scores, call.kept = c.k, call.keys = c.keys, call.p = c.p;
+  call.parts = device.runs(), call.stream = device.stream();
   if (g)
     call.d_o = heads(g->d_o), call.dq = heads(g->dq), call.dk = heads(g->dk),
     call.dv = heads(g->dv);
@@ -49,7 +52,7 @@ bool run_ladder(Tape<float>& tape, const AttentionCall& c, float* lse, const Att
   const bool dropped = c.pattern == Pattern::full || drops(rung_for(c.pattern, pass, call));
   if (dropped) call.keep = {c.keep, c.words, c.keep_scale};
   call.workspace_size = workspace_bytes(c.pattern, pass, call);
-  call.workspace = tape.memory<char>(call.workspace_size);
+  if (call.workspace_size > 0) call.workspace = device.scratch(call.workspace_size);
   gpu::attention(c.pattern, pass, call);
   return dropped || !c.keep;
 }
@@ -85,13 +88,16 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     c.keep = tape.memory<unsigned>(units * size_t(c.T) * size_t(c.words));
     draw_attention_mask(c, mask, stream());
   }
-  float* lse = nullptr;
+  float *lse = nullptr, *scores = nullptr;
   if (way == Way::ladder) {
     lse = tape.memory<float>(units * size_t(c.T));
-    run_ladder(tape, c, lse, nullptr, runs(), stream());
+    const size_t size = score_floats(heads_bthd(nullptr, c.B, c.T, c.H, c.D));
+    if (tape.recording() && c.D <= 64 && size / size_t(runs()) <= most_scores)
+      scores = tape.memory<float>(size);
+    run_ladder(*this, c, lse, scores, nullptr);
   } else if (way == Way::lists) {
     const bool chosen = c.pattern == Pattern::topk;
-    const bool done = chosen && run_ladder(tape, c, nullptr, nullptr, runs(), stream());
+    const bool done = chosen && run_ladder(*this, c, nullptr, nullptr, nullptr);
     if (!done) attention_lists(c, !chosen, stream());
   } else {
     attention_rows(c, random, tape.noise().on, stream());
@@ -108,7 +114,7 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
       AttentionGradients own = g;
       for (auto [add, to] : {std::pair(g.add_q, &own.dq), {g.add_k, &own.dk}, {g.add_v, &own.dv}})
         if (add) *to = tape.memory<float>(n);
-      run_ladder(tape, c, lse, &own, runs(), stream());
+      run_ladder(*this, c, lse, scores, &own);
       for (auto [to, from] : {std::pair(g.dq, own.dq), {g.dk, own.dk}, {g.dv, own.dv}})
         if (to != from)
           launch({"add_numbers", (n + 255) / 256, 256}, stream(), add_numbers, to, from, n);

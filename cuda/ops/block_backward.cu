@@ -42,42 +42,48 @@ __device__ __forceinline__ void write_row(float* to, const Tile& t, int i, float
   store_row(at, v);
 }
 
+// The three layers have one input, so their gradients are one product, and so is that of the input.
 __global__ void __launch_bounds__(threads, 2)
     normed_projections_backward_kernel(NormedProjections a) {
   SharedMemory shared;
-  float *n = shared.array<float>(tile_floats), *g = shared.array<float>(tile_floats);
+  float *n = shared.array<float>(tile_floats), *g = shared.array<float>(side * triple_pitch);
   float* weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
-  float* sums = shared.array<float>(TY * side);
   const Tile t(a.M);
   const size_t parameters = size_t(t.run) * a.stride;
   float* parts = a.parts + size_t(blockIdx.x) * 3 * part_floats;
+#pragma unroll
+  for (int layer = 0; layer < 3; ++layer)
+    copy_tile<triple_pitch>(g + layer * side, a.dy[layer] + t.row * side, t.M - t.first);
   copy_weight(weights[0], a.layers[0].weight + parameters);
   __pipeline_commit();
-  Fragment dy;
-  load_rows(dy, t, a.dy[0]);
+  copy_weight(weights[1], a.layers[1].weight + parameters);
+  __pipeline_commit();
   {
     Fragment normed;
     load_rows(normed, t, a.x);
     normalise(normed, t, a.stats);
     store_tile(n, t, normed);
   }
-  Fragment dn = {};
-#pragma unroll
-  for (int layer = 0; layer < 3; ++layer) {
-    store_tile(g, t, dy);
-    column_sums(sums, t, dy);
-    if (layer < 2) {
-      copy_weight(weights[(layer + 1) % 2], a.layers[layer + 1].weight + parameters);
-      load_rows(dy, t, a.dy[layer + 1]);
-    }
-    __pipeline_commit();
-    __pipeline_wait_prior(1);
-    __syncthreads();  // the rows and this weight are there for all
-    bias_gradient(parts + layer * part_floats, sums);
-    weight_gradient(parts + layer * part_floats, t, g, n);
-    add_product(dn, t, g, weights[layer % 2]);
-    __syncthreads();  // nobody reads them any more
+  __pipeline_wait_prior(1);
+  __syncthreads();  // the rows and W_q are there for all
+  for (int o = int(threadIdx.x); o < 3 * side; o += threads) {
+    float sum = 0;
+#pragma unroll 16
+    for (int y = 0; y < side; ++y) sum += g[y * triple_pitch + o];
+    parts[o / side * part_floats + side * side + o % side] = sum;
   }
+  weight_gradients(parts, g, n);
+  Fragment dn = {};
+  add_product<triple_pitch>(dn, t, g, weights[0]);
+  __syncthreads();  // nobody reads W_q any more
+  copy_weight(weights[0], a.layers[2].weight + parameters);
+  __pipeline_commit();
+  __pipeline_wait_prior(1);
+  __syncthreads();  // W_k is there for all
+  add_product<triple_pitch>(dn, t, g + side, weights[1]);
+  __pipeline_wait_prior(0);
+  __syncthreads();  // W_v is there for all
+  add_product<triple_pitch>(dn, t, g + 2 * side, weights[0]);
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     float normed[C];
@@ -87,6 +93,7 @@ __global__ void __launch_bounds__(threads, 2)
   }
 }
 
+template <Activation activation>
 __global__ void __launch_bounds__(threads, 2) second_half_backward_kernel(SecondHalf a) {
   SharedMemory shared;
   float *g = shared.array<float>(tile_floats), *rows = shared.array<float>(tile_floats);
@@ -99,14 +106,17 @@ __global__ void __launch_bounds__(threads, 2) second_half_backward_kernel(Second
   __pipeline_commit();
   copy_weight(weights[1], a.layers[1].weight + parameters);
   __pipeline_commit();
-  // What dropout did to the thread's numbers of row i, after this layer.
+  Fragment dy, hidden, other, acc;
+  load_rows(dy, t, a.dy);
+  load_rows(hidden, t, a.hidden);
+  unsigned kept[3];
+#pragma unroll
+  for (int m = 0; m < 3; ++m) kept[m] = load_mask(t, a.kept[m]);
+  // What dropout did to the thread's number (i, j), after this layer.
   const auto factor = [&](int layer, int i, int j) {
-    const unsigned char* kept = a.kept[layer];
-    return mask_factor(kept && t.has(i) ? kept + t.row * 8 : nullptr, t.y(i), 4 * t.at.x + j,
-                       a.scale);
+    return kept[layer] >> (4 * i + j) & 1 ? a.scale : 0.f;
   };
-  // G and the input of one layer are in g and rows: its gradients, and acc = G W.
-  Fragment acc;
+  // G (in registers) and the input of one layer: its gradients, and acc = G W.
   const auto layer_backward = [&](int layer, const float* weight) {
     bias_gradient(parts + layer * part_floats, sums);
     weight_gradient(parts + layer * part_floats, t, g, rows);
@@ -117,20 +127,21 @@ __global__ void __launch_bounds__(threads, 2) second_half_backward_kernel(Second
     add_product(acc, t, g, weight);
   };
 
-  Fragment dy, hidden, other;
-  load_rows(dy, t, a.dy);
-  load_rows(hidden, t, a.hidden);
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
     for (int j = 0; j < C; ++j) {
       acc[i][j] = dy[i][j] * factor(2, i, j);
-      other[i][j] = activation_value(a.activation, hidden[i][j]);
+      other[i][j] = activation_value(activation, hidden[i][j]);
     }
   store_tile(g, t, acc);
   store_tile(rows, t, other);
   column_sums(sums, t, acc);
   load_rows(other, t, a.middle);  // on its way during the product
+  float2 stats[R];
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+    stats[i] = t.has(i) ? a.stats[t.row + size_t(t.y(i))] : make_float2(0, 0);
   __pipeline_wait_prior(1);
   __syncthreads();  // the rows and W_2 are there for all
   layer_backward(2, weights[0]);
@@ -141,10 +152,11 @@ __global__ void __launch_bounds__(threads, 2) second_half_backward_kernel(Second
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
-    for (int j = 0; j < C; ++j)
-      acc[i][j] *= activation_slope(a.activation, hidden[i][j]) * factor(1, i, j);
+    for (int j = 0; j < C; ++j) {
+      acc[i][j] *= activation_slope(activation, hidden[i][j]) * factor(1, i, j);
+      other[i][j] = t.has(i) ? (other[i][j] - stats[i].x) * stats[i].y : 0.f;
+    }
   store_tile(g, t, acc);
-  normalise(other, t, a.stats);
   store_tile(rows, t, other);
   column_sums(sums, t, acc);
   load_rows(hidden, t, a.attended);  // likewise
@@ -157,7 +169,7 @@ __global__ void __launch_bounds__(threads, 2) second_half_backward_kernel(Second
   for (int i = 0; i < R; ++i) {
     float normed[C];
     read_tile_row(normed, t, rows, i);
-    norm_backward(acc[i], normed, t.has(i) ? a.stats[t.row + size_t(t.y(i))].y : 0.f);
+    norm_backward(acc[i], normed, stats[i].y);
 #pragma unroll
     for (int j = 0; j < C; ++j) {
       dy[i][j] += acc[i][j];  // of the middle
@@ -202,19 +214,21 @@ __global__ void __launch_bounds__(32 * sum_warps)
 int tiles_for(int M) {
   return (M + side - 1) / side;
 }
-constexpr size_t shared_size =
-    shared_bytes_for(tile_floats, tile_floats, tile_floats, tile_floats, TY* side);
 
 }  // namespace
 
 void normed_projections_backward(const NormedProjections& a, int runs, void* stream) {
-  launch({"normed_projections_backward", size_t(tiles_for(a.M) * runs), threads, shared_size},
+  launch({"normed_projections_backward", size_t(tiles_for(a.M) * runs), threads,
+          shared_bytes_for(tile_floats, side * triple_pitch, tile_floats, tile_floats)},
          stream, normed_projections_backward_kernel, a);
 }
 
 void second_half_backward(const SecondHalf& a, int runs, void* stream) {
-  launch({"second_half_backward", size_t(tiles_for(a.M) * runs), threads, shared_size}, stream,
-         second_half_backward_kernel, a);
+  for_activation(a.activation, [&](auto activation) {
+    launch({"second_half_backward", size_t(tiles_for(a.M) * runs), threads,
+            shared_bytes_for(tile_floats, tile_floats, tile_floats, tile_floats, TY * side)},
+           stream, second_half_backward_kernel<decltype(activation)::value>, a);
+  });
 }
 
 void sum_parts(const LayerGradients& to, const float* parts, int M, size_t stride, int runs,

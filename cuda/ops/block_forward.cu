@@ -31,15 +31,18 @@ __device__ __forceinline__ float2 normalise(float (&v)[C], float epsilon) {
   return make_float2(mean, rstd);
 }
 
+// The three products are one with 3 · 64 columns: a thread owns 8 × 12 numbers.
 __global__ void __launch_bounds__(threads, 2) normed_projections_kernel(NormedProjections a) {
   SharedMemory shared;
   float* n = shared.array<float>(tile_floats);
-  float* weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
+  float* weights = shared.array<float>(3 * tile_floats);
   const Tile t(a.M);
   const size_t parameters = size_t(t.run) * a.stride;
   copy_tile(n, a.x + t.row * side, t.M - t.first);
   __pipeline_commit();
-  copy_weight(weights[0], a.layers[0].weight + parameters);
+#pragma unroll
+  for (int layer = 0; layer < 3; ++layer)
+    copy_weight(weights + layer * tile_floats, a.layers[layer].weight + parameters);
   __pipeline_commit();
   __pipeline_wait_prior(1);
   __syncthreads();  // x is there for all
@@ -53,32 +56,28 @@ __global__ void __launch_bounds__(threads, 2) normed_projections_kernel(NormedPr
     for (int j = 0; j < C; ++j) n[t.y(i) * pitch + t.at.x + TX * j] = v[j];
     if (t.at.x == 0 && t.has(i)) a.stats[t.row + size_t(t.y(i))] = stats;
   }
+  __pipeline_wait_prior(0);
+  __syncthreads();  // the weights are there for all, and the normalised rows
+  float acc[R][3 * C];
+  multiply_by_transposed(acc, t, n, weights);
 #pragma unroll
-  for (int layer = 0; layer < 3; ++layer) {
-    if (layer < 2) copy_weight(weights[(layer + 1) % 2], a.layers[layer + 1].weight + parameters);
-    __pipeline_commit();
-    __pipeline_wait_prior(1);
-    __syncthreads();  // this weight is there for all, and the normalised rows
-    Fragment acc;
-    multiply_by_transposed(acc, t, n, weights[layer % 2]);
+  for (int layer = 0; layer < 3; ++layer)
 #pragma unroll
     for (int j = 0; j < C; ++j) {
-      const float bias = a.layers[layer].bias[parameters + size_t(t.at.x + TX * j)];
+      const size_t column = size_t(t.at.x + TX * j);
+      const float bias = a.layers[layer].bias[parameters + column];
 #pragma unroll
       for (int i = 0; i < R; ++i)
-        if (t.has(i)) a.y[layer][t.offset(i) + size_t(t.at.x + TX * j)] = acc[i][j] + bias;
+        if (t.has(i)) a.y[layer][t.offset(i) + column] = acc[i][layer * C + j] + bias;
     }
-    __syncthreads();  // nobody reads this weight any more
-  }
 }
 
+template <Activation activation>
 __global__ void __launch_bounds__(threads, 2) second_half_kernel(SecondHalf a) {
   SharedMemory shared;
   float* rows = shared.array<float>(tile_floats);
   float* weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
-  unsigned char* bits[3];
-#pragma unroll
-  for (int m = 0; m < 3; ++m) bits[m] = shared.array<unsigned char>(mask_bytes);
+  unsigned* masks = shared.array<unsigned>(3 * mask_words);
   const Tile t(a.M);
   const size_t parameters = size_t(t.run) * a.stride;
   copy_tile(rows, a.attended + t.row * side, t.M - t.first);
@@ -87,23 +86,40 @@ __global__ void __launch_bounds__(threads, 2) second_half_kernel(SecondHalf a) {
   copy_weight(weights[1], a.layers[1].weight + parameters);
   __pipeline_commit();
   const bool drops = a.draws[0].last_dropped >= 0;
-#pragma unroll
-  for (int m = 0; m < 3; ++m) {
-    draw_mask(bits[m], t, a.draws[m], a.kept[m]);
-    if (!drops) bits[m] = nullptr;
-  }
-  // The thread's columns of a layer's output: with bias, and 0 where dropout says so.
-  const auto finished = [&](int layer, int i, int j, float sum) {
-    const int column = t.at.x + TX * j;
-    return (sum + a.layers[layer].bias[parameters + size_t(column)]) *
-           mask_factor(bits[layer], t.y(i), column, a.scale);
-  };
   Fragment acc, middle;
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
     for (int j = 0; j < C; ++j)
       middle[i][j] = t.has(i) ? a.x[t.offset(i) + size_t(t.at.x + TX * j)] : 0.f;
+  if (drops)
+#pragma unroll
+    for (int m = 0; m < 3; ++m) draw_mask(masks + m * mask_words, t, a.draws[m], a.kept[m]);
+
+  // acc := a layer's output as dropout leaves it.
+  const auto finish = [&](int layer) {
+    float bias[C];
+#pragma unroll
+    for (int j = 0; j < C; ++j)
+      bias[j] = a.layers[layer].bias[parameters + size_t(t.at.x + TX * j)];
+#pragma unroll
+    for (int i = 0; i < R; ++i) {
+      unsigned kept[2] = {~0u, ~0u};
+      if (drops)
+#pragma unroll
+        for (int w = 0; w < 2; ++w) kept[w] = masks[layer * mask_words + 2 * t.y(i) + w] >> t.at.x;
+#pragma unroll
+      for (int j = 0; j < C; ++j)
+        acc[i][j] = (acc[i][j] + bias[j]) * (kept[j / 2] >> (TX * (j % 2)) & 1 ? a.scale : 0.f);
+    }
+  };
+  const auto write = [&](float* to, const Fragment& from) {
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < C; ++j)
+        if (t.has(i) && to) to[t.offset(i) + size_t(t.at.x + TX * j)] = from[i][j];
+  };
 
   __pipeline_wait_prior(1);
   __syncthreads();  // the attended rows, W_o and dropout's bits are there for all
@@ -111,43 +127,40 @@ __global__ void __launch_bounds__(threads, 2) second_half_kernel(SecondHalf a) {
   __syncthreads();  // nobody reads them any more
   copy_weight(weights[0], a.layers[2].weight + parameters);
   __pipeline_commit();
+  finish(0);
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     float v[C];
 #pragma unroll
-    for (int j = 0; j < C; ++j) {
-      middle[i][j] += finished(0, i, j, acc[i][j]);
-      v[j] = middle[i][j];
-      if (t.has(i) && a.middle) a.middle[t.offset(i) + size_t(t.at.x + TX * j)] = v[j];
-    }
+    for (int j = 0; j < C; ++j) v[j] = middle[i][j] += acc[i][j];
     const float2 stats = normalise(v, a.epsilon);
     if (t.at.x == 0 && t.has(i) && a.stats) a.stats[t.row + size_t(t.y(i))] = stats;
 #pragma unroll
     for (int j = 0; j < C; ++j) rows[t.y(i) * pitch + t.at.x + TX * j] = v[j];
   }
+  write(a.middle, middle);
 
   __pipeline_wait_prior(1);
   __syncthreads();  // the normalised rows and W_1 are there for all
   multiply_by_transposed(acc, t, rows, weights[1]);
   __syncthreads();  // nobody reads the rows any more
-#pragma unroll
-  for (int i = 0; i < R; ++i)
-#pragma unroll
-    for (int j = 0; j < C; ++j) {
-      const float h = finished(1, i, j, acc[i][j]);
-      if (t.has(i) && a.hidden) a.hidden[t.offset(i) + size_t(t.at.x + TX * j)] = h;
-      rows[t.y(i) * pitch + t.at.x + TX * j] = activation_value(a.activation, h);
-    }
-
-  __pipeline_wait_prior(0);
-  __syncthreads();  // the activated rows and W_2 are there for all
-  multiply_by_transposed(acc, t, rows, weights[0]);
+  finish(1);
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
     for (int j = 0; j < C; ++j)
-      if (t.has(i))
-        a.y[t.offset(i) + size_t(t.at.x + TX * j)] = middle[i][j] + finished(2, i, j, acc[i][j]);
+      rows[t.y(i) * pitch + t.at.x + TX * j] = activation_value(activation, acc[i][j]);
+  write(a.hidden, acc);
+
+  __pipeline_wait_prior(0);
+  __syncthreads();  // the activated rows and W_2 are there for all
+  multiply_by_transposed(acc, t, rows, weights[0]);
+  finish(2);
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+#pragma unroll
+    for (int j = 0; j < C; ++j) acc[i][j] = middle[i][j] + acc[i][j];
+  write(a.y, acc);
 }
 
 size_t blocks_for(int M, int runs) {
@@ -158,14 +171,16 @@ size_t blocks_for(int M, int runs) {
 
 void normed_projections_forward(const NormedProjections& a, int runs, void* stream) {
   launch({"normed_projections", blocks_for(a.M, runs), threads,
-          shared_bytes_for(tile_floats, tile_floats, tile_floats)},
+          shared_bytes_for(tile_floats, 3 * tile_floats)},
          stream, normed_projections_kernel, a);
 }
 
 void second_half_forward(const SecondHalf& a, int runs, void* stream) {
-  launch({"second_half", blocks_for(a.M, runs), threads,
-          shared_bytes_for(tile_floats, tile_floats, tile_floats, 3 * mask_bytes / 4)},
-         stream, second_half_kernel, a);
+  for_activation(a.activation, [&](auto activation) {
+    launch({"second_half", blocks_for(a.M, runs), threads,
+            shared_bytes_for(tile_floats, tile_floats, tile_floats, 3 * mask_words)},
+           stream, second_half_kernel<decltype(activation)::value>, a);
+  });
 }
 
 }  // namespace focus::gpu

@@ -82,11 +82,15 @@ class CudaOps final : public Device<float> {
   // what is on stream() by now. join() makes stream() wait for it.
   void* beside();
   void join();
+  // Memory for what the kernels of one call on stream() pass to each other; the next call's
+  // overwrites it. Recorded steps rely on its place, so it must have been asked for before.
+  void* scratch(size_t bytes);
 
  private:
   void* stream_;
   void *side_ = nullptr, *forked_ = nullptr, *joined_ = nullptr;  // the stream and two events
   bool beside_ = false;
+  std::vector<DeviceArray<char>> scratch_;  // the last one is in use
   int runs_ = 1;
   size_t stride_ = 0;
   DeviceArray<uint64_t> seeds_;

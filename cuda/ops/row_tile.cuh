@@ -14,7 +14,7 @@ namespace focus::gpu::rows {
 
 constexpr int side = 64, TX = 16, TY = 8, threads = TX * TY, R = side / TY, C = side / TX;
 constexpr int pitch = side + 4, tile_floats = side * pitch;
-constexpr int mask_bytes = side * side / 8;      // of a tile, a bit a number
+constexpr int mask_words = side * side / 32;     // of a tile, a bit a number
 constexpr int part_floats = side * side + side;  // a weight's gradient and its bias's
 using Fragment = float[R][C];
 
@@ -35,14 +35,15 @@ struct Tile {
 };
 
 // Starts copying a tile, or a weight matrix (tile rows beyond `rows` become 0).
+template <int PITCH = pitch>
 __device__ __forceinline__ void copy_tile(float* to, const float* from, int rows) {
 #pragma unroll
   for (int e = int(threadIdx.x); e < side * side / 4; e += threads) {
     const int row = e / (side / 4), column = e % (side / 4) * 4;
     if (row < rows)
-      __pipeline_memcpy_async(to + row * pitch + column, from + row * side + column, 16);
+      __pipeline_memcpy_async(to + row * PITCH + column, from + row * side + column, 16);
     else
-      store4(to + row * pitch + column, make_float4(0, 0, 0, 0));
+      store4(to + row * PITCH + column, make_float4(0, 0, 0, 0));
   }
 }
 __device__ __forceinline__ void copy_weight(float* to, const float* from) {
@@ -51,13 +52,14 @@ __device__ __forceinline__ void copy_weight(float* to, const float* from) {
 
 // --- columns x + 16 j, as a product with Wᵀ leaves them -----------------------------------------
 
-// acc = A Wᵀ
-__device__ __forceinline__ void multiply_by_transposed(Fragment& acc, const Tile& t, const float* a,
-                                                       const float* w) {
+// acc = A Wᵀ. More columns: several weights one behind the other.
+template <int COLUMNS>
+__device__ __forceinline__ void multiply_by_transposed(float (&acc)[R][COLUMNS], const Tile& t,
+                                                       const float* a, const float* w) {
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
-    for (int j = 0; j < C; ++j) acc[i][j] = 0;
+    for (int j = 0; j < COLUMNS; ++j) acc[i][j] = 0;
   add_abt<side>(acc, a + t.at.y * pitch, TY * pitch, w + t.at.x * pitch, TX * pitch);
 }
 
@@ -84,9 +86,10 @@ __device__ __forceinline__ void store_tile(float* tile, const Tile& t, const Fra
 }
 
 // acc += G W
+template <int PITCH = pitch>
 __device__ __forceinline__ void add_product(Fragment& acc, const Tile& t, const float* g,
                                             const float* w) {
-  add_ab<TX, side>(acc, g + t.at.y * pitch, TY * pitch, w + 4 * t.at.x, pitch);
+  add_ab<TX, side>(acc, g + t.at.y * PITCH, TY * PITCH, w + 4 * t.at.x, pitch);
 }
 
 // part (out,in) = Gᵀ A: a weight's gradient from the rows of this tile.
@@ -97,6 +100,22 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
 #pragma unroll
   for (int i = 0; i < R; ++i)
     store_row(part + (i / 4 * (4 * TY) + t.at.y * 4 + i % 4) * side + 4 * t.at.x, sum[i]);
+}
+
+// The same for three layers with one input A at once: a thread owns 12 × 8 numbers, four rows of
+// each layer's, so that fewer loads feed more multiply-adds. g: (64 rows, the layers' 3 · 64).
+constexpr int triple_pitch = 3 * side + 4;
+__device__ __forceinline__ void weight_gradients(float* parts, const float* g, const float* a) {
+  constexpr int X = 8, Y = 16;
+  const Place<X> at;
+  float sum[12][8] = {};
+  add_atb<X, Y, side>(sum, g + 4 * at.y, triple_pitch, a + 4 * at.x, pitch);
+#pragma unroll
+  for (int i = 0; i < 12; ++i)
+#pragma unroll
+    for (int j = 0; j < 8; j += 4)
+      store4(parts + i / 4 * part_floats + (at.y * 4 + i % 4) * side + column<X, 8>(at.x, j),
+             make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]));
 }
 
 // The bias's gradient, the sums of G's columns, in two steps with a barrier between them.
@@ -130,24 +149,33 @@ __device__ __forceinline__ void norm_backward(float (&d)[C], const float (&n)[C]
 
 // --- dropout ------------------------------------------------------------------------------------
 
-// Eight bits for each group of eight channels. Draws a tile's bits: to `bits` in shared memory, and
-// to the same rows of `kept` (all rows, 8), for the backward.
-__device__ __forceinline__ void draw_mask(unsigned char* bits, const Tile& t,
-                                          const DropoutDraw& draw, unsigned char* kept) {
-  if (draw.last_dropped < 0) return;
+// Eight bits for each group of eight channels. Draws a tile's bits: to `words` in shared memory,
+// two for each row, and to the same rows of `kept` (all rows, 8 bytes), for the backward.
+__device__ __forceinline__ void draw_mask(unsigned* words, const Tile& t, const DropoutDraw& draw,
+                                          unsigned char* kept) {
+  unsigned char* bytes = reinterpret_cast<unsigned char*>(words);
 #pragma unroll
-  for (int e = int(threadIdx.x); e < mask_bytes; e += threads) {
+  for (int e = int(threadIdx.x); e < 8 * side; e += threads) {
     const int y = e / 8;
     if (t.first + y >= t.M) continue;
     const uint64_t group = uint64_t(t.first + y) * 8 + uint64_t(e % 8);
-    bits[e] = static_cast<unsigned char>(kept_bits(draw, t.run, group));
-    if (kept) kept[t.row * 8 + size_t(e)] = bits[e];
+    const unsigned bits = kept_bits(draw, t.run, group);
+    bytes[e] = static_cast<unsigned char>(bits);
+    if (kept) kept[t.row * 8 + size_t(e)] = static_cast<unsigned char>(bits);
   }
 }
-// 0 or the scale for the number at (y, column); bits: of the tile, or nullptr: no dropout.
-__device__ __forceinline__ float mask_factor(const unsigned char* bits, int y, int column,
-                                             float scale) {
-  return !bits || (bits[y * 8 + column / 8] >> (column % 8) & 1) ? scale : 0.f;
+
+// The bits of the thread's numbers after a product with W: bit 4 i + j. All are set without
+// dropout.
+__device__ __forceinline__ unsigned load_mask(const Tile& t, const unsigned char* kept) {
+  if (!kept) return ~0u;
+  unsigned bits = 0;
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const unsigned byte = t.has(i) ? kept[(t.row + size_t(t.y(i))) * 8 + size_t(t.at.x / 2)] : 0u;
+    bits |= (byte >> (t.at.x % 2 * 4) & 15) << (4 * i);
+  }
+  return bits;
 }
 
 }  // namespace focus::gpu::rows
