@@ -86,7 +86,8 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     const DropoutDraw mask = draw(tape.noise(), tape.noise().next_site++, settings.dropout);
     c.words = (all.longest + 31) / 32, c.keep_scale = mask.scale;
     c.keep = tape.memory<unsigned>(units * size_t(c.T) * size_t(c.words));
-    draw_attention_mask(c, mask, stream());
+    draw_attention_mask(c, mask, ahead());
+    wait_beside();
   }
   float *lse = nullptr, *scores = nullptr;
   if (way == Way::ladder) {

@@ -92,18 +92,21 @@ void* CudaOps::beside() {
   beside_ = true;
   return side_;
 }
-void CudaOps::join() {
+void CudaOps::wait_beside() {
   if (!beside_) return;
   CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(joined_), as_stream(side_)));
   CUDA_CHECK(cudaStreamWaitEvent(as_stream(stream_), static_cast<cudaEvent_t>(joined_), 0));
-  beside_ = false;
 }
 #else
 void* CudaOps::beside() {
   return stream_;
 }
-void CudaOps::join() {}
+void CudaOps::wait_beside() {}
 #endif
+void CudaOps::join() {
+  wait_beside();
+  beside_ = false;
+}
 
 void* CudaOps::scratch(size_t bytes) {
   if (scratch_.empty() || scratch_.back().size() < bytes) scratch_.emplace_back(bytes);

@@ -82,6 +82,10 @@ class CudaOps final : public Device<float> {
   // what is on stream() by now. join() makes stream() wait for it.
   void* beside();
   void join();
+  // The second stream for what depends on nothing that stream() has done since the pass began (its
+  // embedding, which calls beside()); wait_beside() makes stream() wait for it.
+  void* ahead() { return beside_ ? side_ : beside(); }
+  void wait_beside();
   // Memory for what the kernels of one call on stream() pass to each other; the next call's
   // overwrites it. Recorded steps rely on its place, so it must have been asked for before.
   void* scratch(size_t bytes);
