@@ -1,13 +1,13 @@
-// Rung 14, dense forward for few or short heads: rung 04's blocks of 64 queries, but two groups of
-// 128 threads share a block's keys between them, each with its own online softmax, and put their
-// sums together at the end. A multiprocessor then has 16 warps instead of 8, which fill each
-// other's pauses, though there are no more blocks. The weights P go where K was, so that two blocks
-// still fit; the last step takes 32 keys where there are no more.
+// Rung 14, dense forward for few or short heads: rung 04's blocks of 128 queries and 8 × 8 numbers
+// a thread, but two groups of 128 threads share a block's keys between them, each with its own
+// online softmax, and put their sums together at the end. So a multiprocessor has the 8 warps of
+// two blocks where there is only one block for it, and none has to be content with 4 × 8 numbers a
+// thread, as rung 04's are then. The last step takes 32 keys where there are no more.
 //
 // If the call has memory for the scores they are kept, unscaled: rung 15 needs them.
 //
-// D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64): the same products at 65 % of the
-// multiply-adds' rate instead of 45 %, 62 µs instead of 85.
+// D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64): rung 04's 60 % of the multiply-adds'
+// rate with many heads, 70 µs instead of 85.
 #include <cmath>
 
 #include "cuda/attention/rungs.h"
@@ -21,25 +21,25 @@ namespace {
 template <int W>
 struct Tiles {
   static constexpr int TX = 8, TY = 16, groups = 2, threads = groups * TX * TY;
-  static constexpr int rows = 64, keys = 64;  // of a block; of a group's step
+  static constexpr int rows = 128, keys = 64;  // of a block; of a group's step
   static constexpr int R = rows / TY, N = keys / TX, C = W / TX;
   static constexpr int stride = W + 4, p_stride = keys + 8;
-  static constexpr int k_floats = groups * keys * (stride > p_stride ? stride : p_stride);
-  static constexpr int v_floats = groups * keys * stride;
+  static constexpr int kv_floats = groups * keys * stride, p_floats = groups * rows * p_stride;
   static constexpr size_t shared_bytes =
-      shared_bytes_for(rows * stride, k_floats, v_floats, 2 * rows);
+      shared_bytes_for(rows * stride, kv_floats, kv_floats, p_floats, 2 * rows);
 };
 
 template <int W>
-__global__ void __launch_bounds__(Tiles<W>::threads, 2)
+__global__ void __launch_bounds__(Tiles<W>::threads, 1)
     dense_fwd_14(Heads q, Heads k, Heads v, Heads o, float* lse, Scores scores, KeepBits keep,
                  float scale) {
   using X = Tiles<W>;
   constexpr int R = X::R, N = X::N, C = X::C, TX = X::TX, TY = X::TY;
   SharedMemory shared;
   float* q_tile = shared.array<float>(X::rows * X::stride);
-  float* k_tiles = shared.array<float>(X::k_floats);  // of both groups; then both P
-  float* v_tiles = shared.array<float>(X::v_floats);
+  float* k_tiles = shared.array<float>(X::kv_floats);  // of both groups
+  float* v_tiles = shared.array<float>(X::kv_floats);
+  float* p_tiles = shared.array<float>(X::p_floats);
   float* row_ends = shared.array<float>(2 * X::rows);  // group 1's m and l
   const Place<TX> at;
   const int group = int(threadIdx.x) / (TX * TY), y0 = at.y % TY;
@@ -47,11 +47,17 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
   const int unit = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
   const float *k_head = k.of(unit), *v_head = v.of(unit);
   const float* k_tile = k_tiles + group * X::keys * X::stride;
-  float* p_tile = k_tiles + group * X::rows * X::p_stride;
+  float* p_tile = p_tiles + group * X::rows * X::p_stride;
   const float* v_tile = v_tiles + group * X::keys * X::stride;
   const float to_log2 = scale * log2_e;  // exp(scale·s) = 2^(to_log2·s)
 
+  const auto copy_keys = [&](float* to, const Heads& x, const float* head, int first) {
+    copy_rows<W, X::groups * X::keys, X::threads>(to, X::stride, x, head, first);
+    __pipeline_commit();
+  };
   copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
+  copy_keys(k_tiles, k, k_head, 0);
+  copy_keys(v_tiles, v, v_head, 0);
   float m[R], l[R], out[R][C];  // m: in powers of 2; l: of the thread's own columns
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -61,10 +67,6 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
   }
 
   for (int both = 0; both < T; both += X::groups * X::keys) {
-    copy_rows<W, X::groups * X::keys, X::threads>(k_tiles, X::stride, k, k_head, both);
-    __pipeline_commit();
-    copy_rows<W, X::groups * X::keys, X::threads>(v_tiles, X::stride, v, v_head, both);
-    __pipeline_commit();
     const int j0 = both + group * X::keys, left = T - j0;
     __pipeline_wait_prior(1);
     __syncthreads();  // K (and Q) are there for all
@@ -84,7 +86,8 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
 #pragma unroll
         for (int j = 0; j < N / 2; ++j) s[i][j] = half[i][j];
     }
-    __syncthreads();  // nobody reads K any more: P takes its place
+    __syncthreads();  // nobody reads K any more
+    copy_keys(k_tiles, k, k_head, both + X::groups * X::keys);
 
 #pragma unroll
     for (int i = 0; i < R; ++i) {
@@ -123,7 +126,7 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
         p_tile[(y0 + TY * i) * X::p_stride + at.x + TX * j] = p;
       }
     }
-    __pipeline_wait_prior(0);
+    __pipeline_wait_prior(1);
     __syncthreads();  // V is there for all; P is written
     const float *p_rows = p_tile + y0 * X::p_stride, *v_columns = v_tile + at.x * vector_of<C>;
     if (left > X::keys / 2)
@@ -131,10 +134,12 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 2)
     else if (left > 0)
       add_ab<TX, X::keys / 2>(out, p_rows, TY * X::p_stride, v_columns, X::stride);
     __syncthreads();  // nobody reads V or P any more
+    copy_keys(v_tiles, v, v_head, both + X::groups * X::keys);
   }
+  __pipeline_wait_prior(0);
 
-  // Group 1 hands over through the tiles; group 0 writes.
-  float* others = v_tiles;  // (64,stride)
+  // Group 1 hands over through the tile of P; group 0 writes.
+  float* others = p_tiles;  // (128,stride)
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const float sum = Place<TX>::reduce_row(l[i], Sum{});

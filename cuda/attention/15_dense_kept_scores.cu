@@ -33,7 +33,7 @@ struct WeightTiles {
 };
 
 template <int W>
-__global__ void __launch_bounds__(WeightTiles<W>::threads, 3)
+__global__ void __launch_bounds__(WeightTiles<W>::threads, 4)
     dense_weights_15(Heads v, Heads o, Heads d_o, const float* lse, Scores scores, Scores kept_p,
                      Scores ds, KeepBits keep, float scale) {
   using X = WeightTiles<W>;
@@ -49,14 +49,6 @@ __global__ void __launch_bounds__(WeightTiles<W>::threads, 3)
   copy_rows<W, side, X::threads>(d_o_tile, X::stride, d_o, d_o.of(unit), i0);
   copy_rows<W, side, X::threads>(v_tile, X::stride, v, v.of(unit), j0);
   __pipeline_commit();
-  float s[R][N];
-#pragma unroll
-  for (int i = 0; i < R; ++i)
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const int row = i0 + at.y + TY * i, key = j0 + at.x + TX * j;
-      s[i][j] = row < T && key < T ? scores.of(unit, row)[key] : 0.f;
-    }
   // Two threads a row: delta = rowsum(dO ∘ O).
   const int own = int(threadIdx.x) / 2;
   float4 sum = make_float4(0, 0, 0, 0);
@@ -90,18 +82,21 @@ __global__ void __launch_bounds__(WeightTiles<W>::threads, 3)
       for (int w = 0; w < 2; ++w)
         if (j0 + 32 * w < T) kept[w] = words[w];
     }
-    float *to_p = kept_p.of(unit, row) + j0, *to_ds = ds.of(unit, row) + j0;
+    const ptrdiff_t from = scores.of(unit, row) - scores.data + j0 + at.x;
+    float s[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) s[j] = j0 + at.x + TX * j < T ? scores.data[from + TX * j] : 0.f;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      const int x = at.x + TX * j;
-      if (j0 + x >= scores.pitch()) continue;
-      const bool in = j0 + x < T;  // beyond it, up to the pitch, all is 0
-      const float p = in ? fast_exp2(fmaf(s[i][j], to_log2, -row_sums[y])) : 0.f;
+      const int key = j0 + at.x + TX * j;
+      if (key >= scores.pitch()) continue;
+      // Beyond T, up to the pitch, all is 0.
+      const float p = key < T ? fast_exp2(fmaf(s[j], to_log2, -row_sums[y])) : 0.f;
       const float factor = !keep.words                                ? 1.f
                            : kept[j / 2] >> (at.x + TX * (j % 2)) & 1 ? keep.scale
                                                                       : 0.f;
-      to_p[x] = p * factor;
-      to_ds[x] = scale * p * (dp[i][j] * factor - row_sums[side + y]);
+      kept_p.data[from + TX * j] = p * factor;
+      ds.data[from + TX * j] = scale * p * (dp[i][j] * factor - row_sums[side + y]);
     }
   }
 }
@@ -111,7 +106,7 @@ __global__ void __launch_bounds__(WeightTiles<W>::threads, 3)
 template <int W>
 struct Products {
   static constexpr int TX = 8, TY = 8, threads = TX * TY, R = side / TY, C = W / TX;
-  static constexpr int step = 20;  // 600 is a multiple of it
+  static constexpr int step = 32;
   static constexpr int stride = W + 4, tall = side + 4, wide = step + 4;
   // A step of the T × T matrix lies (step,64) for a product with its transpose, else (64,step).
   static constexpr int a_floats = side * wide > step* tall ? side* wide : step* tall;
@@ -119,20 +114,37 @@ struct Products {
   static constexpr size_t shared_bytes = shared_bytes_for(2 * a_floats, 2 * b_floats);
 };
 
-// Starts copying ROWS × COLUMNS numbers from (row, column) on; 0 outside of the matrix.
+// Copies ROWS × COLUMNS numbers of a matrix of `rows` rows, again and again from other places; 0
+// outside of it. What does not change from step to step is computed once.
 template <int ROWS, int COLUMNS, int THREADS>
-__device__ __forceinline__ void copy_scores(float* to, int stride, const Scores& x, int unit,
-                                            int row, int column) {
+struct Copier {
+  static constexpr int vectors = COLUMNS / 4, at_once = THREADS / vectors;
+  static_assert(THREADS % vectors == 0 && ROWS % at_once == 0);
+  int row, column, rows;
+  ptrdiff_t pitch;
+  const float* from;  // the thread's first number, from row 0 and column 0 on
+
+  __device__ Copier(const float* matrix, ptrdiff_t row_pitch, int row_count)
+      : row(int(threadIdx.x) / vectors),
+        column(int(threadIdx.x) % vectors * 4),
+        rows(row_count),
+        pitch(row_pitch),
+        from(matrix + row * row_pitch + column) {}
+  __device__ __forceinline__ void start(float* to, int stride, int first_row, int first_column,
+                                        int columns) const {
+    const float* at = from + first_row * pitch + first_column;
+    to += row * stride + column;
+    const bool inside = first_column + column < columns;
 #pragma unroll
-  for (int e = int(threadIdx.x); e < ROWS * COLUMNS / 4; e += THREADS) {
-    const int r = e / (COLUMNS / 4), c = e % (COLUMNS / 4) * 4;
-    float* at = to + r * stride + c;
-    if (row + r < x.T && column + c < x.pitch())
-      __pipeline_memcpy_async(at, x.of(unit, row + r) + column + c, 16);
-    else
-      store4(at, make_float4(0, 0, 0, 0));
+    for (int r = 0; r < ROWS; r += at_once) {
+      if (inside && first_row + row + r < rows)
+        __pipeline_memcpy_async(to + r * stride, at, 16);
+      else
+        store4(to + r * stride, make_float4(0, 0, 0, 0));
+      at += at_once * pitch;
+    }
   }
-}
+};
 
 // A block makes 64 rows of dV, dK or dQ.
 template <int W>
@@ -155,14 +167,16 @@ __global__ void __launch_bounds__(Products<W>::threads, 6)
                    : which == 1 ? dk
                                 : dq;
   const Scores left = which == 0 ? p : ds;
-  const float* right_head = right.of(unit);
+  const Copier<step, side, X::threads> tall(left.of(unit, 0), left.pitch(), T);
+  const Copier<side, step, X::threads> wide(left.of(unit, 0), left.pitch(), T);
+  const Copier<step, W, X::threads> factor(right.of(unit), right.row_stride, T);
   const auto copy = [&](int x, int stage) {
     float* a_to = a + stage * X::a_floats;
     if (transposed)
-      copy_scores<step, side, X::threads>(a_to, X::tall, left, unit, x, row0);
+      tall.start(a_to, X::tall, x, row0, left.pitch());
     else
-      copy_scores<side, step, X::threads>(a_to, X::wide, left, unit, row0, x);
-    copy_rows<W, step, X::threads>(b + stage * X::b_floats, X::stride, right, right_head, x);
+      wide.start(a_to, X::wide, row0, x, left.pitch());
+    factor.start(b + stage * X::b_floats, X::stride, x, 0, D);
     __pipeline_commit();
   };
   float sum[R][C] = {};

@@ -74,6 +74,7 @@ struct Call {
   int global_tokens = 0;      // banded, block: the last tokens, which see and are seen by all
   int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
   float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
+  void* index = nullptr;      // top-k backward: what make_topk_index() made of the keys, or nullptr
   float* scores = nullptr;    // full: score_floats() numbers, or nullptr; rung 14 forward writes
                               // the scores, rung 15 backward reads them
   KeepBits keep;              // full, top-k: dropout on the weights; of rungs with drops() only
@@ -98,6 +99,11 @@ int attention(Pattern pattern, Pass pass, const Call& call);
 
 // The workspace that attention() needs for the call (its rung included).
 size_t workspace_bytes(Pattern pattern, Pass pass, const Call& call);
+
+// Each key's queries, sorted: rung 11 needs them in the backward. It can be started as soon as the
+// keys are known, beside other work. c.index: topk_index_bytes() at a multiple of 16.
+size_t topk_index_bytes(const Call& call);
+void make_topk_index(const Call& call);
 
 // The ladder, for tables and tests.
 struct Rung {

@@ -35,7 +35,7 @@ __global__ void add_numbers(float* to, const float* from, size_t n) {
 
 // The call as cuda/attention takes it; with gradients, its backward. Is the
 // result complete, dropout applied?
-bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scores,
+bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scores, void* index,
                 const AttentionGradients* g) {
   const auto heads = [&](const float* x) {
     return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
@@ -53,7 +53,12 @@ bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scor
   if (dropped) call.keep = {c.keep, c.words, c.keep_scale};
   call.workspace_size = workspace_bytes(c.pattern, pass, call);
   if (call.workspace_size > 0) call.workspace = device.scratch(call.workspace_size);
+  call.index = g ? index : nullptr;
   gpu::attention(c.pattern, pass, call);
+  if (!g && index) {  // while other operations go on
+    call.index = index, call.stream = device.beside(CudaOps::Side::forward);
+    make_topk_index(call);
+  }
   return dropped || !c.keep;
 }
 
@@ -86,19 +91,25 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     const DropoutDraw mask = draw(tape.noise(), tape.noise().next_site++, settings.dropout);
     c.words = (all.longest + 31) / 32, c.keep_scale = mask.scale;
     c.keep = tape.memory<unsigned>(units * size_t(c.T) * size_t(c.words));
-    draw_attention_mask(c, mask, ahead());
-    wait_beside();
+    draw_attention_mask(c, mask, ahead(Side::forward));
+    wait_for(Side::forward);
   }
   float *lse = nullptr, *scores = nullptr;
+  void* index = nullptr;
   if (way == Way::ladder) {
     lse = tape.memory<float>(units * size_t(c.T));
     const size_t size = score_floats(heads_bthd(nullptr, c.B, c.T, c.H, c.D));
     if (tape.recording() && c.D <= 64 && size / size_t(runs()) <= most_scores)
       scores = tape.memory<float>(size);
-    run_ladder(*this, c, lse, scores, nullptr);
+    run_ladder(*this, c, lse, scores, nullptr, nullptr);
   } else if (way == Way::lists) {
     const bool chosen = c.pattern == Pattern::topk;
-    const bool done = chosen && run_ladder(*this, c, nullptr, nullptr, nullptr);
+    if (chosen && tape.recording()) {
+      Call call;
+      call.q = heads_bthd(nullptr, c.B, c.T, c.H, c.D), call.kept = c.k;
+      index = tape.memory<char>(topk_index_bytes(call));
+    }
+    const bool done = chosen && run_ladder(*this, c, nullptr, nullptr, index, nullptr);
     if (!done) attention_lists(c, !chosen, stream());
   } else {
     attention_rows(c, random, tape.noise().on, stream());
@@ -111,11 +122,12 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     AttentionGradients g{d_o, dq.data, dk.data, dv.data, nullptr, !dq.fresh, !dk.fresh, !dv.fresh};
     if (way == Way::ladder || (way == Way::lists && c.pattern == Pattern::topk)) {
       // Its kernels set their results; where there is something already, they go elsewhere first.
+      if (index) wait_for(Side::forward);
       const size_t n = q.size();
       AttentionGradients own = g;
       for (auto [add, to] : {std::pair(g.add_q, &own.dq), {g.add_k, &own.dk}, {g.add_v, &own.dv}})
         if (add) *to = tape.memory<float>(n);
-      run_ladder(*this, c, lse, scores, &own);
+      run_ladder(*this, c, lse, scores, index, &own);
       for (auto [to, from] : {std::pair(g.dq, own.dq), {g.dk, own.dk}, {g.dv, own.dv}})
         if (to != from)
           launch({"add_numbers", (n + 255) / 256, 256}, stream(), add_numbers, to, from, n);

@@ -54,7 +54,7 @@ std::array<Tensor<float>, 3> CudaOps::normed_projections(
     a.dx = dx.data, a.add_dx = !dx.fresh;
     a.parts = make_parts(tape, a.M, runs());
     normed_projections_backward(a, runs(), stream());
-    sum_parts(gradients_of(tape, layers), a.parts, a.M, a.stride, runs(), beside());
+    sum_parts(gradients_of(tape, layers), a.parts, a.M, a.stride, runs(), beside(Side::backward));
   });
   return y;
 }
@@ -89,7 +89,7 @@ Tensor<float> CudaOps::second_half(Tape<float>& tape, const Tensor<float>& x,
     a.dx = dx.data, a.add_dx = !dx.fresh;
     a.parts = make_parts(tape, a.M, runs());
     second_half_backward(a, runs(), stream());
-    sum_parts(gradients_of(tape, layers), a.parts, a.M, a.stride, runs(), beside());
+    sum_parts(gradients_of(tape, layers), a.parts, a.M, a.stride, runs(), beside(Side::backward));
   });
   return y;
 }

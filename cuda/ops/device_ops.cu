@@ -63,16 +63,17 @@ class Graph final : public Device<float>::Recorded {
 CudaOps::CudaOps() : stream_(nullptr), counters_(1) {
   device();  // says so if there is none
 #ifdef __CUDACC__
-  for (void** stream : {&stream_, &side_}) {
+  for (void** stream : {&stream_, &sides_[0].stream, &sides_[1].stream}) {
     cudaStream_t made;
     CUDA_CHECK(cudaStreamCreate(&made));
     *stream = made;
   }
-  for (void** event : {&forked_, &joined_}) {
-    cudaEvent_t made;
-    CUDA_CHECK(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
-    *event = made;
-  }
+  for (SideStream& side : sides_)
+    for (void** event : {&side.forked, &side.joined}) {
+      cudaEvent_t made;
+      CUDA_CHECK(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+      *event = made;
+    }
 #endif
   set_runs({0}, 0);
   set_counters({});
@@ -80,32 +81,41 @@ CudaOps::CudaOps() : stream_(nullptr), counters_(1) {
 
 CudaOps::~CudaOps() {
 #ifdef __CUDACC__
-  for (void* event : {forked_, joined_}) cudaEventDestroy(static_cast<cudaEvent_t>(event));
-  for (void* stream : {stream_, side_}) cudaStreamDestroy(as_stream(stream));
+  for (const SideStream& side : sides_) {
+    for (void* event : {side.forked, side.joined})
+      cudaEventDestroy(static_cast<cudaEvent_t>(event));
+    cudaStreamDestroy(as_stream(side.stream));
+  }
+  cudaStreamDestroy(as_stream(stream_));
 #endif
 }
 
+void* CudaOps::beside(Side which) {
+  SideStream& side = sides_[size_t(which)];
 #ifdef __CUDACC__
-void* CudaOps::beside() {
-  CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(forked_), as_stream(stream_)));
-  CUDA_CHECK(cudaStreamWaitEvent(as_stream(side_), static_cast<cudaEvent_t>(forked_), 0));
-  beside_ = true;
-  return side_;
-}
-void CudaOps::wait_beside() {
-  if (!beside_) return;
-  CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(joined_), as_stream(side_)));
-  CUDA_CHECK(cudaStreamWaitEvent(as_stream(stream_), static_cast<cudaEvent_t>(joined_), 0));
-}
-#else
-void* CudaOps::beside() {
-  return stream_;
-}
-void CudaOps::wait_beside() {}
+  const auto forked = static_cast<cudaEvent_t>(side.forked);
+  CUDA_CHECK(cudaEventRecord(forked, as_stream(stream_)));
+  CUDA_CHECK(cudaStreamWaitEvent(as_stream(side.stream), forked, 0));
 #endif
+  side.used = true;
+  return side.stream;
+}
+
+void CudaOps::wait_for([[maybe_unused]] Side which) {
+#ifdef __CUDACC__
+  const SideStream& side = sides_[size_t(which)];
+  if (!side.used) return;
+  const auto joined = static_cast<cudaEvent_t>(side.joined);
+  CUDA_CHECK(cudaEventRecord(joined, as_stream(side.stream)));
+  CUDA_CHECK(cudaStreamWaitEvent(as_stream(stream_), joined, 0));
+#endif
+}
+
 void CudaOps::join() {
-  wait_beside();
-  beside_ = false;
+  for (const Side which : {Side::forward, Side::backward}) {
+    wait_for(which);
+    sides_[size_t(which)].used = false;
+  }
 }
 
 void* CudaOps::scratch(size_t bytes) {

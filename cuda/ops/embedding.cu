@@ -82,7 +82,7 @@ Tensor<float> CudaOps::embedding(Tape<float>& tape, const int* tokens, int B,
   const int V = table.shape[0], C = table.channels(), T = positions.shape[0];
   const Tensor<float> y = tape.make({B, T, C});
   const float scale = std::sqrt(float(C));
-  if (tape.noise().on) beside();  // masks are drawn there from now on
+  if (tape.noise().on) beside(Side::forward);  // masks are drawn there from now on
   const size_t per_run = size_t(B / runs()) * size_t(T);
   launch({"embedding_forward", (y.size() + 255) / 256, 256}, stream(), embedding_forward, tokens,
          table.data, positions.data, y.data, stride(), per_run, T, C, scale, y.size());

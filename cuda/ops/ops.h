@@ -78,22 +78,26 @@ class CudaOps final : public Device<float> {
   const uint32_t* step_counter() const { return &counters_.data()->step; }
   DropoutDraw draw(const Noise& noise, uint32_t site, double p) const;
   const DeviceLists& lists(const AttentionSettings&, int length);
-  // A second stream: what is started there may run beside what follows on stream(), but not before
-  // what is on stream() by now. join() makes stream() wait for it.
-  void* beside();
+  // More streams: what is started there may run beside what follows on stream(), but not before
+  // what is on stream() by now. wait_for() makes stream() wait for one, join() for all.
+  enum class Side { forward, backward };  // masks and indices; sums of gradients
+  void* beside(Side);
+  void wait_for(Side);
   void join();
-  // The second stream for what depends on nothing that stream() has done since the pass began (its
-  // embedding, which calls beside()); wait_beside() makes stream() wait for it.
-  void* ahead() { return beside_ ? side_ : beside(); }
-  void wait_beside();
+  // The same for what depends on nothing that stream() has done since the pass began (its
+  // embedding, which calls beside()).
+  void* ahead(Side s) { return sides_[size_t(s)].used ? sides_[size_t(s)].stream : beside(s); }
   // Memory for what the kernels of one call on stream() pass to each other; the next call's
   // overwrites it. Recorded steps rely on its place, so it must have been asked for before.
   void* scratch(size_t bytes);
 
  private:
   void* stream_;
-  void *side_ = nullptr, *forked_ = nullptr, *joined_ = nullptr;  // the stream and two events
-  bool beside_ = false;
+  struct SideStream {
+    void *stream = nullptr, *forked = nullptr, *joined = nullptr;  // and two events
+    bool used = false;                                             // since the last join()
+  };
+  std::array<SideStream, 2> sides_;
   std::vector<DeviceArray<char>> scratch_;  // the last one is in use
   int runs_ = 1;
   size_t stride_ = 0;
