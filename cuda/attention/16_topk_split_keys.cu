@@ -1,11 +1,12 @@
-// Rung 16, top-k forward for few or short heads: rung 09's gated lists, but two groups of 128
-// threads share the keys of a block's 64 queries between them, the first half to one and the second
-// to the other, each with lists of its own. A multiprocessor then has 16 warps instead of 8. At the
-// end the second group's lists are offered to the first's: its keys are all higher, so "strictly
-// larger goes in front" stays the tie rule. The values are gathered by all warps.
+// Rung 16, top-k forward for few or short heads: rung 09's gated lists and blocks of 128 queries,
+// but two groups of 128 threads share a block's keys between them, the first half to one and the
+// second to the other, each with lists of its own. So a multiprocessor has the 8 warps of two
+// blocks where there is only one block for it, each thread has 8 × 8 scores and each lane a list.
+// At the end the second group's lists are offered to the first's: its keys are all higher, so
+// "strictly larger goes in front" stays the tie rule. The values are gathered by all warps.
 //
-// D a multiple of 4 from 16 to 64, k ≤ 16. Predicted at (25,1,600,64), k = 5: the products at 65 %
-// of the multiply-adds' rate, twice the merges at the same time: 40 µs instead of 64.
+// D a multiple of 4 from 16 to 64, k ≤ 16. Predicted at (25,1,600,64), k = 5: rung 09's 52 % of the
+// multiply-adds' rate with many heads: 45 µs instead of 64.
 #include <cmath>
 
 #include "cuda/attention/best_keys.cuh"
@@ -21,8 +22,8 @@ namespace {
 template <int W>
 struct Tiles {
   static constexpr int TX = 8, TY = 16, groups = 2, threads = groups * TX * TY;
-  static constexpr int rows = 64, keys = 64;  // of a block, of a group's step
-  static constexpr int slots = rows / 4;      // queries of a warp
+  static constexpr int rows = 128, keys = 64;  // of a block, of a group's step
+  static constexpr int slots = rows / 4;       // queries of a warp
   static constexpr int R = rows / TY, N = keys / TX;
   static constexpr int stride = W + 4, stages = 2, k_floats = keys * stride;
   static constexpr int part = 32;  // keys whose candidates are collected before a merge
@@ -32,7 +33,7 @@ struct Tiles {
 };
 
 template <int W, int K>
-__global__ void __launch_bounds__(Tiles<W>::threads, 2)
+__global__ void __launch_bounds__(Tiles<W>::threads, 1)
     topk_fwd_16(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, KeepBits keep, int kept,
                 float scale) {
   using X = Tiles<W>;

@@ -31,7 +31,7 @@ __device__ __forceinline__ float2 normalise(float (&v)[C], float epsilon) {
   return make_float2(mean, rstd);
 }
 
-// The three products are one with 3 · 64 columns: a thread owns 8 × 12 numbers.
+// The three products are one with 3 · 64 columns: a thread owns 4 × 12 numbers.
 __global__ void __launch_bounds__(threads, 2) normed_projections_kernel(NormedProjections a) {
   SharedMemory shared;
   float* n = shared.array<float>(tile_floats);

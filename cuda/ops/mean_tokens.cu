@@ -9,6 +9,8 @@ namespace focus::gpu {
 
 namespace {
 
+constexpr int ahead = 8;  // tokens that are read before they are added
+
 // As many warps as 128 KB of partial sums allow.
 int warps_for(int C) {
   return std::clamp(32768 / C, 1, 32);
@@ -22,8 +24,16 @@ __global__ void __launch_bounds__(1024) mean_forward(const float* x, float* y, i
   const float* sequence = x + size_t(blockIdx.x) * size_t(T) * size_t(C);
   for (int c = lane; c < C; c += 32) {
     float sum = 0;
-#pragma unroll 8
-    for (int t = warp; t < T; t += warps) sum += sequence[size_t(t) * size_t(C) + size_t(c)];
+    for (int t0 = warp; t0 < T; t0 += ahead * warps) {
+      float next[ahead];
+#pragma unroll
+      for (int e = 0; e < ahead; ++e) {
+        const int t = t0 + e * warps;
+        next[e] = t < T ? sequence[size_t(t) * size_t(C) + size_t(c)] : 0.f;
+      }
+#pragma unroll
+      for (int e = 0; e < ahead; ++e) sum += next[e];
+    }
     partial[warp * C + c] = sum;
   }
   __syncthreads();

@@ -1,8 +1,8 @@
-// What the fused kernels of a transformer block are made of: a block of 128 threads takes 64 rows
+// What the fused kernels of a transformer block are made of: a block of 256 threads takes 64 rows
 // (tokens) of 64 channels through several operations without leaving the multiprocessor.
 //
-// Tiles of 64 × 64 numbers lie in shared memory; a product of two goes into registers, 8 × 4
-// numbers a thread (cuda/attention/tile.cuh). A thread's rows are y, y + 8, …; its columns are
+// Tiles of 64 × 64 numbers lie in shared memory; a product of two goes into registers, 4 × 4
+// numbers a thread (cuda/attention/tile.cuh). A thread's rows are y, y + 16, …; its columns are
 // x, x + 16, … after a product with Wᵀ, and 4x … 4x + 3 after one with W. A row lies in 16 lanes of
 // one warp, so a sum over its channels needs shuffles only.
 #pragma once
@@ -12,7 +12,7 @@
 
 namespace focus::gpu::rows {
 
-constexpr int side = 64, TX = 16, TY = 8, threads = TX * TY, R = side / TY, C = side / TX;
+constexpr int side = 64, TX = 16, TY = 16, threads = TX * TY, R = side / TY, C = side / TX;
 constexpr int pitch = side + 4, tile_floats = side * pitch;
 constexpr int mask_words = side * side / 32;     // of a tile, a bit a number
 constexpr int part_floats = side * side + side;  // a weight's gradient and its bias's
@@ -102,20 +102,17 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
     store_row(part + (i / 4 * (4 * TY) + t.at.y * 4 + i % 4) * side + 4 * t.at.x, sum[i]);
 }
 
-// The same for three layers with one input A at once: a thread owns 12 × 8 numbers, four rows of
+// The same for three layers with one input A at once: a thread owns 12 × 4 numbers, four rows of
 // each layer's, so that fewer loads feed more multiply-adds. g: (64 rows, the layers' 3 · 64).
 constexpr int triple_pitch = 3 * side + 4;
 __device__ __forceinline__ void weight_gradients(float* parts, const float* g, const float* a) {
-  constexpr int X = 8, Y = 16;
+  constexpr int X = TX, Y = TY;
   const Place<X> at;
-  float sum[12][8] = {};
+  float sum[12][C] = {};
   add_atb<X, Y, side>(sum, g + 4 * at.y, triple_pitch, a + 4 * at.x, pitch);
 #pragma unroll
   for (int i = 0; i < 12; ++i)
-#pragma unroll
-    for (int j = 0; j < 8; j += 4)
-      store4(parts + i / 4 * part_floats + (at.y * 4 + i % 4) * side + column<X, 8>(at.x, j),
-             make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]));
+    store_row(parts + i / 4 * part_floats + (at.y * 4 + i % 4) * side + 4 * at.x, sum[i]);
 }
 
 // The bias's gradient, the sums of G's columns, in two steps with a barrier between them.
