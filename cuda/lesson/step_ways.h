@@ -43,6 +43,7 @@ class StepWays {
         placed_(device_, settings, {seed}),
         host_tape_(workers_),
         device_tape_(workers_, &device_) {
+    device_.fuse_blocks(false);
     model_.initialise(seed);
     Rng rng(seed, Stream::data);
     for (int i = 0; i < rows * settings.length; ++i)

@@ -144,12 +144,23 @@ std::optional<StepLaunch> wanted_launch(const Arguments& arguments) {
   const std::string& text = arguments.text("launch");
   if (text == "operations") return StepLaunch::operations;
   if (text == "graph") return StepLaunch::graph;
+  if (text == "fused") return StepLaunch::fused;
   if (text == "one") return StepLaunch::one;
-  fail_input("--launch ", text, ": use operations, graph or one");
+  fail_input("--launch ", text, ": use operations, graph, fused or one");
 }
 
 const char* name_of(StepLaunch how) {
-  return how == StepLaunch::one ? "one" : how == StepLaunch::graph ? "graph" : "operations";
+  switch (how) {
+    case StepLaunch::operations:
+      return "operations";
+    case StepLaunch::graph:
+      return "graph";
+    case StepLaunch::fused:
+      return "fused";
+    case StepLaunch::one:
+      break;
+  }
+  return "one";
 }
 
 // What is wanted, else what training would take: one kernel if there is one for this model.
@@ -158,7 +169,7 @@ StepLaunch choose_launch(std::optional<StepLaunch> wanted, const Device<float>& 
   const std::string problem = device.step_kernel_problem(s, batch);
   if (wanted == StepLaunch::one && !problem.empty())
     fail_input("--launch one: not for this model: ", problem);
-  const StepLaunch how = wanted ? *wanted : problem.empty() ? StepLaunch::one : StepLaunch::graph;
+  const StepLaunch how = wanted ? *wanted : problem.empty() ? StepLaunch::one : StepLaunch::fused;
   said = name_of(how);
   if (!wanted) said += str(", as training would", problem.empty() ? "" : ": ", problem);
   return how;
@@ -283,7 +294,8 @@ std::vector<Command> bench_commands() {
                 {"seeds", "N", "N models at once, one thread each", "1"},
                 {"launch", "HOW",
                  "on cuda: operations (each issued by the host), graph (recorded once and "
-                 "repeated) or one (a kernel makes whole steps); default: as training would"},
+                 "repeated), fused (recorded, a block's operations in fewer kernels) or one (a "
+                 "kernel makes whole steps); default: as training would"},
                 {"repeats", "N", "steps to time (default: for two seconds, at least 10)", "0"},
                 threads_flag()};
   step.more =

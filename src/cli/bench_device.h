@@ -14,8 +14,9 @@
 namespace focus {
 
 // How the steps of several models come to the device: the host issues every operation; or these are
-// recorded once and repeated as a graph; or one kernel makes many steps by itself.
-enum class StepLaunch { operations, graph, one };
+// recorded once and repeated as a graph; or so are the larger steps that a block's operations are
+// fused to; or one kernel makes many steps by itself.
+enum class StepLaunch { operations, graph, fused, one };
 
 // Several models on a device, and random data for each: one batch, which is taken again and again,
 // or, for a kernel that makes many steps, as many batches as it makes of them.
@@ -30,6 +31,7 @@ class DeviceTrainees {
         model_(device, settings, seeds(models)),
         tape_(workers_, &device),
         record_(device.new_record()) {
+    device.fuse_blocks(how == StepLaunch::fused);
     Model<float> host(settings);
     for (int i = 0; i < models; ++i) {
       host.initialise(uint64_t(i) + 1);
@@ -69,10 +71,10 @@ class DeviceTrainees {
       for (const OneLaunchSteps& made : kernel_->train(runs_, 0, steps_a_time()))
         if (made.failed) fail_run("bench step: a loss that is no number");
     for (int i = 0; !kernel_ && i < steps_a_time(); ++i) {
-      if (how_ == StepLaunch::graph)
-        record_->run([this] { step(); });
-      else
+      if (how_ == StepLaunch::operations)
         step();
+      else
+        record_->run([this] { step(); });
     }
     device_.take_bad_steps();
     return seconds_now() - start;

@@ -128,7 +128,7 @@ def main():
                 for name, step in steps.items():
                     if name not in a.skip:
                         ms.setdefault(name, []).append(time_of(step))
-                for launch in ("operations", "graph", "one") if length <= 48 else ("operations", "graph"):
+                for launch in ("operations", "graph", "fused") + (("one",) if length <= 48 else ()):
                     if launch not in a.skip:
                         one_time, floor = ours(a.focus, launch, attention, length, blocks, seeds)
                         ms.setdefault(f"ours {launch}", []).append(one_time)
