@@ -17,18 +17,24 @@ template <int R>
 inline constexpr int scores_size = 8 * R* score_stride<R>;
 
 // s = A Bᵀ for the tokens of A and B, by the warps whose columns are tokens.
-template <int R, bool AHEAD>
+template <class H, int R>
 __device__ __forceinline__ void token_products(float* s, const float* a, const float* b,
                                                int length) {
-  const Place at;
+  const Place<H> at;
   if (at.column / 8 * 8 >= length) return;
   Tile<R> c[1] = {};
-  add_abt<R, 1, AHEAD>(c, a + at.row * row_stride, {b + at.column * row_stride});
+  add_abt<H>(c, a, {b});
 #pragma unroll
   for (int i = 0; i < R; ++i)
     store2(s + (at.row + 8 * i) * score_stride<R> + at.column,
            make_float2(c[0].at[i][0], c[0].at[i][1]));
 }
+
+// The scores that choose keys are as exact as tensor cores allow, so that near-ties stay what they
+// are: at tf32 and bf16 they are computed as at 3xtf32.
+template <class H>
+using ForChoice =
+    How<H::precision == Precision::fp32 ? Precision::fp32 : Precision::tf32x3, H::ahead>;
 
 // What one warp knows of its rows of scores, every eighth from its own number on. A lane holds the
 // columns lane and lane + 32.

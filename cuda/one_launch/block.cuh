@@ -23,8 +23,8 @@ template <int R>
 inline constexpr int first_slot_size =
     2 * scores_size<R> > slot_size<R> ? 2 * scores_size<R> : slot_size<R>;
 
-// One block of threads at work on one sequence. AHEAD: see add_abt.
-template <int R, bool AHEAD>
+// One block of threads at work on one sequence.
+template <class H, int R>
 struct Sequence {
   const Plan& p;
   const RunOnDevice& run;
@@ -33,7 +33,7 @@ struct Sequence {
   StepNoise noise;
   int place;        // in the batch
   float* gradient;  // this sequence's part; nullptr in evaluation
-  Place at;
+  Place<H> at;
 
   __device__ float* x() const { return arrays; }
   __device__ float* array(int n) const { return arrays + (n + 1) * array_size<R>; }
@@ -79,8 +79,8 @@ struct Sequence {
 };
 
 // The masks of a block, by the threads that token_products leaves idle.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void draw_masks(const Sequence<R, AHEAD>& s, int block) {
+template <class H, int R>
+__device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
   const int first = (p.length + 7) / 8 * 32, t = int(threadIdx.x) - first;
   if (!s.gradient || t < 0) return;
@@ -98,10 +98,10 @@ __device__ __forceinline__ void draw_masks(const Sequence<R, AHEAD>& s, int bloc
 
 // x → z in place. On entry x is there for all, and W_q, W_k, W_v are on their way; on leaving those
 // of the next block are.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) {
+template <class H, int R>
+__device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const Place at = s.at;
+  const Place<H> at = s.at;
   float *normed = s.array(0), *q = s.array(1), *k = s.array(2), *v = s.array(3);
   float* scores = s.slot(2);
   float* kept = s.gradient ? p.kept_of(block) : nullptr;
@@ -119,9 +119,7 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
     const float2 bias[3] = {s.own_bias(block, query), s.own_bias(block, key),
                             s.own_bias(block, value)};
     Tile<R> c[3] = {};
-    const int row = at.column * row_stride;
-    add_abt<R, 3, AHEAD>(c, normed + at.row * row_stride,
-                         {s.slot(0) + row, s.slot(1) + row, s.slot(2) + row});
+    add_abt<H>(c, normed, {s.slot(0), s.slot(1), s.slot(2)});
     float* const to[3] = {q, k, v};
 #pragma unroll
     for (int n = 0; n < 3; ++n)
@@ -134,7 +132,10 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   __syncthreads();  // q, k and v are there, their weights are used
   s.fetch(block, out);
   s.fetch(block, mlp_in);
-  token_products<R, AHEAD>(scores, q, k, p.length);
+  if (p.pattern == Pattern::topk || p.pattern == Pattern::bottomk)
+    token_products<ForChoice<H>, R>(scores, q, k, p.length);
+  else
+    token_products<H, R>(scores, q, k, p.length);
   draw_masks(s, block);
   __syncthreads();
   scores_to_weights<R>(p, scores, kept, attention_mask, s.attention_first_bit());
@@ -142,7 +143,7 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   float* attended = normed;
   {
     Tile<R> c;
-    add_ab<8 * R, AHEAD>(c, scores + at.row * score_stride<R>, score_stride<R>, v + at.column);
+    add_ab<H, 8 * R>(c, scores, score_stride<R>, v);
     s.write(attended, c);
     s.for_rows(c, [&](int i, float2 sum) { keep(Kept::attended, i, sum); });
   }
@@ -152,7 +153,7 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   const auto add_branch = [&](const float* a, const float* weights, int which) {
     const float2 bias = s.own_bias(block, which);
     Tile<R> c[1] = {};
-    add_abt<R, 1, AHEAD>(c, a + at.row * row_stride, {weights + at.column * row_stride});
+    add_abt<H>(c, a, {weights});
     s.for_rows(c[0], [&](int i, float2 sum) {
       const unsigned bits = s.bits(1 + 3 * block + (which == out ? 0 : 2), i);
       float* to = s.x() + i * row_stride + at.column;
@@ -172,7 +173,7 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   {
     const float2 bias = s.own_bias(block, mlp_in);
     Tile<R> c[1] = {};
-    add_abt<R, 1, AHEAD>(c, second + at.row * row_stride, {s.slot(1) + at.column * row_stride});
+    add_abt<H>(c, second, {s.slot(1)});
     s.for_rows(c[0], [&](int i, float2 sum) {
       store2(hidden + i * row_stride + at.column, make_float2(sum.x + bias.x, sum.y + bias.y));
     });

@@ -7,8 +7,8 @@ namespace focus::gpu::one_launch {
 
 // What the backward of a block needs first, as soon as the memory for it is free: s.array(0) holds
 // the gradient of the MLP's output and stays.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void fetch_for_backward(Sequence<R, AHEAD>& s, int block,
+template <class H, int R>
+__device__ __forceinline__ void fetch_for_backward(Sequence<H, R>& s, int block,
                                                    bool with_weights) {
   copy_rows(s.array(1), s.kept(block, Kept::hidden), s.p.length);
   copy_rows(s.array(3), s.kept(block, Kept::second_normed), s.p.length);
@@ -17,22 +17,22 @@ __device__ __forceinline__ void fetch_for_backward(Sequence<R, AHEAD>& s, int bl
 }
 
 // Through one linear layer: to = dY W in registers, and the gradients of weight and bias.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void linear_backward(const Sequence<R, AHEAD>& s, Tile<R>& dx, int block,
+template <class H, int R>
+__device__ __forceinline__ void linear_backward(const Sequence<H, R>& s, Tile<R>& dx, int block,
                                                 int which, const float* dy, const float* x) {
-  add_ab<width, AHEAD>(dx, dy + s.at.row * row_stride, row_stride, s.slot(which % 3) + s.at.column);
+  add_ab<H, width>(dx, dy, row_stride, s.slot(which % 3));
   float* to = s.gradient + s.p.layer(block, which);
-  weight_gradients<8 * R, 1>({to}, {dy}, x);
+  weight_gradients<H, 8 * R, 1>({to}, {dy}, x);
   bias_gradient<8 * R>(to + matrix, dy);
 }
 
 // On entry s.x() is the gradient of the block's output, s.array(0) that after the MLP's dropout,
 // and fetch_for_backward is under way; on leaving s.x() is the gradient of the block's input,
 // s.array(0) that after the dropout before it, and the next block's is under way.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void block_backward(Sequence<R, AHEAD>& s, int block) {
+template <class H, int R>
+__device__ __forceinline__ void block_backward(Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const Place at = s.at;
+  const Place<H> at = s.at;
   const float* kept = p.kept_of(block);
 
   wait_for_copies();
@@ -73,7 +73,7 @@ __device__ __forceinline__ void block_backward(Sequence<R, AHEAD>& s, int block)
   copy_rows(s.array(0), s.kept(block, Kept::q), p.length);
   copy_rows(s.array(1), s.kept(block, Kept::k), p.length);
   float *ds = s.slot(0), *ds_transposed = ds + scores_size<R>, *weights_transposed = s.slot(2);
-  token_products<R, AHEAD>(ds, d_o, s.array(3), p.length);
+  token_products<H, R>(ds, d_o, s.array(3), p.length);
   __syncthreads();
   weights_backward<R>(p, ds, ds_transposed, weights_transposed, kept,
                       p.attention_dropout.on() ? s.masks + p.attention_mask_of(block) : nullptr,
@@ -82,9 +82,9 @@ __device__ __forceinline__ void block_backward(Sequence<R, AHEAD>& s, int block)
   {
     constexpr int stride = score_stride<R>;
     Tile<R> dq, dk, dv;
-    add_ab<8 * R, AHEAD>(dv, weights_transposed + at.row * stride, stride, d_o + at.column);
-    add_ab<8 * R, AHEAD>(dq, ds + at.row * stride, stride, s.array(1) + at.column);
-    add_ab<8 * R, AHEAD>(dk, ds_transposed + at.row * stride, stride, s.array(0) + at.column);
+    add_ab<H, 8 * R>(dv, weights_transposed, stride, d_o);
+    add_ab<H, 8 * R>(dq, ds, stride, s.array(1));
+    add_ab<H, 8 * R>(dk, ds_transposed, stride, s.array(0));
     __syncthreads();  // q, k, v and d_o are used
     s.fetch(block, query);
     s.fetch(block, value);
@@ -96,16 +96,14 @@ __device__ __forceinline__ void block_backward(Sequence<R, AHEAD>& s, int block)
   __syncthreads();
   {
     Tile<R> c;
-    add_ab<width, AHEAD>(c, s.array(1) + at.row * row_stride, row_stride, s.slot(key) + at.column);
+    add_ab<H, width>(c, s.array(1), row_stride, s.slot(key));
     wait_for_copies();
-    add_ab<width, AHEAD>(c, s.array(0) + at.row * row_stride, row_stride,
-                         s.slot(query) + at.column);
-    add_ab<width, AHEAD>(c, s.array(3) + at.row * row_stride, row_stride,
-                         s.slot(value) + at.column);
+    add_ab<H, width>(c, s.array(0), row_stride, s.slot(query));
+    add_ab<H, width>(c, s.array(3), row_stride, s.slot(value));
     s.write(s.slot(key), c);  // whose weights are used
     float* to = s.gradient + p.layer(block, query);
-    weight_gradients<8 * R, 3>({to, to + linear, to + 2 * linear},
-                               {s.array(0), s.array(1), s.array(3)}, s.array(2));
+    weight_gradients<H, 8 * R, 3>({to, to + linear, to + 2 * linear},
+                                  {s.array(0), s.array(1), s.array(3)}, s.array(2));
     bias_gradient<8 * R>(to + matrix, s.array(0));
     bias_gradient<8 * R>(to + linear + matrix, s.array(1));
     bias_gradient<8 * R>(to + 2 * linear + matrix, s.array(3));

@@ -14,8 +14,8 @@ struct End {
 };
 
 // x = dropout(embedding · √64 + positions).
-template <int R, bool AHEAD>
-__device__ __forceinline__ void embed(Sequence<R, AHEAD>& s, const int* tokens) {
+template <class H, int R>
+__device__ __forceinline__ void embed(Sequence<H, R>& s, const int* tokens) {
   const Plan& p = s.p;
   const bool drops = s.gradient && p.dropout.on();
   if (drops) {
@@ -38,8 +38,8 @@ __device__ __forceinline__ void embed(Sequence<R, AHEAD>& s, const int* tokens) 
 
 // d_embedded: the gradient after the embedding's dropout. A thread owns a column of every fourth
 // word and adds that word's tokens in order.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void embedding_gradient(const Sequence<R, AHEAD>& s, const int* tokens,
+template <class H, int R>
+__device__ __forceinline__ void embedding_gradient(const Sequence<H, R>& s, const int* tokens,
                                                    const float* d_embedded) {
   const int c = int(threadIdx.x) % width;
   for (int word = int(threadIdx.x) / width; word < s.p.vocabulary; word += threads / width) {
@@ -51,8 +51,8 @@ __device__ __forceinline__ void embedding_gradient(const Sequence<R, AHEAD>& s, 
 }
 
 // logits = linear(mean of x over the tokens).
-template <int R, bool AHEAD>
-__device__ __forceinline__ void classify(const Sequence<R, AHEAD>& s, const End& end) {
+template <class H, int R>
+__device__ __forceinline__ void classify(const Sequence<H, R>& s, const End& end) {
   const Plan& p = s.p;
   const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
   float sum = 0;
@@ -94,8 +94,8 @@ __device__ inline double cross_entropy(float* logits, int classes, int label, fl
 
 // From the logits' gradient to the classifier's, to s.x() (every token has a share) and to
 // array[0], s.x() after the last block's dropout.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void classifier_backward(Sequence<R, AHEAD>& s, const End& end) {
+template <class H, int R>
+__device__ __forceinline__ void classifier_backward(Sequence<H, R>& s, const End& end) {
   const Plan& p = s.p;
   const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
   const float* weight = s.run.parameters + p.classifier;

@@ -43,8 +43,13 @@ class Trainer {
     }
   }
 
+  void check_precision_here() {
+    check_precision(plan_.settings, device_ ? kernel_problem() : "--device cpu");
+  }
+
   // Known before anything is written: do the runs fit on the device?
   void try_device() {
+    check_precision_here();
     if (!device_) return;
     std::vector<Run*> all;
     for (Run& run : runs_) all.push_back(&run);
@@ -140,7 +145,10 @@ class Trainer {
   bool by_kernel() { return kernel_problem().empty(); }
   std::string note() {
     const std::string problem = kernel_problem();
-    return problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
+    const Precision precision = plan_.settings.precision;
+    return problem.empty() ? str("steps: one kernel makes all of an epoch (one launch)",
+                                 precision == Precision::fp32 ? "" : ", products in ",
+                                 precision == Precision::fp32 ? "" : name_of(precision))
                            : "steps: operation by operation, recorded once (" + problem + ")";
   }
 
@@ -210,6 +218,7 @@ TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObse
   trainer.make_runs();
   trainer.restore();
   if (trainer.finished()) return trainer.result();
+  trainer.check_precision_here();
   trainer.complete_folder();
   return trainer.go();
 }
