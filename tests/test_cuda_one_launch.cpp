@@ -113,6 +113,7 @@ TEST_CASE("one launch: the same bits alone, among others, in one launch or sever
   const std::vector<float> alone = weights_after(1, 5, 0, {3});
   CHECK(alone == weights_after(3, 5, 0, {3}));
   CHECK(alone == weights_after(2, 5, 1, {1, 2}));
+  CHECK(alone == weights_after(1, 5, 7, {3}));  // more blocks than sequences
   // So many that two blocks share a multiprocessor of a GPU, which is another kernel.
   if (!gpu::emulated()) CHECK(alone == weights_after(80, 5, 0, {3}));
   CHECK(alone != weights_after(1, 6, 0, {3}));

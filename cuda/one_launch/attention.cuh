@@ -17,13 +17,13 @@ template <int R>
 inline constexpr int scores_size = 8 * R* score_stride<R>;
 
 // s = A Bᵀ for the tokens of A and B, by the warps whose columns are tokens.
-template <class H, int R>
+template <class H, int R, Numbers OF_BOTH>
 __device__ __forceinline__ void token_products(float* s, const float* a, const float* b,
                                                int length) {
   const Place<H> at;
   if (at.column / 8 * 8 >= length) return;
   Tile<R> c[1] = {};
-  add_abt<H>(c, a, {b});
+  add_abt<H, OF_BOTH, OF_BOTH>(c, a, {b});
 #pragma unroll
   for (int i = 0; i < R; ++i)
     store2(s + (at.row + 8 * i) * score_stride<R> + at.column,

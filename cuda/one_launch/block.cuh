@@ -73,6 +73,11 @@ struct Sequence {
   __device__ void write(float* to, const Tile<R>& c) const {
     for_rows(c, [&](int row, float2 sum) { store2(to + row * row_stride + at.column, sum); });
   }
+  __device__ void write_operand(float* to, const Tile<R>& c) const {
+    for_rows(c, [&](int row, float2 sum) {
+      store2(to + row * row_stride + at.column, operand<H::precision>(sum));
+    });
+  }
   __device__ float2 own_bias(int block, int which) const {
     return __ldcg(reinterpret_cast<const float2*>(bias(block, which) + at.column));
   }
@@ -112,8 +117,8 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
       kept && p.attention_dropout.on() ? s.masks + p.attention_mask_of(block) : nullptr;
   const bool last = block + 1 == p.blocks;
 
-  layer_norm<R>(normed, s.x(), p.length, block == 0 ? p.first_epsilon : p.epsilon, kept,
-                kept ? kept + p.kept_layout.rstd : nullptr);
+  layer_norm<H, R>(normed, s.x(), p.length, block == 0 ? p.first_epsilon : p.epsilon, kept,
+                   kept ? kept + p.kept_layout.rstd : nullptr);
   wait_for_copies();
   {
     const float2 bias[3] = {s.own_bias(block, query), s.own_bias(block, key),
@@ -124,7 +129,8 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
 #pragma unroll
     for (int n = 0; n < 3; ++n)
       s.for_rows(c[n], [&](int i, float2 sum) {
-        const float2 y = make_float2(sum.x + bias[n].x, sum.y + bias[n].y);
+        float2 y = make_float2(sum.x + bias[n].x, sum.y + bias[n].y);
+        if (n == 2) y = operand<H::precision>(y);  // queries and keys decide near-ties
         store2(to[n] + i * row_stride + at.column, y);
         keep(Kept(int(Kept::q) + n), i, y);
       });
@@ -133,9 +139,9 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   s.fetch(block, out);
   s.fetch(block, mlp_in);
   if (p.pattern == Pattern::topk || p.pattern == Pattern::bottomk)
-    token_products<ForChoice<H>, R>(scores, q, k, p.length);
+    token_products<ForChoice<H>, R, Numbers::any>(scores, q, k, p.length);
   else
-    token_products<H, R>(scores, q, k, p.length);
+    token_products<H, R, Numbers::any>(scores, q, k, p.length);
   draw_masks(s, block);
   __syncthreads();
   scores_to_weights<R>(p, scores, kept, attention_mask, s.attention_first_bit());
@@ -143,9 +149,12 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   float* attended = normed;
   {
     Tile<R> c;
-    add_ab<H, 8 * R>(c, scores, score_stride<R>, v);
-    s.write(attended, c);
-    s.for_rows(c, [&](int i, float2 sum) { keep(Kept::attended, i, sum); });
+    add_ab<H, 8 * R, Numbers::any, Numbers::rounded>(c, scores, score_stride<R>, v);
+    s.for_rows(c, [&](int i, float2 sum) {
+      const float2 y = operand<H::precision>(sum);
+      store2(attended + i * row_stride + at.column, y);
+      keep(Kept::attended, i, y);
+    });
   }
   wait_for_copies();  // the weights fetched above; and the scores are used
   s.fetch(block, mlp_out);
@@ -166,9 +175,9 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   __syncthreads();
   if (!last) s.fetch(block + 1, query);
   float *second = q, *hidden = k;
-  layer_norm<R>(second, s.x(), p.length, p.epsilon,
-                kept ? kept + int(Kept::second_normed) * p.kept_layout.rows : nullptr,
-                kept ? kept + p.kept_layout.second_rstd : nullptr);
+  layer_norm<H, R>(second, s.x(), p.length, p.epsilon,
+                   kept ? kept + int(Kept::second_normed) * p.kept_layout.rows : nullptr,
+                   kept ? kept + p.kept_layout.second_rstd : nullptr);
   __syncthreads();
   {
     const float2 bias = s.own_bias(block, mlp_in);
@@ -185,8 +194,9 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
       const float factor[2] = {s.dropout().factor(bits), s.dropout().factor(bits >> 1)};
       const Activated a = activate(p.activation, factor[0] * sum.x);
       const Activated b = activate(p.activation, factor[1] * sum.y);
-      store2(hidden + i * row_stride + at.column, make_float2(a.value, b.value));
-      keep(Kept::hidden, i, make_float2(a.value, b.value));
+      const float2 value = operand<H::precision>(make_float2(a.value, b.value));
+      store2(hidden + i * row_stride + at.column, value);
+      keep(Kept::hidden, i, value);
       keep(Kept::slope, i, make_float2(factor[0] * a.slope, factor[1] * b.slope));
     }
   }

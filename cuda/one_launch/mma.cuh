@@ -27,6 +27,26 @@ struct RawB {
   float at[2];
 };
 
+// What is known of the numbers of a factor. An activation is read by every warp, so at tf32 whoever
+// writes one rounds it, once (`operand`); rounding takes three instructions, since a NaN must
+// remain one. Weights are read by one warp each and rounded as they are read: no NaN is among them,
+// as an update that meets one is not made.
+enum class Numbers { any, rounded, weights };
+
+// A number as it is written for products to read.
+template <Precision P>
+__device__ __forceinline__ float operand(float x) {
+  return P == Precision::tf32 ? __uint_as_float(to_tf32(x)) : x;
+}
+template <Precision P>
+__device__ __forceinline__ float2 operand(float2 x) {
+  return make_float2(operand<P>(x.x), operand<P>(x.y));
+}
+template <Precision P>
+__device__ __forceinline__ float4 operand(float4 x) {
+  return make_float4(operand<P>(x.x), operand<P>(x.y), operand<P>(x.z), operand<P>(x.w));
+}
+
 // Factors of tensor cores' products, rounded; and the products of 8 inner numbers, or of 16.
 template <Precision P>
 struct Factors;
@@ -39,11 +59,19 @@ struct Factors<Precision::tf32> {
   struct B {
     unsigned at[2];
   };
-  static __device__ __forceinline__ A of(const RawA& x) {
-    return {{to_tf32(x.at[0]), to_tf32(x.at[1]), to_tf32(x.at[2]), to_tf32(x.at[3])}};
+  template <Numbers N>
+  static __device__ __forceinline__ unsigned rounded(float x) {
+    // The tensor core cuts off the rest.
+    if (N == Numbers::weights) return __float_as_uint(x) + 0x1000;
+    return N == Numbers::rounded ? __float_as_uint(x) : to_tf32(x);
   }
+  template <Numbers N>
+  static __device__ __forceinline__ A of(const RawA& x) {
+    return {{rounded<N>(x.at[0]), rounded<N>(x.at[1]), rounded<N>(x.at[2]), rounded<N>(x.at[3])}};
+  }
+  template <Numbers N>
   static __device__ __forceinline__ B of(const RawB& x) {
-    return {{to_tf32(x.at[0]), to_tf32(x.at[1])}};
+    return {{rounded<N>(x.at[0]), rounded<N>(x.at[1])}};
   }
   static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b) {
     multiply_tf32(c, a.at, b.at);
@@ -54,8 +82,9 @@ struct Factors<Precision::tf32> {
   }
 };
 
-// x = high + low + what is below 2⁻²² of it. Of the four products of parts the smallest is left
-// out; small ones come first.
+// x = high + low, both cut off, not rounded, which takes two instructions: what is lost is below
+// 2⁻²⁰ of x. Of the four products of parts the smallest is left out; small ones come first. (An
+// infinite x becomes a NaN, which stops a run as well.)
 template <>
 struct Factors<Precision::tf32x3> {
   struct A {
@@ -65,15 +94,17 @@ struct Factors<Precision::tf32x3> {
     unsigned high[2], low[2];
   };
   static __device__ __forceinline__ void split(float x, unsigned& high, unsigned& low) {
-    high = to_tf32(x);
-    low = to_tf32(x - __uint_as_float(high));
+    high = __float_as_uint(x) & 0xFFFFE000u;
+    low = __float_as_uint(x - __uint_as_float(high));
   }
+  template <Numbers N>
   static __device__ __forceinline__ A of(const RawA& x) {
     A a;
 #pragma unroll
     for (int i = 0; i < 4; ++i) split(x.at[i], a.high[i], a.low[i]);
     return a;
   }
+  template <Numbers N>
   static __device__ __forceinline__ B of(const RawB& x) {
     B b;
 #pragma unroll
@@ -100,10 +131,14 @@ struct Factors<Precision::bf16> {
   struct B {
     unsigned at[1];
   };
+  template <Numbers N>
   static __device__ __forceinline__ A of(const RawA& x) {
     return {{to_bf16s(x.at[0], x.at[2]), to_bf16s(x.at[1], x.at[3])}};
   }
-  static __device__ __forceinline__ B of(const RawB& x) { return {{to_bf16s(x.at[0], x.at[1])}}; }
+  template <Numbers N>
+  static __device__ __forceinline__ B of(const RawB& x) {
+    return {{to_bf16s(x.at[0], x.at[1])}};
+  }
   static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b) {
     multiply_bf16(c, a.at, b.at);
   }
@@ -115,9 +150,10 @@ struct Factors<Precision::bf16> {
 };
 
 // Adds to MT × NT tiles, in steps of 16 inner numbers and a last one of 8: a(m, n) and b(m, n) load
-// the factors of tile m for the n-th 8 inner numbers. AHEAD: those of a step before the products of
-// the step before it.
-template <Precision P, int STEPS, bool AHEAD, int MT, int NT, class LoadA, class LoadB>
+// the factors of tile m for the n-th 8 inner numbers, of which OF_A and OF_B tell. AHEAD: those of
+// a step before the products of the step before it.
+template <Precision P, Numbers OF_A, Numbers OF_B, int STEPS, bool AHEAD, int MT, int NT,
+          class LoadA, class LoadB>
 __device__ __forceinline__ void add_tiles(float (&c)[MT][NT][4], const LoadA& a, const LoadB& b) {
   using F = Factors<P>;
   struct Step {
@@ -136,10 +172,14 @@ __device__ __forceinline__ void add_tiles(float (&c)[MT][NT][4], const LoadA& a,
   const auto multiply = [&](const Step& x) {
     typename F::B y[NT][2];
 #pragma unroll
-    for (int j = 0; j < NT; ++j) y[j][0] = F::of(x.b[j][0]), y[j][1] = F::of(x.b[j][1]);
+    for (int j = 0; j < NT; ++j) {
+      y[j][0] = F::template of<OF_B>(x.b[j][0]);
+      y[j][1] = F::template of<OF_B>(x.b[j][1]);
+    }
 #pragma unroll
     for (int m = 0; m < MT; ++m) {
-      const typename F::A both[2] = {F::of(x.a[m][0]), F::of(x.a[m][1])};
+      const typename F::A both[2] = {F::template of<OF_A>(x.a[m][0]),
+                                     F::template of<OF_A>(x.a[m][1])};
 #pragma unroll
       for (int j = 0; j < NT; ++j) F::add(c[m][j], both, y[j]);
     }
@@ -156,7 +196,8 @@ __device__ __forceinline__ void add_tiles(float (&c)[MT][NT][4], const LoadA& a,
       multiply(next);
     }
   } else {
-#pragma unroll 2
+    // Unrolled, the loads of many tiles would need more registers than there are.
+#pragma unroll(MT* NT > 6 ? 1 : 2)
     for (int n = 0; n < 2 * pairs; n += 2) {
       load(now, n, 2);
       multiply(now);
@@ -166,10 +207,10 @@ __device__ __forceinline__ void add_tiles(float (&c)[MT][NT][4], const LoadA& a,
     load(now, STEPS - 1, 1);
     typename F::B y[NT];
 #pragma unroll
-    for (int j = 0; j < NT; ++j) y[j] = F::of(now.b[j][0]);
+    for (int j = 0; j < NT; ++j) y[j] = F::template of<OF_B>(now.b[j][0]);
 #pragma unroll
     for (int m = 0; m < MT; ++m) {
-      const typename F::A x = F::of(now.a[m][0]);
+      const typename F::A x = F::template of<OF_A>(now.a[m][0]);
 #pragma unroll
       for (int j = 0; j < NT; ++j) F::add(c[m][j], x, y[j]);
     }

@@ -113,9 +113,13 @@ struct OneLaunch::State {
   DeviceArray<unsigned> arrived;
   DeviceArray<RunOnDevice> run;
 
+  // One for each sequence if there is room; more, which only help to sum and to update, where
+  // multiprocessors would be idle.
   int blocks_a_run(int runs) const {
-    const int most = std::max(1, std::min(plan.batch, room / runs));
-    return given_blocks > 0 ? std::min(given_blocks, most) : most;
+    const int most = std::max(1, room / runs);
+    if (given_blocks > 0) return std::min(given_blocks, most);
+    const int idle = std::min(device().multiprocessors / runs, plan.chunks);
+    return std::min(std::max(plan.batch, idle), most);
   }
 
   void set_runs(const std::vector<OneLaunchRun>& runs) {
@@ -170,7 +174,7 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   s.positions = DeviceArray<float>(positions);
   const size_t R = size_t(runs), B = size_t(batch);
   // A block keeps the activations of the sequence it is at.
-  s.kept = DeviceArray<float>(std::min(R * B, size_t(std::max(s.room, runs))) * size_t(m.blocks) *
+  s.kept = DeviceArray<float>(size_t(std::max(s.room, runs)) * size_t(m.blocks) *
                               size_t(p.kept_layout.floats));
   s.partials = DeviceArray<float>(R * B * size_t(p.padded));
   s.chunk_sums = DeviceArray<double>(R * size_t(p.chunks));

@@ -89,7 +89,7 @@ __device__ __forceinline__ float part(float4 x, int e) {
 
 // c += A Bᵀ for N matrices B of 64 channels. In float32 all loads of a step stand together before
 // its multiply-adds, with H::ahead and one matrix those of the next step too.
-template <class H, int R, int N>
+template <class H, Numbers OF_A = Numbers::rounded, Numbers OF_B = Numbers::weights, int R, int N>
 __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
                                         const float* const (&b)[N]) {
   const Place<H> at;
@@ -98,7 +98,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
               place = (at.column / 8 * 8 + lane / 4) * row_stride + lane % 4;
     float sums[tiles_below<R>][N][4];
     to_tiles<R>(sums, c);
-    add_tiles<H::precision, width / 8, H::ahead && N == 1>(
+    add_tiles<H::precision, OF_A, OF_B, width / 8, H::ahead && N == 1>(
         sums, [&](int m, int n) { return along_rows<R>(a, row_stride, m, n); },
         [&](int j, int n) {
           const float* p = b[j] + place + 8 * n;
@@ -149,7 +149,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
 }
 
 // c += A B with K inner numbers, a multiple of 8; a_stride: floats from row to row of A.
-template <class H, int K, int R>
+template <class H, int K, Numbers OF_A, Numbers OF_B, int R>
 __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride, const float* b) {
   static_assert(K % 8 == 0);
   const Place<H> at;
@@ -159,7 +159,7 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
     Tile<R> one[1] = {c};
     float sums[tiles_below<R>][1][4];
     to_tiles<R>(sums, one);
-    add_tiles<H::precision, K / 8, H::ahead>(
+    add_tiles<H::precision, OF_A, OF_B, K / 8, H::ahead>(
         sums, [&](int m, int n) { return along_rows<R>(a, a_stride, m, n); },
         [&](int, int n) {
           const float* p = b + place + 8 * n * row_stride;
@@ -210,14 +210,14 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
 // The weight gradients of N linear layers with the same input: to[n] (64 × 64, dense) = dY[n]ᵀ X,
 // summed over ROWS tokens. In float32 a thread owns 4 × 4 numbers of each, on tensor cores a warp
 // 2 × 2 tiles.
-template <class H, int ROWS, int N>
+template <class H, int ROWS, Numbers OF_X, int N>
 __device__ __forceinline__ void weight_gradients(float* const (&to)[N], const float* const (&dy)[N],
                                                  const float* x) {
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   if constexpr (H::tensor_cores) {
     const int g = lane / 4, t = lane % 4, row = warp / 4 * 32, column = warp % 4 * 16;
     float sums[2 * N][2][4] = {};
-    add_tiles<H::precision, ROWS / 8, H::ahead && N == 1>(
+    add_tiles<H::precision, Numbers::rounded, OF_X, ROWS / 8, H::ahead && N == 1>(
         sums,
         [&](int m, int n) {
           const float* p = dy[m / 2] + (8 * n + 2 * t) * row_stride + row + 16 * (m % 2) + g;

@@ -32,13 +32,13 @@ __device__ __forceinline__ float4 times(float w, float4 x) {
   return make_float4(w * x.x, w * x.y, w * x.z, w * x.w);
 }
 
-// y = x normalised, of `length` rows; for the backward y and 1 / deviation also go to kept_y and
-// kept_rstd, if those are not nullptr.
-template <int R>
+// y = x normalised, of `length` rows, as an operand; for the backward y and 1 / deviation also go
+// to kept_y and kept_rstd, if those are not nullptr.
+template <class H, int R>
 __device__ __forceinline__ void layer_norm(float* y, const float* x, int length, float epsilon,
                                            float* kept_y, float* kept_rstd) {
   const RowPlace at;
-#pragma unroll
+#pragma unroll(H::ahead ? RowPlace::rounds <R> : 1)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n);
     const bool in = row < length;
@@ -48,7 +48,7 @@ __device__ __forceinline__ void layer_norm(float* y, const float* x, int length,
     const float rstd = 1 / sqrtf(row_sum(dot_of(v, v)) / width + epsilon);
     v = times(rstd, v);
     if (!in) continue;
-    store4(y + row * row_stride + at.channel, v);
+    store4(y + row * row_stride + at.channel, operand<H::precision>(v));
     if (!kept_y) continue;
     store4(kept_y + row * width + at.channel, v);
     if (at.channel == 0) kept_rstd[row] = rstd;
@@ -56,13 +56,14 @@ __device__ __forceinline__ void layer_norm(float* y, const float* x, int length,
 }
 
 // dx += the gradient through the norm, of rows whose normalised values are y; then branch (may be
-// dy's memory) = dropout's mask times dx, what flows into the branch that ends there.
-template <int R>
+// dy's memory) = dropout's mask times dx, what flows into the branch that ends there, as an operand
+// where H says so.
+template <int R, class H = How<Precision::fp32, false>>
 __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, const float* dy,
                                                     const float* y, const float* rstd, int length,
                                                     const uint8_t* mask, const Dropout& dropout) {
   const RowPlace at;
-#pragma unroll
+#pragma unroll(H::ahead ? RowPlace::rounds <R> : 1)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n), place = row * row_stride + at.channel;
     const bool in = row < length;
@@ -77,8 +78,9 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
     store4(dx + place, to);
     const unsigned bits = dropout.on() ? mask[row * 8 + at.channel / 8] >> at.channel % 8 : 0u;
     store4(branch + place,
-           make_float4(dropout.factor(bits) * to.x, dropout.factor(bits >> 1) * to.y,
-                       dropout.factor(bits >> 2) * to.z, dropout.factor(bits >> 3) * to.w));
+           operand<H::precision>(
+               make_float4(dropout.factor(bits) * to.x, dropout.factor(bits >> 1) * to.y,
+                           dropout.factor(bits >> 2) * to.z, dropout.factor(bits >> 3) * to.w)));
   }
 }
 
