@@ -117,6 +117,14 @@ template <int R>
 __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float* kept,
                                                   const uint8_t* mask, int first_bit) {
   ScoreRows<R> rows;
+  int first[R];
+  // First all loads from device memory.
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const bool in = rows.row(i) < p.length;
+    rows.keys[i] = in ? __ldg(p.positional_keys + rows.row(i)) : 0;
+    first[i] = in ? first_bit + __ldg(p.entry_begin + rows.row(i)) : 0;
+  }
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
@@ -127,9 +135,6 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
     }
   if (p.pattern == Pattern::topk || p.pattern == Pattern::bottomk)
     choose_keys(rows, p.length, p.k, p.pattern == Pattern::topk ? 1.f : -1.f);
-  else
-    for (int i = 0; i < R; ++i)
-      rows.keys[i] = rows.row(i) < p.length ? __ldg(p.positional_keys + rows.row(i)) : 0;
 
   float top[R], total[R];
 #pragma unroll
@@ -160,7 +165,6 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
     const int row = rows.row(i);
     if (row >= p.length) continue;
     const float inverse = 1 / total[i];
-    const int first = first_bit + __ldg(p.entry_begin + row);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
@@ -168,7 +172,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
       float weight = inverse * rows.s[i][h];
       if (kept && j < p.length) kept[p.kept_layout.p + row * p.length + j] = weight;
       if (mask && rows.kept(i, h))
-        weight *= p.attention_dropout.factor(rows.bit(p, mask, first, i, h));
+        weight *= p.attention_dropout.factor(rows.bit(p, mask, first[i], i, h));
       s[row * score_stride<R> + j] = j < p.length ? weight : 0.f;
     }
     if (kept && rows.lane == 0)

@@ -83,22 +83,27 @@ struct Sequence {
   }
 };
 
-// The masks of a block, by the threads that token_products leaves idle.
+// The masks of a block: most by the threads that token_products leaves idle, the MLP's last by the
+// others once they have multiplied.
 template <class H, int R>
 __device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const int first = (p.length + 7) / 8 * 32, t = int(threadIdx.x) - first;
-  if (!s.gradient || t < 0) return;
+  if (!s.gradient) return;
+  const int busy = (p.length + 7) / 8 * 32, t = int(threadIdx.x) - busy;
+  const bool idle = t >= 0;
   const Sites sites(p);
   const int count = p.length * width;
-  if (p.dropout.on())
-    for (int which = 0; which < 3; ++which)
+  if (p.dropout.on()) {
+#pragma unroll 1
+    for (int which = idle ? 0 : 2; which < (idle ? 2 : 3); ++which)
       draw_mask(s.masks + p.mask_of(1 + 3 * block + which), s.noise, sites.of(block, which),
-                unsigned(s.place * count), count, p.dropout.last_dropped, t, threads - first);
-  if (p.attention_dropout.on())
+                unsigned(s.place * count), count, p.dropout.last_dropped,
+                idle ? t : int(threadIdx.x), idle ? threads - busy : busy);
+  }
+  if (p.attention_dropout.on() && idle)
     draw_mask(s.masks + p.attention_mask_of(block), s.noise, sites.of_attention(block),
               unsigned(s.place) * unsigned(p.entries), p.entries, p.attention_dropout.last_dropped,
-              t, threads - first);
+              t, threads - busy);
 }
 
 // x → z in place. On entry x is there for all, and W_q, W_k, W_v are on their way; on leaving those

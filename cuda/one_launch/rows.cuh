@@ -38,7 +38,8 @@ template <class H, int R>
 __device__ __forceinline__ void layer_norm(float* y, const float* x, int length, float epsilon,
                                            float* kept_y, float* kept_rstd) {
   const RowPlace at;
-#pragma unroll(H::ahead ? RowPlace::rounds <R> : 1)
+  constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+#pragma unroll(unrolled)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n);
     const bool in = row < length;
@@ -63,15 +64,16 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
                                                     const float* y, const float* rstd, int length,
                                                     const uint8_t* mask, const Dropout& dropout) {
   const RowPlace at;
-#pragma unroll(H::ahead ? RowPlace::rounds <R> : 1)
+  constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+#pragma unroll(unrolled)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n), place = row * row_stride + at.channel;
     const bool in = row < length;
+    const float r = in ? rstd[row] : 0.f;
     const float4 zero = make_float4(0, 0, 0, 0);
     const float4 d = in ? load4(dy + place) : zero, v = in ? load4(y + place) : zero;
     const float mean = row_sum(sum_of(d)) / width, mean_y = row_sum(dot_of(d, v)) / width;
     if (!in) continue;
-    const float r = rstd[row];
     float4 to = load4(dx + place);
     to.x += r * (d.x - mean - v.x * mean_y), to.y += r * (d.y - mean - v.y * mean_y);
     to.z += r * (d.z - mean - v.z * mean_y), to.w += r * (d.w - mean - v.w * mean_y);
