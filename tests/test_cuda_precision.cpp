@@ -1,9 +1,17 @@
 // Training steps whose products are made on tensor cores, against the model in double.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
+#include <filesystem>
+
+#include "cuda/ops/ops.h"
 #include "error.h"
+#include "files/atomic_file.h"
+#include "files/safetensors.h"
 #include "one_launch_run.h"
 #include "report/statistics.h"
+#include "study/engine.h"
+#include "train/trainer.h"
 
 using namespace focus;
 using namespace focus::test;
@@ -181,4 +189,77 @@ TEST_CASE("precision: names") {
   for (const Precision precision : below_fp32) CHECK(precision_of(name_of(precision)) == precision);
   CHECK(precision_of("fp32") == Precision::fp32);
   CHECK_THROWS_AS(precision_of("fp16"), InputError);
+}
+
+TEST_CASE("precision: a run keeps it, resumed too") {
+  namespace fs = std::filesystem;
+  const MakeDevice make = []() -> std::unique_ptr<Device<float>> {
+    return std::make_unique<gpu::CudaOps>();
+  };
+  known_devices().push_back({"kernels", [] { return std::string(); }, make});
+  const fs::path folder = fs::temp_directory_path() / str("focus-precision-", ::getpid());
+  TrainPlan plan;
+  plan.settings.attention = Pattern::topk, plan.settings.k = 3;
+  plan.settings.blocks = 1, plan.settings.length = 7, plan.settings.batch = 3;
+  plan.settings.train_size = 5, plan.settings.val_size = 3, plan.settings.epochs = 2;
+  plan.settings.precision = Precision::tf32;
+  plan.seeds = {3, 4}, plan.device = "kernels";
+  const auto trained = [&](const char* name, int epochs) {
+    TrainPlan one = plan;
+    one.out = folder / name, one.settings.epochs = epochs;
+    fs::create_directories(folder);
+    return train(one);
+  };
+  const auto losses = [](const TrainResult& result) {
+    std::vector<double> all;
+    for (const EpochMetrics& row : result.metrics)
+      all.insert(all.end(), {row.train_loss, row.val_loss});
+    return all;
+  };
+  const TrainResult whole = trained("whole", 2);
+  CHECK(whole.metrics.size() == 4);
+  trained("parts", 1);
+  CHECK(read_plan(folder / "parts").settings.precision == Precision::tf32);
+  resume(folder / "parts", 2, 0);
+  const auto last = [&](const char* name) {
+    return read_file(folder / name / "seed-4/last.safetensors", 1 << 20);
+  };
+  CHECK(last("parts") == last("whole"));
+  const Safetensors file = Safetensors::read(folder / "parts/seed-4/last.safetensors");
+  CHECK(file.setting("run.precision") == "tf32");
+  // On the CPU it cannot go on.
+  CHECK_THROWS_WITH_AS(resume(folder / "parts", 3, 0, {}, "cpu"),
+                       doctest::Contains("--precision tf32 is for models whose steps one kernel"),
+                       InputError);
+  plan.settings.precision = Precision::fp32;
+  CHECK(losses(trained("fp32", 2)) != losses(whole));
+  plan.settings.precision = Precision::bf16, plan.settings.heads = 2;
+  CHECK_THROWS_WITH_AS(trained("heads", 2), doctest::Contains("here: 2 heads, not 1"), InputError);
+  plan.settings.heads = 1, plan.step_kernel = "off";
+  CHECK_THROWS_WITH_AS(trained("off", 2), doctest::Contains("--step-kernel off"), InputError);
+  CHECK(!fs::exists(folder / "off"));
+  fs::remove_all(folder);
+  known_devices().pop_back();
+}
+
+TEST_CASE("precision: studies vary it") {
+  gpu::CudaOps device;
+  const auto study = [](const std::string& heads) {
+    return parse_study(
+        "precision,heads,length,blocks,train-size,val-size,batch,epochs,seeds\n"
+        "fp32|tf32," +
+            heads + ",7,1,5,3,3,1,1\n",
+        "t");
+  };
+  const StudyOutcome outcome = run_study(study("1"), {.device = &device});
+  REQUIRE(outcome.results.variants.size() == 2);
+  CHECK(outcome.results.variants[0].name == "full fp32");
+  CHECK(outcome.results.variants[1].name == "full tf32");
+  const auto loss = [&](int v) {
+    return outcome.results.variants[size_t(v)].curves[0][0].train_loss;
+  };
+  CHECK(loss(0) != loss(1));
+  CHECK(std::abs(loss(0) - loss(1)) < 1e-2);
+  CHECK_THROWS_AS(run_study(study("1"), {}), InputError);
+  CHECK_THROWS_AS(run_study(study("2"), {.device = &device}), InputError);
 }

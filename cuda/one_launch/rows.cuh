@@ -38,7 +38,7 @@ template <class H, int R>
 __device__ __forceinline__ void layer_norm(float* y, const float* x, int length, float epsilon,
                                            float* kept_y, float* kept_rstd) {
   const RowPlace at;
-  constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
 #pragma unroll(unrolled)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n);
@@ -64,7 +64,7 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
                                                     const float* y, const float* rstd, int length,
                                                     const uint8_t* mask, const Dropout& dropout) {
   const RowPlace at;
-  constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
 #pragma unroll(unrolled)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n), place = row * row_stride + at.channel;
