@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <deque>
 #include <functional>
 
@@ -32,7 +33,11 @@ struct Placed {
     uint32_t which = 1;
     for (const Shape& shape : shapes) {
       Parameter<T>& p = inputs.emplace_back("x", shape);
-      p.value = as<T>(rounded<float>(random_numbers(shape.size(), which++)));
+      std::vector<double> numbers = random_numbers(shape.size(), which++);
+      // A weight is as small as a model's: else attention would be all on one key.
+      if (shape.rank() == 2)
+        for (double& w : numbers) w /= std::sqrt(double(shape.last()));
+      p.value = as<T>(rounded<float>(numbers));
       // Backward adds: what is there before must survive.
       p.gradient_value = as<T>(rounded<float>(random_numbers(shape.size(), which++)));
       p.gradient.data = p.gradient_value.data();

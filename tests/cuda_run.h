@@ -19,7 +19,7 @@ namespace focus::test {
 struct KernelRun {
   Sizes sizes;
   Pattern pattern;
-  gpu::DeviceArray<float> q, k, v, d_o, o, dq, dk, dv, lse, p, workspace;
+  gpu::DeviceArray<float> q, k, v, d_o, o, dq, dk, dv, lse, p, scores, workspace;
   gpu::DeviceArray<int> keys;
   gpu::Call call;
 
@@ -56,12 +56,23 @@ struct KernelRun {
             .dq = view(dq),
             .dk = view(dk),
             .dv = view(dv)};
+    if (what == Pattern::full) {
+      scores = gpu::DeviceArray<float>(gpu::score_floats(call.q));
+      call.scores = scores.data();
+      poison_array(scores);
+    }
     for (const gpu::DeviceArray<float>* x : {&o, &dq, &dk, &dv, &lse, &p}) poison_array(*x);
     keys.poison();
   }
 
   static void poison_array(const gpu::DeviceArray<float>& x) {
     gpu::fill_bytes(x.data(), 0xFF, x.size() * sizeof(float));
+  }
+
+  bool supports(int rung) const {
+    for (const gpu::Rung& r : gpu::ladder())
+      if (r.number == rung) return r.unsupported(call).empty();
+    return false;
   }
 
   // Runs one direction, with a poisoned workspace. rung 0: the front's choice. Returns the rung.

@@ -48,6 +48,7 @@ void check_all_rungs(const Problem& in, int kept) {
   KernelRun run(s, Pattern::topk, kept, 0, in.q, in.k, in.v, in.d_o);
   for (int rung : rungs_of(Pattern::topk, gpu::Pass::forward)) {
     if (rung >= 8 && kept > 16) continue;
+    if (!run.supports(rung)) continue;
     const std::string what = str("rung ", rung, " T ", s.T, " D ", s.D, " k ", kept, " ");
     KernelRun::poison_array(run.o);
     KernelRun::poison_array(run.p);

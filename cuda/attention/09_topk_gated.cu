@@ -37,7 +37,8 @@ struct Tiles {
 
 template <int W, int K, int Rows>
 __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
-    topk_fwd_09(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, int kept, float scale) {
+    topk_fwd_09(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, KeepBits keep, int kept,
+                float scale) {
   using X = Tiles<W, Rows>;
   constexpr int R = X::R, N = X::N, TX = X::TX, TY = X::TY;
   SharedMemory shared;
@@ -157,8 +158,9 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
 #pragma unroll
     for (int e = 0; e < K; ++e) {
       const int key = __shfl_sync(all_lanes, best.key[e], slot);
-      const float w = __shfl_sync(all_lanes, best.score[e], slot);
+      float w = __shfl_sync(all_lanes, best.score[e], slot);
       if (e >= kept || d >= q.D) continue;
+      if (keep.words && row < T) w *= keep.factor(size_t(unit) * size_t(T) + size_t(row), e);
       const float4 x = load4(v_head + key * v.row_stride + d);
       sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
     }
@@ -173,7 +175,7 @@ void run(const Call& c) {
     launch({"topk_fwd_09", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
             X::shared_bytes},
            c.stream, topk_fwd_09<W, decltype(list)::value, Rows>, c.q, c.k, c.v, c.o, c.keys, c.p,
-           c.kept, 1 / std::sqrt(float(c.q.D)));
+           c.keep, c.kept, 1 / std::sqrt(float(c.q.D)));
   });
 }
 

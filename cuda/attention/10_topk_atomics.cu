@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(query_threads)
     topk_bwd_10(Heads q, Heads k, Heads v, Heads d_o, Heads dq, Heads dk, Heads dv, const int* keys,
                 const float* p, Weights* weights, int kept, float scale) {
   backward_of_query<W, K>(
-      int(blockIdx.x), q, k, v, d_o, dq, keys, p, weights, kept, scale,
+      int(blockIdx.x), q, k, v, d_o, dq, keys, p, weights, KeepBits{}, kept, scale,
       [&](int d, int key, float ds_e, float p_e, float4 q4, float4 g4, int unit) {
         if (d >= q.D) return;
         atomic_add4(dk.of(unit) + key * dk.row_stride + d, ds_e, q4);

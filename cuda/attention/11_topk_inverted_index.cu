@@ -28,15 +28,16 @@ constexpr int long_list = 64;              // longer ones are shared out
 constexpr size_t most_shared = 32 * 1024;  // of a sorting block: the other blocks get as much
 
 // The first blocks sort a head each, which keeps them waiting for memory most of the time; the
-// others meanwhile do the queries.
+// others meanwhile do the queries. first_block: 0, or the number of heads if they are sorted
+// already.
 template <int W, int K>
 __global__ void __launch_bounds__(query_threads)
     topk_queries_11(Heads q, Heads k, Heads v, Heads d_o, Heads dq, const int* keys, const float* p,
-                    Weights* weights, int kept, float scale, Edge* edges, int* begin, int parts,
-                    int* global_places) {
-  const int units = q.B * q.H, unit = int(blockIdx.x), T = q.T;
+                    Weights* weights, KeepBits keep, int kept, float scale, Edge* edges, int* begin,
+                    int parts, int* global_places, int first_block) {
+  const int units = q.B * q.H, unit = int(blockIdx.x) + first_block, T = q.T;
   if (unit >= units) {
-    backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, weights, kept, scale,
+    backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, weights, keep, kept, scale,
                             [](int, int, float, float, float4, float4, int) {});
     return;
   }
@@ -140,59 +141,82 @@ __global__ void __launch_bounds__(key_threads, FOCUS_KEY_BLOCKS)
   }
 }
 
-// The workspace: the weights, the sorted edges, where each key's begin, and, for long sequences,
-// places.
-struct Layout {
+// The index: the sorted edges, where each key's begin, and, for long sequences, places.
+struct Index {
   size_t units, T, edges;
   int parts;  // 0: the places do not fit shared memory
-  explicit Layout(const Call& c)
+  explicit Index(const Call& c)
       : units(size_t(c.q.B) * size_t(c.q.H)), T(size_t(c.q.T)), edges(topk_edges(c)) {
     const size_t fit = most_shared / (4 * T);
     parts = int(fit < sort_warps ? fit : sort_warps);
   }
-  size_t edges_at() const { return edges * sizeof(Weights); }
-  size_t begin_at() const { return edges_at() + edges * sizeof(Edge); }
+  size_t begin_at() const { return edges * sizeof(Edge); }
   size_t places_at() const { return begin_at() + units * (T + 1) * 4; }
   size_t bytes() const { return places_at() + (parts == 0 ? units * T * 4 : 0); }
 };
+// The workspace: the weights, and the index unless the call brings it.
+size_t weight_bytes(const Call& c) {
+  return topk_edges(c) * sizeof(Weights);
+}
 
+// Sorts the heads, does the queries, or both.
 template <int W>
-void run(const Call& c) {
-  const Layout at(c);
-  char* memory = static_cast<char*>(c.workspace);
-  Weights* weights = reinterpret_cast<Weights*>(memory);
-  Edge* edges = reinterpret_cast<Edge*>(memory + at.edges_at());
-  int* begin = reinterpret_cast<int*>(memory + at.begin_at());
+void run_queries(const Call& c, void* index, Weights* weights, bool sort, bool queries) {
+  const Index at(c);
+  char* memory = static_cast<char*>(index);
   int* places = at.parts == 0 ? reinterpret_cast<int*>(memory + at.places_at()) : nullptr;
   const int parts = places ? 1 : at.parts;
   for_any_list(c.kept, [&](auto list) {
-    launch({"topk_queries_11", at.units + query_blocks<W>(c), query_threads,
+    launch({"topk_queries_11", (sort ? at.units : 0) + (queries ? query_blocks<W>(c) : 0),
+            query_threads,
             places ? shared_bytes_for(sort_warps) : shared_bytes_for(sort_warps, parts * c.q.T)},
            c.stream, topk_queries_11<W, decltype(list)::value>, c.q, c.k, c.v, c.d_o, c.dq, c.keys,
-           c.p, weights, c.kept, 1 / std::sqrt(float(c.q.D)), edges, begin, parts, places);
+           c.p, weights, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)),
+           reinterpret_cast<Edge*>(memory), reinterpret_cast<int*>(memory + at.begin_at()), parts,
+           places, sort ? 0 : int(at.units));
   });
+}
+
+template <int W>
+void run(const Call& c) {
+  const Index at(c);
+  char* memory = static_cast<char*>(c.workspace);
+  char* index = c.index ? static_cast<char*>(c.index) : memory + weight_bytes(c);
+  Weights* weights = reinterpret_cast<Weights*>(memory);
+  run_queries<W>(c, index, weights, !c.index, true);
   using X = KeyBlock<W>;
   launch(
       {"topk_keys_11", at.units * size_t(tiles_of(c.q.T, X::rows)), key_threads, X::shared_bytes},
-      c.stream, topk_keys_11<W>, edges, begin, weights, c.q, c.d_o, c.dk, c.dv, c.kept);
+      c.stream, topk_keys_11<W>, reinterpret_cast<const Edge*>(index),
+      reinterpret_cast<const int*>(index + at.begin_at()), weights, c.q, c.d_o, c.dk, c.dv, c.kept);
 }
 
 }  // namespace
 
-const Rung topk_11_backward{11,
-                            "top-k: inverted index",
-                            Pass::backward,
-                            is_topk,
-                            true,
-                            [](const Call& c) {
-                              // A head's edges are counted in 32 bits.
-                              const std::string why =
-                                  double(c.q.T) * c.kept > 2e9 ? "more than 2e9 edges a head" : "";
-                              return why.empty() ? unsupported_width(c) : why;
-                            },
-                            [](const Call& c) { return Layout(c).bytes(); },
-                            [](Pattern, const Call& c) {
-                              for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-                            }};
+size_t topk_index_bytes(const Call& c) {
+  return Index(c).bytes();
+}
+
+void make_topk_index(const Call& c) {
+  for_width(c.q.D, [&](auto width) {
+    run_queries<decltype(width)::value>(c, c.index, nullptr, true, false);
+  });
+}
+
+const Rung topk_11_backward{
+    11,
+    "top-k: inverted index",
+    Pass::backward,
+    is_topk,
+    true,
+    [](const Call& c) {
+      // A head's edges are counted in 32 bits.
+      const std::string why = double(c.q.T) * c.kept > 2e9 ? "more than 2e9 edges a head" : "";
+      return why.empty() ? unsupported_width(c) : why;
+    },
+    [](const Call& c) { return weight_bytes(c) + (c.index ? 0 : Index(c).bytes()); },
+    [](Pattern, const Call& c) {
+      for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
+    }};
 
 }  // namespace focus::gpu

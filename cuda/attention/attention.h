@@ -39,8 +39,8 @@ struct Heads {
 Heads heads_bhtd(float* data, int B, int H, int T, int D);  // a contiguous (B,H,T,D)
 Heads heads_bthd(float* data, int B, int T, int H, int D);  // (B,T,H·D), as the CPU engine has it
 
-// Which weights dropout keeps: bit j % 32 of word j / 32 of a row says whether key j is kept, and
-// what is kept is scaled. No words: all are, unscaled.
+// Which weights dropout keeps: bit j % 32 of word j / 32 of a row says whether key j is kept
+// (top-k: the j-th of the row's keys), and what is kept is scaled. No words: all are, unscaled.
 struct KeepBits {
   const unsigned* words = nullptr;  // (B,H,T,per_row)
   int per_row = 0;
@@ -53,6 +53,18 @@ struct KeepBits {
   }
 };
 
+// (B·H,T,T) numbers in rows that start at multiples of 16 bytes: the scores of a call.
+struct Scores {
+  float* data = nullptr;
+  int T = 0;
+
+  FOCUS_HD int pitch() const { return (T + 3) / 4 * 4; }
+  FOCUS_HD float* of(int unit, int row) const {
+    return data + (ptrdiff_t{unit} * T + row) * pitch();
+  }
+};
+size_t score_floats(const Heads& q);  // how many numbers that are
+
 // A call's arguments. What a pattern or direction does not name, it does not read.
 struct Call {
   Heads q, k, v, o;           // o: forward writes, backward of dense, banded and block reads
@@ -62,7 +74,10 @@ struct Call {
   int global_tokens = 0;      // banded, block: the last tokens, which see and are seen by all
   int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
   float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
-  KeepBits keep;              // full: dropout on the weights; rungs 4 and 5 only
+  void* index = nullptr;      // top-k backward: what make_topk_index() made of the keys, or nullptr
+  float* scores = nullptr;    // full: score_floats() numbers, or nullptr; rung 14 forward writes
+                              // the scores, rung 15 backward reads them
+  KeepBits keep;              // full, top-k: dropout on the weights; of rungs with drops() only
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
   void* workspace = nullptr;  // device memory, at least workspace_bytes(…), at a multiple of 16
@@ -85,6 +100,11 @@ int attention(Pattern pattern, Pass pass, const Call& call);
 // The workspace that attention() needs for the call (its rung included).
 size_t workspace_bytes(Pattern pattern, Pass pass, const Call& call);
 
+// Each key's queries, sorted: rung 11 needs them in the backward. It can be started as soon as the
+// keys are known, beside other work. c.index: topk_index_bytes() at a multiple of 16.
+size_t topk_index_bytes(const Call& call);
+void make_topk_index(const Call& call);
+
 // The ladder, for tables and tests.
 struct Rung {
   int number;
@@ -98,6 +118,7 @@ struct Rung {
   void (*run)(Pattern, const Call&);
 };
 const std::vector<Rung>& ladder();
+bool drops(const Rung& rung);  // does it know dropout?
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
 
 }  // namespace focus::gpu

@@ -77,6 +77,10 @@ Heads heads_bthd(float* data, int B, int T, int H, int D) {
   return {data, B, H, T, D, ptrdiff_t{T} * H * D, D, ptrdiff_t{H} * D};
 }
 
+size_t score_floats(const Heads& q) {
+  return size_t(q.B) * size_t(q.H) * size_t(q.T) * size_t(Scores{nullptr, q.T}.pitch());
+}
+
 std::string unaligned(const Call& c) {
   for (const Heads* x : {&c.q, &c.k, &c.v, &c.o, &c.d_o, &c.dq, &c.dk, &c.dv})
     if (!aligned(*x)) return "a tensor's address or strides are not multiples of 16 bytes";
@@ -96,7 +100,7 @@ std::string too_little_shared_memory(size_t bytes) {
 }
 
 bool few_tiles(const Call& c, int rows) {
-  return int64_t{c.q.B} * c.q.H * tiles_of(c.q.T, rows) < 2 * device().multiprocessors;
+  return int64_t{c.q.B / c.parts} * c.q.H * tiles_of(c.q.T, rows) < 2 * device().multiprocessors;
 }
 
 const std::vector<Rung>& ladder() {
@@ -112,8 +116,17 @@ const std::vector<Rung>& ladder() {
       //@ from 09
       local_12_forward, local_12_backward, local_13_forward, local_13_backward,
       //@ end
+      //@ authors
+      dense_14_forward, dense_15_backward, topk_16_forward,
+      //@ end
   };
   return rungs;
+}
+
+bool drops(const Rung& rung) {
+  for (int number : {4, 5, 9, 11, 14, 15, 16})
+    if (rung.number == number) return true;
+  return false;
 }
 
 // The last rung that supports the call: the ladders go from slow to fast.
@@ -123,8 +136,7 @@ const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   for (const Rung& rung : ladder()) {
     if (rung.pass != pass || !rung.has_pattern(pattern)) continue;
     if (c.rung != 0 && rung.number != c.rung) continue;
-    const bool drops = rung.number == 4 || rung.number == 5;
-    const std::string why = c.keep.words && !drops ? "no dropout" : rung.unsupported(c);
+    const std::string why = c.keep.words && !drops(rung) ? "no dropout" : rung.unsupported(c);
     if (why.empty())
       best = &rung;
     else

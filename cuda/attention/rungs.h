@@ -19,6 +19,10 @@ extern const Rung topk_06_forward, topk_07_forward, topk_08_forward, topk_09_for
     topk_10_backward, topk_11_backward;
 //@ end
 
+//@ authors
+extern const Rung dense_14_forward, dense_15_backward, topk_16_forward;
+//@ end
+
 inline bool is_dense(Pattern p) {
   return p == Pattern::full;
 }
@@ -54,6 +58,15 @@ void for_width(int D, const F& f) {
   fail_input("width ", D, ": at most 128");
 }
 
+// The same for kernels that have no room for more than 64 channels.
+template <class F>
+void for_width_up_to_64(int D, const F& f) {
+  if (D <= 16) return f(std::integral_constant<int, 16>{});
+  if (D <= 32) return f(std::integral_constant<int, 32>{});
+  if (D <= 64) return f(std::integral_constant<int, 64>{});
+  fail_input("width ", D, ": at most 64");
+}
+
 // The same with the length of a compiled list of kept keys:
 //   k    1 … 5   6 … 8   9 … 16
 //   K        5       8       16
@@ -84,7 +97,7 @@ inline std::string unsupported_list(const Call& c) {
                                : unsupported_width(c);
 }
 
-// Fewer tiles of so many rows than two for each multiprocessor?
+// Fewer tiles of so many rows than two for each multiprocessor, in one of the call's parts?
 bool few_tiles(const Call& c, int rows);
 // Calls f(width, rows): the compiled width, and how many queries a block owns, 128 or, where those
 // blocks would be too few to fill the device, 64.

@@ -21,12 +21,14 @@ struct Weights {
   float p, ds;
 };
 // block: of the blocks that do this. each(d, key, ds, p, q, d_o, unit): what rung 10 does with each
-// kept key. weights: (B,H,T,k), or nullptr if K > 0 and nobody wants them.
+// kept key. weights: (B,H,T,k), or nullptr if K > 0 and nobody wants them. keep: dropout, which
+// scales dP and the p that dV sums; for rung 11 only.
 template <int W, int K, class Each>
 __device__ __forceinline__ void backward_of_query(int block, const Heads& q, const Heads& k,
                                                   const Heads& v, const Heads& d_o, const Heads& dq,
                                                   const int* keys, const float* p, Weights* weights,
-                                                  int kept, float scale, const Each& each) {
+                                                  const KeepBits& keep, int kept, float scale,
+                                                  const Each& each) {
   constexpr int row_lanes = W / 4;
   const int row = block * (query_threads / row_lanes) + int(threadIdx.x) / row_lanes;
   const int d = int(threadIdx.x) % row_lanes * 4, rows = q.B * q.H * q.T;
@@ -49,6 +51,7 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
       key[e] = e < kept ? keys[e] : 0, weight[e] = e < kept ? p[e] : 0.f;
       if (early) k4[early ? e : 0] = channels(k, k_head, key[e], d);
       dp[e] = dot(g4, channels(v, v_head, key[e], d));
+      if (keep.words) dp[e] *= keep.factor(size_t(own), e);
     }
     //@ begin 10 query-gradients points=4
     //@ plan dp holds each lane's share of dP: complete it; the mean of dP under p; then for each
@@ -81,9 +84,12 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
       }
     }
     //@ end
+    if (keep.words && weights && d == 0 && row < rows)
+      for (int e = 0; e < kept; ++e) weights[e].p *= keep.factor(size_t(own), e);
   } else {
     for (int e = 0; e < kept; ++e) {
-      const float dp = sum_of_lanes<row_lanes>(dot(g4, channels(v, v_head, keys[e], d)));
+      float dp = sum_of_lanes<row_lanes>(dot(g4, channels(v, v_head, keys[e], d)));
+      if (keep.words) dp *= keep.factor(size_t(own), e);
       mean += p[e] * dp;
       if (d == 0 && row < rows) weights[e] = {p[e], dp};
     }
@@ -94,8 +100,10 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
       if (row < rows) each(d, keys[e], ds_e, p[e], q4, g4, unit);
     }
     __syncwarp();  // all lanes have read dP
-    for (int e = d / 4; e < kept && row < rows; e += row_lanes)
+    for (int e = d / 4; e < kept && row < rows; e += row_lanes) {
       weights[e].ds = scale * p[e] * (weights[e].ds - mean);
+      if (keep.words) weights[e].p *= keep.factor(size_t(own), e);
+    }
   }
   if (row < rows && d < q.D) store4(dq.of(unit) + i * dq.row_stride + d, sum);
 }

@@ -15,6 +15,9 @@ namespace {
 // short lists. What those do not support goes the first way, slowly.
 enum class Way { rows, lists, ladder };
 constexpr int longest_short = 64;
+// A run's scores are kept for the backward up to this size: 166 sequences of 600 tokens, for each
+// of the model's blocks.
+constexpr size_t most_scores = size_t{60} * 1000000;
 
 Way way_of(const AttentionCall& c) {
   const bool width = c.D >= 16 && c.D <= 128 && c.D % 4 == 0;
@@ -30,24 +33,33 @@ __global__ void add_numbers(float* to, const float* from, size_t n) {
   if (i < n) to[i] += from[i];
 }
 
-// The call as cuda/attention takes it; with gradients, its backward.
-void run_ladder(Tape<float>& tape, const AttentionCall& c, float* lse, const AttentionGradients* g,
-                int runs, void* stream) {
+// The call as cuda/attention takes it; with gradients, its backward. Is the
+// result complete, dropout applied?
+bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scores, void* index,
+                const AttentionGradients* g) {
   const auto heads = [&](const float* x) {
     return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
   };
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
-  call.lse = lse, call.kept = c.k, call.keys = c.keys, call.p = c.p;
-  call.parts = runs, call.stream = stream;
-  if (c.pattern == Pattern::full) call.keep = {c.keep, c.words, c.keep_scale};
+  call.lse = lse, call.scores = scores, call.kept = c.k, call.keys = c.keys, call.p = c.p;
+  call.parts = device.runs(), call.stream = device.stream();
   if (g)
     call.d_o = heads(g->d_o), call.dq = heads(g->dq), call.dk = heads(g->dk),
     call.dv = heads(g->dv);
   const Pass pass = g ? Pass::backward : Pass::forward;
+  // Where the GPU is too small for the rungs that know dropout, top-k's choice is made without.
+  const bool dropped = c.pattern == Pattern::full || drops(rung_for(c.pattern, pass, call));
+  if (dropped) call.keep = {c.keep, c.words, c.keep_scale};
   call.workspace_size = workspace_bytes(c.pattern, pass, call);
-  call.workspace = tape.memory<char>(call.workspace_size);
+  if (call.workspace_size > 0) call.workspace = device.scratch(call.workspace_size);
+  call.index = g ? index : nullptr;
   gpu::attention(c.pattern, pass, call);
+  if (!g && index) {  // while other operations go on
+    call.index = index, call.stream = device.beside(CudaOps::Side::forward);
+    make_topk_index(call);
+  }
+  return dropped || !c.keep;
 }
 
 }  // namespace
@@ -79,17 +91,26 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     const DropoutDraw mask = draw(tape.noise(), tape.noise().next_site++, settings.dropout);
     c.words = (all.longest + 31) / 32, c.keep_scale = mask.scale;
     c.keep = tape.memory<unsigned>(units * size_t(c.T) * size_t(c.words));
-    draw_attention_mask(c, mask, stream());
+    draw_attention_mask(c, mask, ahead(Side::forward));
+    wait_for(Side::forward);
   }
-  float* lse = nullptr;
+  float *lse = nullptr, *scores = nullptr;
+  void* index = nullptr;
   if (way == Way::ladder) {
     lse = tape.memory<float>(units * size_t(c.T));
-    run_ladder(tape, c, lse, nullptr, runs(), stream());
+    const size_t size = score_floats(heads_bthd(nullptr, c.B, c.T, c.H, c.D));
+    if (tape.recording() && c.D <= 64 && size / size_t(runs()) <= most_scores)
+      scores = tape.memory<float>(size);
+    run_ladder(*this, c, lse, scores, nullptr, nullptr);
   } else if (way == Way::lists) {
-    if (c.pattern == Pattern::topk) run_ladder(tape, c, nullptr, nullptr, runs(), stream());
-    // The ladder's top-k knows no dropout: with it, the output is made anew.
-    if (c.pattern != Pattern::topk || c.keep)
-      attention_lists(c, c.pattern != Pattern::topk, stream());
+    const bool chosen = c.pattern == Pattern::topk;
+    if (chosen && tape.recording()) {
+      Call call;
+      call.q = heads_bthd(nullptr, c.B, c.T, c.H, c.D), call.kept = c.k;
+      index = tape.memory<char>(topk_index_bytes(call));
+    }
+    const bool done = chosen && run_ladder(*this, c, nullptr, nullptr, index, nullptr);
+    if (!done) attention_lists(c, !chosen, stream());
   } else {
     attention_rows(c, random, tape.noise().on, stream());
   }
@@ -99,13 +120,14 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     const auto dq = tape.gradient_target(q), dk = tape.gradient_target(k),
                dv = tape.gradient_target(v);
     AttentionGradients g{d_o, dq.data, dk.data, dv.data, nullptr, !dq.fresh, !dk.fresh, !dv.fresh};
-    if (way == Way::ladder) {
+    if (way == Way::ladder || (way == Way::lists && c.pattern == Pattern::topk)) {
       // Its kernels set their results; where there is something already, they go elsewhere first.
+      if (index) wait_for(Side::forward);
       const size_t n = q.size();
       AttentionGradients own = g;
       for (auto [add, to] : {std::pair(g.add_q, &own.dq), {g.add_k, &own.dk}, {g.add_v, &own.dv}})
         if (add) *to = tape.memory<float>(n);
-      run_ladder(tape, c, lse, &own, runs(), stream());
+      run_ladder(*this, c, lse, scores, index, &own);
       for (auto [to, from] : {std::pair(g.dq, own.dq), {g.dk, own.dk}, {g.dv, own.dv}})
         if (to != from)
           launch({"add_numbers", (n + 255) / 256, 256}, stream(), add_numbers, to, from, n);

@@ -7,11 +7,13 @@ namespace focus::gpu {
 namespace {
 
 __global__ void draw_mask(AttentionCall c, DropoutDraw draw) {
-  const size_t thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  const size_t row = thread / size_t(c.words);
-  const int word = int(thread % size_t(c.words)), unit = int(row / size_t(c.T));
+  // Divisions of 64 bits only where all threads of the block share them.
+  const size_t start = size_t(blockIdx.x) * blockDim.x;
+  const unsigned from = unsigned(start % size_t(c.words)) + threadIdx.x;
+  const unsigned row = unsigned(start / size_t(c.words)) + from / unsigned(c.words);
+  const int word = int(from % unsigned(c.words)), unit = int(row / unsigned(c.T));
   if (unit >= c.B * c.H) return;
-  const int i = int(row % size_t(c.T)), count = min(32, c.begin[i + 1] - c.begin[i] - 32 * word);
+  const int i = int(row % unsigned(c.T)), count = min(32, c.begin[i + 1] - c.begin[i] - 32 * word);
   // Numbers are counted through all lists of a run.
   const uint64_t first =
       uint64_t(unit % c.units) * uint64_t(c.entries) + uint64_t(c.begin[i]) + uint64_t(32 * word);
@@ -23,7 +25,7 @@ __global__ void draw_mask(AttentionCall c, DropoutDraw draw) {
     done += 8 - skip;
   }
   if (count < 32) bits &= count > 0 ? (1u << count) - 1 : 0;
-  c.keep[row * size_t(c.words) + size_t(word)] = bits;
+  c.keep[size_t(row) * size_t(c.words) + size_t(word)] = bits;
 }
 
 }  // namespace

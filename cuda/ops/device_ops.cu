@@ -63,9 +63,17 @@ class Graph final : public Device<float>::Recorded {
 CudaOps::CudaOps() : stream_(nullptr), counters_(1) {
   device();  // says so if there is none
 #ifdef __CUDACC__
-  cudaStream_t stream;
-  CUDA_CHECK(cudaStreamCreate(&stream));
-  stream_ = stream;
+  for (void** stream : {&stream_, &sides_[0].stream, &sides_[1].stream}) {
+    cudaStream_t made;
+    CUDA_CHECK(cudaStreamCreate(&made));
+    *stream = made;
+  }
+  for (SideStream& side : sides_)
+    for (void** event : {&side.forked, &side.joined}) {
+      cudaEvent_t made;
+      CUDA_CHECK(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+      *event = made;
+    }
 #endif
   set_runs({0}, 0);
   set_counters({});
@@ -73,6 +81,11 @@ CudaOps::CudaOps() : stream_(nullptr), counters_(1) {
 
 CudaOps::~CudaOps() {
 #ifdef __CUDACC__
+  for (const SideStream& side : sides_) {
+    for (void* event : {side.forked, side.joined})
+      cudaEventDestroy(static_cast<cudaEvent_t>(event));
+    cudaStreamDestroy(as_stream(side.stream));
+  }
   cudaStreamDestroy(as_stream(stream_));
 #endif
 }
@@ -80,6 +93,39 @@ CudaOps::~CudaOps() {
 std::string CudaOps::hardware() const {
   const DeviceInfo& d = device();
   return emulated() ? d.name : str(d.name, ", CUDA ", d.runtime / 1000, ".", d.runtime % 1000 / 10);
+}
+
+void* CudaOps::beside(Side which) {
+  SideStream& side = sides_[size_t(which)];
+#ifdef __CUDACC__
+  const auto forked = static_cast<cudaEvent_t>(side.forked);
+  CUDA_CHECK(cudaEventRecord(forked, as_stream(stream_)));
+  CUDA_CHECK(cudaStreamWaitEvent(as_stream(side.stream), forked, 0));
+#endif
+  side.used = true;
+  return side.stream;
+}
+
+void CudaOps::wait_for([[maybe_unused]] Side which) {
+#ifdef __CUDACC__
+  const SideStream& side = sides_[size_t(which)];
+  if (!side.used) return;
+  const auto joined = static_cast<cudaEvent_t>(side.joined);
+  CUDA_CHECK(cudaEventRecord(joined, as_stream(side.stream)));
+  CUDA_CHECK(cudaStreamWaitEvent(as_stream(stream_), joined, 0));
+#endif
+}
+
+void CudaOps::join() {
+  for (const Side which : {Side::forward, Side::backward}) {
+    wait_for(which);
+    sides_[size_t(which)].used = false;
+  }
+}
+
+void* CudaOps::scratch(size_t bytes) {
+  if (scratch_.empty() || scratch_.back().size() < bytes) scratch_.emplace_back(bytes);
+  return scratch_.back().data();
 }
 
 MemorySource CudaOps::memory() const {
@@ -95,6 +141,7 @@ void CudaOps::upload(void* to, const void* from, size_t bytes) {
 }
 
 void CudaOps::download(void* to, const void* from, size_t bytes) {
+  join();
 #ifdef __CUDACC__
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(stream_)));
   CUDA_CHECK(cudaStreamSynchronize(as_stream(stream_)));
@@ -128,6 +175,12 @@ std::vector<BadStep> CudaOps::take_bad_steps() {
 
 std::unique_ptr<Device<float>::Recorded> CudaOps::new_record() {
   return std::make_unique<Graph>(stream_);
+}
+
+Device<float>::Facts CudaOps::facts() const {
+  uint64_t started = 0;
+  for (const LaunchCount& kernel : launches_so_far()) started += kernel.launches;
+  return {device().multiply_adds, started};
 }
 
 std::string CudaOps::step_kernel_problem(const ModelSettings& model, int batch) const {

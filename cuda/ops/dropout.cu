@@ -20,6 +20,26 @@ __global__ void add_masked(float* out, const float* base, const float* x, Dropou
   const uint32_t kept = draw.last_dropped < 0 ? 0xff : kept_bits(draw, int(run), group);
   const size_t first = run * per_run + group * 8;
   const int count = int(per_run - group * 8 < 8 ? per_run - group * 8 : 8);
+  const bool vectors = count == 8 && (reinterpret_cast<uintptr_t>(out + first) |
+                                      reinterpret_cast<uintptr_t>(x + first) |
+                                      reinterpret_cast<uintptr_t>(base ? base + first : x)) %
+                                             16 ==
+                                         0;
+  if (vectors) {
+#pragma unroll
+    for (int j = 0; j < 8; j += 4) {
+      float4 v = load4(x + first + j), b = make_float4(0, 0, 0, 0);
+      if (base) b = load4(base + first + j);
+      const auto masked = [&](int at, float value, float below) {
+        const float m = (kept >> (j + at) & 1) ? draw.scale * value : 0.f * value;
+        return base ? below + m : m;
+      };
+      v = make_float4(masked(0, v.x, b.x), masked(1, v.y, b.y), masked(2, v.z, b.z),
+                      masked(3, v.w, b.w));
+      store4(out + first + j, v);
+    }
+    return;
+  }
 #pragma unroll
   for (int j = 0; j < 8; ++j)
     if (j < count) {

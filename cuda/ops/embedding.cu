@@ -1,6 +1,6 @@
 // Token embedding. Forward: a thread for each number. Backward: many tokens share a row of the
 // table, so a block adds up `chunk` tokens in order, a thread for each channel, into rows in shared
-// memory; a second kernel adds the chunks in order.
+// memory; a second kernel adds the chunks, a warp a share of them, and the shares in order.
 #include <cmath>
 
 #include "cuda/device/launch.h"
@@ -11,7 +11,8 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int chunk = 128;
+constexpr int chunk = 32, ahead = 8;  // tokens of a block; how many are read before they are added
+constexpr int sum_warps = 8;
 
 __global__ void embedding_forward(const int* tokens, const float* table, const float* positions,
                                   float* y, size_t stride, size_t per_run, int T, int C,
@@ -34,20 +35,43 @@ __global__ void embedding_partial(const int* tokens, const float* dy, float* par
   const size_t end = first + chunk < per_run ? first + chunk : per_run;
   for (int c = int(threadIdx.x); c < C; c += int(blockDim.x)) {  // nobody else touches column c
     for (int v = 0; v < high - low; ++v) sums[v * C + c] = 0;
-    for (size_t t = run * per_run + first; t < run * per_run + end; ++t)
-      if (tokens[t] >= low && tokens[t] < high)
-        sums[(tokens[t] - low) * C + c] += dy[t * size_t(C) + size_t(c)];
+    for (size_t t0 = first; t0 < end; t0 += ahead) {
+      int token[ahead];
+      float d[ahead];
+#pragma unroll
+      for (int e = 0; e < ahead; ++e) {
+        const size_t t = run * per_run + (t0 + size_t(e) < end ? t0 + size_t(e) : first);
+        token[e] = t0 + size_t(e) < end ? tokens[t] : -1;
+        d[e] = dy[t * size_t(C) + size_t(c)];
+      }
+#pragma unroll
+      for (int e = 0; e < ahead; ++e)
+        if (token[e] >= low && token[e] < high) sums[(token[e] - low) * C + c] += d[e];
+    }
     for (int v = low; v < high; ++v)
       partial[(at * size_t(V) + size_t(v)) * size_t(C) + size_t(c)] = sums[(v - low) * C + c];
   }
 }
 
-__global__ void embedding_sum(const float* partial, float* d_table, size_t stride, int chunks,
-                              size_t size, float scale, int runs) {
-  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x, run = i / size, e = i % size;
-  if (run >= size_t(runs)) return;
+__global__ void __launch_bounds__(32 * sum_warps)
+    embedding_sum(const float* partial, float* d_table, size_t stride, int chunks, size_t size,
+                  float scale, int groups) {
+  SharedMemory shared;
+  float* shares = shared.array<float>(32 * sum_warps);
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  const size_t run = blockIdx.x / unsigned(groups);
+  const size_t e = size_t(blockIdx.x) % size_t(groups) * 32 + size_t(lane);
+  const int first = int(int64_t{chunks} * warp / sum_warps);
+  const int last = int(int64_t{chunks} * (warp + 1) / sum_warps);
   float sum = 0;
-  for (int k = 0; k < chunks; ++k) sum += partial[(run * size_t(chunks) + size_t(k)) * size + e];
+  if (e < size)
+#pragma unroll 8
+    for (int k = first; k < last; ++k)
+      sum += partial[(run * size_t(chunks) + size_t(k)) * size + e];
+  shares[warp * 32 + lane] = sum;
+  __syncthreads();  // all shares are there
+  if (warp != 0 || e >= size) return;
+  for (int w = 1; w < sum_warps; ++w) sum += shares[w * 32 + lane];
   d_table[run * stride + e] += scale * sum;
 }
 
@@ -58,6 +82,7 @@ Tensor<float> CudaOps::embedding(Tape<float>& tape, const int* tokens, int B,
   const int V = table.shape[0], C = table.channels(), T = positions.shape[0];
   const Tensor<float> y = tape.make({B, T, C});
   const float scale = std::sqrt(float(C));
+  if (tape.noise().on) beside(Side::forward);  // masks are drawn there from now on
   const size_t per_run = size_t(B / runs()) * size_t(T);
   launch({"embedding_forward", (y.size() + 255) / 256, 256}, stream(), embedding_forward, tokens,
          table.data, positions.data, y.data, stride(), per_run, T, C, scale, y.size());
@@ -72,8 +97,10 @@ Tensor<float> CudaOps::embedding(Tape<float>& tape, const int* tokens, int B,
     launch({"embedding_partial", size_t(runs()) * size_t(chunks) * size_t(tiles), 64,
             shared_bytes_for(rows * C)},
            stream(), embedding_partial, tokens, dy, partial, per_run, chunks, tiles, rows, V, C);
-    launch({"embedding_sum", (size_t(runs()) * size + 127) / 128, 128}, stream(), embedding_sum,
-           partial, d_table, stride(), chunks, size, scale, runs());
+    const int groups = int((size + 31) / 32);
+    launch({"embedding_sum", size_t(runs()) * size_t(groups), 32 * sum_warps,
+            shared_bytes_for(32 * sum_warps)},
+           stream(), embedding_sum, partial, d_table, stride(), chunks, size, scale, groups);
   });
   return y;
 }

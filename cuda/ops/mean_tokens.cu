@@ -1,4 +1,6 @@
 // The mean over a sequence's tokens: a block for each sequence, whose warps share out the tokens.
+#include <algorithm>
+
 #include "cuda/device/launch.h"
 #include "cuda/ops/ops.h"
 #include "cuda/simt/simt.h"
@@ -7,16 +9,31 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int warps = 8;
+constexpr int ahead = 8;  // tokens that are read before they are added
 
-__global__ void mean_forward(const float* x, float* y, int T, int C) {
+// As many warps as 128 KB of partial sums allow.
+int warps_for(int C) {
+  return std::clamp(32768 / C, 1, 32);
+}
+
+__global__ void __launch_bounds__(1024) mean_forward(const float* x, float* y, int T, int C) {
   SharedMemory shared;
+  const int warps = int(blockDim.x) / 32;
   float* partial = shared.array<float>(warps * C);
   const int warp = int(threadIdx.x) / 32, lane = threadIdx.x % 32;
   const float* sequence = x + size_t(blockIdx.x) * size_t(T) * size_t(C);
   for (int c = lane; c < C; c += 32) {
     float sum = 0;
-    for (int t = warp; t < T; t += warps) sum += sequence[size_t(t) * size_t(C) + size_t(c)];
+    for (int t0 = warp; t0 < T; t0 += ahead * warps) {
+      float next[ahead];
+#pragma unroll
+      for (int e = 0; e < ahead; ++e) {
+        const int t = t0 + e * warps;
+        next[e] = t < T ? sequence[size_t(t) * size_t(C) + size_t(c)] : 0.f;
+      }
+#pragma unroll
+      for (int e = 0; e < ahead; ++e) sum += next[e];
+    }
     partial[warp * C + c] = sum;
   }
   __syncthreads();
@@ -40,6 +57,7 @@ __global__ void mean_backward(const float* dy, float* dx, bool add, int T, int C
 Tensor<float> CudaOps::mean_tokens(Tape<float>& tape, const Tensor<float>& x) {
   const int B = x.shape[0], T = x.shape[1], C = x.shape[2];
   const Tensor<float> y = tape.make({B, C});
+  const int warps = warps_for(C);
   launch({"mean_forward", size_t(B), 32 * warps, shared_bytes_for(warps * C)}, stream(),
          mean_forward, x.data, y.data, T, C);
   tape.record(y, [=, this, &tape] {

@@ -56,6 +56,13 @@ class CudaOps final : public Device<float> {
   F cross_entropy(Tp&, const F& logits, const int* labels) override;
   F attention(Tp&, const F& q, const F& k, const F& v, const AttentionSettings&) override;
 
+  bool fuses_blocks(const ModelSettings&) const override;
+  void fuse_blocks(bool wanted) override { fuse_blocks_ = wanted; }
+  std::array<F, 3> normed_projections(Tp&, const F& x, double epsilon,
+                                      const std::array<Layer<float>, 3>&) override;
+  F second_half(Tp&, const F& x, const F& attended, const std::array<Layer<float>, 3>&,
+                const ModelSettings&) override;
+
   void set_counters(const Counters&) override;
   void finish_step() override;
   void gather(const Source&, int B, int* tokens, int* labels) override;
@@ -64,6 +71,7 @@ class CudaOps final : public Device<float> {
   void update(Tp&, const DeviceUpdate&) override;
   std::vector<BadStep> take_bad_steps() override;
   std::unique_ptr<Recorded> new_record() override;
+  Facts facts() const override;
   std::string step_kernel_problem(const ModelSettings&, int batch) const override;
   std::unique_ptr<StepKernel> step_kernel(const ModelSettings&, OptimizerKind, int batch,
                                           int runs) override;
@@ -74,9 +82,28 @@ class CudaOps final : public Device<float> {
   const uint32_t* step_counter() const { return &counters_.data()->step; }
   DropoutDraw draw(const Noise& noise, uint32_t site, double p) const;
   const DeviceLists& lists(const AttentionSettings&, int length);
+  // More streams: what is started there may run beside what follows on stream(), but not before
+  // what is on stream() by now. wait_for() makes stream() wait for one, join() for all.
+  enum class Side { forward, backward };  // masks and indices; sums of gradients
+  void* beside(Side);
+  void wait_for(Side);
+  void join();
+  // The same for what depends on nothing that stream() has done since the pass began (its
+  // embedding, which calls beside()).
+  void* ahead(Side s) { return sides_[size_t(s)].used ? sides_[size_t(s)].stream : beside(s); }
+  // Memory for what the kernels of one call on stream() pass to each other; the next call's
+  // overwrites it. Recorded steps rely on its place, so it must have been asked for before.
+  void* scratch(size_t bytes);
 
  private:
   void* stream_;
+  struct SideStream {
+    void *stream = nullptr, *forked = nullptr, *joined = nullptr;  // and two events
+    bool used = false;                                             // since the last join()
+  };
+  std::array<SideStream, 2> sides_;
+  std::vector<DeviceArray<char>> scratch_;  // the last one is in use
+  bool fuse_blocks_ = true;
   int runs_ = 1;
   size_t stride_ = 0;
   DeviceArray<uint64_t> seeds_;

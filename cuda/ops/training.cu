@@ -98,6 +98,7 @@ void CudaOps::gather(const Source& source, int B, int* tokens, int* labels) {
 }
 
 void CudaOps::update(Tape<float>& tape, const DeviceUpdate& u) {
+  join();
   const int blocks = int((u.parameters + per_block - 1) / per_block);
   const size_t all = size_t(blocks) * size_t(runs());
   double* squares = tape.memory<double>(all);

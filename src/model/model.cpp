@@ -125,9 +125,24 @@ void Model<T>::initialise(uint64_t seed) {
   //@ end
 }
 
+// The same block from the larger steps that a device may have.
+template <class T>
+Tensor<T> Model<T>::fused_block(Tape<T>& tape, const Tensor<T>& x, Block& block,
+                                double attention_epsilon) {
+  const auto layer = [](const Linear& l) { return Layer<T>{l.weight->tensor(), l.bias->tensor()}; };
+  Device<T>& device = *tape.device();
+  const auto [q, k, v] = device.normed_projections(
+      tape, x, attention_epsilon, {layer(block.q), layer(block.k), layer(block.v)});
+  const Tensor<T> attended = attention(tape, q, k, v, settings_.attention);
+  return device.second_half(tape, x, attended,
+                            {layer(block.o), layer(block.mlp_in), layer(block.mlp_out)}, settings_);
+}
+
 template <class T>
 Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& block,
                                   double attention_epsilon) {
+  if (tape.device() && tape.device()->fuses_blocks(settings_))
+    return fused_block(tape, x, block, attention_epsilon);
   const auto apply = [&](const Linear& layer, const Tensor<T>& input) {
     return linear(tape, input, layer.weight->tensor(), layer.bias->tensor());
   };

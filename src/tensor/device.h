@@ -11,6 +11,7 @@
 // after those of run 0. So ten small models are one batch that is ten times as large.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -54,6 +55,12 @@ struct BadStep {
   float loss = 0, norm = 0;
 };
 
+// A linear layer's parameters.
+template <class T>
+struct Layer {
+  Tensor<T> weight, bias;
+};
+
 template <class T>
 class Device {
  public:
@@ -86,6 +93,19 @@ class Device {
   virtual Tensor<T> cross_entropy(Tape<T>&, const Tensor<T>& logits, const int* labels) = 0;
   virtual Tensor<T> attention(Tape<T>&, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
                               const AttentionSettings&) = 0;
+
+  // Most of a transformer block in two steps, for the models that a device has kernels for: the
+  // same operations, in fewer passes over the memory. With attention between them they are a block
+  // (src/model).
+  virtual bool fuses_blocks(const ModelSettings&) const = 0;
+  virtual void fuse_blocks(bool wanted) = 0;  // false: operation by operation, to compare with
+  // q, k, v = the three layers of norm(x)
+  virtual std::array<Tensor<T>, 3> normed_projections(Tape<T>&, const Tensor<T>& x, double epsilon,
+                                                      const std::array<Layer<T>, 3>&) = 0;
+  // middle + dropout(W_2 activation(dropout(W_1 norm(middle)))), middle = x + dropout(W_o
+  // attended); the layers: W_o, W_1, W_2
+  virtual Tensor<T> second_half(Tape<T>&, const Tensor<T>& x, const Tensor<T>& attended,
+                                const std::array<Layer<T>, 3>&, const ModelSettings&) = 0;
 
   // --- training ---
 
@@ -125,6 +145,13 @@ class Device {
     virtual void run(const std::function<void()>& work) = 0;
   };
   virtual std::unique_ptr<Recorded> new_record() = 0;
+
+  // For benchmarks.
+  struct Facts {
+    double multiply_adds = 0;         // of float32 that it can do in a second; 0: not known
+    uint64_t operations_started = 0;  // kernels so far, one by one; a record's repeats do not count
+  };
+  virtual Facts facts() const = 0;
 
   // A kernel that makes whole steps by itself (train/step_kernel.h), for models it is made for:
   // "" if this is one, else why not.

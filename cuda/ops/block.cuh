@@ -1,0 +1,63 @@
+// The arguments of the fused kernels of a transformer block. All tensors are (R·M,64): M rows in
+// each of R runs, whose parameters lie `stride` numbers apart.
+#pragma once
+
+#include "cuda/ops/ops.h"
+#include "cuda/simt/simt.h"
+
+namespace focus::gpu {
+
+struct FusedLayer {
+  const float *weight, *bias;  // (64,64), (64)
+};
+
+// stats: (R·M) mean and 1/σ of each row of the norm's input.
+struct NormedProjections {
+  int M;
+  size_t stride;
+  const float* x;
+  float epsilon;
+  float2* stats;
+  FusedLayer layers[3];  // q, k, v
+  float* y[3];           // forward writes
+  const float* dy[3];    // backward reads
+  float* dx;             // backward: added to, or set
+  bool add_dx;
+  float* parts;  // (R·tiles,3,64·64 + 64): the layers' gradients from each tile
+};
+
+// kept: (R·M,8) bits of what dropout keeps, after W_o, after the MLP's first layer, after its
+// second; nullptr without dropout.
+struct SecondHalf {
+  int M;
+  size_t stride;
+  const float *x, *attended;
+  float epsilon;
+  float2* stats;         // of the middle's norm
+  FusedLayer layers[3];  // W_o, the MLP's first and second
+  Activation activation;
+  DropoutDraw draws[3];
+  unsigned char* kept[3];
+  float scale;    // of what dropout keeps
+  float* middle;  // x + dropout(W_o attended)
+  float* hidden;  // dropout(W_1 norm(middle))
+  float* y;       // middle + dropout(W_2 activation(hidden))
+  const float* dy;
+  float *dx, *d_attended;
+  bool add_dx, add_attended;
+  float* parts;
+};
+
+void normed_projections_forward(const NormedProjections&, int runs, void* stream);
+void normed_projections_backward(const NormedProjections&, int runs, void* stream);
+void second_half_forward(const SecondHalf&, int runs, void* stream);
+void second_half_backward(const SecondHalf&, int runs, void* stream);
+
+// The layers' gradients += their parts, in the tiles' order.
+struct LayerGradients {
+  float *weight[3], *bias[3];
+};
+void sum_parts(const LayerGradients&, const float* parts, int M, size_t stride, int runs,
+               void* stream);
+
+}  // namespace focus::gpu

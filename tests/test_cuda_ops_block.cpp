@@ -1,0 +1,125 @@
+// The fused steps of a transformer block against the CPU's operations in double, one by one; and
+// several runs together against each alone, to the bit.
+#include <cstring>
+
+#include "attention/attention.h"
+#include "cuda_ops_run.h"
+#include "model/model.h"
+#include "ops/cross_entropy.h"
+#include "ops/dropout.h"
+#include "ops/layer_norm.h"
+#include "ops/linear.h"
+#include "train/placed_model.h"
+
+namespace focus::test {
+
+namespace {
+
+// x, then weight and bias of q, k, v, W_o and the MLP's two layers.
+std::vector<Shape> block_shapes(int B, int T) {
+  std::vector<Shape> shapes{{B, T, 64}};
+  for (int layer = 0; layer < 6; ++layer) {
+    shapes.push_back({64, 64});
+    shapes.push_back({64});
+  }
+  return shapes;
+}
+
+// One block: fused on a device, operation by operation on the CPU.
+template <class T>
+Tensor<T> block(Tape<T>& tape, const std::vector<Tensor<T>>& in, const ModelSettings& s) {
+  const double epsilon = 1e-3;
+  const auto layer = [&](size_t l) { return Layer<T>{in[1 + 2 * l], in[2 + 2 * l]}; };
+  if (tape.device()) {
+    const auto [q, k, v] =
+        tape.device()->normed_projections(tape, in[0], epsilon, {layer(0), layer(1), layer(2)});
+    const Tensor<T> attended = attention(tape, q, k, v, s.attention);
+    return tape.device()->second_half(tape, in[0], attended, {layer(3), layer(4), layer(5)}, s);
+  }
+  const auto apply = [&](size_t l, const Tensor<T>& x) {
+    return linear(tape, x, layer(l).weight, layer(l).bias);
+  };
+  const Tensor<T> n = layer_norm(tape, in[0], epsilon);
+  const Tensor<T> attended = attention(tape, apply(0, n), apply(1, n), apply(2, n), s.attention);
+  const Tensor<T> middle = add_dropout(tape, in[0], apply(3, attended), s.dropout);
+  const Tensor<T> hidden =
+      dropout(tape, apply(4, layer_norm(tape, middle, s.layer_norm_epsilon)), s.dropout);
+  return add_dropout(tape, middle, apply(5, activate(tape, hidden, s.activation)), s.dropout);
+}
+
+}  // namespace
+
+TEST_CASE("device: a fused block is the block") {
+  struct Case {
+    int B, T;
+    Pattern pattern;
+    Activation activation;
+    double dropout;
+  };
+  for (const Case& c : {Case{1, 1, Pattern::full, Activation::gelu, 0.0},
+                        {3, 21, Pattern::banded, Activation::gelu, 0.3},
+                        {2, 32, Pattern::banded, Activation::mish, 0.0},
+                        {1, 67, Pattern::full, Activation::gelu, 0.3},
+                        {1, 130, Pattern::block, Activation::mish, 0.01}}) {
+    ModelSettings s;
+    s.attention = {c.pattern, std::min(3, c.T), 0, 1, c.dropout};
+    s.activation = c.activation, s.dropout = c.dropout, s.layer_norm_epsilon = 1e-5;
+    same_on_device(str("block of ", c.T, " tokens, ", name_of(c.pattern), ", dropout ", c.dropout),
+                   block_shapes(c.B, c.T),
+                   [&](auto& tape, const auto& in) { return block(tape, in, s); }, 400,
+                   {true, 0xb10cull, 3, 1});
+  }
+}
+
+TEST_CASE("device: runs of fused blocks have the bits of each alone") {
+  ModelSettings s;
+  s.attention = {Pattern::topk, 5, 0, 1, 0.2};
+  s.dropout = 0.2, s.vocabulary = 9, s.classes = 4, s.length = 70, s.blocks = 2;
+  const int batch = 2;
+  Rng rng(3, Stream::analysis);
+  std::vector<int> tokens, labels;
+  for (int i = 0; i < 2 * batch * s.length; ++i) tokens.push_back(int(rng.below(9)));
+  for (int i = 0; i < 2 * batch; ++i) labels.push_back(int(rng.below(4)));
+  // Losses and gradients of the runs with these seeds, which train on batch number seed − 1.
+  const auto pass = [&](const std::vector<uint64_t>& seeds) {
+    gpu::CudaOps device;
+    CHECK(device.fuses_blocks(s));
+    PlacedModel model(device, s, seeds);
+    Model<float> host(s);
+    std::vector<int> own_tokens, own_labels;
+    for (size_t r = 0; r < seeds.size(); ++r) {
+      host.initialise(seeds[r]);
+      model.upload(int(r), host);
+      const auto take = [&](std::vector<int>& to, const std::vector<int>& from, int each) {
+        const auto first = from.begin() + ptrdiff_t(seeds[r] - 1) * batch * each;
+        to.insert(to.end(), first, first + batch * each);
+      };
+      take(own_tokens, tokens, s.length), take(own_labels, labels, 1);
+    }
+    const gpu::DeviceArray<int> d_tokens(own_tokens), d_labels(own_labels);
+    Workers workers;
+    Tape<float> tape(workers, &device);
+    tape.reset(true, Noise{true, 0, 5, 0});
+    const int rows = batch * int(seeds.size());
+    const Tensor<float> loss =
+        cross_entropy(tape, model.model().forward(tape, d_tokens.data(), rows), d_labels.data());
+    tape.backward(loss);
+    std::vector<std::vector<float>> all(seeds.size());
+    for (size_t r = 0; r < seeds.size(); ++r) {
+      model.download_gradients(int(r), host);
+      for (const Parameter<float>& p : host.parameters())
+        all[r].insert(all[r].end(), p.gradient_value.begin(), p.gradient_value.end());
+    }
+    std::vector<float> losses(seeds.size());
+    device.download(losses.data(), loss.data, losses.size() * sizeof(float));
+    for (size_t r = 0; r < seeds.size(); ++r) all[r].push_back(losses[r]);
+    return all;
+  };
+  const auto together = pass({1, 2});
+  for (size_t r = 0; r < 2; ++r) {
+    const auto alone = pass({r + 1});
+    CHECK(std::memcmp(alone[0].data(), together[r].data(), alone[0].size() * sizeof(float)) == 0);
+  }
+}
+
+}  // namespace focus::test
