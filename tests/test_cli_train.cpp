@@ -172,6 +172,17 @@ TEST_CASE("cli: a full disk leaves nothing at the start, and later the last chec
   CHECK(names_in(place / "run") == names_in(place / "reference"));
 }
 
+TEST_CASE("cli: a precision that the CPU has not") {
+  const Place place;
+  place.refuses(small_run("run", 2) + Words{"--precision", "tf32"},
+                "--precision tf32 is for models whose steps one kernel makes");
+  place.refuses(small_run("run", 2) + Words{"--precision", "fp16"}, "'fp16' is no precision");
+  CHECK(!fs::exists(place / "run"));
+  place.done(small_run("run", 2) + Words{"--precision", "fp32"});
+  // What older programs wrote, and what they can read.
+  CHECK(read_all(place / "run/settings.json").find("precision") == std::string::npos);
+}
+
 TEST_CASE("cli: a loss that is not finite ends the run with status 1") {
   const Place place;
   const Outcome outcome = place.run(small_run("run", 2) + Words{"--lr", "1e6", "--clip", "0"});

@@ -77,7 +77,7 @@ PaddedData random_data(const ModelSettings& s, int rows, uint64_t seed) {
 }
 
 // The defaults of focus bench step: batch 25, vocabulary 17, 10 classes, dropout 0.01, SGD.
-void bench_steps(Pattern pattern, int k, int length, int runs, int repeats) {
+void bench_steps(Precision precision, Pattern pattern, int k, int length, int runs, int repeats) {
   ModelSettings s;
   s.attention = {pattern, k, 0, 1, 0.01};
   s.vocabulary = 17, s.classes = 10, s.length = length, s.dropout = 0.01;
@@ -89,7 +89,7 @@ void bench_steps(Pattern pattern, int k, int length, int runs, int repeats) {
     memory.emplace_back(s, uint64_t(r) + 1, data, data);
     all.push_back(memory.back().train);
   }
-  OneLaunch launch(s, OptimizerKind::sgd, batch, runs);
+  OneLaunch launch(s, OptimizerKind::sgd, batch, runs, precision);
   std::vector<double> ms, evaluation;
   Timer timer;
   for (int i = -2; i < repeats; ++i) {
@@ -104,14 +104,14 @@ void bench_steps(Pattern pattern, int k, int length, int runs, int repeats) {
     if (i >= 0) ms.push_back(step), evaluation.push_back(rows);
   }
   char text[200];
-  std::snprintf(text, sizeof text, "%-8s %2d %6d %5d %6d %10.4f %9.4f-%-9.4f %10.4f\n",
-                name_of(pattern), k, length, runs, launch.blocks_a_run(runs), median(ms),
-                quantile(ms, 0.25), quantile(ms, 0.75), median(evaluation));
+  std::snprintf(text, sizeof text, "%-9s %-8s %2d %6d %5d %6d %10.4f %9.4f-%-9.4f %10.4f\n",
+                name_of(precision), name_of(pattern), k, length, runs, launch.blocks_a_run(runs),
+                median(ms), quantile(ms, 0.25), quantile(ms, 0.75), median(evaluation));
   print(text);
 }
 
 // Even pairs as in the paper, several seeds together, with an evaluation after each epoch.
-void train_even_pairs(Pattern pattern, int k, int seeds, int epochs) {
+void train_even_pairs(Precision precision, Pattern pattern, int k, int seeds, int epochs) {
   RunSettings settings = RunSettings::defaults_for(find_task("even-pairs"));
   settings.attention = pattern, settings.k = k;
   std::vector<DeviceRun> memory;
@@ -122,7 +122,7 @@ void train_even_pairs(Pattern pattern, int k, int seeds, int epochs) {
     memory.emplace_back(s, seed, data->train, data->val);
   }
   const int batch = settings.batch, rows = settings.train_size;
-  OneLaunch launch(s, OptimizerKind::sgd, batch, seeds);
+  OneLaunch launch(s, OptimizerKind::sgd, batch, seeds, precision);
   std::vector<double> reached(size_t(seeds), double(epochs + 1)), accuracy;
   const double start = seconds_now();
   double training = 0;
@@ -143,13 +143,13 @@ void train_even_pairs(Pattern pattern, int k, int seeds, int epochs) {
     }
   }
   char text[300];
-  std::snprintf(text, sizeof text,
-                "even pairs, %s(%d), %d seeds, %d epochs: %.2f s, of which %.2f s training; epochs "
-                "to 95%%: median %.1f, quartiles %.1f %.1f; held-out accuracy at the end: median "
-                "%.1f%%\n",
-                name_of(pattern), k, seeds, epochs, seconds_now() - start, training,
-                median(reached), quantile(reached, 0.25), quantile(reached, 0.75),
-                median(accuracy));
+  std::snprintf(
+      text, sizeof text,
+      "even pairs, %s, %s(%d), %d seeds, %d epochs: %.2f s, of which %.2f s training; epochs "
+      "to 95%%: median %.1f, quartiles %.1f %.1f; held-out accuracy at the end: median "
+      "%.1f%%\n",
+      name_of(precision), name_of(pattern), k, seeds, epochs, seconds_now() - start, training,
+      median(reached), quantile(reached, 0.25), quantile(reached, 0.75), median(accuracy));
   print(text);
 }
 
@@ -157,19 +157,20 @@ int bench_one_launch_command(const Arguments& arguments) {
   need_device("bench one-launch");
   const int repeats = int(arguments.whole("repeats", 1, 1000));
   const int epochs = int(arguments.whole("even-pairs", 0, 1000));
-  print(str(
-      device().name, ": ms a step of all runs (median, quartiles), of forward alone in ",
-      "evaluation\npattern   k length  runs blocks    ms a step      quartiles     evaluation\n"));
+  const Precision precision = precision_of(arguments.text("precision"));
+  print(str(device().name, ": ms a step of all runs (median, quartiles), of forward alone in ",
+            "evaluation\nprecision pattern   k length  runs blocks    ms a step      quartiles     "
+            "evaluation\n"));
   for (const int runs : {1, 2, 5, 10, 20}) {
-    bench_steps(Pattern::full, 0, 40, runs, repeats);
-    bench_steps(Pattern::topk, 5, 40, runs, repeats);
+    bench_steps(precision, Pattern::full, 0, 40, runs, repeats);
+    bench_steps(precision, Pattern::topk, 5, 40, runs, repeats);
   }
-  bench_steps(Pattern::banded, 5, 40, 10, repeats);
-  bench_steps(Pattern::topk, 9, 45, 1, repeats);
-  bench_steps(Pattern::topk, 9, 45, 10, repeats);
+  bench_steps(precision, Pattern::banded, 5, 40, 10, repeats);
+  bench_steps(precision, Pattern::topk, 9, 45, 1, repeats);
+  bench_steps(precision, Pattern::topk, 9, 45, 10, repeats);
   if (epochs > 0) {
-    train_even_pairs(Pattern::full, 0, 10, epochs);
-    train_even_pairs(Pattern::topk, 5, 10, epochs);
+    train_even_pairs(precision, Pattern::full, 0, 10, epochs);
+    train_even_pairs(precision, Pattern::topk, 5, 10, epochs);
   }
   return 0;
 }
@@ -179,6 +180,7 @@ int bench_one_launch_command(const Arguments& arguments) {
 std::vector<Command> bench_one_launch_commands() {
   Command c{"bench one-launch", "time training steps that one kernel makes from begin to end"};
   c.flags = {{"repeats", "N", "launches to time, of 40 steps each", "10"},
+             {"precision", "NAME", "of the products: fp32, 3xtf32, tf32 or bf16", "fp32"},
              {"even-pairs", "N", "then even pairs for N epochs, ten seeds", "0"}};
   c.more = "Example: focus bench one-launch --even-pairs 100";
   c.run = bench_one_launch_command;

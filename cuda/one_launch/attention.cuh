@@ -17,18 +17,24 @@ template <int R>
 inline constexpr int scores_size = 8 * R* score_stride<R>;
 
 // s = A Bᵀ for the tokens of A and B, by the warps whose columns are tokens.
-template <int R, bool AHEAD>
+template <class H, int R, Numbers OF_BOTH>
 __device__ __forceinline__ void token_products(float* s, const float* a, const float* b,
                                                int length) {
-  const Place at;
+  const Place<H> at;
   if (at.column / 8 * 8 >= length) return;
   Tile<R> c[1] = {};
-  add_abt<R, 1, AHEAD>(c, a + at.row * row_stride, {b + at.column * row_stride});
+  add_abt<H, OF_BOTH, OF_BOTH>(c, a, {b});
 #pragma unroll
   for (int i = 0; i < R; ++i)
     store2(s + (at.row + 8 * i) * score_stride<R> + at.column,
            make_float2(c[0].at[i][0], c[0].at[i][1]));
 }
+
+// The scores that choose keys are as exact as tensor cores allow, so that near-ties stay what they
+// are: at tf32 and bf16 they are computed as at 3xtf32.
+template <class H>
+using ForChoice =
+    How<H::precision == Precision::fp32 ? Precision::fp32 : Precision::tf32x3, H::ahead>;
 
 // What one warp knows of its rows of scores, every eighth from its own number on. A lane holds the
 // columns lane and lane + 32.
@@ -111,6 +117,14 @@ template <int R>
 __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float* kept,
                                                   const uint8_t* mask, int first_bit) {
   ScoreRows<R> rows;
+  int first[R];
+  // First all loads from device memory.
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const bool in = rows.row(i) < p.length;
+    rows.keys[i] = in ? __ldg(p.positional_keys + rows.row(i)) : 0;
+    first[i] = in ? first_bit + __ldg(p.entry_begin + rows.row(i)) : 0;
+  }
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
@@ -121,9 +135,6 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
     }
   if (p.pattern == Pattern::topk || p.pattern == Pattern::bottomk)
     choose_keys(rows, p.length, p.k, p.pattern == Pattern::topk ? 1.f : -1.f);
-  else
-    for (int i = 0; i < R; ++i)
-      rows.keys[i] = rows.row(i) < p.length ? __ldg(p.positional_keys + rows.row(i)) : 0;
 
   float top[R], total[R];
 #pragma unroll
@@ -154,7 +165,6 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
     const int row = rows.row(i);
     if (row >= p.length) continue;
     const float inverse = 1 / total[i];
-    const int first = first_bit + __ldg(p.entry_begin + row);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
@@ -162,7 +172,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
       float weight = inverse * rows.s[i][h];
       if (kept && j < p.length) kept[p.kept_layout.p + row * p.length + j] = weight;
       if (mask && rows.kept(i, h))
-        weight *= p.attention_dropout.factor(rows.bit(p, mask, first, i, h));
+        weight *= p.attention_dropout.factor(rows.bit(p, mask, first[i], i, h));
       s[row * score_stride<R> + j] = j < p.length ? weight : 0.f;
     }
     if (kept && rows.lane == 0)

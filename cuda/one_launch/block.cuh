@@ -23,8 +23,8 @@ template <int R>
 inline constexpr int first_slot_size =
     2 * scores_size<R> > slot_size<R> ? 2 * scores_size<R> : slot_size<R>;
 
-// One block of threads at work on one sequence. AHEAD: see add_abt.
-template <int R, bool AHEAD>
+// One block of threads at work on one sequence.
+template <class H, int R>
 struct Sequence {
   const Plan& p;
   const RunOnDevice& run;
@@ -33,7 +33,7 @@ struct Sequence {
   StepNoise noise;
   int place;        // in the batch
   float* gradient;  // this sequence's part; nullptr in evaluation
-  Place at;
+  Place<H> at;
 
   __device__ float* x() const { return arrays; }
   __device__ float* array(int n) const { return arrays + (n + 1) * array_size<R>; }
@@ -73,35 +73,45 @@ struct Sequence {
   __device__ void write(float* to, const Tile<R>& c) const {
     for_rows(c, [&](int row, float2 sum) { store2(to + row * row_stride + at.column, sum); });
   }
+  __device__ void write_operand(float* to, const Tile<R>& c) const {
+    for_rows(c, [&](int row, float2 sum) {
+      store2(to + row * row_stride + at.column, operand<H::precision>(sum));
+    });
+  }
   __device__ float2 own_bias(int block, int which) const {
     return __ldcg(reinterpret_cast<const float2*>(bias(block, which) + at.column));
   }
 };
 
-// The masks of a block, by the threads that token_products leaves idle.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void draw_masks(const Sequence<R, AHEAD>& s, int block) {
+// The masks of a block: most by the threads that token_products leaves idle, the MLP's last by the
+// others once they have multiplied.
+template <class H, int R>
+__device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const int first = (p.length + 7) / 8 * 32, t = int(threadIdx.x) - first;
-  if (!s.gradient || t < 0) return;
+  if (!s.gradient) return;
+  const int busy = (p.length + 7) / 8 * 32, t = int(threadIdx.x) - busy;
+  const bool idle = t >= 0;
   const Sites sites(p);
   const int count = p.length * width;
-  if (p.dropout.on())
-    for (int which = 0; which < 3; ++which)
+  if (p.dropout.on()) {
+#pragma unroll 1
+    for (int which = idle ? 0 : 2; which < (idle ? 2 : 3); ++which)
       draw_mask(s.masks + p.mask_of(1 + 3 * block + which), s.noise, sites.of(block, which),
-                unsigned(s.place * count), count, p.dropout.last_dropped, t, threads - first);
-  if (p.attention_dropout.on())
+                unsigned(s.place * count), count, p.dropout.last_dropped,
+                idle ? t : int(threadIdx.x), idle ? threads - busy : busy);
+  }
+  if (p.attention_dropout.on() && idle)
     draw_mask(s.masks + p.attention_mask_of(block), s.noise, sites.of_attention(block),
               unsigned(s.place) * unsigned(p.entries), p.entries, p.attention_dropout.last_dropped,
-              t, threads - first);
+              t, threads - busy);
 }
 
 // x → z in place. On entry x is there for all, and W_q, W_k, W_v are on their way; on leaving those
 // of the next block are.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) {
+template <class H, int R>
+__device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const Place at = s.at;
+  const Place<H> at = s.at;
   float *normed = s.array(0), *q = s.array(1), *k = s.array(2), *v = s.array(3);
   float* scores = s.slot(2);
   float* kept = s.gradient ? p.kept_of(block) : nullptr;
@@ -112,21 +122,20 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
       kept && p.attention_dropout.on() ? s.masks + p.attention_mask_of(block) : nullptr;
   const bool last = block + 1 == p.blocks;
 
-  layer_norm<R>(normed, s.x(), p.length, block == 0 ? p.first_epsilon : p.epsilon, kept,
-                kept ? kept + p.kept_layout.rstd : nullptr);
+  layer_norm<H, R>(normed, s.x(), p.length, block == 0 ? p.first_epsilon : p.epsilon, kept,
+                   kept ? kept + p.kept_layout.rstd : nullptr);
   wait_for_copies();
   {
     const float2 bias[3] = {s.own_bias(block, query), s.own_bias(block, key),
                             s.own_bias(block, value)};
     Tile<R> c[3] = {};
-    const int row = at.column * row_stride;
-    add_abt<R, 3, AHEAD>(c, normed + at.row * row_stride,
-                         {s.slot(0) + row, s.slot(1) + row, s.slot(2) + row});
+    add_abt<H>(c, normed, {s.slot(0), s.slot(1), s.slot(2)});
     float* const to[3] = {q, k, v};
 #pragma unroll
     for (int n = 0; n < 3; ++n)
       s.for_rows(c[n], [&](int i, float2 sum) {
-        const float2 y = make_float2(sum.x + bias[n].x, sum.y + bias[n].y);
+        float2 y = make_float2(sum.x + bias[n].x, sum.y + bias[n].y);
+        if (n == 2) y = operand<H::precision>(y);  // queries and keys decide near-ties
         store2(to[n] + i * row_stride + at.column, y);
         keep(Kept(int(Kept::q) + n), i, y);
       });
@@ -134,7 +143,10 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   __syncthreads();  // q, k and v are there, their weights are used
   s.fetch(block, out);
   s.fetch(block, mlp_in);
-  token_products<R, AHEAD>(scores, q, k, p.length);
+  if (p.pattern == Pattern::topk || p.pattern == Pattern::bottomk)
+    token_products<ForChoice<H>, R, Numbers::any>(scores, q, k, p.length);
+  else
+    token_products<H, R, Numbers::any>(scores, q, k, p.length);
   draw_masks(s, block);
   __syncthreads();
   scores_to_weights<R>(p, scores, kept, attention_mask, s.attention_first_bit());
@@ -142,9 +154,12 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   float* attended = normed;
   {
     Tile<R> c;
-    add_ab<8 * R, AHEAD>(c, scores + at.row * score_stride<R>, score_stride<R>, v + at.column);
-    s.write(attended, c);
-    s.for_rows(c, [&](int i, float2 sum) { keep(Kept::attended, i, sum); });
+    add_ab<H, 8 * R, Numbers::any, Numbers::rounded>(c, scores, score_stride<R>, v);
+    s.for_rows(c, [&](int i, float2 sum) {
+      const float2 y = operand<H::precision>(sum);
+      store2(attended + i * row_stride + at.column, y);
+      keep(Kept::attended, i, y);
+    });
   }
   wait_for_copies();  // the weights fetched above; and the scores are used
   s.fetch(block, mlp_out);
@@ -152,7 +167,7 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   const auto add_branch = [&](const float* a, const float* weights, int which) {
     const float2 bias = s.own_bias(block, which);
     Tile<R> c[1] = {};
-    add_abt<R, 1, AHEAD>(c, a + at.row * row_stride, {weights + at.column * row_stride});
+    add_abt<H>(c, a, {weights});
     s.for_rows(c[0], [&](int i, float2 sum) {
       const unsigned bits = s.bits(1 + 3 * block + (which == out ? 0 : 2), i);
       float* to = s.x() + i * row_stride + at.column;
@@ -165,14 +180,14 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
   __syncthreads();
   if (!last) s.fetch(block + 1, query);
   float *second = q, *hidden = k;
-  layer_norm<R>(second, s.x(), p.length, p.epsilon,
-                kept ? kept + int(Kept::second_normed) * p.kept_layout.rows : nullptr,
-                kept ? kept + p.kept_layout.second_rstd : nullptr);
+  layer_norm<H, R>(second, s.x(), p.length, p.epsilon,
+                   kept ? kept + int(Kept::second_normed) * p.kept_layout.rows : nullptr,
+                   kept ? kept + p.kept_layout.second_rstd : nullptr);
   __syncthreads();
   {
     const float2 bias = s.own_bias(block, mlp_in);
     Tile<R> c[1] = {};
-    add_abt<R, 1, AHEAD>(c, second + at.row * row_stride, {s.slot(1) + at.column * row_stride});
+    add_abt<H>(c, second, {s.slot(1)});
     s.for_rows(c[0], [&](int i, float2 sum) {
       store2(hidden + i * row_stride + at.column, make_float2(sum.x + bias.x, sum.y + bias.y));
     });
@@ -184,8 +199,9 @@ __device__ __forceinline__ void block_forward(Sequence<R, AHEAD>& s, int block) 
       const float factor[2] = {s.dropout().factor(bits), s.dropout().factor(bits >> 1)};
       const Activated a = activate(p.activation, factor[0] * sum.x);
       const Activated b = activate(p.activation, factor[1] * sum.y);
-      store2(hidden + i * row_stride + at.column, make_float2(a.value, b.value));
-      keep(Kept::hidden, i, make_float2(a.value, b.value));
+      const float2 value = operand<H::precision>(make_float2(a.value, b.value));
+      store2(hidden + i * row_stride + at.column, value);
+      keep(Kept::hidden, i, value);
       keep(Kept::slope, i, make_float2(factor[0] * a.slope, factor[1] * b.slope));
     }
   }

@@ -2,13 +2,14 @@
 #pragma once
 
 #include "cuda/one_launch/block.cuh"
+#include "cuda/one_launch/pair.cuh"
 
 namespace focus::gpu::one_launch {
 
 // What the backward of a block needs first, as soon as the memory for it is free: s.array(0) holds
 // the gradient of the MLP's output and stays.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void fetch_for_backward(Sequence<R, AHEAD>& s, int block,
+template <class H, int R>
+__device__ __forceinline__ void fetch_for_backward(Sequence<H, R>& s, int block,
                                                    bool with_weights) {
   copy_rows(s.array(1), s.kept(block, Kept::hidden), s.p.length);
   copy_rows(s.array(3), s.kept(block, Kept::second_normed), s.p.length);
@@ -16,64 +17,120 @@ __device__ __forceinline__ void fetch_for_backward(Sequence<R, AHEAD>& s, int bl
   s.fetch(block, mlp_out), s.fetch(block, out);
 }
 
-// Through one linear layer: to = dY W in registers, and the gradients of weight and bias.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void linear_backward(const Sequence<R, AHEAD>& s, Tile<R>& dx, int block,
-                                                int which, const float* dy, const float* x) {
-  add_ab<width, AHEAD>(dx, dy + s.at.row * row_stride, row_stride, s.slot(which % 3) + s.at.column);
-  float* to = s.gradient + s.p.layer(block, which);
-  weight_gradients<8 * R, 1>({to}, {dy}, x);
-  bias_gradient<8 * R>(to + matrix, dy);
+// Through one linear layer: to = dY W, times `factors` (in device memory) if there are some, and
+// the gradients of weight and bias. `to` is none of the other matrices. OPERAND: products read it.
+template <Numbers OF_X, bool OPERAND, class H, int R>
+__device__ __forceinline__ void linear_backward(const Sequence<H, R>& s, float* to, int block,
+                                                int which, const float* dy, const float* x,
+                                                const float* factors = nullptr) {
+  const float* weights = s.slot(which % 3);
+  float* gradient = s.gradient + s.p.layer(block, which);
+  if constexpr (H::tensor_cores) {
+    float2 factor[R];
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+      if (factors && s.at.row + 8 * i < s.p.length)
+        factor[i] = load2(factors + (s.at.row + 8 * i) * width + s.at.column);
+    Tile<R> dx;
+    add_ab<H, width, Numbers::rounded, Numbers::weights>(dx, dy, row_stride, weights);
+    weight_gradients<H, 8 * R, OF_X>({gradient}, {dy}, x);
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+      if (factors) dx.at[i][0] *= factor[i].x, dx.at[i][1] *= factor[i].y;
+    if (OPERAND)
+      s.write_operand(to, dx);
+    else
+      s.write(to, dx);
+  } else if (in_first_half()) {
+    const WidePlace at;
+    float4 factor[R];
+    const auto load_factors = [&] {
+#pragma unroll
+      for (int i = 0; i < R; ++i)
+        if (factors && at.row + 8 * i < s.p.length)
+          factor[i] = load4(factors + (at.row + 8 * i) * width + at.column);
+    };
+    WideTile<R> dx;
+    if (H::ahead) load_factors();
+    add_ab_wide<H::ahead>(dx, dy, weights);
+    if (!H::ahead) load_factors();
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+      if (factors) {
+        dx.at[i][0] *= factor[i].x, dx.at[i][1] *= factor[i].y;
+        dx.at[i][2] *= factor[i].z, dx.at[i][3] *= factor[i].w;
+      }
+    write_wide(to, dx, s.p.length);
+  } else {
+    weight_gradient_wide<H::ahead, 8 * R>(gradient, dy, x);
+  }
+  bias_gradient<8 * R>(gradient + matrix, dy);
+}
+
+// The same for queries, keys and values, of one input, whose gradient goes to s.slot(key). Weights
+// of keys are there, the others and the input (s.array(2)) on their way.
+template <class H, int R>
+__device__ __forceinline__ void inputs_backward(const Sequence<H, R>& s, int block) {
+  float* const to = s.gradient + s.p.layer(block, query);
+  const float *dq = s.array(0), *dk = s.array(1), *dv = s.array(3), *x = s.array(2);
+  if constexpr (H::tensor_cores) {
+    Tile<R> c;
+    add_ab<H, width, Numbers::rounded, Numbers::weights>(c, dk, row_stride, s.slot(key));
+    wait_for_copies();
+    add_ab<H, width, Numbers::rounded, Numbers::weights>(c, dq, row_stride, s.slot(query));
+    add_ab<H, width, Numbers::rounded, Numbers::weights>(c, dv, row_stride, s.slot(value));
+    s.write(s.slot(key), c);  // whose weights are used
+    weight_gradients<H, 8 * R, Numbers::any>({to, to + linear, to + 2 * linear}, {dq, dk, dv}, x);
+  } else {
+    WideTile<R> c;
+    if (in_first_half()) add_ab_wide<H::ahead>(c, dk, s.slot(key));
+    wait_for_copies();
+    if (in_first_half()) {
+      add_ab_wide<H::ahead>(c, dq, s.slot(query));
+      add_ab_wide<H::ahead>(c, dv, s.slot(value));
+      write_wide(s.slot(key), c, s.p.length);
+    } else {
+      weight_gradient_wide<H::ahead, 8 * R>(to, dq, x);
+      weight_gradient_wide<H::ahead, 8 * R>(to + linear, dk, x);
+      weight_gradient_wide<H::ahead, 8 * R>(to + 2 * linear, dv, x);
+    }
+  }
+  bias_gradient<8 * R>(to + matrix, dq);
+  bias_gradient<8 * R>(to + linear + matrix, dk);
+  bias_gradient<8 * R>(to + 2 * linear + matrix, dv);
 }
 
 // On entry s.x() is the gradient of the block's output, s.array(0) that after the MLP's dropout,
 // and fetch_for_backward is under way; on leaving s.x() is the gradient of the block's input,
 // s.array(0) that after the dropout before it, and the next block's is under way.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void block_backward(Sequence<R, AHEAD>& s, int block) {
+template <class H, int R>
+__device__ __forceinline__ void block_backward(Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const Place at = s.at;
   const float* kept = p.kept_of(block);
 
   wait_for_copies();
   s.fetch(block, mlp_in);
-  {  // hidden = activation(…), in s.array(1)
-    float2 slope[R];
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-      if (at.row + 8 * i < p.length)
-        slope[i] = load2(s.kept(block, Kept::slope) + (at.row + 8 * i) * width + at.column);
-    Tile<R> c;
-    linear_backward(s, c, block, mlp_out, s.array(0), s.array(1));
-#pragma unroll
-    for (int i = 0; i < R; ++i) c.at[i][0] *= slope[i].x, c.at[i][1] *= slope[i].y;
-    s.write(s.array(2), c);
-  }
+  // hidden = activation(…), in s.array(1)
+  linear_backward<Numbers::rounded, true>(s, s.array(2), block, mlp_out, s.array(0), s.array(1),
+                                          s.kept(block, Kept::slope));
   wait_for_copies();
   copy_rows(s.array(1), s.kept(block, Kept::attended), p.length);
-  {  // norm(y), in s.array(3)
-    Tile<R> c;
-    linear_backward(s, c, block, mlp_in, s.array(2), s.array(3));
-    s.write(s.array(0), c);
-  }
+  // norm(y), in s.array(3)
+  linear_backward<Numbers::any, false>(s, s.array(0), block, mlp_in, s.array(2), s.array(3));
   __syncthreads();
-  layer_norm_backward<R>(s.x(), s.array(0), s.array(0), s.array(3),
-                         kept + p.kept_layout.second_rstd, p.length,
-                         s.masks + p.mask_of(1 + 3 * block), p.dropout);
+  layer_norm_backward<R, H>(s.x(), s.array(0), s.array(0), s.array(3),
+                            kept + p.kept_layout.second_rstd, p.length,
+                            s.masks + p.mask_of(1 + 3 * block), p.dropout);
   wait_for_copies();
   s.fetch(block, key);
   copy_rows(s.array(3), s.kept(block, Kept::v), p.length);
   float* d_o = s.array(2);
-  {
-    Tile<R> c;
-    linear_backward(s, c, block, out, s.array(0), s.array(1));
-    s.write(d_o, c);
-  }
+  linear_backward<Numbers::rounded, true>(s, d_o, block, out, s.array(0), s.array(1));
   wait_for_copies();
   copy_rows(s.array(0), s.kept(block, Kept::q), p.length);
   copy_rows(s.array(1), s.kept(block, Kept::k), p.length);
   float *ds = s.slot(0), *ds_transposed = ds + scores_size<R>, *weights_transposed = s.slot(2);
-  token_products<R, AHEAD>(ds, d_o, s.array(3), p.length);
+  token_products<H, R, Numbers::rounded>(ds, d_o, s.array(3), p.length);
   __syncthreads();
   weights_backward<R>(p, ds, ds_transposed, weights_transposed, kept,
                       p.attention_dropout.on() ? s.masks + p.attention_mask_of(block) : nullptr,
@@ -82,39 +139,32 @@ __device__ __forceinline__ void block_backward(Sequence<R, AHEAD>& s, int block)
   {
     constexpr int stride = score_stride<R>;
     Tile<R> dq, dk, dv;
-    add_ab<8 * R, AHEAD>(dv, weights_transposed + at.row * stride, stride, d_o + at.column);
-    add_ab<8 * R, AHEAD>(dq, ds + at.row * stride, stride, s.array(1) + at.column);
-    add_ab<8 * R, AHEAD>(dk, ds_transposed + at.row * stride, stride, s.array(0) + at.column);
+    add_ab<H, 8 * R, Numbers::any, Numbers::rounded>(dv, weights_transposed, stride, d_o);
+    add_ab<H, 8 * R, Numbers::any, Numbers::any>(dq, ds, stride, s.array(1));
+    add_ab<H, 8 * R, Numbers::any, Numbers::any>(dk, ds_transposed, stride, s.array(0));
     __syncthreads();  // q, k, v and d_o are used
     s.fetch(block, query);
     s.fetch(block, value);
     copy_rows(s.array(2), s.kept(block, Kept::normed), p.length);
-    s.write(s.array(0), dq);
-    s.write(s.array(1), dk);
-    s.write(s.array(3), dv);
+    s.write_operand(s.array(0), dq);
+    s.write_operand(s.array(1), dk);
+    s.write_operand(s.array(3), dv);
   }
   __syncthreads();
-  {
-    Tile<R> c;
-    add_ab<width, AHEAD>(c, s.array(1) + at.row * row_stride, row_stride, s.slot(key) + at.column);
-    wait_for_copies();
-    add_ab<width, AHEAD>(c, s.array(0) + at.row * row_stride, row_stride,
-                         s.slot(query) + at.column);
-    add_ab<width, AHEAD>(c, s.array(3) + at.row * row_stride, row_stride,
-                         s.slot(value) + at.column);
-    s.write(s.slot(key), c);  // whose weights are used
-    float* to = s.gradient + p.layer(block, query);
-    weight_gradients<8 * R, 3>({to, to + linear, to + 2 * linear},
-                               {s.array(0), s.array(1), s.array(3)}, s.array(2));
-    bias_gradient<8 * R>(to + matrix, s.array(0));
-    bias_gradient<8 * R>(to + linear + matrix, s.array(1));
-    bias_gradient<8 * R>(to + 2 * linear + matrix, s.array(3));
-  }
+  inputs_backward(s, block);
   __syncthreads();
   if (block > 0) fetch_for_backward(s, block - 1, true);
   // The dropout that made the block's input: after the MLP of the one before, or the embedding's.
-  layer_norm_backward<R>(s.x(), s.array(0), s.slot(key), s.array(2), kept + p.kept_layout.rstd,
-                         p.length, s.masks + p.mask_of(3 * block), p.dropout);
+  // Only the former is an operand; precisions that know none need one copy of this.
+  const auto through_norm = [&](auto operands) {
+    layer_norm_backward<R, decltype(operands)>(s.x(), s.array(0), s.slot(key), s.array(2),
+                                               kept + p.kept_layout.rstd, p.length,
+                                               s.masks + p.mask_of(3 * block), p.dropout);
+  };
+  if (H::precision == Precision::tf32 && block > 0)
+    through_norm(H());
+  else
+    through_norm(How<Precision::fp32, H::ahead>());
 }
 
 }  // namespace focus::gpu::one_launch

@@ -14,8 +14,8 @@ struct End {
 };
 
 // x = dropout(embedding · √64 + positions).
-template <int R, bool AHEAD>
-__device__ __forceinline__ void embed(Sequence<R, AHEAD>& s, const int* tokens) {
+template <class H, int R>
+__device__ __forceinline__ void embed(Sequence<H, R>& s, const int* tokens) {
   const Plan& p = s.p;
   const bool drops = s.gradient && p.dropout.on();
   if (drops) {
@@ -24,35 +24,60 @@ __device__ __forceinline__ void embed(Sequence<R, AHEAD>& s, const int* tokens) 
               int(threadIdx.x), threads);
     __syncthreads();
   }
-  for (int e = int(threadIdx.x); e < p.length * (width / 2); e += threads) {
-    const int t = e / (width / 2), c = e % (width / 2) * 2;
-    const float2 word = __ldcg(
-        reinterpret_cast<const float2*>(s.run.parameters + ptrdiff_t(tokens[t]) * width + c));
-    const float2 position = load2(p.positions + t * width + c);
-    const unsigned bits = drops ? unsigned(s.masks[t * 8 + c / 8]) >> c % 8 : 0u;
-    store2(s.x() + t * row_stride + c,
-           make_float2(s.dropout().factor(bits) * (8 * word.x + position.x),
-                       s.dropout().factor(bits >> 1) * (8 * word.y + position.y)));
+  // A warp owns every eighth token. A kernel with registers to spare loads all before it needs the
+  // first.
+  constexpr int at_once = H::ahead ? R : 1;
+  const int c = int(threadIdx.x) % 32 * 2;
+#pragma unroll 1
+  for (int first = int(threadIdx.x) / 32; first < p.length; first += warps * at_once) {
+    float2 word[at_once], position[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const int t = first + warps * i;
+      if (t >= p.length) break;
+      word[i] = __ldcg(
+          reinterpret_cast<const float2*>(s.run.parameters + ptrdiff_t(tokens[t]) * width + c));
+      position[i] = load2(p.positions + t * width + c);
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const int t = first + warps * i;
+      if (t >= p.length) break;
+      const unsigned bits = drops ? unsigned(s.masks[t * 8 + c / 8]) >> c % 8 : 0u;
+      store2(s.x() + t * row_stride + c,
+             make_float2(s.dropout().factor(bits) * (8 * word[i].x + position[i].x),
+                         s.dropout().factor(bits >> 1) * (8 * word[i].y + position[i].y)));
+    }
   }
 }
 
 // d_embedded: the gradient after the embedding's dropout. A thread owns a column of every fourth
-// word and adds that word's tokens in order.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void embedding_gradient(const Sequence<R, AHEAD>& s, const int* tokens,
+// word, eight of them at a time, and adds each word's tokens in order.
+template <class H, int R>
+__device__ __forceinline__ void embedding_gradient(const Sequence<H, R>& s, const int* tokens,
                                                    const float* d_embedded) {
+  constexpr int apart = threads / width, at_once = 8;
   const int c = int(threadIdx.x) % width;
-  for (int word = int(threadIdx.x) / width; word < s.p.vocabulary; word += threads / width) {
-    float sum = 0;
-    for (int t = 0; t < s.p.length; ++t)
-      if (tokens[t] == word) sum += d_embedded[t * row_stride + c];
-    s.gradient[word * width + c] = 8 * sum;
+  for (int word = int(threadIdx.x) / width; word < s.p.vocabulary; word += at_once * apart) {
+    float sum[at_once] = {};
+#pragma unroll 4
+    for (int t = 0; t < s.p.length; ++t) {
+      const int token = tokens[t];
+      const float d = d_embedded[t * row_stride + c];
+#pragma unroll
+      for (int i = 0; i < at_once; ++i)
+        if (token == word + i * apart) sum[i] += d;
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+      if (word + i * apart < s.p.vocabulary)
+        s.gradient[(word + i * apart) * width + c] = 8 * sum[i];
   }
 }
 
 // logits = linear(mean of x over the tokens).
-template <int R, bool AHEAD>
-__device__ __forceinline__ void classify(const Sequence<R, AHEAD>& s, const End& end) {
+template <class H, int R>
+__device__ __forceinline__ void classify(const Sequence<H, R>& s, const End& end) {
   const Plan& p = s.p;
   const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
   float sum = 0;
@@ -94,8 +119,8 @@ __device__ inline double cross_entropy(float* logits, int classes, int label, fl
 
 // From the logits' gradient to the classifier's, to s.x() (every token has a share) and to
 // array[0], s.x() after the last block's dropout.
-template <int R, bool AHEAD>
-__device__ __forceinline__ void classifier_backward(Sequence<R, AHEAD>& s, const End& end) {
+template <class H, int R>
+__device__ __forceinline__ void classifier_backward(Sequence<H, R>& s, const End& end) {
   const Plan& p = s.p;
   const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
   const float* weight = s.run.parameters + p.classifier;
@@ -111,7 +136,7 @@ __device__ __forceinline__ void classifier_backward(Sequence<R, AHEAD>& s, const
   for (int t = part; t < p.length; t += 4) {
     s.x()[t * row_stride + c] = dx;
     const unsigned bit = p.dropout.on() ? unsigned(mask[t * 8 + c / 8]) >> c % 8 : 0u;
-    s.array(0)[t * row_stride + c] = p.dropout.factor(bit) * dx;
+    s.array(0)[t * row_stride + c] = operand<H::precision>(p.dropout.factor(bit) * dx);
   }
 }
 

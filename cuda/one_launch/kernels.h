@@ -1,15 +1,38 @@
-// What one_launch.cpp, which is plain C++, asks of step.cu. mask_bytes: of all masks of a sequence.
+// What one_launch.cu asks of the kernels, which step_*.cu compile: one set for each precision.
+// mask_bytes: of all masks of a sequence.
 #pragma once
 
 #include <cstddef>
+
+#include "train/precision.h"
 
 namespace focus::gpu::one_launch {
 
 struct Plan;
 
-size_t shared_bytes(int length, int mask_bytes);
-int training_blocks_at_once(int length, int mask_bytes);
-void launch_training(const Plan& plan, int mask_bytes);
-void launch_evaluation(const Plan& plan);
+template <Precision P>
+struct Step {
+  static size_t shared_bytes(int length, int mask_bytes);
+  static int training_blocks_at_once(int length, int mask_bytes);
+  static bool compiled();  // false: this program was compiled for GPUs without what P needs
+  static void train(const Plan& plan, int mask_bytes);
+  static void evaluate(const Plan& plan);
+};
+
+// f(Step<P>()) for a precision that is known at run time.
+template <class F>
+auto with_step(Precision precision, const F& f) {
+  switch (precision) {
+    case Precision::tf32x3:
+      return f(Step<Precision::tf32x3>());
+    case Precision::tf32:
+      return f(Step<Precision::tf32>());
+    case Precision::bf16:
+      return f(Step<Precision::bf16>());
+    case Precision::fp32:
+      break;
+  }
+  return f(Step<Precision::fp32>());
+}
 
 }  // namespace focus::gpu::one_launch

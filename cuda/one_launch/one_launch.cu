@@ -76,10 +76,23 @@ std::string one_launch_problem(const ModelSettings& m, int batch) {
   if (!is_positional(a.pattern) && a.pattern != Pattern::full && a.k > 16)
     return str("k = ", a.k, ", more than 16");
   if (batch > 1024) return str("batches of ", batch, ", more than 1024");
-  if (const size_t bytes = shared_bytes(m.length, mask_bytes(m)); bytes > device().shared_memory)
+  using Fp32 = Step<Precision::fp32>;  // the others take as much memory
+  if (const size_t bytes = Fp32::shared_bytes(m.length, mask_bytes(m));
+      bytes > device().shared_memory)
     return str(m.blocks, " blocks need ", bytes, " bytes of shared memory, ", device().name,
                " has ", device().shared_memory);
-  if (training_blocks_at_once(m.length, mask_bytes(m)) < 1) return "no room on this device";
+  if (Fp32::training_blocks_at_once(m.length, mask_bytes(m)) < 1) return "no room on this device";
+  return "";
+}
+
+std::string precision_problem(Precision precision) {
+  if (precision == Precision::fp32) return "";
+  if (!emulated() && device().compute < 80)
+    return str(device().name, " has compute capability ", device().compute / 10, ".",
+               device().compute % 10, ", tensor cores for it need 8.0");
+  if (!with_step(precision, [](auto step) { return step.compiled(); }))
+    return "this program was compiled for older GPUs, CUDA_ARCH=native make compiles it for this "
+           "one";
   return "";
 }
 
@@ -89,6 +102,8 @@ size_t padded_parameters(const ModelSettings& m) {
 
 struct OneLaunch::State {
   ModelSettings model;
+  OptimizerKind optimizer;
+  Precision precision;
   int most_runs, room, given_blocks = 0;
   Plan plan{};
   DeviceArray<float> positions, kept, partials, losses;
@@ -98,9 +113,13 @@ struct OneLaunch::State {
   DeviceArray<unsigned> arrived;
   DeviceArray<RunOnDevice> run;
 
+  // One for each sequence if there is room; more, which only help to sum and to update, where
+  // multiprocessors would be idle.
   int blocks_a_run(int runs) const {
-    const int most = std::max(1, std::min(plan.batch, room / runs));
-    return given_blocks > 0 ? std::min(given_blocks, most) : most;
+    const int most = std::max(1, room / runs);
+    if (given_blocks > 0) return std::min(given_blocks, most);
+    const int idle = std::min(device().multiprocessors / runs, plan.chunks);
+    return std::min(std::max(plan.batch, idle), most);
   }
 
   void set_runs(const std::vector<OneLaunchRun>& runs) {
@@ -118,15 +137,19 @@ struct OneLaunch::State {
   }
 };
 
-OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch, int runs)
+OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch, int runs,
+                     Precision precision)
     : state_(std::make_unique<State>()) {
   check_settings(m);
   if (batch < 1 || runs < 1) fail_input("one launch: batch ", batch, ", ", runs, " runs");
   if (const std::string problem = one_launch_problem(m, batch); !problem.empty())
     fail_input("one launch: not for this model: ", problem);
+  if (const std::string problem = precision_problem(precision); !problem.empty())
+    fail_input("--precision ", name_of(precision), ": ", problem);
   State& s = *state_;
-  s.model = m;
-  s.room = training_blocks_at_once(m.length, mask_bytes(m));
+  s.model = m, s.optimizer = optimizer, s.precision = precision;
+  s.room = with_step(
+      precision, [&](auto step) { return step.training_blocks_at_once(m.length, mask_bytes(m)); });
   s.most_runs = runs;
   Plan& p = s.plan;
   p.length = m.length, p.vocabulary = m.vocabulary, p.classes = m.classes, p.blocks = m.blocks;
@@ -151,7 +174,7 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   s.positions = DeviceArray<float>(positions);
   const size_t R = size_t(runs), B = size_t(batch);
   // A block keeps the activations of the sequence it is at.
-  s.kept = DeviceArray<float>(std::min(R * B, size_t(std::max(s.room, runs))) * size_t(m.blocks) *
+  s.kept = DeviceArray<float>(size_t(std::max(s.room, runs)) * size_t(m.blocks) *
                               size_t(p.kept_layout.floats));
   s.partials = DeviceArray<float>(R * B * size_t(p.padded));
   s.chunk_sums = DeviceArray<double>(R * size_t(p.chunks));
@@ -167,6 +190,13 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
 }
 
 OneLaunch::~OneLaunch() = default;
+
+void OneLaunch::set_precision(Precision precision) {
+  const State& s = *state_;
+  if (precision != s.precision)
+    state_ =
+        std::move(OneLaunch(s.model, s.optimizer, s.plan.batch, s.most_runs, precision).state_);
+}
 
 std::vector<OneLaunchSteps> OneLaunch::train(const std::vector<OneLaunchRun>& runs, int first_step,
                                              int steps) {
@@ -197,7 +227,7 @@ std::vector<OneLaunchSteps> OneLaunch::train(const std::vector<OneLaunchRun>& ru
   fill_bytes(s.arrived.data(), 0, R * sizeof(unsigned));
   fill_bytes(s.made.data(), 0, R * sizeof(int));
   fill_bytes(s.gave_up.data(), 0, sizeof(int));
-  launch_training(p, mask_bytes(s.model));
+  with_step(s.precision, [&](auto step) { step.train(p, mask_bytes(s.model)); });
   synchronize();
   if (s.gave_up.host()[0])
     fail_run("one launch: blocks of the kernel waited for each other longer than ",
@@ -223,7 +253,7 @@ std::vector<Evaluation> OneLaunch::evaluate(const std::vector<OneLaunchRun>& run
     s.row_right = DeviceArray<int>(n);
   }
   s.plan.row_losses = s.row_losses.data(), s.plan.row_right = s.row_right.data();
-  launch_evaluation(s.plan);
+  with_step(s.precision, [&](auto step) { step.evaluate(s.plan); });
   const std::vector<double> losses = s.row_losses.host();
   const std::vector<int> right = s.row_right.host();
   std::vector<Evaluation> results;

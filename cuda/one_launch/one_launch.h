@@ -26,14 +26,19 @@ namespace focus::gpu {
 // "" if models like this can be trained in one launch on this device, else why not.
 std::string one_launch_problem(const ModelSettings& model, int batch);
 
+// "" if the products can be made in this precision on this device, else why not.
+std::string precision_problem(Precision precision);
+
 // Floats from the start of a run's parameters to where another run's may start.
 size_t padded_parameters(const ModelSettings& model);
 
 class OneLaunch final : public StepKernel {
  public:
   // Takes the device memory for up to `runs` runs at once. InputError with one_launch_problem().
-  OneLaunch(const ModelSettings& model, OptimizerKind optimizer, int batch, int runs);
+  OneLaunch(const ModelSettings& model, OptimizerKind optimizer, int batch, int runs,
+            Precision precision = Precision::fp32);
   ~OneLaunch() override;
+  void set_precision(Precision precision) override;
 
   // RunError if the blocks of a launch wait for each other longer than the patience below.
   std::vector<OneLaunchSteps> train(const std::vector<OneLaunchRun>& runs, int first_step,

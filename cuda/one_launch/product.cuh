@@ -1,4 +1,5 @@
-// Products of small matrices in shared memory: what a step mostly consists of.
+// Products of small matrices in shared memory: what a step mostly consists of. Here those in
+// float32; mma.cuh has what tensor cores need.
 //
 // 256 threads own the 64 columns of a result with up to 8·R rows. A warp owns 8 columns; in it a
 // thread owns 2 neighbouring columns and every eighth row: R × 2 numbers, in registers. So one
@@ -8,6 +9,7 @@
 // different banks.
 #pragma once
 
+#include "cuda/one_launch/mma.cuh"
 #include "cuda/simt/simt.h"
 
 namespace focus::gpu::one_launch {
@@ -16,15 +18,29 @@ inline constexpr int width = 64;  // channels of a token, of the MLP, of the hea
 inline constexpr int threads = 256, warps = threads / 32;
 inline constexpr int row_stride = width + 4;
 
-// A thread's first row and first column. Bits 0 and 2 of the lane choose the column, the others the
-// row: lanes that read the same 16 bytes are then next to each other or two apart, and the
-// hardware serves half a warp at once instead of a quarter.
+// How a kernel multiplies. AHEAD: the loads of a step of a product stand before the multiply-adds
+// of the step before it, in kernels that have few warps to hide the latency of loads and registers
+// to spare.
+template <Precision P, bool AHEAD>
+struct How {
+  static constexpr Precision precision = P;
+  static constexpr bool ahead = AHEAD, tensor_cores = P != Precision::fp32;
+};
+
+// A thread's first row and first column. In float32 bits 0 and 2 of the lane choose the column, the
+// others the row: lanes that read the same 16 bytes are then next to each other or two apart, and
+// the hardware serves half a warp at once instead of a quarter. On tensor cores as mma.cuh says.
+template <class H>
 struct Place {
   int row, column;
   __device__ Place() {
-    const int lane = int(threadIdx.x) % 32;
-    row = (lane >> 1 & 1) | (lane >> 2 & 6);
-    column = int(threadIdx.x) / 32 * 8 + 2 * ((lane & 1) | (lane >> 1 & 2));
+    const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * 8;
+    if (H::tensor_cores) {
+      row = lane / 4, column = first + 2 * (lane % 4);
+    } else {
+      row = (lane >> 1 & 1) | (lane >> 2 & 6);
+      column = first + 2 * ((lane & 1) | (lane >> 1 & 2));
+    }
   }
 };
 
@@ -34,27 +50,73 @@ struct Tile {
   float at[R][2] = {};
 };
 
+// The tiles of a warp on tensor cores, from below each other (N results) and back. The last one may
+// have 8 rows only.
+template <int R>
+inline constexpr int tiles_below = (R + 1) / 2;
+template <int R, int N>
+__device__ __forceinline__ void to_tiles(float (&to)[tiles_below<R>][N][4], const Tile<R> (&c)[N]) {
+#pragma unroll
+  for (int m = 0; m < tiles_below<R>; ++m)
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        to[m][n][e] = 2 * m + e / 2 < R ? c[n].at[(2 * m + e / 2) % R][e % 2] : 0.f;
+}
+template <int R, int N>
+__device__ __forceinline__ void from_tiles(Tile<R> (&c)[N],
+                                           const float (&from)[tiles_below<R>][N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n)
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) c[n].at[i][e] = from[i / 2][n][i % 2 * 2 + e];
+}
+// A lane's numbers of A for tile m and inner numbers 8·n …, which run along its rows.
+template <int R>
+__device__ __forceinline__ RawA along_rows(const float* a, int stride, int m, int n) {
+  const int lane = int(threadIdx.x) % 32;
+  const float* p = a + (16 * m + lane / 4) * stride + 8 * n + lane % 4;
+  const bool both = 2 * m + 1 < R;
+  return {{p[0], both ? p[8 * stride] : 0.f, p[4], both ? p[8 * stride + 4] : 0.f}};
+}
+
 __device__ __forceinline__ float part(float4 x, int e) {
   return e == 0 ? x.x : e == 1 ? x.y : e == 2 ? x.z : x.w;
 }
 
-// c += A Bᵀ for N matrices B of 64 channels: a: the thread's first row of A, b[n]: the row of B
-// that is its first column. All loads of a step stand together before its multiply-adds. AHEAD: for
-// one matrix those of the next step too, in kernels that have few warps to hide the latency of
-// loads and registers to spare.
-template <int R, int N, bool AHEAD>
+// c += A Bᵀ for N matrices B of 64 channels. In float32 all loads of a step stand together before
+// its multiply-adds, with H::ahead and one matrix those of the next step too.
+template <class H, Numbers OF_A = Numbers::rounded, Numbers OF_B = Numbers::weights, int R, int N>
 __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
                                         const float* const (&b)[N]) {
+  const Place<H> at;
+  if constexpr (H::tensor_cores) {
+    const int lane = int(threadIdx.x) % 32,
+              place = (at.column / 8 * 8 + lane / 4) * row_stride + lane % 4;
+    float sums[tiles_below<R>][N][4];
+    to_tiles<R>(sums, c);
+    add_tiles<H::precision, OF_A, OF_B, width / 8, H::ahead && N == 1>(
+        sums, [&](int m, int n) { return along_rows<R>(a, row_stride, m, n); },
+        [&](int j, int n) {
+          const float* p = b[j] + place + 8 * n;
+          return RawB{{p[0], p[4]}};
+        });
+    from_tiles<R>(c, sums);
+    return;
+  }
   struct Step {
     float4 u[R], v[N][2];
   };
   const auto load = [&](Step& to, int k) {
 #pragma unroll
-    for (int i = 0; i < R; ++i) to.u[i] = load4(a + 8 * i * row_stride + k);
+    for (int i = 0; i < R; ++i) to.u[i] = load4(a + (at.row + 8 * i) * row_stride + k);
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
-      for (int j = 0; j < 2; ++j) to.v[n][j] = load4(b[n] + j * row_stride + k);
+      for (int j = 0; j < 2; ++j) to.v[n][j] = load4(b[n] + (at.column + j) * row_stride + k);
   };
   const auto multiply = [&](const Step& x) {
 #pragma unroll
@@ -68,7 +130,7 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
             c[n].at[i][j] = fmaf(part(x.u[i], e), part(x.v[n][j], e), c[n].at[i][j]);
   };
   Step now, next;
-  if (N == 1 && AHEAD) {
+  if (N == 1 && H::ahead) {
     load(now, 0);
 #pragma unroll 1
     for (int k = 0; k < width; k += 8) {
@@ -86,20 +148,36 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
   }
 }
 
-// c += A B with K inner numbers, a multiple of 8: a: the thread's first row of A, b: its first
-// column of B's first row.
-template <int K, bool AHEAD, int R>
+// c += A B with K inner numbers, a multiple of 8; a_stride: floats from row to row of A.
+template <class H, int K, Numbers OF_A, Numbers OF_B, int R>
 __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride, const float* b) {
   static_assert(K % 8 == 0);
+  const Place<H> at;
+  if constexpr (H::tensor_cores) {
+    const int lane = int(threadIdx.x) % 32,
+              place = lane % 4 * row_stride + at.column / 8 * 8 + lane / 4;
+    Tile<R> one[1] = {c};
+    float sums[tiles_below<R>][1][4];
+    to_tiles<R>(sums, one);
+    add_tiles<H::precision, OF_A, OF_B, K / 8, H::ahead>(
+        sums, [&](int m, int n) { return along_rows<R>(a, a_stride, m, n); },
+        [&](int, int n) {
+          const float* p = b + place + 8 * n * row_stride;
+          return RawB{{p[0], p[4 * row_stride]}};
+        });
+    from_tiles<R>(one, sums);
+    c = one[0];
+    return;
+  }
   struct Step {
     float4 u[R];
     float2 v[4];
   };
   const auto load = [&](Step& to, int k) {
 #pragma unroll
-    for (int i = 0; i < R; ++i) to.u[i] = load4(a + 8 * i * a_stride + k);
+    for (int i = 0; i < R; ++i) to.u[i] = load4(a + (at.row + 8 * i) * a_stride + k);
 #pragma unroll
-    for (int e = 0; e < 4; ++e) to.v[e] = load2(b + (k + e) * row_stride);
+    for (int e = 0; e < 4; ++e) to.v[e] = load2(b + (k + e) * row_stride + at.column);
   };
   const auto multiply = [&](const Step& x) {
 #pragma unroll
@@ -111,7 +189,7 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
       }
   };
   Step now, next;
-  if (!AHEAD) {
+  if (!H::ahead) {
 #pragma unroll 2
     for (int k = 0; k < K; k += 4) {
       load(now, k);
@@ -130,11 +208,35 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
 }
 
 // The weight gradients of N linear layers with the same input: to[n] (64 × 64, dense) = dY[n]ᵀ X,
-// summed over `rows` tokens in order. A thread owns 4 × 4 numbers of each.
-template <int ROWS, int N>
+// summed over ROWS tokens. In float32 a thread owns 4 × 4 numbers of each, on tensor cores a warp
+// 2 × 2 tiles.
+template <class H, int ROWS, Numbers OF_X, int N>
 __device__ __forceinline__ void weight_gradients(float* const (&to)[N], const float* const (&dy)[N],
                                                  const float* x) {
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  if constexpr (H::tensor_cores) {
+    const int g = lane / 4, t = lane % 4, row = warp / 4 * 32, column = warp % 4 * 16;
+    float sums[2 * N][2][4] = {};
+    add_tiles<H::precision, Numbers::rounded, OF_X, ROWS / 8, H::ahead && N == 1>(
+        sums,
+        [&](int m, int n) {
+          const float* p = dy[m / 2] + (8 * n + 2 * t) * row_stride + row + 16 * (m % 2) + g;
+          return RawA{{p[0], p[8], p[row_stride], p[row_stride + 8]}};
+        },
+        [&](int j, int n) {
+          const float* p = x + (8 * n + 2 * t) * row_stride + column + 8 * j + g;
+          return RawB{{p[0], p[row_stride]}};
+        });
+#pragma unroll
+    for (int m = 0; m < 2 * N; ++m)
+#pragma unroll
+      for (int j = 0; j < 2; ++j)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          store2(to[m / 2] + (row + 16 * (m % 2) + 8 * i + g) * width + column + 8 * j + 2 * t,
+                 make_float2(sums[m][j][2 * i], sums[m][j][2 * i + 1]));
+    return;
+  }
   // Bits 0, 2 and 4 of the lane choose the columns, bits 1 and 3 the rows; see Place.
   const int out = 4 * (warp / 2 * 4 + ((lane >> 1 & 1) | (lane >> 2 & 2)));
   const int in = 4 * (warp % 2 * 8 + ((lane & 1) | (lane >> 1 & 2) | (lane >> 2 & 4)));

@@ -32,13 +32,14 @@ __device__ __forceinline__ float4 times(float w, float4 x) {
   return make_float4(w * x.x, w * x.y, w * x.z, w * x.w);
 }
 
-// y = x normalised, of `length` rows; for the backward y and 1 / deviation also go to kept_y and
-// kept_rstd, if those are not nullptr.
-template <int R>
+// y = x normalised, of `length` rows, as an operand; for the backward y and 1 / deviation also go
+// to kept_y and kept_rstd, if those are not nullptr.
+template <class H, int R>
 __device__ __forceinline__ void layer_norm(float* y, const float* x, int length, float epsilon,
                                            float* kept_y, float* kept_rstd) {
   const RowPlace at;
-#pragma unroll
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+#pragma unroll(unrolled)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n);
     const bool in = row < length;
@@ -48,7 +49,7 @@ __device__ __forceinline__ void layer_norm(float* y, const float* x, int length,
     const float rstd = 1 / sqrtf(row_sum(dot_of(v, v)) / width + epsilon);
     v = times(rstd, v);
     if (!in) continue;
-    store4(y + row * row_stride + at.channel, v);
+    store4(y + row * row_stride + at.channel, operand<H::precision>(v));
     if (!kept_y) continue;
     store4(kept_y + row * width + at.channel, v);
     if (at.channel == 0) kept_rstd[row] = rstd;
@@ -56,33 +57,37 @@ __device__ __forceinline__ void layer_norm(float* y, const float* x, int length,
 }
 
 // dx += the gradient through the norm, of rows whose normalised values are y; then branch (may be
-// dy's memory) = dropout's mask times dx, what flows into the branch that ends there.
-template <int R>
+// dy's memory) = dropout's mask times dx, what flows into the branch that ends there, as an operand
+// where H says so.
+template <int R, class H = How<Precision::fp32, false>>
 __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, const float* dy,
                                                     const float* y, const float* rstd, int length,
                                                     const uint8_t* mask, const Dropout& dropout) {
   const RowPlace at;
-#pragma unroll
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+#pragma unroll(unrolled)
   for (int n = 0; n < RowPlace::rounds<R>; ++n) {
     const int row = at.row(n), place = row * row_stride + at.channel;
     const bool in = row < length;
+    const float r = in ? rstd[row] : 0.f;
     const float4 zero = make_float4(0, 0, 0, 0);
     const float4 d = in ? load4(dy + place) : zero, v = in ? load4(y + place) : zero;
     //@ begin 16 norm-gradient points=5
     //@ plan d holds the thread's four numbers of dy, v those of y; 16 lanes hold a row. The means
     //@ plan over the row: of d, and of d · v (row_sum, sum_of, dot_of). Lanes whose row is not `in`
-    //@ plan go on to the next row, after the sums. Add rstd[row] · (d - mean - v · mean_y) to the
-    //@ plan four numbers at dx + place; then write them, each times dropout.factor(its bit), to
-    //@ plan branch + place. The bits of the row are at mask + 8 · row, a bit a channel.
+    //@ plan go on to the next row, after the sums. Add r · (d - mean - v · mean_y) to the four
+    //@ plan numbers at dx + place; then write them, each times dropout.factor(its bit), to branch +
+    //@ plan place, as operand<H::precision>(…), which rounds for tensor cores where those multiply.
+    //@ plan The bits of the row are at mask + 8 · row, a bit a channel.
     //@ hint 1 What happens to a warp whose one half has left the loop when the other calls row_sum?
     //@ hint 2 README, "Half a warp a row", has the formula and where the bits are; load4, store4.
     //@ hint 2 dropout.factor(bits) looks at the lowest bit only.
     //@ hint 3 mean = row_sum(sum_of(d)) / width; mean_y = row_sum(dot_of(d, v)) / width
     //@ hint 3 if (!in) continue;
-    //@ hint 3 to = load4(dx + place); each of its four += rstd[row] · (d - mean - v · mean_y)
+    //@ hint 3 to = load4(dx + place); each of its four += r · (d - mean - v · mean_y)
     //@ hint 3 store4(dx + place, to)
     //@ hint 3 bits = dropout.on() ? mask[row * 8 + at.channel / 8] >> at.channel % 8 : 0
-    //@ hint 3 store4(branch + place, of factor(bits) · to.x, factor(bits >> 1) · to.y, …)
+    //@ hint 3 store4(branch + place, operand<H::precision>(of factor(bits) · to.x, …))
     //@ notice Two results in one pass: the gradient that goes past the branch, and the one that
     //@ notice goes into it. Launched one by one, these were three kernels and three trips through
     //@ notice memory.
@@ -94,7 +99,6 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
     //~ const float mean = row_sum(sum_of(d)) / width, mean_y = 0;
     const float mean = row_sum(sum_of(d)) / width, mean_y = row_sum(dot_of(d, v)) / width;
     if (!in) continue;
-    const float r = rstd[row];
     //@ mutant norm-sets: the gradient is set, what was there is lost
     //~ float4 to = make_float4(0, 0, 0, 0);
     float4 to = load4(dx + place);
@@ -105,8 +109,9 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
     //~ const unsigned bits = dropout.on() ? mask[row * 8 + at.channel / 8] : 0u;
     const unsigned bits = dropout.on() ? mask[row * 8 + at.channel / 8] >> at.channel % 8 : 0u;
     store4(branch + place,
-           make_float4(dropout.factor(bits) * to.x, dropout.factor(bits >> 1) * to.y,
-                       dropout.factor(bits >> 2) * to.z, dropout.factor(bits >> 3) * to.w));
+           operand<H::precision>(
+               make_float4(dropout.factor(bits) * to.x, dropout.factor(bits >> 1) * to.y,
+                           dropout.factor(bits >> 2) * to.z, dropout.factor(bits >> 3) * to.w)));
     //@ end
   }
 }

@@ -59,6 +59,8 @@ const char* name_of(Wait wait) {
       return "a ballot";
     case Wait::match:
       return "__match_any_sync";
+    case Wait::matrix:
+      return "a matrix product";
   }
   return "?";
 }
@@ -91,8 +93,13 @@ bool release() {
     const std::vector<Thread*> all = partners(*t);
     if (!std::all_of(all.begin(), all.end(), [&](Thread* o) { return o && at_same_place(*t, *o); }))
       continue;
+    if (t->wait == Wait::matrix) {
+      void* lanes[32];
+      for (size_t l = 0; l < 32; ++l) lanes[l] = reinterpret_cast<void*>(all[l]->brought);
+      t->work(lanes);
+    }
     for (Thread* to : all) {
-      if (t->wait != Wait::barrier)
+      if (t->wait != Wait::barrier && t->wait != Wait::matrix)
         for (Thread* from : all) to->received[from->number % 32] = from->brought;
       to->state = Thread::ready;
     }
@@ -247,6 +254,11 @@ const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* fi
   ++events;
   suspend();
   return self.received;
+}
+
+void warp_works(WarpWork work, void* mine, const char* file, int line) {
+  block->running->work = work;
+  exchange(Wait::matrix, ~0u, reinterpret_cast<uint64_t>(mine), file, line);
 }
 
 void maybe_yield() {

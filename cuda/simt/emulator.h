@@ -5,7 +5,7 @@
 // The threads of a block are fibers: each has a stack of its own, one runs at a time, and it runs
 // until it must wait for others (a barrier, a shuffle) or meets an atomic operation. What is
 // reported, naming kernel, file and line:
-//   - a barrier, shuffle or vote that some of its threads never reach
+//   - a barrier, shuffle, vote or matrix product (mma.h) that some of its threads never reach
 //   - a shuffle that reads a lane outside its mask
 //   - writes past the end of a shared array (the address sanitizer finds reads too)
 // The order of threads and blocks is shuffled by a seed, and shared memory starts as NaN, so that
@@ -65,7 +65,7 @@ void set_seed(uint64_t seed);
 // order.
 void* shared_array(size_t bytes);
 
-enum class Wait { barrier, warp, shuffle, ballot, match };
+enum class Wait { barrier, warp, shuffle, ballot, match, matrix };
 
 void wait_for_block(const char* file, int line);
 bool any_in_block(bool predicate, const char* file, int line);
@@ -73,6 +73,11 @@ bool any_in_block(bool predicate, const char* file, int line);
 // Waits for the lanes of `mask`; then values[l] is what lane l brought, and may be read until the
 // thread's next wait.
 const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* file, int line);
+
+// Once all lanes of the warp are there, work(lanes) runs, once, with what each has brought; then
+// all go on.
+using WarpWork = void (*)(void* const (&lanes)[32]);
+void warp_works(WarpWork work, void* mine, const char* file, int line);
 
 // Lets other threads go first, or not.
 void maybe_yield();
@@ -222,6 +227,11 @@ inline unsigned __float_as_uint(float x) {
   unsigned bits;
   std::memcpy(&bits, &x, sizeof bits);
   return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
 }
 template <class T>
 T __ldg(const T* at) {

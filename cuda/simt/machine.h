@@ -25,6 +25,7 @@ struct Thread {
   Wait wait;
   unsigned mask;
   uint64_t brought;
+  WarpWork work;  // of Wait::matrix, with `brought`, an address
   const char* file;
   int line;
   uint64_t received[32];                  // the last exchange's values

@@ -159,7 +159,7 @@ int resume_command(const Arguments& arguments) {
 // What stands after a setting's flag, for the help.
 const char* kind_of(const std::string& name) {
   if (name == "train-data" || name == "val-data") return "FILE";
-  for (const char* word : {"task", "attention", "activation", "optimizer"})
+  for (const char* word : {"task", "attention", "activation", "optimizer", "precision"})
     if (name == word) return "NAME";
   for (const char* number : {"dropout", "lr", "lr-decay", "clip"})
     if (name == number) return "X";
@@ -213,12 +213,16 @@ std::vector<Command> train_commands() {
                          "auto"});
   train.flags.push_back(
       {"out", "DIR", "where the run goes (default: out/train-TASK-ATTENTION-kK)"});
-  train.more = table_of_tasks() +
-               "\nWrites DIR/metrics.csv, DIR/settings.json and "
-               "DIR/seed-S/{last,best}.safetensors.\n"
-               "Ctrl-C finishes the step and saves; 'focus resume DIR' goes on.\n"
-               "--attention full accepts --k and ignores it.\n"
-               "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3";
+  train.more =
+      table_of_tasks() +
+      "\nWrites DIR/metrics.csv, DIR/settings.json and "
+      "DIR/seed-S/{last,best}.safetensors.\n"
+      "Ctrl-C finishes the step and saves; 'focus resume DIR' goes on.\n"
+      "--attention full accepts --k and ignores it.\n"
+      "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for the products of models "
+      "whose steps\none kernel makes; weights, sums and all else remain float32. Evaluation "
+      "uses it too; 'focus resume'\ngoes on in it.\n"
+      "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3";
   train.run = train_command;
 
   Command resume{"resume", "go on with a run that was interrupted, or add epochs to it"};

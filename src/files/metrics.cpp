@@ -143,8 +143,12 @@ void MetricsFile::drop_after(uint64_t seed, int epoch) {
 }
 
 void MetricsFile::add(const EpochMetrics& row) {
+  add(std::span(&row, 1));
+}
+
+void MetricsFile::add(std::span<const EpochMetrics> rows) {
   const std::lock_guard lock(mutex_);
-  rows_[{row.epoch, row.seed}] = row;
+  for (const EpochMetrics& row : rows) rows_[{row.epoch, row.seed}] = row;
   write_locked();
 }
 

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -52,6 +53,7 @@ class MetricsFile {
 
   // Adds a row, in place of one with the same epoch and seed, and writes the file (atomically).
   void add(const EpochMetrics& row);
+  void add(std::span<const EpochMetrics> rows);  // in one write
 
   void write() const;
 

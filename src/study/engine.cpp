@@ -132,8 +132,22 @@ class StudyRunner {
     return variant < observer_.epoch_seconds.size() ? observer_.epoch_seconds[variant] : 1;
   }
 
+  // Before anything is written: can every variant's products be made in its precision?
+  void check_precisions() const {
+    for (const StudyVariant& v : study_.variants) {
+      const RunSettings& s = v.settings;
+      if (s.precision == Precision::fp32) continue;
+      const ModelSettings model =
+          s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
+      check_precision(s, options_.device ? options_.device->step_kernel_problem(
+                                               model, std::min(s.batch, s.train_size))
+                                         : "--device cpu");
+    }
+  }
+
   // Before anything is written: fits every variant into the memory? (Padding adds a little.)
   void check_sizes() const {
+    check_precisions();
     if (options_.device) return;  // its memory is another, and it says so itself
     for (const StudyVariant& v : study_.variants) {
       const RunSettings& s = v.settings;

@@ -23,7 +23,8 @@ uint64_t hash_of(std::string_view text) {
 
 // A setting in a name: "heads=2", but "gelu" and "even-pairs" speak for themselves.
 std::string value_text(const std::string& field, const std::string& value) {
-  const bool is_word = field == "task" || field == "activation" || field == "optimizer";
+  const bool is_word =
+      field == "task" || field == "activation" || field == "optimizer" || field == "precision";
   std::string text = is_word ? value : field + "=" + value;
   // The absolute name of a data file may hold what separates columns and words.
   for (char& c : text)
@@ -33,9 +34,10 @@ std::string value_text(const std::string& field, const std::string& value) {
 
 // All but mechanism and epochs.
 TextMap rest_of(const RunSettings& settings) {
-  TextMap text = to_text(settings);
-  std::erase_if(
-      text, [](const auto& entry) { return is_mechanism(entry.first) || entry.first == "epochs"; });
+  TextMap text;
+  for (const SettingField& field : setting_fields())
+    if (!is_mechanism(field.name) && std::string_view(field.name) != "epochs")
+      text[field.name] = field.get(settings);
   return text;
 }
 
@@ -62,7 +64,8 @@ std::string run_folder_name(const RunSettings& settings, uint64_t seed) {
     if (is_mechanism(key) || key == "task" || key == "epochs" || key.ends_with("-data")) continue;
     const std::string value = field.get(settings);
     if (value == field.get(usual)) continue;
-    name += key == "activation" || key == "optimizer" ? str("-", value) : str("-", key, value);
+    const bool is_word = key == "activation" || key == "optimizer" || key == "precision";
+    name += is_word ? str("-", value) : str("-", key, value);
   }
   if (name.size() > 100) name.resize(100);
   char hash[24];

@@ -160,7 +160,8 @@ std::string settings_note(const StudyVariant& variant) {
   std::string text;
   for (const SettingField& field : setting_fields()) {
     const std::string value = field.get(variant.settings);
-    if (!value.empty()) text += str(text.empty() ? "" : " ", field.name, "=", value);
+    if (!value.empty() && field.in_files(variant.settings))
+      text += str(text.empty() ? "" : " ", field.name, "=", value);
   }
   return text;
 }

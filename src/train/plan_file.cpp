@@ -62,7 +62,8 @@ std::string take(TextMap& text, const char* key, const std::string& name) {
 std::string plan_text(const TrainPlan& plan) {
   nlohmann::ordered_json json;
   json["format_version"] = format_version;
-  for (const SettingField& field : setting_fields()) json[field.name] = field.get(plan.settings);
+  for (const SettingField& field : setting_fields())
+    if (field.in_files(plan.settings)) json[field.name] = field.get(plan.settings);
   std::string seeds;
   for (uint64_t seed : plan.seeds) {
     if (!seeds.empty()) seeds += ',';

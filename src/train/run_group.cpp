@@ -49,10 +49,13 @@ RunGroup::RunGroup(Device<float>& device, std::vector<Run*> runs, bool by_kernel
       *moments = DeviceBuffer<float>(device, R * model_.stride());
       device.fill(moments->data(), moments->size(), 0.f);
     }
-  if (by_kernel)
+  if (by_kernel) {
     kernel_ = device.step_kernel(model_.model().settings(), settings.optimizer, batch, int(R));
-  else
+    kernel_->set_precision(settings.precision);
+  } else {
+    check_precision(settings, "its steps go operation by operation");
     record_steps();
+  }
   for (size_t r = 0; r < R; ++r) model_.upload(int(r), runs_[r]->model());
   for_moments([](DeviceBuffer<float>& on_device, size_t at, std::vector<float>& numbers) {
     on_device.set(at, numbers.data(), numbers.size());

@@ -59,6 +59,10 @@ const SettingField fields[] = {
     FOCUS_NUMBER("clip", clip, "largest norm of the gradient, 0 for no limit"),
     FOCUS_INT("batch", batch, "sequences a step"),
     FOCUS_INT("epochs", epochs, "passes over the training set"),
+    {"precision",
+     "of the step kernel's products (--device cuda, short models): fp32, 3xtf32, tf32 or bf16",
+     [](const RunSettings& s) { return std::string(name_of(s.precision)); },
+     [](RunSettings& s, const std::string& t) { s.precision = precision_of(t); }, true},
     FOCUS_INT("train-size", train_size, "training examples to generate"),
     FOCUS_INT("val-size", val_size, "held-out examples to generate"),
     FOCUS_INT("length", length, "tokens a sequence (list operations: the largest size)"),
@@ -127,9 +131,14 @@ std::span<const SettingField> setting_fields() {
   return fields;
 }
 
+bool SettingField::in_files(const RunSettings& settings) const {
+  return !may_be_missing || get(settings) != get(RunSettings());
+}
+
 TextMap to_text(const RunSettings& settings) {
   TextMap text;
-  for (const SettingField& field : fields) text[field.name] = field.get(settings);
+  for (const SettingField& field : fields)
+    if (field.in_files(settings)) text[field.name] = field.get(settings);
   return text;
 }
 
@@ -137,6 +146,7 @@ RunSettings settings_from_text(const TextMap& text, const std::string& where) {
   RunSettings settings;
   for (const SettingField& field : fields) {
     const auto found = text.find(field.name);
+    if (found == text.end() && field.may_be_missing) continue;
     if (found == text.end()) fail_input(where, ": the setting '", field.name, "' is missing");
     try {
       field.set(settings, found->second);
@@ -154,6 +164,12 @@ RunSettings settings_from_text(const TextMap& text, const std::string& where) {
     fail_input(where, ": ", error.what());
   }
   return settings;
+}
+
+void check_precision(const RunSettings& s, const std::string& problem) {
+  if (s.precision == Precision::fp32 || problem.empty()) return;
+  fail_input("--precision ", name_of(s.precision), " is for models whose steps one kernel makes: ",
+             "--device cuda, up to 48 tokens, d-model and d-mlp 64, one head; here: ", problem);
 }
 
 void check_settings(const RunSettings& s) {

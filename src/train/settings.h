@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "tasks/task.h"
 #include "train/optimizer.h"
+#include "train/precision.h"
 #include "train/seeds.h"
 
 namespace focus {
@@ -27,6 +28,7 @@ struct RunSettings {
   OptimizerKind optimizer = OptimizerKind::sgd;
   double lr = 0.1, lr_decay = 0.9995, clip = 0.5;  // clip 0: none
   int batch = 25, epochs = 100;
+  Precision precision = Precision::fp32;  // another one needs a step kernel (step_kernel.h)
   int train_size = 5000, val_size = 2000, length = 40;
   std::string train_data, val_data;  // files; empty: generated
 
@@ -42,16 +44,25 @@ struct SettingField {
   const char* help;
   std::string (*get)(const RunSettings&);
   void (*set)(RunSettings&, const std::string& text);
+  // A setting that older files do not know: left out of files where it has its usual value, and
+  // missing there it means that.
+  bool may_be_missing = false;
+  bool in_files(const RunSettings& settings) const;
 };
 std::span<const SettingField> setting_fields();
 
 using TextMap = std::map<std::string, std::string>;
 TextMap to_text(const RunSettings& settings);
-// Every setting must be there; unknown keys are refused. `where` names the source in messages.
+// Every setting must be there that may not be missing; unknown keys are refused. `where` names the
+// source in messages.
 RunSettings settings_from_text(const TextMap& text, const std::string& where);
 
 // Checks each value's range and their combination. Throws InputError naming the flag.
 void check_settings(const RunSettings& settings);
+
+// Settings that only a device's step kernel can do. InputError that names --precision and says why
+// there is none here: `problem`.
+void check_precision(const RunSettings& settings, const std::string& problem);
 
 // "full", "topk(5)", "banded(5)+1": the short name of what a query attends to.
 std::string attention_text(const RunSettings& settings);

@@ -1,12 +1,14 @@
 // A kernel that makes whole training steps by itself, many in one launch.
 //
 // A device may have one for some models (Device::step_kernel). It takes the steps of an epoch, and
-// its evaluations, in place of the recorded operations: the same steps but for float32's rounding.
+// its evaluations, in place of the recorded operations: the same steps but for rounding, of float32
+// or of the precision that is asked for.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "train/precision.h"
 #include "train/run.h"
 
 namespace focus {
@@ -39,6 +41,9 @@ struct OneLaunchSteps {
 class StepKernel {
  public:
   virtual ~StepKernel() = default;
+  // In which numbers the products of later steps and evaluations are made; fp32 unless set.
+  // InputError, naming --precision, if the device cannot.
+  virtual void set_precision(Precision precision) = 0;
   // Steps first_step … first_step+steps-1 of an epoch of ⌈rows / batch⌉ steps, the last of which
   // may be smaller. All runs have the same number of rows. Waits for the device. RunError if the
   // kernel hangs.

@@ -9,6 +9,7 @@
 #include "train/memory.h"
 #include "train/run.h"
 #include "train/run_group.h"
+#include "train/saver.h"
 #include "train/scheduler.h"
 
 namespace focus {
@@ -43,8 +44,13 @@ class Trainer {
     }
   }
 
+  void check_precision_here() {
+    check_precision(plan_.settings, device_ ? kernel_problem() : "--device cpu");
+  }
+
   // Known before anything is written: do the runs fit on the device?
   void try_device() {
+    check_precision_here();
     if (!device_) return;
     std::vector<Run*> all;
     for (Run& run : runs_) all.push_back(&run);
@@ -56,7 +62,9 @@ class Trainer {
     try {
       write_settings();
       metrics_.write();
-      for (const Run& run : runs_) save(run, "last");
+      std::vector<Saver::Item> items;
+      for (size_t i = 0; i < runs_.size(); ++i) items.push_back(item_of(i, std::nullopt));
+      keep(items);
     } catch (...) {
       std::error_code ignored;
       for (const Run& run : runs_) fs::remove_all(folder(run), ignored);
@@ -103,33 +111,62 @@ class Trainer {
     write_settings();
     for (const Run& run : runs_) {
       remove_leftovers(folder(run));
-      if (!fs::exists(folder(run) / "last.safetensors")) save(run, "last");
+      if (!fs::exists(folder(run) / "last.safetensors")) save(run, run.checkpoint(), "last");
     }
   }
 
   TrainResult go() {
     const std::atomic<bool> never{false};
+    const std::atomic<bool>& stop = observer_.stop ? *observer_.stop : never;
+    if (device_) {
+      go_on_device(stop);
+      return result();
+    }
     const auto after = [this](size_t i, std::optional<EpochMetrics> row) {
-      const Run& run = runs_[i];
       if (row) row->seconds += seconds_before_;
-      // First the line, then the checkpoint: killed in between, a resumed run makes the epoch again
-      // and replaces the line.
-      if (row) metrics_.add(*row);
-      if (row && run.is_best()) save(run, "best");
-      save(run, "last");
+      keep({item_of(i, row)});
       const std::lock_guard lock(callback_mutex_);
       if (row && observer_.on_epoch) observer_.on_epoch(*row);
     };
-    const std::atomic<bool>& stop = observer_.stop ? *observer_.stop : never;
-    if (device_ && observer_.on_note) observer_.on_note(note());
-    if (device_)
-      run_together(*device_, runs_, plan_.settings.epochs, by_kernel(), stop, after);
-    else
-      run_side_by_side(runs_, plan_.settings.epochs, plan_.threads, stop, after);
+    run_side_by_side(runs_, plan_.settings.epochs, plan_.threads, stop, after);
     return result();
   }
 
  private:
+  // An epoch is written while the next one is computed.
+  void go_on_device(const std::atomic<bool>& stop) {
+    if (observer_.on_note) observer_.on_note(note());
+    Saver saver([this](const std::vector<Saver::Item>& items) { keep(items); });
+    run_together(*device_, runs_, plan_.settings.epochs, by_kernel(), stop,
+                 [&](size_t i, std::optional<EpochMetrics> row) {
+                   if (row) row->seconds += seconds_before_;
+                   saver.put(item_of(i, row));
+                   if (row && observer_.on_epoch) observer_.on_epoch(*row);
+                 });
+    saver.finish();
+  }
+
+  Saver::Item item_of(size_t i, const std::optional<EpochMetrics>& row) const {
+    return {i, row, row && runs_[i].is_best(), runs_[i].checkpoint()};
+  }
+
+  // First the lines, then the checkpoints: killed in between, a resumed run makes the epoch again
+  // and replaces the line. The checkpoints of several runs in several threads, as they mostly wait
+  // for the disk.
+  void keep(const std::vector<Saver::Item>& items) {
+    std::vector<EpochMetrics> rows;
+    for (const Saver::Item& item : items)
+      if (item.row) rows.push_back(*item.row);
+    if (!rows.empty()) metrics_.add(rows);
+    Workers workers(int(std::min<size_t>(items.size(), 4)));
+    workers.run(int(items.size()), [&](int i, int) {
+      const Saver::Item& item = items[size_t(i)];
+      const Run& run = runs_[item.run];
+      if (item.is_best) save(run, item.checkpoint, "best");
+      save(run, item.checkpoint, "last");
+    });
+  }
+
   // Why the device's step kernel does not make the steps; "" if it does.
   std::string kernel_problem() {
     if (plan_.step_kernel == "off") return "--step-kernel off";
@@ -140,15 +177,18 @@ class Trainer {
   bool by_kernel() { return kernel_problem().empty(); }
   std::string note() {
     const std::string problem = kernel_problem();
-    return problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
+    const Precision precision = plan_.settings.precision;
+    return problem.empty() ? str("steps: one kernel makes all of an epoch (one launch)",
+                                 precision == Precision::fp32 ? "" : ", products in ",
+                                 precision == Precision::fp32 ? "" : name_of(precision))
                            : "steps: operation by operation, recorded once (" + problem + ")";
   }
 
   fs::path folder(const Run& run) const { return plan_.out / str("seed-", run.seed()); }
 
-  void save(const Run& run, const char* name) const {
+  void save(const Run& run, const Safetensors& checkpoint, const char* name) const {
     fs::create_directories(folder(run));
-    run.checkpoint().write(folder(run) / str(name, ".safetensors"));
+    checkpoint.write(folder(run) / str(name, ".safetensors"));
   }
 
   TrainPlan plan_;
@@ -210,6 +250,7 @@ TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObse
   trainer.make_runs();
   trainer.restore();
   if (trainer.finished()) return trainer.result();
+  trainer.check_precision_here();
   trainer.complete_folder();
   return trainer.go();
 }

@@ -4,7 +4,8 @@
 //   DIR/metrics.csv                         a line for each epoch and seed
 //   DIR/seed-S/{last,best}.safetensors      after the last epoch; at the best held-out accuracy
 //
-// A kill at any moment loses at most the epoch under way. An interrupt (stop) finishes the step,
+// A kill at any moment loses at most the epoch under way, and on a device the one before it where
+// that is still on its way to the disk. An interrupt (stop) finishes the step,
 // saves and returns; resuming continues in the middle of the epoch, to the same bytes as if never
 // stopped.
 #pragma once

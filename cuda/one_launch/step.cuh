@@ -1,7 +1,10 @@
 // The two kernels: train_steps, which makes whole training steps for all runs, and evaluate_rows.
+// The files step_*.cu compile them, one for each precision.
 //
 // A block of threads is one of its run's `blocks_a_run`; with as many as the batch has sequences
 // each has one sequence, else they take turns. All blocks of a launch are on the device at once.
+#pragma once
+
 #include <algorithm>
 #include <cmath>
 
@@ -12,8 +15,6 @@
 #include "cuda/one_launch/update.cuh"
 
 namespace focus::gpu::one_launch {
-
-namespace {
 
 // A block's shared memory.
 template <int R>
@@ -45,9 +46,9 @@ struct Memory {
 };
 
 // The loss of one sequence, in every lane of warp 0, and what the classifier saw in memory.end.
-template <int R, bool AHEAD>
-__device__ __forceinline__ double forward(Sequence<R, AHEAD>& s, Memory<R>& memory,
-                                          const int* tokens, int label, float scale) {
+template <class H, int R>
+__device__ __forceinline__ double forward(Sequence<H, R>& s, Memory<R>& memory, const int* tokens,
+                                          int label, float scale) {
   s.fetch(0, query), s.fetch(0, key), s.fetch(0, value);
   for (int t = int(threadIdx.x); t < s.p.length; t += threads) memory.tokens[t] = tokens[t];
   __syncthreads();
@@ -58,8 +59,8 @@ __device__ __forceinline__ double forward(Sequence<R, AHEAD>& s, Memory<R>& memo
   return threadIdx.x < 32 ? cross_entropy(memory.end.logits, s.p.classes, label, scale) : 0.0;
 }
 
-template <int R, bool AHEAD>
-__device__ __forceinline__ void train_sequence(Sequence<R, AHEAD>& s, Memory<R>& memory, int run,
+template <class H, int R>
+__device__ __forceinline__ void train_sequence(Sequence<H, R>& s, Memory<R>& memory, int run,
                                                int row, int count) {
   const Plan& p = s.p;
   const double loss = forward(s, memory, s.run.tokens + ptrdiff_t(row) * p.length,
@@ -75,7 +76,7 @@ __device__ __forceinline__ void train_sequence(Sequence<R, AHEAD>& s, Memory<R>&
 }
 
 // SHARING blocks on each multiprocessor; alone, a thread has twice the registers.
-template <int R, int SHARING>
+template <Precision P, int R, int SHARING>
 __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
   Memory<R> memory(p.attention_mask_of(p.blocks));
   const int run = int(blockIdx.x) / p.blocks_a_run, part = int(blockIdx.x) % p.blocks_a_run;
@@ -87,16 +88,9 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
     const int count = p.rows - first < p.batch ? p.rows - first : p.batch;
     const unsigned step = r.steps_before + unsigned(p.first_step + n);
     for (int b = part; b < count; b += p.blocks_a_run) {
-      constexpr bool AHEAD = SHARING == 1;
-      Sequence<R, AHEAD> s{p,
-                           r,
-                           memory.arrays,
-                           memory.slots,
-                           memory.masks,
-                           {r.seed, step},
-                           b,
-                           p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded,
-                           {}};
+      float* const gradient = p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded;
+      Sequence<How<P, SHARING == 1>, R> s{
+          p, r, memory.arrays, memory.slots, memory.masks, {r.seed, step}, b, gradient, {}};
       train_sequence(s, memory, run, r.order[first + b], count);
     }
     //@ begin 16 end-of-step points=5
@@ -145,14 +139,14 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
 }
 
 // Blocks take the rows of all runs in turn.
-template <int R>
+template <Precision P, int R>
 __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p) {
   Memory<R> memory(0);
   __syncthreads();
   for (int e = int(blockIdx.x); e < p.runs * p.rows; e += int(gridDim.x)) {
     const int run = e / p.rows, row = e % p.rows;
     const RunOnDevice& r = p.run[run];
-    Sequence<R, true> s{p, r, memory.arrays, memory.slots, nullptr, {}, 0, nullptr, {}};
+    Sequence<How<P, true>, R> s{p, r, memory.arrays, memory.slots, nullptr, {}, 0, nullptr, {}};
     const int label = r.labels[row];
     const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
     if (threadIdx.x == 0) {
@@ -166,35 +160,49 @@ __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p)
   }
 }
 
-}  // namespace
-
-size_t shared_bytes(int length, int mask_bytes) {
+template <Precision P>
+size_t Step<P>::shared_bytes(int length, int mask_bytes) {
   return length <= 40 ? Memory<5>::bytes(mask_bytes) : Memory<6>::bytes(mask_bytes);
 }
 
-int training_blocks_at_once(int length, int mask_bytes) {
+template <Precision P>
+int Step<P>::training_blocks_at_once(int length, int mask_bytes) {
   const size_t bytes = shared_bytes(length, mask_bytes);
-  return length <= 40 ? blocks_at_once(train_steps<5, 2>, threads, bytes)
-                      : blocks_at_once(train_steps<6, 1>, threads, bytes);
+  return length <= 40 ? blocks_at_once(train_steps<P, 5, 2>, threads, bytes)
+                      : blocks_at_once(train_steps<P, 6, 1>, threads, bytes);
 }
 
-void launch_training(const Plan& p, int mask_bytes) {
+template <Precision P>
+bool Step<P>::compiled() {
+#ifdef __CUDACC__
+  if (P == Precision::fp32) return true;
+  cudaFuncAttributes attributes;
+  CUDA_CHECK(cudaFuncGetAttributes(&attributes, train_steps<P, 5, 2>));
+  return attributes.ptxVersion >= 80;
+#else
+  return true;
+#endif
+}
+
+template <Precision P>
+void Step<P>::train(const Plan& p, int mask_bytes) {
   const LaunchSize size{"train_steps", size_t(p.runs) * size_t(p.blocks_a_run), threads,
                         shared_bytes(p.length, mask_bytes), true};
   const bool alone = size.blocks <= size_t(device().multiprocessors);
   launch(size, nullptr,
-         p.length > 40 ? train_steps<6, 1>
-         : alone       ? train_steps<5, 1>
-                       : train_steps<5, 2>,
+         p.length > 40 ? train_steps<P, 6, 1>
+         : alone       ? train_steps<P, 5, 1>
+                       : train_steps<P, 5, 2>,
          p);
 }
 
-void launch_evaluation(const Plan& p) {
+template <Precision P>
+void Step<P>::evaluate(const Plan& p) {
   const size_t bytes = shared_bytes(p.length, 0);
-  const int room = p.length <= 40 ? blocks_at_once(evaluate_rows<5>, threads, bytes)
-                                  : blocks_at_once(evaluate_rows<6>, threads, bytes);
+  const int room = p.length <= 40 ? blocks_at_once(evaluate_rows<P, 5>, threads, bytes)
+                                  : blocks_at_once(evaluate_rows<P, 6>, threads, bytes);
   const LaunchSize size{"evaluate_rows", size_t(std::min(room, p.runs * p.rows)), threads, bytes};
-  launch(size, nullptr, p.length <= 40 ? evaluate_rows<5> : evaluate_rows<6>, p);
+  launch(size, nullptr, p.length <= 40 ? evaluate_rows<P, 5> : evaluate_rows<P, 6>, p);
 }
 
 }  // namespace focus::gpu::one_launch

@@ -1,0 +1,7 @@
+#include "cuda/one_launch/step.cuh"
+
+namespace focus::gpu::one_launch {
+
+template struct Step<Precision::tf32x3>;
+
+}  // namespace focus::gpu::one_launch
