@@ -205,6 +205,9 @@ void bench_on_device(DeviceTrainees& trainees, const Device<float>::Facts& facts
 int bench_step_command(const Arguments& arguments) {
   const std::optional<StepLaunch> wanted = wanted_launch(arguments);
   const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
+  const Precision precision = parsed(arguments, "precision", precision_of);
+  if (!device && precision != Precision::fp32)
+    fail_input("--precision ", name_of(precision), " is for --device cuda");
   if (!device && wanted)
     fail_input("--launch is for --device cuda; on the CPU nothing is launched");
   const auto whole = [&](const char* flag, int64_t high) {
@@ -244,7 +247,10 @@ int bench_step_command(const Arguments& arguments) {
   if (device) {
     std::string said;
     const StepLaunch how = choose_launch(wanted, *device, s, batch, said);
-    DeviceTrainees trainees(*device, s, optimizer, batch, seeds, how);
+    if (how != StepLaunch::one && precision != Precision::fp32)
+      fail_input("--precision ", name_of(precision), " is for --launch one; this is ", said);
+    if (how == StepLaunch::one) said += str(", products in ", name_of(precision));
+    DeviceTrainees trainees(*device, s, optimizer, batch, seeds, how, precision);
     const Device<float>::Facts facts = device->facts();
     print_what(str(arguments.text("device"), " (", device->hardware(), ")"), trainees.parameters());
     bench_on_device(trainees, facts, said, repeats, flop * seeds);
@@ -296,6 +302,8 @@ std::vector<Command> bench_commands() {
                  "on cuda: operations (each issued by the host), graph (recorded once and "
                  "repeated), fused (recorded, a block's operations in fewer kernels) or one (a "
                  "kernel makes whole steps); default: as training would"},
+                {"precision", "NAME",
+                 "on cuda, of one launch's products: fp32, 3xtf32, tf32 or bf16", "fp32"},
                 {"repeats", "N", "steps to time (default: for two seconds, at least 10)", "0"},
                 threads_flag()};
   step.more =

@@ -23,7 +23,7 @@ enum class StepLaunch { operations, graph, fused, one };
 class DeviceTrainees {
  public:
   DeviceTrainees(Device<float>& device, const ModelSettings& settings, OptimizerKind optimizer,
-                 int batch, int models, StepLaunch how)
+                 int batch, int models, StepLaunch how, Precision precision = Precision::fp32)
       : device_(device),
         how_(how),
         adam_(optimizer == OptimizerKind::adam),
@@ -53,6 +53,7 @@ class DeviceTrainees {
     device.set_counters({});
     if (how == StepLaunch::one) {
       kernel_ = device.step_kernel(settings, optimizer, batch, models);
+      kernel_->set_precision(precision);
       place_runs(rows / models, settings.length);
       return;
     }

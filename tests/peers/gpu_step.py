@@ -5,7 +5,8 @@ PyTorch in three forms, all of model.py (masks over dense scores, as in the auth
   compiled  the same with torch.compile
   stacked   the seeds' weights stacked and one step of all in a CUDA graph: what a careful user can do
 Ours in four (lesson 16): each operation issued by the host, the same as a graph, the graph with fused
-blocks, and one launch for many steps where the model fits. times_ours is against the fastest of ours.
+blocks, and one launch for many steps where the model fits, in float32 and with products on tensor cores.
+times_ours is against the fastest of ours in float32.
 
     python tests/peers/gpu_step.py [--out FILE] [--focus build/focus] [--rounds 3] [--skip compiled]
 """
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from model import Model, Settings, training_step
 
 BATCH, CLIP, RATE = 25, 0.5, 0.1
+LAUNCHES = ["operations", "graph", "fused", "one", "one 3xtf32", "one tf32", "one bf16"]
 SHAPES = [  # length, blocks, seeds
     (40, 5, 1),
     (40, 5, 10),
@@ -97,8 +99,10 @@ def time_of(step, seconds=0.5):
 
 
 def ours(focus, launch, attention, length, blocks, seeds):
+    launch, _, precision = launch.partition(" ")
     command = [focus, "bench", "step", "--device", "cuda", "--launch", launch, "--attention", attention,
-               "--length", length, "--blocks", blocks, "--seeds", seeds, "--repeats", 20]
+               "--length", length, "--blocks", blocks, "--seeds", seeds, "--repeats", 20,
+               "--precision", precision or "fp32"]
     if attention != "full":
         command += ["--k", 5]
     text = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
@@ -128,11 +132,14 @@ def main():
                 for name, step in steps.items():
                     if name not in a.skip:
                         ms.setdefault(name, []).append(time_of(step))
-                for launch in ("operations", "graph", "fused") + (("one",) if length <= 48 else ()):
+                for launch in LAUNCHES:
+                    if launch.startswith("one") and length > 48:
+                        continue
                     if launch not in a.skip:
                         one_time, floor = ours(a.focus, launch, attention, length, blocks, seeds)
                         ms.setdefault(f"ours {launch}", []).append(one_time)
-            own = min(statistics.median(times) for name, times in ms.items() if name.startswith("ours"))
+            own = min(statistics.median(times) for name, times in ms.items()
+                      if name in ("ours operations", "ours graph", "ours fused", "ours one"))
             for name, values in ms.items():
                 median = statistics.median(values)
                 lines.append(f"{length},{blocks},{seeds},{attention},{name},{median:.4f},{median / own:.1f},"
