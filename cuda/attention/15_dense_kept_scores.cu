@@ -11,6 +11,9 @@
 //
 // D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64): 45 µs, limited by 110 MB at 3 TB/s,
 // and 90 µs, 65 % of the multiply-adds' rate: 135 µs instead of 240.
+// Measured on an H100 in a training step with dropout: 85 + 98 µs; rung 05 takes 269 there. The
+// second kernel is as predicted. Half of the first one's instructions are beside its product, which
+// each block makes once, after waiting for all it needs.
 #include <cmath>
 
 #include "cuda/attention/keep_bits.cuh"
