@@ -81,7 +81,7 @@ $(B)/fuzz_%: $(B)/obj/tests/fuzz_%.o $(B)/libfocus.a
 	$(LINK)
 with_kernels = $(if $(filter $(1),$(KERNEL_LESSONS)),$(B)/libfocus-$(2).a)
 define LESSON_RULES
-$(B)/lesson-$(1): $(call object,$(wildcard lessons/$(1)-*/lesson.cpp)) $(call with_kernels,$(1),counted) $(B)/libfocus.a
+$(B)/lesson-$(1): $(call object,$(wildcard lessons/$(1)-*/lesson.cpp)) $(call with_kernels,$(1),$(if $(filter $(1),$(COUNTED_LESSONS)),counted,emulated)) $(B)/libfocus.a
 	$$(LINK)
 $(B)/stage-$(1): $(call object,tests/stage_main.cpp $(wildcard tests/stage_$(1)_*.cpp)) $(call with_kernels,$(1),emulated) $(B)/libfocus.a
 	$$(LINK)

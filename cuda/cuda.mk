@@ -60,8 +60,12 @@ $(B)/obj/counted/%.o: %.cpp | $(AFTER_SETUP)
 COUNTED_FLAGS = $(filter-out $(FLAGS),$(CXXFLAGS)) -I. -O1 -g -DNDEBUG -fsanitize=thread
 counted_obj   = $(patsubst %,$(B)/obj/counted/%.o,$(basename $(1)))
 
-# What the kernels' lessons link with: their tests the first, their programs the second.
-KERNEL_LESSONS := 08 09 10
+# What the kernels' lessons link with: their tests the first, their programs too, but for those that
+# count accesses, which link with the second.
+KERNEL_LESSONS := 08 09 10 16
+COUNTED_LESSONS := 08 09 10
+# Its test runs single functions of the kernels, in kernels of its own.
+$(B)/obj/tests/stage_16_one_launch.o: CXXFLAGS += -Wno-unknown-pragmas
 $(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu)) \
     $(call emulated_obj,cuda/device/device.cu cuda/bench/measure.cpp $(wildcard cuda/lesson/*.cpp) \
       $(CUDA_HOST) $(EMULATOR))

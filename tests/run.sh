@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs test programs and adds up what they say.
+# Runs test programs, as many at a time as there are processors, and adds up what they say.
 #
 #   tests/run.sh PROGRAM...
 #
@@ -7,58 +7,63 @@
 # checks in its last line, or ends with status 77 where it cannot run; the others are doctest
 # programs. Output is shown only where something failed. Last line: N passed, N failed[, N skipped].
 set -u
-passed=0 failed=0 skipped=0
-log=$(mktemp) || exit 2
-trap 'rm -f "$log"' EXIT
 
-for program; do
-  name=$(basename "$program")
-  case $name in
+one() {  # one PROGRAM OUT: says what came of it; OUT/counts is 'PASSED FAILED SKIPPED'
+  program=$1 log=$2/log
+  case $(basename "$program") in
+    fuzz_*) "$program" "${FUZZ_SECONDS:-3}" > "$log" 2>&1 ;;
+    *.sh) "$program" "${FOCUS:-build/focus}" > "$log" 2>&1 ;;
+    *) "$program" > "$log" 2>&1 ;;
+  esac
+  status=$?
+  case $(basename "$program") in
     fuzz_*)
-      if "$program" "${FUZZ_SECONDS:-3}" > "$log" 2>&1; then
-        passed=$((passed + 1)) counts="$(tail -n 1 "$log")"
-      else
-        failed=$((failed + 1)) counts="FAILED"
-        cat "$log"
-      fi
+      p=1 f=0 words=$(tail -n 1 "$log")
+      [ $status -eq 0 ] || p=0 f=1 words=FAILED
+      numbers="$p $f 0"
       ;;
     *.sh)
-      "$program" "${FOCUS:-build/focus}" > "$log" 2>&1
-      status=$?
-      if [ $status -eq 77 ]; then
-        skipped=$((skipped + 1)) counts="skipped"
-        grep '^skipped: ' "$log"
-      else
-        numbers=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1)
-        read -r p f <<EOF
-${numbers:-0 1}
-EOF
-        [ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1
-        passed=$((passed + p)) failed=$((failed + f))
-        counts="$p passed, $f failed"
-        [ "$f" -eq 0 ] || cat "$log"
-      fi
+      numbers=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2 0/p' "$log" | tail -n 1)
+      [ $status -ne 77 ] || numbers="0 0 1" words=skipped status=0
       ;;
     *)
-      "$program" > "$log" 2>&1
-      status=$?
       # [doctest] test cases: 138 | 138 passed | 0 failed | 0 skipped
       numbers=$(sed -n 's/^\[doctest\] test cases: *[0-9]* *| *\([0-9]*\) passed *| *\([0-9]*\) failed *| *\([0-9]*\) skipped.*/\1 \2 \3/p' "$log" | tail -n 1)
-      if [ -z "$numbers" ]; then  # it crashed before its summary
-        numbers="0 1 0"
-      fi
-      read -r p f s <<EOF
-$numbers
-EOF
-      [ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1
-      passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-      counts="$p passed, $f failed"
-      [ "$f" -eq 0 ] || cat "$log"
-      # Tests that could not run here say so.
-      grep '^skipped: ' "$log"
       ;;
   esac
-  printf '%-28s %s\n' "$name" "$counts"
+  read -r p f s <<COUNTS
+${numbers:-0 1 0}
+COUNTS
+  [ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1  # it crashed after its summary, or before
+  echo "$p $f $s" > "$2/counts"
+  {
+    # Tests that could not run here say so.
+    if [ "$f" -eq 0 ]; then grep '^skipped: ' "$log"; else cat "$log"; fi
+    printf '%-28s %s\n' "$(basename "$program")" "${words:-$p passed, $f failed}"
+  } > "$2/said"
+  cat "$2/said"  # at once: others are running
+}
+if [ "${1:-}" = --one ]; then
+  one "$2" "$3"
+  exit 0
+fi
+
+here=$(mktemp -d) || exit 2
+trap 'rm -rf "$here"' EXIT
+n=0
+for program; do
+  n=$((n + 1))
+  mkdir "$here/$n"
+  printf '%s\0%s\0' "$program" "$here/$n"
+done | xargs -0 -n 2 -P "$(nproc 2> /dev/null || echo 1)" "$0" --one
+
+passed=0 failed=0 skipped=0 n=0
+for program; do
+  n=$((n + 1))
+  read -r p f s <<COUNTS
+$(cat "$here/$n/counts" || echo 0 1 0)
+COUNTS
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done
 
 [ $skipped -eq 0 ] && tail= || tail=", $skipped skipped"

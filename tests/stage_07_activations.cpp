@@ -4,6 +4,7 @@
 #include <cmath>
 #include <span>
 
+#include "error.h"
 #include "gradient_check.h"
 #include "ops/activation.h"
 #include "train/golden.h"
@@ -46,8 +47,8 @@ void check_points(Activation activation, std::span<const Point> points, bool slo
   for (const Point& wanted : points) {
     const Point got = at<T>(activation, wanted.x);
     const double g = slopes ? got.slope : got.value, w = slopes ? wanted.slope : wanted.value;
-    CHECK_MESSAGE(std::abs(g - w) <= limit, std::string(name_of(activation)), slopes ? "'(" : "(",
-                  wanted.x, "): got ", g, ", wanted ", w);
+    CHECK_MESSAGE(std::abs(g - w) <= limit, str(name_of(activation), slopes ? "'(" : "(", wanted.x,
+                                                "): got ", g, ", wanted ", w));
   }
 }
 

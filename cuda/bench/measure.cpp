@@ -83,8 +83,6 @@ Work work_of(Pattern pattern, Pass pass, const BenchSize& s) {
 }
 
 Roof measure_roof() {
-  const DeviceInfo& d = device();
-  const int lanes = d.compute >= 86 ? 128 : 64;
   DeviceArray<float> from(size_t{1} << 28), to(size_t{1} << 28);
   fill_bytes(from.data(), 1, from.size() * sizeof(float));
   Timer timer;
@@ -94,8 +92,7 @@ Roof measure_roof() {
     copy_on_device(to.data(), from.data(), from.size() * sizeof(float));
     best = std::min(best, timer.stop());
   }
-  return {2e3 * lanes * d.multiprocessors * d.clock_khz,
-          2e3 * double(from.size() * sizeof(float)) / best};
+  return {2 * device().multiply_adds, 2e3 * double(from.size() * sizeof(float)) / best};
 }
 
 AttentionBench::AttentionBench(Pattern pattern, const BenchSize& s)

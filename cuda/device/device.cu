@@ -1,9 +1,10 @@
+#include <cstring>
+
 #include "cuda/device/device.h"
 #include "error.h"
 #ifdef __CUDACC__
 #include "cuda/device/check.h"
 #else
-#include <cstring>
 #include <new>
 
 #include "clock.h"
@@ -25,6 +26,8 @@ const DeviceInfo& device() {
     d.compute = p.major * 10 + p.minor, d.memory = p.totalGlobalMem;
     d.shared_memory = p.sharedMemPerBlockOptin, d.l2 = size_t(p.l2CacheSize);
     CUDA_CHECK(cudaDeviceGetAttribute(&d.clock_khz, cudaDevAttrClockRate, number));
+    const int lanes = d.compute >= 86 ? 128 : 64;  // of a multiprocessor, one each a cycle
+    d.multiply_adds = 1e3 * lanes * d.multiprocessors * d.clock_khz;
     CUDA_CHECK(cudaDriverGetVersion(&d.driver));
     CUDA_CHECK(cudaRuntimeGetVersion(&d.runtime));
 #else
@@ -33,6 +36,21 @@ const DeviceInfo& device() {
     return d;
   }();
   return info;
+}
+
+namespace {
+std::vector<LaunchCount> launched;
+}
+const std::vector<LaunchCount>& launches_so_far() {
+  return launched;
+}
+void count_launch(const char* kernel) {
+  for (LaunchCount& one : launched)
+    if (std::strcmp(one.kernel, kernel) == 0) {
+      ++one.launches;
+      return;
+    }
+  launched.push_back({kernel, 1});
 }
 
 #ifdef __CUDACC__

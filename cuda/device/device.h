@@ -28,6 +28,7 @@ struct DeviceInfo {
   size_t shared_memory = 0;     // bytes that one block can have
   size_t l2 = 0;                // bytes of second-level cache
   int clock_khz = 0;            // the highest
+  double multiply_adds = 0;     // of float32, a second, at that clock; 0 under emulation
   int driver = 0, runtime = 0;  // 13000 is 13.0
 };
 const DeviceInfo& device();  // InputError with device_problem() if there is none
@@ -40,6 +41,15 @@ void copy_to_host(void* to, const void* from, size_t bytes);  // waits for the d
 void copy_on_device(void* to, const void* from, size_t bytes);
 void fill_bytes(void* to, int byte, size_t bytes);  // 0xFF makes every float a NaN
 void synchronize();                                 // RunError if a kernel has failed
+
+// How often launch() has started each kernel so far, in the order of their first starts. What a
+// graph repeats was started once, when it was recorded.
+struct LaunchCount {
+  const char* kernel;
+  uint64_t launches;
+};
+const std::vector<LaunchCount>& launches_so_far();
+void count_launch(const char* kernel);
 
 // An array in device memory.
 template <class T>

@@ -49,6 +49,7 @@ void launch(const LaunchSize& size, void* stream, void (*kernel)(Parameters...),
   if (size.shared > device().shared_memory)
     fail_input(size.name, " needs ", size.shared, " bytes of shared memory, ", device().name,
                " has ", device().shared_memory, " for a block: use a lower rung");
+  count_launch(size.name);
 #ifdef __CUDACC__
   if (size.shared > 48 * 1024)  // beyond it a kernel must be told
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

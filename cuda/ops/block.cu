@@ -29,7 +29,8 @@ float* make_parts(Tape<float>& tape, int M, int runs) {
 
 bool CudaOps::fuses_blocks(const ModelSettings& s) const {
   // Parameters are read 16 bytes at a time.
-  return s.d_model == 64 && s.d_mlp == 64 && s.attention.heads == 1 && stride() % 4 == 0;
+  return fuse_blocks_ && s.d_model == 64 && s.d_mlp == 64 && s.attention.heads == 1 &&
+         stride() % 4 == 0;
 }
 
 std::array<Tensor<float>, 3> CudaOps::normed_projections(

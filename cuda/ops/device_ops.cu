@@ -90,6 +90,11 @@ CudaOps::~CudaOps() {
 #endif
 }
 
+std::string CudaOps::hardware() const {
+  const DeviceInfo& d = device();
+  return emulated() ? d.name : str(d.name, ", CUDA ", d.runtime / 1000, ".", d.runtime % 1000 / 10);
+}
+
 void* CudaOps::beside(Side which) {
   SideStream& side = sides_[size_t(which)];
 #ifdef __CUDACC__
@@ -170,6 +175,12 @@ std::vector<BadStep> CudaOps::take_bad_steps() {
 
 std::unique_ptr<Device<float>::Recorded> CudaOps::new_record() {
   return std::make_unique<Graph>(stream_);
+}
+
+Device<float>::Facts CudaOps::facts() const {
+  uint64_t started = 0;
+  for (const LaunchCount& kernel : launches_so_far()) started += kernel.launches;
+  return {device().multiply_adds, started};
 }
 
 std::string CudaOps::step_kernel_problem(const ModelSettings& model, int batch) const {

@@ -36,6 +36,8 @@ class CudaOps final : public Device<float> {
   CudaOps();
   ~CudaOps() override;
 
+  std::string name() const override { return "cuda"; }
+  std::string hardware() const override;
   MemorySource memory() const override;
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
@@ -55,6 +57,7 @@ class CudaOps final : public Device<float> {
   F attention(Tp&, const F& q, const F& k, const F& v, const AttentionSettings&) override;
 
   bool fuses_blocks(const ModelSettings&) const override;
+  void fuse_blocks(bool wanted) override { fuse_blocks_ = wanted; }
   std::array<F, 3> normed_projections(Tp&, const F& x, double epsilon,
                                       const std::array<Layer<float>, 3>&) override;
   F second_half(Tp&, const F& x, const F& attended, const std::array<Layer<float>, 3>&,
@@ -68,6 +71,7 @@ class CudaOps final : public Device<float> {
   void update(Tp&, const DeviceUpdate&) override;
   std::vector<BadStep> take_bad_steps() override;
   std::unique_ptr<Recorded> new_record() override;
+  Facts facts() const override;
   std::string step_kernel_problem(const ModelSettings&, int batch) const override;
   std::unique_ptr<StepKernel> step_kernel(const ModelSettings&, OptimizerKind, int batch,
                                           int runs) override;
@@ -99,6 +103,7 @@ class CudaOps final : public Device<float> {
   };
   std::array<SideStream, 2> sides_;
   std::vector<DeviceArray<char>> scratch_;  // the last one is in use
+  bool fuse_blocks_ = true;
   int runs_ = 1;
   size_t stride_ = 0;
   DeviceArray<uint64_t> seeds_;

@@ -1,6 +1,7 @@
 #include "speed_tables.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -31,8 +32,16 @@ std::vector<Cells> read_rows(const std::filesystem::path& csv, const std::string
       continue;
     }
     Cells& cells = rows.emplace_back();
-    std::istringstream text(line + ",");
-    for (std::string cell; std::getline(text, cell, ',');) cells.push_back(cell);
+    cells.emplace_back();
+    bool quoted = false;
+    for (const char c : line) {
+      if (c == '"')
+        quoted = !quoted;
+      else if (c == ',' && !quoted)
+        cells.emplace_back();
+      else
+        cells.back() += c;
+    }
     if (std::ssize(cells) != cell_count) fail_input(csv.string(), ": not a row: ", line);
   }
   return rows;
@@ -122,6 +131,73 @@ std::string kernel_speed_table(const std::filesystem::path& csv, bool brief) {
   }
   for (auto& [key, ratios] : pairs)
     table += str("| ", key, " | ", ratios["forward"], " | ", ratios["both"], " |\n");
+  return table;
+}
+
+std::string ladder_table(const std::filesystem::path& csv) {
+  std::string table =
+      "| rung | kernel | pass | ms | TFLOP/s | % of roof |\n|---|---|---|---|---|---|\n";
+  for (const Cells& row :
+       read_rows(csv,
+                 "rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,"
+                 "quartile1_ms,quartile3_ms,warm_ms,runs,useful_tflops,dense_tflops,gbytes_per_s,"
+                 "percent_of_roof,error")) {
+    if (row[3] != "full" && row[3] != "topk") continue;
+    table +=
+        str("| ", row[0], " | ", row[1], " | ", row[2], " | ",
+            rounded("%.3g", number(row[10], csv)), " | ", rounded("%.3g", number(row[15], csv)),
+            " | ", rounded("%.1f", number(row[18], csv)), " |\n");
+  }
+  return table;
+}
+
+std::string gpu_step_table(const std::filesystem::path& csv) {
+  static const std::pair<const char*, const char*> columns[] = {
+      {"eager", "eager"},
+      {"compiled", "compiled"},
+      {"stacked", "seeds stacked, one graph"},
+      {"ours operations", "ours by operation"},
+      {"ours graph", "ours as a graph"},
+      {"ours fused", "ours, blocks fused"},
+      {"ours one", "ours, one launch"},
+      {"ours one 3xtf32", "in 3xtf32"},
+      {"ours one tf32", "in tf32"},
+      {"ours one bf16", "in bf16"}};
+  std::vector<std::pair<std::string, std::map<std::string, Cells>>> shapes;  // in the file's order
+  std::map<std::string, int> measured;
+  for (const Cells& row :
+       read_rows(csv, "length,blocks,seeds,attention,what,ms,times_ours,floor_ms")) {
+    const std::string key = str(row[0], ", ", row[1], ", ", row[2], " | ", our_name(row[3]));
+    if (shapes.empty() || shapes.back().first != key) shapes.push_back({key, {}});
+    shapes.back().second[row[4]] = row;
+    ++measured[row[4]];
+  }
+  const std::string text = read_file(csv, 1 << 20);
+  std::string table = text.substr(2, text.find('\n') - 2) + ".\n\n", line = "|---|---|---|---|\n";
+  table += "| length, blocks, seeds | attention |";
+  for (const auto& [what, title] : columns)
+    if (measured[what] > 0) table += str(" ", title, " |"), line = "|---" + line;
+  table += " floor | ours in float32 / floor |\n" + line;
+  for (const auto& [key, rows] : shapes) {
+    table += "| " + key + " |";
+    double fastest = HUGE_VAL, floor = 0;
+    for (const auto& [what, title] : columns) {
+      if (measured[what] == 0) continue;
+      const auto row = rows.find(what);
+      if (row == rows.end()) {
+        table += " |";
+        continue;
+      }
+      const double ms = number(row->second[5], csv);
+      table += str(" ", rounded(ms < 1 ? "%.3f" : "%.2f", ms), " |");
+      const std::string name = what;
+      if (name == "ours operations" || name == "ours graph" || name == "ours fused" ||
+          name == "ours one")
+        fastest = std::min(fastest, ms), floor = number(row->second[7], csv);
+    }
+    table += str(" ", rounded(floor < 1 ? "%.3f" : "%.2f", floor), " | ",
+                 rounded("%.1f", fastest / floor), " |\n");
+  }
   return table;
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <deque>
+#include <optional>
 
 #include "cli/bench_device.h"
 #include "cli/command.h"
@@ -137,8 +138,75 @@ auto parsed(const Arguments& arguments, const char* flag, const F& parse) {
   }
 }
 
+// What --launch asks for, if it is given.
+std::optional<StepLaunch> wanted_launch(const Arguments& arguments) {
+  if (!arguments.given("launch")) return {};
+  const std::string& text = arguments.text("launch");
+  if (text == "operations") return StepLaunch::operations;
+  if (text == "graph") return StepLaunch::graph;
+  if (text == "fused") return StepLaunch::fused;
+  if (text == "one") return StepLaunch::one;
+  fail_input("--launch ", text, ": use operations, graph, fused or one");
+}
+
+const char* name_of(StepLaunch how) {
+  switch (how) {
+    case StepLaunch::operations:
+      return "operations";
+    case StepLaunch::graph:
+      return "graph";
+    case StepLaunch::fused:
+      return "fused";
+    case StepLaunch::one:
+      break;
+  }
+  return "one";
+}
+
+// What is wanted, else what training would take: one kernel if there is one for this model.
+StepLaunch choose_launch(std::optional<StepLaunch> wanted, const Device<float>& device,
+                         const ModelSettings& s, int batch, std::string& said) {
+  const std::string problem = device.step_kernel_problem(s, batch);
+  if (wanted == StepLaunch::one && !problem.empty())
+    fail_input("--launch one: not for this model: ", problem);
+  const StepLaunch how = wanted ? *wanted : problem.empty() ? StepLaunch::one : StepLaunch::fused;
+  said = name_of(how);
+  if (!wanted) said += str(", as training would", problem.empty() ? "" : ": ", problem);
+  return how;
+}
+
+// The last lines: against the time that the multiply-adds alone take if no lane ever waits.
+void print_floor(const Device<float>::Facts& facts, double operations, double ms) {
+  char text[300];
+  if (facts.multiply_adds > 0) {
+    const double floor = 1e3 * operations / 2 / facts.multiply_adds;
+    std::snprintf(text, sizeof text,
+                  "floor      %.4f ms: %.1f million multiply-adds, %.1f in a nanosecond\n"
+                  "measured   %.4f ms\n"
+                  "ratio      %.1f\n",
+                  floor, operations / 2e6, facts.multiply_adds / 1e9, ms, ms / floor);
+    print(text);
+  }
+}
+
+void bench_on_device(DeviceTrainees& trainees, const Device<float>::Facts& facts,
+                     const std::string& launch, int64_t repeats, double operations) {
+  char text[120];
+  std::snprintf(text, sizeof text, "kernels: %.4g a step\n", trainees.kernels_a_step());
+  print(str("launch: ", launch, "\n", text));
+  std::vector<double> ms;
+  trainees.run();
+  repeat(repeats, [&] { ms.push_back(1e3 * trainees.run() / trainees.steps_a_time()); });
+  print(spread(ms, operations));
+  print_floor(facts, operations, median(ms));
+  print_last(median(ms));
+}
+
 int bench_step_command(const Arguments& arguments) {
+  const std::optional<StepLaunch> wanted = wanted_launch(arguments);
   const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
+  if (!device && wanted)
+    fail_input("--launch is for --device cuda; on the CPU nothing is launched");
   const auto whole = [&](const char* flag, int64_t high) {
     return int(arguments.whole(flag, 1, high));
   };
@@ -174,13 +242,12 @@ int bench_step_command(const Arguments& arguments) {
               ", ", name_of(optimizer), "\n", text));
   };
   if (device) {
-    DeviceTrainees trainees(*device, s, optimizer, batch, seeds);
-    print_what(arguments.text("device"), trainees.parameters());
-    std::vector<double> ms;
-    trainees.run(20);
-    repeat(repeats, [&] { ms.push_back(1e3 * trainees.run(20) / 20); });
-    print(spread(ms, flop * seeds));
-    print_last(median(ms));
+    std::string said;
+    const StepLaunch how = choose_launch(wanted, *device, s, batch, said);
+    DeviceTrainees trainees(*device, s, optimizer, batch, seeds, how);
+    const Device<float>::Facts facts = device->facts();
+    print_what(str(arguments.text("device"), " (", device->hardware(), ")"), trainees.parameters());
+    bench_on_device(trainees, facts, said, repeats, flop * seeds);
     return 0;
   }
   check_memory(s, optimizer, batch, seeds, seeds);
@@ -225,6 +292,10 @@ std::vector<Command> bench_commands() {
                 {"batch", "N", "sequences a step", "25"},
                 {"optimizer", "NAME", "sgd or adam", "sgd"},
                 {"seeds", "N", "N models at once, one thread each", "1"},
+                {"launch", "HOW",
+                 "on cuda: operations (each issued by the host), graph (recorded once and "
+                 "repeated), fused (recorded, a block's operations in fewer kernels) or one (a "
+                 "kernel makes whole steps); default: as training would"},
                 {"repeats", "N", "steps to time (default: for two seconds, at least 10)", "0"},
                 threads_flag()};
   step.more =
@@ -232,6 +303,8 @@ std::vector<Command> bench_commands() {
       "the median; with --seeds N it is the time for one step of all N models, and the scaling\n"
       "compares it with one model on one thread. Operations count two for each multiply-add of\n"
       "the linear layers and of attention, forward and backward, and nothing else.\n"
+      "On cuda, 'floor' is how long these take where every lane of the GPU does one a cycle, and\n"
+      "--repeats counts launches of 64 steps (one) or series of 20.\n"
       "Example: focus bench step --attention topk --k 5 --length 40 --blocks 5 --threads 2";
   step.run = bench_step_command;
   return {step};

@@ -127,6 +127,16 @@ std::string report_of(const StudyOutcome& outcome, const std::string& dir) {
   return str(text, "\nwritten to ", dir, ": results.csv, summary.csv, runs/\n");
 }
 
+// "about 3 min on 2 thread(s)"; nobody knows how long a device takes before it has begun.
+std::string time_left(const Study& study, const StudyPlan& plan, const StudyOptions& options,
+                      StudyObserver& observer) {
+  if (options.device) return str("on ", options.device->hardware());
+  observer.epoch_seconds = measure_epochs(study);
+  return str("about ",
+             duration_text(seconds_left(study, plan, observer.epoch_seconds, options.threads)),
+             " on ", options.threads, " thread(s)");
+}
+
 int submit_to_slurm(const Study& study, const StudyOptions& options, int shards) {
   if (options.shards > 1) fail_input("--slurm makes the shards itself: leave --shard out");
   plan_study(study, options);  // what is wrong is said here, not in a job's log
@@ -145,9 +155,13 @@ int submit_to_slurm(const Study& study, const StudyOptions& options, int shards)
 
 int study_command(const Arguments& arguments) {
   const Study study = read_study(arguments.words.at(0));
-  const StudyOptions options = options_of(arguments);
+  StudyOptions options = options_of(arguments);
+  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
+  options.device = device.get();
   const std::string dir = options.out.string();
   if (arguments.given("slurm")) {
+    if (device)
+      fail_input("--slurm submits to processors: leave --device ", device->name(), " out");
     const int most = int(std::min<size_t>(study.runs.size(), 1000));
     const int shards =
         arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : std::min(most, 8);
@@ -163,12 +177,7 @@ int study_command(const Arguments& arguments) {
     head += str("; shard ", options.shard, " of ", options.shards, ": ", plan.runs.size());
   if (over > 0) head += str("; ", over, " are over");
   StudyObserver observer;
-  if (left > 0) {
-    observer.epoch_seconds = measure_epochs(study);
-    head += str("; ", left, " to do, about ",
-                duration_text(seconds_left(study, plan, observer.epoch_seconds, options.threads)),
-                " on ", options.threads, " thread(s)");
-  }
+  if (left > 0) head += str("; ", left, " to do, ", time_left(study, plan, options, observer));
   if (arguments.given("dry-run")) {
     print(list_of_runs(study, plan) + head + "\n");
     return 0;
@@ -211,6 +220,7 @@ std::vector<Command> study_commands() {
   study.flags = {
       {"out", "DIR", "where the results go; what is there already is not made again", "", true},
       threads_flag(),
+      device_flag(),
       {"dry-run", "", "say which runs there are and how long they take, and do nothing"},
       {"shard", "I/N", "only every N-th run, from the I-th on; join them with 'focus study merge'"},
       {"slurm", "", "submit the study to Slurm, as an array of shards and a job that joins them"},
@@ -225,7 +235,8 @@ std::vector<Command> study_commands() {
       "  even-pairs, full,       ,   2|5,    3\n"
       "  even-pairs, topk,      5 9, 2|5,    3\n"
       "Writes DIR/results.csv, DIR/summary.csv, and a folder for each run. Ctrl-C and kills\n"
-      "lose seconds: the same command goes on. data/README.md says more.";
+      "lose seconds: the same command goes on. On a device (--device cuda) runs that differ only\n"
+      "in rates, epochs and seed are made together. data/README.md says more.";
   study.run = study_command;
 
   Command merge{"study merge", "join the folders of shards into one study"};

@@ -6,9 +6,10 @@
 #include <set>
 
 #include "clock.h"
+#include "study/names.h"
 #include "study/store.h"
 #include "train/memory.h"
-#include "train/scheduler.h"
+#include "train/run_group.h"
 
 namespace focus {
 
@@ -36,6 +37,14 @@ class DataShelf {
   std::map<std::string, std::weak_ptr<const RunData>> shelf_;
 };
 
+// What the runs that a device takes together have in common.
+std::string group_of(RunSettings s) {
+  s.lr = s.lr_decay = 1;
+  return identity_text(s);
+}
+
+constexpr int most_together = 64;  // runs in a device's memory at the same time
+
 std::vector<size_t> runs_of_shard(const Study& study, const StudyOptions& o) {
   if (o.shards < 1 || o.shard < 1 || o.shard > o.shards)
     fail_input("--shard ", o.shard, "/", o.shards, ": give I/N with I from 1 to N");
@@ -59,7 +68,7 @@ class StudyRunner {
   }
 
   StudyOutcome go() {
-    const Origin origin = origin_of_this_program(study_);
+    const Origin origin = origin_of_this_program(study_, options_.device);
     if (!in_folder_) {
       results_.notes = notes_of(study_, origin);
       check_sizes();
@@ -85,7 +94,7 @@ class StudyRunner {
 
   StudyPlan plan() {
     if (in_folder_) {
-      store_.check(study_, origin_of_this_program(study_));
+      store_.check(study_, origin_of_this_program(study_, options_.device));
       read_states();
     }
     check_sizes();
@@ -125,6 +134,7 @@ class StudyRunner {
 
   // Before anything is written: fits every variant into the memory? (Padding adds a little.)
   void check_sizes() const {
+    if (options_.device) return;  // its memory is another, and it says so itself
     for (const StudyVariant& v : study_.variants) {
       const RunSettings& s = v.settings;
       if (!s.train_data.empty()) continue;  // known once the file is read
@@ -221,10 +231,12 @@ class StudyRunner {
       }
       left.push_back(i);
       work_ += cost_of(i) * double(settings_of(i).epochs - int(curve_of(i).size()));
-      jobs.push_back({settings_of(i).epochs, [this, i] {
+      jobs.push_back({settings_of(i).epochs,
+                      [this, i] {
                         states_[i].opened = states_[i].saved = seconds_now();
                         return open(i);
-                      }});
+                      },
+                      group_of(settings_of(i))});
     }
     start_ = seconds_now();
     JobEvents events;
@@ -232,6 +244,8 @@ class StudyRunner {
       after_epoch(left[job], run, row);
     };
     events.failed = [&](size_t job, const RunError& error) { failed(left[job], error); };
+    if (options_.device)
+      return run_together(*options_.device, jobs, most_together, true, stop(), events);
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
   }

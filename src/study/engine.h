@@ -7,6 +7,7 @@
 
 #include "study/results.h"
 #include "study/study.h"
+#include "tensor/device.h"
 #include "train/run.h"
 
 namespace focus {
@@ -19,6 +20,9 @@ struct StudyOptions {
   // true: all runs advance side by side, for those who watch their curves.
   bool together = false;
   double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
+  // Where the runs are made; nullptr: the CPU. A device takes the runs together that differ only in
+  // rates, epochs and seed; `threads` and `together` are of no use then.
+  Device<float>* device = nullptr;
 };
 
 // How far a study is. The numbers of runs are those of the shard.

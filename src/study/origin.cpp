@@ -23,8 +23,9 @@ std::string today() {
 
 }  // namespace
 
-Origin origin_of_this_program(const Study& study) {
-  Origin origin{results_version, {}, {hardware_text()}, today(), today()};
+Origin origin_of_this_program(const Study& study, const Device<float>* device) {
+  Origin origin{results_version, "cpu", {}, {hardware_text()}, today(), today()};
+  if (device) origin.device = device->name(), origin.hardware = {device->hardware()};
   for (const StudyVariant& variant : study.variants) {
     const std::string name = probe_name(variant.settings);
     if (!origin.probes.contains(name)) origin.probes[name] = probe_loss(variant.settings);
@@ -37,6 +38,9 @@ void join_origins(Origin& all, const Origin& other, const std::string& folder) {
     fail_input(folder, ": its results are of version ", other.version,
                " of the code, this one makes version ", all.version,
                ", with other numbers; choose another folder");
+  if (all.device != other.device)
+    fail_input(folder, ": its runs were made with --device ", other.device, ", not ", all.device,
+               ", which rounds differently; use the same device or choose another folder");
   for (const auto& [name, loss] : other.probes) {
     const auto [mine, is_new] = all.probes.emplace(name, loss);
     if (!is_new && !same_probe(mine->second, loss))
@@ -56,6 +60,7 @@ void join_origins(Origin& all, const Origin& other, const std::string& folder) {
 
 std::string origin_text(const Origin& origin) {
   std::string text = str("results-version: ", origin.version, "\n");
+  if (origin.device != "cpu") text += str("device: ", origin.device, "\n");
   text += str("first-date: ", origin.first_date, "\nlast-date: ", origin.last_date, "\n");
   for (const std::string& hardware : origin.hardware) text += str("hardware: ", hardware, "\n");
   for (const auto& [name, loss] : origin.probes)
@@ -78,6 +83,8 @@ Origin parse_origin(std::string_view text, const std::string& name) {
     try {
       if (key == "results-version")
         origin.version = int(std::clamp<int64_t>(parse_integer(value), 0, 1000000));
+      else if (key == "device")
+        origin.device = value;
       else if (key == "first-date")
         origin.first_date = value;
       else if (key == "last-date")

@@ -10,18 +10,21 @@
 
 #include "study/results.h"
 #include "study/study.h"
+#include "tensor/device.h"
 
 namespace focus {
 
 struct Origin {
   int version = 0;                            // results_version
+  std::string device = "cpu";                 // runs on different devices round differently
   std::map<std::string, double> probes = {};  // by name: see train/probe.h
   std::vector<std::string> hardware = {};     // different ones, sorted
   std::string first_date = {}, last_date = {};
 };
 
-// Runs the probes that the study's variants need, some milliseconds each.
-Origin origin_of_this_program(const Study& study);
+// Runs the probes that the study's variants need, some milliseconds each, on the CPU. device: where
+// the study's runs are made; nullptr: the CPU.
+Origin origin_of_this_program(const Study& study, const Device<float>* device = nullptr);
 
 // Adds what another origin holds. InputError, which names `folder`, when it is of a program that
 // computes other numbers.

@@ -66,6 +66,8 @@ class Device {
  public:
   virtual ~Device() = default;
 
+  virtual std::string name() const = 0;      // as of --device: "cuda"
+  virtual std::string hardware() const = 0;  // "NVIDIA H200, CUDA 13.0"
   virtual MemorySource memory() const = 0;
   // Copies between host and device, in order with the operations; download waits.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
@@ -96,6 +98,7 @@ class Device {
   // same operations, in fewer passes over the memory. With attention between them they are a block
   // (src/model).
   virtual bool fuses_blocks(const ModelSettings&) const = 0;
+  virtual void fuse_blocks(bool wanted) = 0;  // false: operation by operation, to compare with
   // q, k, v = the three layers of norm(x)
   virtual std::array<Tensor<T>, 3> normed_projections(Tape<T>&, const Tensor<T>& x, double epsilon,
                                                       const std::array<Layer<T>, 3>&) = 0;
@@ -142,6 +145,13 @@ class Device {
     virtual void run(const std::function<void()>& work) = 0;
   };
   virtual std::unique_ptr<Recorded> new_record() = 0;
+
+  // For benchmarks.
+  struct Facts {
+    double multiply_adds = 0;         // of float32 that it can do in a second; 0: not known
+    uint64_t operations_started = 0;  // kernels so far, one by one; a record's repeats do not count
+  };
+  virtual Facts facts() const = 0;
 
   // A kernel that makes whole steps by itself (train/step_kernel.h), for models it is made for:
   // "" if this is one, else why not.

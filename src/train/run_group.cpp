@@ -188,9 +188,11 @@ int RunGroup::steps_by_kernel(int begin, int end, const std::atomic<bool>& stop)
     const int steps = std::min(steps_a_launch, end - step);
     const std::vector<OneLaunchSteps> made = kernel_->train(runs, step, steps);
     for (size_t r = 0; r < made.size(); ++r)
-      if (made[r].failed)
+      if (made[r].failed) {
+        failed_ = r;
         runs_[r]->fail_at_step(step + int(made[r].losses.size()) - 1, double(made[r].losses.back()),
                                made[r].norms.back());
+      }
     step += steps;
   }
   return step;
@@ -218,7 +220,9 @@ std::vector<OneLaunchRun> RunGroup::kernel_runs(const Part& part) const {
   return all;
 }
 
-bool RunGroup::run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics>& rows) {
+bool RunGroup::run_epoch(const std::atomic<bool>& stop,
+                         std::vector<std::optional<EpochMetrics>>& rows) {
+  rows.assign(runs_.size(), std::nullopt);
   const Run& first = *runs_[0];
   const int begin = first.steps_in_epoch(), end = first.steps_per_epoch();
   send_order();
@@ -227,16 +231,23 @@ bool RunGroup::run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics
   std::vector<Evaluation> train, val;
   if (step < end || !evaluate(train_rows_, stop, train) || !evaluate(val_rows_, stop, val))
     return false;
-  for (size_t r = 0; r < runs_.size(); ++r)
-    rows.push_back(runs_[r]->finish_epoch(train[r], val[r]));
+  std::exception_ptr failure;
+  for (size_t r = 0; r < runs_.size(); ++r) try {
+      rows[r] = runs_[r]->finish_epoch(train[r], val[r]);
+    } catch (const RunError&) {
+      failed_ = r, failure = std::current_exception();
+    }
+  if (failure) std::rethrow_exception(failure);
   return true;
 }
 
 void RunGroup::fail_on_bad_steps() {
   const std::vector<BadStep> bad = device_.take_bad_steps();
   for (size_t r = 0; r < bad.size(); ++r)
-    if (bad[r].step >= 0)
+    if (bad[r].step >= 0) {
+      failed_ = r;
       runs_[r]->fail_at_step(bad[r].step, double(bad[r].loss), double(bad[r].norm));
+    }
 }
 
 void RunGroup::bring_back(int steps) {

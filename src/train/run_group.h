@@ -9,6 +9,7 @@
 
 #include "tensor/device_buffer.h"
 #include "train/placed_model.h"
+#include "train/scheduler.h"
 #include "train/step_kernel.h"
 
 namespace focus {
@@ -20,10 +21,12 @@ class RunGroup {
   // must be one for this model.
   RunGroup(Device<float>& device, std::vector<Run*> runs, bool by_kernel);
 
-  // Trains all runs to the end of their epoch and evaluates them. If `stop` is set on the way, all
-  // stand between two steps and false is returned. RunError on a NaN or Inf, before anything has
-  // come back to the runs.
-  bool run_epoch(const std::atomic<bool>& stop, std::vector<EpochMetrics>& rows);
+  // Trains all runs to the end of their epoch and evaluates them: rows[r] := what run r reached. If
+  // `stop` is set on the way, all stand between two steps, no rows are set and false is returned.
+  // RunError on a NaN or Inf, with the run in failed(): if in a step, before anything has come back
+  // to any run; if in an evaluation, the runs that have a row have finished their epoch.
+  bool run_epoch(const std::atomic<bool>& stop, std::vector<std::optional<EpochMetrics>>& rows);
+  size_t failed() const { return failed_; }
 
   const std::vector<Run*>& runs() const { return runs_; }
 
@@ -55,6 +58,7 @@ class RunGroup {
 
   Device<float>& device_;
   std::vector<Run*> runs_;
+  size_t failed_ = 0;
   PlacedModel model_;
   std::unique_ptr<StepKernel> kernel_;  // nullptr: the steps are recorded
   Workers workers_{1};
@@ -66,10 +70,17 @@ class RunGroup {
   DeviceBuffer<uint8_t> row_right_;
 };
 
-// Brings every run to `epochs` epochs on the device, as many together as stand at the same step:
-// run_side_by_side() for a device. by_kernel: as for RunGroup.
-using AfterEpoch = std::function<void(size_t run, std::optional<EpochMetrics> row)>;
-void run_together(Device<float>& device, std::deque<Run>& runs, int epochs, bool by_kernel,
+// Why the device's step kernel cannot make the steps of such a run; "" if it can.
+std::string step_kernel_problem(const Device<float>& device, Run& run);
+
+// run_side_by_side() for a device (scheduler.h): group after group, all runs of a group that stand
+// at the same step together, up to `at_once` of them. use_kernel: the device's step kernel makes
+// the steps of the models that it is made for. What a run computes does not depend on its company.
+void run_together(Device<float>& device, const std::vector<Job>& jobs, int at_once, bool use_kernel,
+                  const std::atomic<bool>& stop, const JobEvents& events);
+
+// The same for runs of one group that exist already and remain. A failure of one ends all.
+void run_together(Device<float>& device, std::deque<Run>& runs, int epochs, bool use_kernel,
                   const std::atomic<bool>& stop, const AfterEpoch& after);
 
 }  // namespace focus

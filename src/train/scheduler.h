@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "error.h"
@@ -18,6 +19,9 @@ namespace focus {
 struct Job {
   int epochs = 0;  // to bring the run to, counted from its beginning
   std::function<std::shared_ptr<Run>()> open = {};
+  // Jobs of one group have the same settings but for rates, epochs and seed, and data of the same
+  // sizes: a device takes their runs together (run_group.h).
+  std::string group = {};
 };
 
 // From several threads at once, but never for one run.

@@ -1,0 +1,53 @@
+#!/bin/sh
+# One mutant for tests/run_mutants.sh: runs its lesson's stage test and judges.
+#
+#   tests/run_mutant.sh NN GAP NAME PLACE WORDS      NAME "": the sources as they are
+#
+# In build/mutants/run/NN-NAME: `line` is 'passed TEXT' or 'failed TEXT'; `log` what the test printed;
+# `mistake` the mutant's line of mistakes.tsv, if its failures leave marks.
+set -u
+nn=$1 name=$3 place=$4 words=$5
+here=build/mutants
+out=$here/run/$nn-$name
+mkdir -p "$out"
+# What is read of memory that nobody wrote is the same in every run: glibc fills new memory.
+export MALLOC_PERTURB_=85
+
+run_stage() {  # sets status
+  rm -f "$out/marks"
+  (cd $here && FOCUS_MUTANT=$name FOCUS_MARKS=run/$nn-$name/marks timeout 60 ./stage-"$nn" --no-colors) > "$out/log" 2>&1
+  status=$?
+}
+run_stage
+if [ -z "$name" ]; then
+  if [ $status -eq 0 ]; then
+    printf 'passed lesson %s  %-28s passes\n' "$nn" "(no mutant)"
+  else
+    cat "$out/log" >&2
+    printf 'failed lesson %s  %-28s FAILS as it is\n' "$nn" "(no mutant)"
+  fi > "$out/line"
+  exit 0
+fi
+differs=
+if [ -s "$out/marks" ] && { [ -n "${UPDATE:-}" ] || ! grep -qF "$words" "$out/log"; }; then
+  mv "$out/marks" "$out/marks-before"
+  run_stage
+  cmp -s "$out/marks" "$out/marks-before" || { differs=1; rm -f "$out/marks"; }
+fi
+tests=$(sed -n 's/.*test cases:.*| *\([0-9]*\) failed.*/\1/p' "$out/log")
+[ ! -s "$out/marks" ] ||
+  printf '%s\t%s\t%s\n' "$name" "$words" "$(tr '\n' ' ' < "$out/marks")" > "$out/mistake"
+line=$(printf 'lesson %s  %-28s' "$nn" "$name")
+if [ $status -eq 0 ]; then
+  echo "failed $line NOT CAUGHT: $words ($place)"
+elif [ $status -eq 124 ]; then
+  echo "passed $line caught: does not end"
+elif [ $status -ge 128 ]; then
+  echo "passed $line caught: crashes (signal $((status - 128)))"
+elif [ -n "$differs" ]; then
+  echo "passed $line caught by ${tests:-?} tests, differently each time"
+elif [ -n "${UPDATE:-}" ] || [ ! -s "$out/marks" ] || grep -qF "$words" "$out/log"; then
+  echo "passed $line caught by ${tests:-?} tests"
+else
+  echo "failed $line caught, but not recognised: UPDATE=1 tests/run_mutants.sh build/kit $nn"
+fi > "$out/line"

@@ -1,0 +1,494 @@
+// Stage 16: a barrier for a whole grid, sums in one order, the end of a step, and what rows of
+// threads do in the backward pass: each alone first, then whole steps against the CPU's.
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <deque>
+
+#include "close.h"
+#include "cuda/device/launch.h"
+#include "cuda/lesson/step_ways.h"
+#include "cuda/one_launch/attention.cuh"
+#include "cuda/one_launch/update.cuh"
+#include "report/statistics.h"
+
+using namespace focus;
+using namespace focus::gpu;
+using namespace focus::gpu::one_launch;
+using focus::test::difference;
+using focus::test::random_numbers;
+
+namespace {
+
+// "" if the kernel ends, else what the emulator found, without the place. An empty gap is passed
+// on, for the report to name.
+template <class F>
+std::string trouble_of(const F& run) {
+  try {
+    run();
+    return "";
+  } catch (const RunError& error) {
+    const std::string text = error.what();
+    if (text.find(": the gap '") != std::string::npos) throw;
+    size_t begin = 0;
+    for (int colons = 0; text.starts_with("kernel ") && colons < 3 && begin < text.size(); ++begin)
+      colons += text[begin] == ':';
+    return "got stuck:" + text.substr(begin, text.find(';') - begin);
+  }
+}
+
+// `runs` runs of `blocks` blocks each.
+struct Grid {
+  Plan plan{};
+  DeviceArray<unsigned> arrived;
+  DeviceArray<int> gave_up{std::vector<int>{0}};
+
+  Grid(int runs, int blocks) : arrived(std::vector<unsigned>(size_t(runs))) {
+    plan.runs = runs, plan.blocks_a_run = blocks, plan.absent = -1, plan.patience = 1'000'000;
+    plan.arrived = arrived.data(), plan.gave_up = gave_up.data();
+  }
+  LaunchSize size(int threads, size_t shared = 0) const {
+    return {"test", size_t(plan.runs * plan.blocks_a_run), threads, shared, true};
+  }
+};
+
+// In every round each block writes a number, waits, and takes down what the run's others wrote.
+void meet(Plan p, int rounds, int* written, int* seen) {
+  const int me = int(blockIdx.x), run = me / p.blocks_a_run, t = int(threadIdx.x);
+  if (me == p.absent) return;
+  unsigned barriers = 0;
+  for (int round = 0; round < rounds; ++round) {
+    if (t == int(blockDim.x) - 1) written[me] = 10 * round + me;
+    if (!wait_for_run(p, run, ++barriers)) return;
+    if (t < p.blocks_a_run)
+      seen[(round * int(gridDim.x) + me) * p.blocks_a_run + t] = written[run * p.blocks_a_run + t];
+    if (!wait_for_run(p, run, ++barriers)) return;  // all have read
+  }
+}
+
+std::string meeting(int runs, int blocks, uint64_t seed) {
+  constexpr int rounds = 3;
+  Grid grid(runs, blocks);
+  const int all = runs * blocks;
+  DeviceArray<int> written(std::vector<int>(size_t(all), -1));
+  DeviceArray<int> seen(std::vector<int>(size_t(rounds * all * blocks), -1));
+  shuffle_threads(seed);
+  const std::string trouble = trouble_of([&] {
+    launch(grid.size(40), nullptr, meet, grid.plan, rounds, written.data(), seen.data());
+  });
+  shuffle_threads(0);
+  if (!trouble.empty()) return trouble;
+  const std::vector<int> got = seen.host();
+  for (int round = 0, at = 0; round < rounds; ++round)
+    for (int block = 0; block < all; ++block)
+      for (int other = 0; other < blocks; ++other, ++at)
+        if (const int wanted = 10 * round + block / blocks * blocks + other;
+            got[size_t(at)] != wanted)
+          return str("round ", round, ": of block ", other, " of its run, block ", block, " got ",
+                     got[size_t(at)], ", wanted ", wanted);
+  return "";
+}
+
+// Blocks 0 and 2 wait for block 1, which does not come; 1 where wait_for_run returned false.
+void wait_in_vain(Plan p, int* refused) {
+  if (int(blockIdx.x) == p.absent) return;
+  const bool came = wait_for_run(p, 0, 1);
+  refused[blockIdx.x * blockDim.x + threadIdx.x] = !came;
+}
+
+// Two runs whose sequences have written their parts of the gradient, in a batch of 15 that may hold
+// fewer: what was not written is NaN.
+struct Parts {
+  static constexpr int runs = 2, batch = 15, padded = 1300, chunks = 2;
+  int count;
+  std::vector<float> numbers;  // (runs,batch,padded)
+
+  explicit Parts(int sequences) : count(sequences), numbers(size_t(runs * batch * padded), NAN) {
+    const std::vector<double> random = random_numbers(numbers.size(), 5);
+    for (int run = 0; run < runs; ++run)
+      for (int b = 0; b < count; ++b)
+        for (int e = 0; e < padded; ++e) numbers[at(run, b, e)] = float(random[at(run, b, e)]);
+  }
+  static size_t at(int run, int b, int e) { return size_t((run * batch + b) * padded + e); }
+
+  // The number that a sum from the first sequence to the last gives.
+  float sum(int run, int e) const {
+    float sum = 0;
+    for (int b = 0; b < count; ++b) sum += numbers[at(run, b, e)];
+    return sum;
+  }
+};
+
+void sum_parts(Plan p, int count) {
+  SharedMemory shared;
+  double* scratch = shared.array<double>(warps);
+  const int run = int(blockIdx.x) / p.blocks_a_run, part = int(blockIdx.x) % p.blocks_a_run;
+  sum_gradients(p, run, part, count, scratch);
+}
+
+// "" if sums and squares are right, the sums to the bit.
+std::string compare_sums(const Parts& parts, int blocks) {
+  Grid grid(Parts::runs, blocks);
+  Plan& p = grid.plan;
+  DeviceArray<float> partials(parts.numbers);
+  std::vector<DeviceArray<float>> gradients;
+  std::vector<RunOnDevice> runs(Parts::runs);
+  for (RunOnDevice& r : runs) {
+    gradients.emplace_back(size_t(Parts::padded)).poison();
+    r.gradients = gradients.back().data();
+  }
+  DeviceArray<RunOnDevice> on_device(runs);
+  DeviceArray<double> squares(size_t(Parts::runs * Parts::chunks));
+  squares.poison();
+  p.batch = Parts::batch, p.padded = Parts::padded, p.chunks = Parts::chunks;
+  p.partials = partials.data(), p.chunk_sums = squares.data(), p.run = on_device.data();
+  launch(grid.size(threads, shared_bytes_for(2 * warps)), nullptr, sum_parts, p, parts.count);
+  for (int run = 0; run < Parts::runs; ++run) {
+    const std::vector<float> got = gradients[size_t(run)].host();
+    double wanted_squares[Parts::chunks] = {};
+    std::vector<double> wanted;
+    for (int e = 0; e < Parts::padded; ++e) {
+      wanted.push_back(double(parts.sum(run, e)));
+      wanted_squares[e / chunk] += wanted.back() * wanted.back();
+    }
+    const std::string far =
+        difference(str("run ", run, ", sum"), {Parts::padded}, got.data(), wanted, 8);
+    if (!far.empty()) return far;
+    for (size_t e = 0; e < got.size(); ++e)
+      if (double(got[e]) != wanted[e])
+        return str("run ", run, ", sum [", e,
+                   "]: got other last digits than those of a sum from "
+                   "the first sequence to the last");
+    for (int n = 0; n < Parts::chunks; ++n)
+      if (const double square = squares.host()[size_t(run * Parts::chunks + n)];
+          !(std::abs(square / wanted_squares[n] - 1) < 1e-12))
+        return str("run ", run, ", squares of chunk ", n, ": got ", square, ", wanted ",
+                   wanted_squares[n]);
+  }
+  return "";
+}
+
+void take_result(Plan p, int count, StepResult* results) {
+  SharedMemory shared;
+  double* scratch = shared.array<double>(warps);
+  const int run = int(blockIdx.x) / p.blocks_a_run;
+  results[blockIdx.x * blockDim.x + threadIdx.x] = step_result(p, run, count, scratch);
+}
+
+// Rows of 64 numbers as they lie in shared memory, NaN between and after them.
+struct Rows {
+  int rows;
+  std::vector<float> numbers;
+  Rows(int count, uint32_t which) : rows(count), numbers(size_t(40 * row_stride), NAN) {
+    const std::vector<double> random = random_numbers(size_t(rows * width), which);
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < width; ++c) numbers[at(r, c)] = float(random[size_t(r * width + c)]);
+  }
+  static size_t at(int r, int c) { return size_t(r * row_stride + c); }
+  double operator()(int r, int c) const { return double(numbers[at(r, c)]); }
+};
+
+void norm_backward(float* dx, float* branch, const float* y, const float* rstd, int length,
+                   const uint8_t* mask, Dropout dropout) {
+  layer_norm_backward<5>(dx, branch, branch, y, rstd, length, mask, dropout);
+}
+
+// "" if a norm's backward is right: dy is where the branch's gradient comes to stand.
+std::string compare_norm_gradient(int length, Dropout dropout) {
+  const Rows dy(length, 1), y(length, 2), before(length, 3);
+  std::vector<float> rstd(size_t(length), 0.f);
+  std::vector<uint8_t> mask;
+  for (int r = 0; r < length; ++r) rstd[size_t(r)] = 0.5f + float(r) / 16;
+  for (int n = 0; n < length * 8; ++n) mask.push_back(uint8_t(n * 37 + 11));
+  DeviceArray<float> dx(before.numbers), branch(dy.numbers), d_y(y.numbers), d_rstd(rstd);
+  DeviceArray<uint8_t> d_mask(mask);
+  shuffle_threads(uint64_t(length));
+  const std::string trouble = trouble_of([&] {
+    launch({"test", 1, threads}, nullptr, norm_backward, dx.data(), branch.data(), d_y.data(),
+           d_rstd.data(), length, d_mask.data(), dropout);
+  });
+  shuffle_threads(0);
+  if (!trouble.empty()) return trouble;
+  std::vector<double> wanted_dx(before.numbers.size(), NAN), wanted_branch = wanted_dx;
+  for (int r = 0; r < length; ++r) {
+    double mean = 0, mean_y = 0;
+    for (int c = 0; c < width; ++c) mean += dy(r, c) / width, mean_y += dy(r, c) * y(r, c) / width;
+    for (int c = 0; c < width; ++c) {
+      const double g =
+          before(r, c) + double(rstd[size_t(r)]) * (dy(r, c) - mean - y(r, c) * mean_y);
+      wanted_dx[Rows::at(r, c)] = g;
+      const bool kept = mask[size_t(r * 8 + c / 8)] >> c % 8 & 1;
+      wanted_branch[Rows::at(r, c)] = g * (!dropout.on() ? 1 : kept ? double(dropout.scale) : 0);
+    }
+  }
+  const Shape shape{40, row_stride};
+  const std::string far = difference("dx", shape, dx.host().data(), wanted_dx, 16);
+  return far.empty() ? difference("branch", shape, branch.host().data(), wanted_branch, 16) : far;
+}
+
+void scores_backward(Plan p, float* dp, float* ds_transposed, float* weights_transposed,
+                     const float* kept, const uint8_t* mask, int first_bit) {
+  weights_backward<5>(p, dp, ds_transposed, weights_transposed, kept, mask, first_bit);
+}
+
+// "" if the gradient of the scores is right where each query keeps its own `kept` keys.
+std::string compare_scores_gradient(int length, int kept_keys, bool with_dropout) {
+  constexpr int side = 40, stride = score_stride<5>, first_bit = 3;
+  Plan p{};
+  p.length = length, p.pattern = Pattern::topk, p.k = kept_keys, p.score_scale = 0.125f;
+  p.kept_layout.keys = side * side;
+  p.attention_dropout = {0, with_dropout ? 1.25f : 0.f};
+  std::vector<int> begin;
+  for (int i = 0; i <= length; ++i) begin.push_back(i * kept_keys);
+  DeviceArray<int> entry_begin(begin);
+  p.entry_begin = entry_begin.data();
+  const std::vector<double> random = random_numbers(size_t(3 * side * side), 7);
+  std::vector<float> kept(size_t(side * side + 2 * side), 0.f), dp(size_t(side * stride), NAN);
+  std::vector<uint8_t> mask;
+  for (int n = 0; n < length * kept_keys / 8 + 2; ++n) mask.push_back(uint8_t(n * 59 + 77));
+  std::vector<double> ds(dp.size(), 0), turned(dp.size(), 0), weights(dp.size(), 0);
+  for (int i = 0; i < length; ++i) {
+    unsigned long long keys = 0;
+    for (int e = 0; e < kept_keys; ++e) keys |= 1ull << (i * 3 + e * e) % length;
+    std::memcpy(&kept[size_t(p.kept_layout.keys + 2 * i)], &keys, sizeof keys);
+    int entry = 0;
+    double mean = 0;
+    std::vector<double> weight(size_t(length), 0), d = weight, factor(size_t(length), 1);
+    for (int j = 0; j < length; ++j) {
+      if (!(keys >> j & 1)) continue;
+      const int bit = first_bit + i * kept_keys + entry++;
+      const size_t at = size_t(i * length + j), place = size_t(i * stride + j), J = size_t(j);
+      kept[at] = float(0.6 + random[at] / 2), dp[place] = float(random[at + side * side]);
+      if (with_dropout) factor[J] = mask[size_t(bit / 8)] >> bit % 8 & 1 ? 1.25 : 0;
+      weight[J] = double(kept[at]), d[J] = factor[J] * double(dp[place]);
+      mean += weight[J] * d[J];
+    }
+    for (int j = 0; j < length; ++j) {
+      const size_t J = size_t(j), place = size_t(i * stride + j), across = size_t(j * stride + i);
+      ds[place] = turned[across] = 0.125 * weight[J] * (d[J] - mean);
+      weights[across] = factor[J] * weight[J];
+    }
+  }
+  for (int i = 0; i < side; ++i)
+    for (int j = side; j < stride; ++j)  // between the rows nobody writes
+      ds[size_t(i * stride + j)] = turned[size_t(i * stride + j)] =
+          weights[size_t(i * stride + j)] = NAN;
+  DeviceArray<float> d_dp(dp), d_kept(kept), d_turned(dp.size()), d_weights(dp.size());
+  DeviceArray<uint8_t> d_mask(mask);
+  d_turned.poison(), d_weights.poison();
+  launch({"test", 1, threads}, nullptr, scores_backward, p, d_dp.data(), d_turned.data(),
+         d_weights.data(), d_kept.data(), with_dropout ? d_mask.data() : nullptr, first_bit);
+  const Shape shape{side, stride};
+  std::string far = difference("dS", shape, d_dp.host().data(), ds, 16);
+  if (far.empty()) far = difference("dS, transposed", shape, d_turned.host().data(), turned, 16);
+  if (far.empty())
+    far = difference("weights after dropout, transposed", shape, d_weights.host().data(), weights,
+                     16);
+  return far;
+}
+
+ModelSettings model_of(Pattern pattern, int k, int length, int blocks, double dropout) {
+  ModelSettings s;
+  s.attention = {pattern, k, is_positional(pattern) ? 1 : 0, 1, dropout};
+  s.vocabulary = 7, s.classes = 5, s.length = length, s.blocks = blocks, s.dropout = dropout;
+  return s;
+}
+
+// Every step from the CPU's weights, so that differences do not add up.
+void check_steps(const std::string& name, const ModelSettings& s, OptimizerKind kind, int batch,
+                 int rows) {
+  StepWays ways(s, kind, batch, rows, 11, 0.1);  // a gradient that the clip shortens
+  OneLaunch kernel(s, kind, batch, 1);
+  std::vector<double> loss, gradient, move;
+  for (int n = 0; n < ways.steps(); ++n) {
+    const std::vector<float> before = ways.weights();
+    ways.set_weights(before);
+    shuffle_threads(uint64_t(n));
+    const OneLaunchSteps made = kernel.train({ways.run()}, n, 1).at(0);
+    shuffle_threads(0);
+    REQUIRE_MESSAGE(made.losses.size() == 1,
+                    str(name, ": got ", made.losses.size(), " steps, wanted 1"));
+    const StepMade got = ways.launched(made), wanted = ways.on_cpu(n);
+    loss.push_back(std::abs(got.loss / wanted.loss - 1));
+    gradient.push_back(relative_distance(got.gradients, wanted.gradients));
+    std::vector<float> got_move = got.weights, wanted_move = wanted.weights;
+    for (size_t i = 0; i < before.size(); ++i)
+      got_move[i] -= before[i], wanted_move[i] -= before[i];
+    move.push_back(relative_distance(got_move, wanted_move));
+  }
+  const auto within = [&](const char* what, double error, double limit) {
+    return error <= limit ? ""
+                          : str(name, ": ", what, ": got a relative error of ", error,
+                                ", wanted at most ", limit);
+  };
+  CHECK(within("loss", median(loss), 2e-6) == "");
+  CHECK(within("gradient", median(gradient), 5e-6) == "");
+  // Weights are a thousand times as large as a step: their last digits count.
+  CHECK(within("step", median(move), 1e-3) == "");
+}
+
+}  // namespace
+
+TEST_CASE("barrier: what the run's other blocks wrote is there, round after round") {
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    CHECK(meeting(1, 3, seed) == "");
+    CHECK(meeting(1, 1, seed) == "");
+  }
+}
+
+TEST_CASE("barrier: runs do not wait for each other") {
+  for (uint64_t seed = 0; seed < 3; ++seed) CHECK(meeting(3, 2, seed) == "");
+}
+
+TEST_CASE("barrier: a block that does not come, and patience that ends") {
+  Grid grid(1, 3);
+  grid.plan.absent = 1, grid.plan.patience = -1;  // under emulation the clock stands still
+  DeviceArray<int> refused(std::vector<int>(120, -1));
+  const std::string trouble =
+      trouble_of([&] { launch(grid.size(40), nullptr, wait_in_vain, grid.plan, refused.data()); });
+  CHECK(trouble == "");
+  if (!trouble.empty()) return;
+  int threads_told = 0;
+  for (int told : refused.host()) threads_told += told == 1;
+  CHECK_MESSAGE(threads_told == 80,
+                str("got ", threads_told, " threads that were told, wanted 80"));
+  CHECK_MESSAGE(grid.gave_up.host()[0] == 1, "got a plan in which nobody gave up");
+}
+
+TEST_CASE("barrier: who waits leaves when another block has given up") {
+  Grid grid(1, 3);
+  grid.plan.absent = 1, grid.gave_up.set({1});
+  DeviceArray<int> refused(std::vector<int>(120, -1));
+  CHECK(trouble_of([&] {
+          launch(grid.size(40), nullptr, wait_in_vain, grid.plan, refused.data());
+        }) == "");
+}
+
+TEST_CASE("sums: from the first sequence to the last, whatever the number of blocks") {
+  for (int count : {1, 4, 13, 15})
+    for (int blocks : {1, 2, 3}) {
+      CAPTURE(count);
+      CHECK(compare_sums(Parts(count), blocks) == "");
+    }
+}
+
+TEST_CASE("loss and norm: of the run's own numbers, the same in every thread") {
+  constexpr int runs = 2, batch = 15, chunks = 300;
+  for (int count : {15, 4}) {
+    Grid grid(runs, 2);
+    Plan& p = grid.plan;
+    std::vector<double> squares(size_t(runs * chunks)), losses(size_t(runs * batch), NAN);
+    const std::vector<double> random = random_numbers(squares.size(), 3);
+    double norm[runs] = {}, loss[runs] = {};
+    for (size_t run = 0; run < runs; ++run) {
+      for (size_t n = 0; n < chunks; ++n)
+        norm[run] += squares[run * chunks + n] = 1.5 + random[run * chunks + n];
+      for (size_t b = 0; b < size_t(count); ++b)
+        loss[run] += losses[run * batch + b] = 2 + random[run * batch + b];
+      norm[run] = std::sqrt(norm[run]), loss[run] /= count;
+    }
+    DeviceArray<double> d_squares(squares), d_losses(losses);
+    DeviceArray<StepResult> results(size_t(runs * 2 * threads));
+    results.poison();
+    p.chunks = chunks, p.batch = batch;
+    p.chunk_sums = d_squares.data(), p.sequence_losses = d_losses.data();
+    launch(grid.size(threads, shared_bytes_for(2 * warps)), nullptr, take_result, p, count,
+           results.data());
+    const std::vector<StepResult> got = results.host();
+    for (size_t i : {size_t{0}, size_t{77}, size_t(2 * threads), got.size() - 1}) {
+      const size_t run = i / size_t(2 * threads);
+      const auto compare = [&](const char* what, double value, double wanted) {
+        return std::abs(value / wanted - 1) < 1e-12
+                   ? ""
+                   : str("batch of ", count, ", run ", run, ", thread ", i % size_t(threads), ", ",
+                         what, ": got ", value, ", wanted ", wanted);
+      };
+      CHECK(compare("loss", got[i].loss, loss[run]) == "");
+      CHECK(compare("norm", got[i].norm, norm[run]) == "");
+    }
+  }
+}
+
+TEST_CASE("norm, backward: with dropout's bits and without") {
+  for (int length : {1, 7, 17, 40})
+    for (float scale : {0.f, 1.25f}) {
+      CAPTURE(length);
+      CHECK(compare_norm_gradient(length, {0, scale}) == "");
+    }
+}
+
+TEST_CASE("scores, backward: dS, its transpose, and the weights' transpose") {
+  for (bool with_dropout : {false, true})
+    for (int length : {5, 11, 39}) {
+      CAPTURE(length);
+      CHECK(compare_scores_gradient(length, 3, with_dropout) == "");
+    }
+}
+
+TEST_CASE("a step: loss, gradient and weights as the CPU's") {
+  check_steps("full, length 7, two blocks", model_of(Pattern::full, 0, 7, 2, 0.2),
+              OptimizerKind::sgd, 2, 5);
+  check_steps("topk(3), length 11", model_of(Pattern::topk, 3, 11, 1, 0.2), OptimizerKind::sgd, 3,
+              6);
+  check_steps("banded(3), length 9", model_of(Pattern::banded, 3, 9, 1, 0), OptimizerKind::sgd, 2,
+              4);
+  check_steps("Adam", model_of(Pattern::full, 0, 5, 1, 0), OptimizerKind::adam, 2, 4);
+}
+
+TEST_CASE("steps: the same bits in one launch or several, alone or beside another run") {
+  const ModelSettings s = model_of(Pattern::topk, 3, 7, 1, 0.1);
+  const auto weights_after = [&](int runs, int blocks, std::vector<int> launches) {
+    std::deque<StepWays> ways;
+    std::vector<OneLaunchRun> all;
+    for (int r = 0; r < runs; ++r)
+      all.push_back(ways.emplace_back(s, OptimizerKind::sgd, 3, 8, uint64_t(5 + r)).run());
+    OneLaunch kernel(s, OptimizerKind::sgd, 3, runs);
+    kernel.set_blocks_a_run(blocks);
+    int first = 0;
+    for (int steps : launches) {
+      shuffle_threads(uint64_t(first + blocks));
+      const auto made = kernel.train(all, first, steps);
+      REQUIRE(made[0].losses.size() == size_t(steps));
+      first += steps;
+    }
+    shuffle_threads(0);
+    return ways[0].launched({{0}, {}, false}).weights;
+  };
+  const std::vector<float> wanted = weights_after(1, 1, {1, 1, 1});
+  CHECK_MESSAGE(weights_after(1, 1, {3}) == wanted,
+                "got other bits from three steps in one launch");
+  CHECK_MESSAGE(weights_after(1, 3, {3}) == wanted, "got other bits from three blocks");
+  CHECK_MESSAGE(weights_after(2, 2, {3}) == wanted, "got other bits beside another run");
+}
+
+TEST_CASE("steps: a run that meets a NaN stops as it was, the one beside it goes on") {
+  const ModelSettings s = model_of(Pattern::full, 0, 5, 1, 0);
+  StepWays bad(s, OptimizerKind::sgd, 2, 6, 1), good(s, OptimizerKind::sgd, 2, 6, 2);
+  std::vector<float> weights = bad.weights();
+  for (size_t i = 100; i < 448; ++i) weights[i] = NAN;  // words that surely occur
+  bad.set_weights(weights);
+  OneLaunch kernel(s, OptimizerKind::sgd, 2, 2);
+  const auto made = kernel.train({bad.run(), good.run()}, 0, 3);
+  CHECK_MESSAGE(made[0].failed, "got no failure from a loss that is not a number");
+  CHECK_MESSAGE(made[0].losses.size() == 1,
+                str("got ", made[0].losses.size(), " steps of the run that fails, wanted 1"));
+  CHECK_MESSAGE(!made[1].failed, "got a failure of the run beside it");
+  CHECK_MESSAGE(made[1].losses.size() == 3,
+                str("got ", made[1].losses.size(), " steps of the run beside it, wanted 3"));
+  const std::vector<float> after = bad.launched(made[0]).weights;
+  CHECK_MESSAGE(std::equal(after.begin(), after.begin() + 100, weights.begin()),
+                "got changed weights after a loss that is not a number");
+}
+
+TEST_CASE("steps: a block that does not come is an error, not a hang") {
+  const ModelSettings s = model_of(Pattern::full, 0, 5, 1, 0);
+  StepWays ways(s, OptimizerKind::sgd, 2, 4, 1);
+  OneLaunch kernel(s, OptimizerKind::sgd, 2, 1);
+  kernel.leave_out_a_block(true);
+  kernel.set_patience(-1);
+  const std::string trouble = trouble_of([&] { kernel.train({ways.run()}, 0, 2); });
+  CHECK_MESSAGE(trouble.find("waited for each other longer than") != std::string::npos,
+                str("got '", trouble, "', wanted the error that names the patience"));
+  kernel.leave_out_a_block(false), kernel.set_patience(30);
+  CHECK(kernel.train({ways.run()}, 0, 2)[0].losses.size() == 2);
+}
