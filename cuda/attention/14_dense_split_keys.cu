@@ -2,14 +2,18 @@
 // a thread, but two groups of 128 threads share a block's keys between them, each with its own
 // online softmax, and put their sums together at the end. So a multiprocessor has the 8 warps of
 // two blocks where there is only one block for it, and none has to be content with 4 × 8 numbers a
-// thread, as rung 04's are then. The last step takes 32 keys where there are no more.
+// thread, as rung 04's are then.
 //
 // If the call has memory for the scores they are kept, unscaled: rung 15 needs them.
 //
 // D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64): rung 04's 60 % of the multiply-adds'
 // rate with many heads, 70 µs instead of 85.
+// Measured on an H100: 91 µs, rung 04 beside it 85. Two groups that wait for each other are no two
+// blocks. In a training step, with dropout and 36 MB of scores to write, 113 µs against rung 04's
+// 88, which rung 15 wins back; so it is chosen only where scores are kept.
 #include <cmath>
 
+#include "cuda/attention/keep_bits.cuh"
 #include "cuda/attention/rungs.h"
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
@@ -26,7 +30,7 @@ struct Tiles {
   static constexpr int stride = W + 4, p_stride = keys + 8;
   static constexpr int kv_floats = groups * keys * stride, p_floats = groups * rows * p_stride;
   static constexpr size_t shared_bytes =
-      shared_bytes_for(rows * stride, kv_floats, kv_floats, p_floats, 2 * rows);
+      shared_bytes_for(rows * stride, kv_floats, kv_floats, p_floats, 2 * rows, 8 * rows);
 };
 
 template <int W>
@@ -41,6 +45,8 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
   float* v_tiles = shared.array<float>(X::kv_floats);
   float* p_tiles = shared.array<float>(X::p_floats);
   float* row_ends = shared.array<float>(2 * X::rows);  // group 1's m and l
+  // Dropout's bits, two words a row: of this step and the next, of both groups.
+  unsigned* keep_bits = shared.array<unsigned>(8 * X::rows);
   const Place<TX> at;
   const int group = int(threadIdx.x) / (TX * TY), y0 = at.y % TY;
   const int T = q.T, tiles = (T + X::rows - 1) / X::rows;
@@ -51,13 +57,22 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
   const float* v_tile = v_tiles + group * X::keys * X::stride;
   const float to_log2 = scale * log2_e;  // exp(scale·s) = 2^(to_log2·s)
 
-  const auto copy_keys = [&](float* to, const Heads& x, const float* head, int first) {
-    copy_rows<W, X::groups * X::keys, X::threads>(to, X::stride, x, head, first);
+  constexpr int step = X::groups * X::keys;  // of both groups
+  const auto copy_k = [&](int first) {
+    copy_rows<W, step, X::threads>(k_tiles, X::stride, k, k_head, first);
+    for (int g = 0; g < X::groups; ++g)
+      copy_keep_bits<X::rows, X::threads>(
+          keep_bits + (first / step % 2 * X::groups + g) * 2 * X::rows, keep, unit, T, i0,
+          first + g * X::keys);
+    __pipeline_commit();
+  };
+  const auto copy_v = [&](int first) {
+    copy_rows<W, step, X::threads>(v_tiles, X::stride, v, v_head, first);
     __pipeline_commit();
   };
   copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
-  copy_keys(k_tiles, k, k_head, 0);
-  copy_keys(v_tiles, v, v_head, 0);
+  copy_k(0);
+  copy_v(0);
   float m[R], l[R], out[R][C];  // m: in powers of 2; l: of the thread's own columns
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -66,28 +81,16 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
     for (int c = 0; c < C; ++c) out[i][c] = 0;
   }
 
-  for (int both = 0; both < T; both += X::groups * X::keys) {
+  for (int both = 0; both < T; both += step) {
     const int j0 = both + group * X::keys, left = T - j0;
     __pipeline_wait_prior(1);
     __syncthreads();  // K (and Q) are there for all
-    float s[R][N];
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < N; ++j) s[i][j] = 0;
-    const float *q_rows = q_tile + y0 * X::stride, *k_rows = k_tile + at.x * X::stride;
-    if (left > X::keys / 2) {
-      add_abt<W>(s, q_rows, TY * X::stride, k_rows, TX * X::stride);
-    } else if (left > 0) {
-      float half[R][N / 2] = {};
-      add_abt<W>(half, q_rows, TY * X::stride, k_rows, TX * X::stride);
-#pragma unroll
-      for (int i = 0; i < R; ++i)
-#pragma unroll
-        for (int j = 0; j < N / 2; ++j) s[i][j] = half[i][j];
-    }
+    float s[R][N] = {};
+    if (left > 0)
+      add_abt<W>(s, q_tile + y0 * X::stride, TY * X::stride, k_tile + at.x * X::stride,
+                 TX * X::stride);
     __syncthreads();  // nobody reads K any more
-    copy_keys(k_tiles, k, k_head, both + X::groups * X::keys);
+    copy_k(both + step);
 
 #pragma unroll
     for (int i = 0; i < R; ++i) {
@@ -110,14 +113,8 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
       m[i] = top, l[i] *= shrink;
 #pragma unroll
       for (int c = 0; c < C; ++c) out[i][c] *= shrink;
-      unsigned kept[2] = {~0u, ~0u};  // bits of the step's 64 keys
-      if (keep.words && row < T) {
-        const unsigned* words =
-            keep.words + (size_t(unit) * size_t(T) + size_t(row)) * size_t(keep.per_row);
-#pragma unroll
-        for (int w = 0; w < 2; ++w)
-          if (32 * w < left) kept[w] = words[j0 / 32 + w];
-      }
+      const unsigned* kept =
+          keep_bits + ((both / step % 2 * X::groups + group) * X::rows + y0 + TY * i) * 2;
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         float p = fast_exp2(fmaf(s[i][j], to_log2, -base));
@@ -128,13 +125,11 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
     }
     __pipeline_wait_prior(1);
     __syncthreads();  // V is there for all; P is written
-    const float *p_rows = p_tile + y0 * X::p_stride, *v_columns = v_tile + at.x * vector_of<C>;
-    if (left > X::keys / 2)
-      add_ab<TX, X::keys>(out, p_rows, TY * X::p_stride, v_columns, X::stride);
-    else if (left > 0)
-      add_ab<TX, X::keys / 2>(out, p_rows, TY * X::p_stride, v_columns, X::stride);
+    if (left > 0)
+      add_ab<TX, X::keys>(out, p_tile + y0 * X::p_stride, TY * X::p_stride,
+                          v_tile + at.x * vector_of<C>, X::stride);
     __syncthreads();  // nobody reads V or P any more
-    copy_keys(v_tiles, v, v_head, both + X::groups * X::keys);
+    copy_v(both + step);
   }
   __pipeline_wait_prior(0);
 
@@ -178,7 +173,7 @@ const Rung dense_14_forward{
     true,
     [](const Call& c) -> std::string {
       if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
-      if (!c.scores && c.rung == 0 && !few_tiles(c, 128)) return "rung 04 has enough tiles";
+      if (!c.scores && c.rung == 0) return "no scores are to be kept: rung 04 is faster";
       const std::string why = unsupported_width(c);
       return why.empty() ? too_little_shared_memory(Tiles<64>::shared_bytes) : why;
     },

@@ -11,8 +11,12 @@
 //
 // D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64): 45 µs, limited by 110 MB at 3 TB/s,
 // and 90 µs, 65 % of the multiply-adds' rate: 135 µs instead of 240.
+// Measured on an H100 in a training step with dropout: 85 + 98 µs; rung 05 takes 269 there. The
+// second kernel is as predicted. Half of the first one's instructions are beside its product, which
+// each block makes once, after waiting for all it needs.
 #include <cmath>
 
+#include "cuda/attention/keep_bits.cuh"
 #include "cuda/attention/rungs.h"
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
@@ -22,97 +26,6 @@ namespace focus::gpu {
 namespace {
 
 constexpr int side = 64;  // queries and keys of a tile
-
-// --- P and dS -----------------------------------------------------------------------------------
-
-template <int W>
-struct WeightTiles {
-  static constexpr int TX = 16, TY = 8, threads = TX * TY, R = side / TY, N = side / TX;
-  static constexpr int stride = W + 4;
-  static constexpr size_t shared_bytes = shared_bytes_for(side * stride, side* stride, 2 * side);
-};
-
-template <int W>
-__global__ void __launch_bounds__(WeightTiles<W>::threads, 4)
-    dense_weights_15(Heads v, Heads o, Heads d_o, const float* lse, Scores scores, Scores kept_p,
-                     Scores ds, KeepBits keep, float scale) {
-  using X = WeightTiles<W>;
-  constexpr int R = X::R, N = X::N, TX = X::TX, TY = X::TY;
-  SharedMemory shared;
-  float* d_o_tile = shared.array<float>(side * X::stride);
-  float* v_tile = shared.array<float>(side * X::stride);
-  float* row_sums = shared.array<float>(2 * side);  // lse in powers of 2, delta
-  const Place<TX> at;
-  const int T = v.T, tiles = (T + side - 1) / side;
-  const int unit = int(blockIdx.x) / (tiles * tiles);
-  const int i0 = int(blockIdx.x) / tiles % tiles * side, j0 = int(blockIdx.x) % tiles * side;
-  copy_rows<W, side, X::threads>(d_o_tile, X::stride, d_o, d_o.of(unit), i0);
-  copy_rows<W, side, X::threads>(v_tile, X::stride, v, v.of(unit), j0);
-  __pipeline_commit();
-  // Two threads a row: delta = rowsum(dO ∘ O).
-  const int own = int(threadIdx.x) / 2;
-  float4 sum = make_float4(0, 0, 0, 0);
-  if (i0 + own < T)
-    for (int d = int(threadIdx.x) % 2 * 4; d < v.D; d += 8) {
-      const float4 a = load4(o.of(unit) + (i0 + own) * o.row_stride + d);
-      const float4 b = load4(d_o.of(unit) + (i0 + own) * d_o.row_stride + d);
-      sum.x += a.x * b.x, sum.y += a.y * b.y, sum.z += a.z * b.z, sum.w += a.w * b.w;
-    }
-  float delta = sum.x + sum.y + (sum.z + sum.w);
-  delta += __shfl_xor_sync(all_lanes, delta, 1);
-  if (threadIdx.x % 2 == 0) {
-    row_sums[own] = i0 + own < T ? lse[ptrdiff_t{unit} * T + i0 + own] * log2_e : 0.f;
-    row_sums[side + own] = delta;
-  }
-  __pipeline_wait_prior(0);
-  __syncthreads();  // the tiles and the rows' sums are there for all
-  float dp[R][N] = {};
-  add_abt<W>(dp, d_o_tile + at.y * X::stride, TY * X::stride, v_tile + at.x * X::stride,
-             TX * X::stride);
-  const float to_log2 = scale * log2_e;
-#pragma unroll
-  for (int i = 0; i < R; ++i) {
-    const int y = at.y + TY * i, row = i0 + y;
-    if (row >= T) continue;
-    unsigned kept[2] = {~0u, ~0u};  // bits of the tile's 64 keys
-    if (keep.words) {
-      const unsigned* words =
-          keep.words + (size_t(unit) * size_t(T) + size_t(row)) * size_t(keep.per_row) + j0 / 32;
-#pragma unroll
-      for (int w = 0; w < 2; ++w)
-        if (j0 + 32 * w < T) kept[w] = words[w];
-    }
-    const ptrdiff_t from = scores.of(unit, row) - scores.data + j0 + at.x;
-    float s[N];
-#pragma unroll
-    for (int j = 0; j < N; ++j) s[j] = j0 + at.x + TX * j < T ? scores.data[from + TX * j] : 0.f;
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const int key = j0 + at.x + TX * j;
-      if (key >= scores.pitch()) continue;
-      // Beyond T, up to the pitch, all is 0.
-      const float p = key < T ? fast_exp2(fmaf(s[j], to_log2, -row_sums[y])) : 0.f;
-      const float factor = !keep.words                                ? 1.f
-                           : kept[j / 2] >> (at.x + TX * (j % 2)) & 1 ? keep.scale
-                                                                      : 0.f;
-      kept_p.data[from + TX * j] = p * factor;
-      ds.data[from + TX * j] = scale * p * (dp[i][j] * factor - row_sums[side + y]);
-    }
-  }
-}
-
-// --- the gradients ------------------------------------------------------------------------------
-
-template <int W>
-struct Products {
-  static constexpr int TX = 8, TY = 8, threads = TX * TY, R = side / TY, C = W / TX;
-  static constexpr int step = 32;
-  static constexpr int stride = W + 4, tall = side + 4, wide = step + 4;
-  // A step of the T × T matrix lies (step,64) for a product with its transpose, else (64,step).
-  static constexpr int a_floats = side * wide > step* tall ? side* wide : step* tall;
-  static constexpr int b_floats = step * stride;
-  static constexpr size_t shared_bytes = shared_bytes_for(2 * a_floats, 2 * b_floats);
-};
 
 // Copies ROWS × COLUMNS numbers of a matrix of `rows` rows, again and again from other places; 0
 // outside of it. What does not change from step to step is computed once.
@@ -144,6 +57,94 @@ struct Copier {
       at += at_once * pitch;
     }
   }
+};
+
+// --- P and dS -----------------------------------------------------------------------------------
+
+template <int W>
+struct WeightTiles {
+  static constexpr int TX = 16, TY = 8, threads = TX * TY, R = side / TY, N = side / TX;
+  static constexpr int stride = W + 4, s_stride = side + 4;
+  static constexpr size_t shared_bytes =
+      shared_bytes_for(side * stride, side* stride, side* s_stride, 2 * side, 2 * side);
+};
+
+template <int W>
+__global__ void __launch_bounds__(WeightTiles<W>::threads, 4)
+    dense_weights_15(Heads v, Heads o, Heads d_o, const float* lse, Scores scores, Scores kept_p,
+                     Scores ds, KeepBits keep, float scale) {
+  using X = WeightTiles<W>;
+  constexpr int R = X::R, N = X::N, TX = X::TX, TY = X::TY;
+  SharedMemory shared;
+  float* d_o_tile = shared.array<float>(side * X::stride);
+  float* v_tile = shared.array<float>(side * X::stride);
+  float* s_tile = shared.array<float>(side * X::s_stride);
+  float* row_sums = shared.array<float>(2 * side);    // lse in powers of 2, delta
+  unsigned* kept = shared.array<unsigned>(2 * side);  // bits of the tile's 64 keys for each row
+  const Place<TX> at;
+  const int T = v.T, tiles = (T + side - 1) / side;
+  const int unit = int(blockIdx.x) / (tiles * tiles);
+  const int i0 = int(blockIdx.x) / tiles % tiles * side, j0 = int(blockIdx.x) % tiles * side;
+  copy_rows<W, side, X::threads>(d_o_tile, X::stride, d_o, d_o.of(unit), i0);
+  copy_rows<W, side, X::threads>(v_tile, X::stride, v, v.of(unit), j0);
+  Copier<side, side, X::threads>(scores.of(unit, 0), scores.pitch(), T)
+      .start(s_tile, X::s_stride, i0, j0, scores.pitch());
+  copy_keep_bits<side, X::threads>(kept, keep, unit, T, i0, j0);
+  __pipeline_commit();
+  // Two threads a row: delta = rowsum(dO ∘ O).
+  const int own = int(threadIdx.x) / 2;
+  float4 sum = make_float4(0, 0, 0, 0);
+  if (i0 + own < T)
+    for (int d = int(threadIdx.x) % 2 * 4; d < v.D; d += 8) {
+      const float4 a = load4(o.of(unit) + (i0 + own) * o.row_stride + d);
+      const float4 b = load4(d_o.of(unit) + (i0 + own) * d_o.row_stride + d);
+      sum.x += a.x * b.x, sum.y += a.y * b.y, sum.z += a.z * b.z, sum.w += a.w * b.w;
+    }
+  float delta = sum.x + sum.y + (sum.z + sum.w);
+  delta += __shfl_xor_sync(all_lanes, delta, 1);
+  if (threadIdx.x % 2 == 0) {
+    row_sums[own] = i0 + own < T ? lse[ptrdiff_t{unit} * T + i0 + own] * log2_e : 0.f;
+    row_sums[side + own] = delta;
+  }
+  __pipeline_wait_prior(0);
+  __syncthreads();  // the tiles and the rows' sums are there for all
+  float dp[R][N] = {};
+  add_abt<W>(dp, d_o_tile + at.y * X::stride, TY * X::stride, v_tile + at.x * X::stride,
+             TX * X::stride);
+  const float to_log2 = scale * log2_e;
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const int y = at.y + TY * i, row = i0 + y;
+    if (row >= T) continue;
+    const ptrdiff_t to = scores.of(unit, row) - scores.data + j0 + at.x;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const int key = j0 + at.x + TX * j;
+      if (key >= scores.pitch()) continue;
+      // Beyond T, up to the pitch, all is 0.
+      const float p =
+          key < T ? fast_exp2(fmaf(s_tile[y * X::s_stride + at.x + TX * j], to_log2, -row_sums[y]))
+                  : 0.f;
+      const float factor = !keep.words                                        ? 1.f
+                           : kept[2 * y + j / 2] >> (at.x + TX * (j % 2)) & 1 ? keep.scale
+                                                                              : 0.f;
+      kept_p.data[to + TX * j] = p * factor;
+      ds.data[to + TX * j] = scale * p * (dp[i][j] * factor - row_sums[side + y]);
+    }
+  }
+}
+
+// --- the gradients ------------------------------------------------------------------------------
+
+template <int W>
+struct Products {
+  static constexpr int TX = 8, TY = 8, threads = TX * TY, R = side / TY, C = W / TX;
+  static constexpr int step = 32;
+  static constexpr int stride = W + 4, tall = side + 4, wide = step + 4;
+  // A step of the T × T matrix lies (step,64) for a product with its transpose, else (64,step).
+  static constexpr int a_floats = side * wide > step* tall ? side* wide : step* tall;
+  static constexpr int b_floats = step * stride;
+  static constexpr size_t shared_bytes = shared_bytes_for(2 * a_floats, 2 * b_floats);
 };
 
 // A block makes 64 rows of dV, dK or dQ.

@@ -7,6 +7,7 @@
 //
 // D a multiple of 4 from 16 to 64, k ≤ 16. Predicted at (25,1,600,64), k = 5: rung 09's 52 % of the
 // multiply-adds' rate with many heads: 45 µs instead of 64.
+// Measured on an H100 in a training step: 64 µs, rung 09 there 73: 35 % of the rate.
 #include <cmath>
 
 #include "cuda/attention/best_keys.cuh"
