@@ -215,7 +215,7 @@ __device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float
       factor[h] = mask && in ? p.attention_dropout.factor(rows.bit(p, mask, first[i], i, h)) : 1.f;
       d[h] = in ? factor[h] * dp[row * score_stride<R> + j] : 0.f;
     }
-    //@ begin 16 scores-gradient points=5
+    //@ begin 16 scores-gradient points=4
     //@ plan A warp has a row of the matrix; the lane has columns j = rows.lane and j + 32, with
     //@ plan weight[h] before dropout, d[h] = the gradient of that weight, factor[h] of dropout.
     //@ plan mean = the sum over the row of weight · d (all lanes, __shfl_xor_sync). For both h with

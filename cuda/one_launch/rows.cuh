@@ -72,7 +72,7 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
     const float r = in ? rstd[row] : 0.f;
     const float4 zero = make_float4(0, 0, 0, 0);
     const float4 d = in ? load4(dy + place) : zero, v = in ? load4(y + place) : zero;
-    //@ begin 16 norm-gradient points=5
+    //@ begin 16 norm-gradient points=3
     //@ plan d holds the thread's four numbers of dy, v those of y; 16 lanes hold a row. The means
     //@ plan over the row: of d, and of d · v (row_sum, sum_of, dot_of). Lanes whose row is not `in`
     //@ plan go on to the next row, after the sums. Add r · (d - mean - v · mean_y) to the four

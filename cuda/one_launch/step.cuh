@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
           p, r, memory.arrays, memory.slots, memory.masks, {r.seed, step}, b, gradient, {}};
       train_sequence(s, memory, run, r.order[first + b], count);
     }
-    //@ begin 16 end-of-step points=5
+    //@ begin 16 end-of-step points=3
     //@ plan All sequences of the batch have written their parts of the gradient: in this and in
     //@ plan other blocks. Now sum_gradients(p, run, part, count, memory.sums); result =
     //@ plan step_result(p, run, count, memory.sums); update(p, run, part, result.norm, step + 1);

@@ -14,7 +14,7 @@ namespace focus::gpu::one_launch {
 __device__ inline bool wait_for_run(const Plan& p, int run, unsigned n) {
   __syncthreads();  // everyone's writes come before the announcement
   bool lost = false;
-  //@ begin 16 grid-barrier points=6
+  //@ begin 16 grid-barrier points=5
   //@ plan Thread 0 of the block alone: __threadfence(); add 1 to p.arrived[run] with atomicAdd;
   //@ plan then wait, spin() in every turn, until n times p.blocks_a_run have arrived. Read the
   //@ plan counter through a pointer to volatile. Give up (lost = true) when *p.gave_up is set or
@@ -86,7 +86,7 @@ __device__ inline void sum_gradients(const Plan& p, int run, int part, int count
   for (int n = part; n < p.chunks; n += p.blocks_a_run) {
     const int e = n * chunk + 4 * int(threadIdx.x);
     double squares = 0;
-    //@ begin 16 sum-parts points=4
+    //@ begin 16 sum-parts points=3
     //@ plan If e < p.padded: add the four numbers at e of the parts of sequences 0 … count-1, in
     //@ plan this order; part b begins at partials + ptrdiff_t(b) * p.padded, load4_cg reads four.
     //@ plan store4 the sum to p.run[run].gradients + e; squares = the sum of its four squares, in
@@ -141,7 +141,7 @@ struct StepResult {
   double loss, norm;
 };
 __device__ inline StepResult step_result(const Plan& p, int run, int count, double* scratch) {
-  //@ begin 16 loss-and-norm points=3
+  //@ begin 16 loss-and-norm points=2
   //@ plan Add the run's p.chunks numbers of p.chunk_sums and its first `count` numbers of
   //@ plan p.sequence_losses: each thread takes every `threads`-th, sum_of_threads(x, scratch) adds
   //@ plan up the threads'. Run r's begin at r · p.chunks and at r · p.batch; other blocks wrote

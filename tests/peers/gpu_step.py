@@ -4,8 +4,8 @@ PyTorch in three forms, all of model.py (masks over dense scores, as in the auth
   eager     forward, backward, clip, SGD, each operation issued by Python
   compiled  the same with torch.compile
   stacked   the seeds' weights stacked and one step of all in a CUDA graph: what a careful user can do
-Ours in three (lesson 16): each operation issued by the host, the same as a graph, and one launch for
-many steps, where the model fits. The last column is against the fastest of ours.
+Ours in four (lesson 16): each operation issued by the host, the same as a graph, the graph with fused
+blocks, and one launch for many steps where the model fits. times_ours is against the fastest of ours.
 
     python tests/peers/gpu_step.py [--out FILE] [--focus build/focus] [--rounds 3] [--skip compiled]
 """
