@@ -10,6 +10,7 @@
 // bytes, tensor after tensor in the order of Model::parameters() (weights [out,in]); the floats
 // after the last parameter are padding. Gradients and Adam's moments likewise.
 // Dropout draws the CPU's random numbers (ops/dropout.h), so the masks are equal.
+// Products are in float32 or, on tensor cores, in another precision; all else is float32 (mma.cuh).
 // Plain C++: this header needs no CUDA. Without nvcc the kernels run on the CPU (simt/emulator.h).
 #pragma once
 

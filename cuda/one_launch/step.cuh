@@ -2,7 +2,8 @@
 // The files step_*.cu compile them, one for each precision.
 //
 // A block of threads is one of its run's `blocks_a_run`; with as many as the batch has sequences
-// each has one sequence, else they take turns. All blocks of a launch are on the device at once.
+// each has one sequence, with fewer they take turns, with more some only sum and update. All blocks
+// of a launch are on the device at once.
 #pragma once
 
 #include <algorithm>
