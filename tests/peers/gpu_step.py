@@ -118,7 +118,8 @@ def main():
     a = parser.parse_args()
     torch.manual_seed(1)
     lines = [f"# {torch.cuda.get_device_name()}, torch {torch.__version__}, {datetime.date.today()}, float32, "
-             f"batch {BATCH}, d 64, dropout 0.01; milliseconds a step, median of {a.rounds} rounds in turns",
+             f"batch {BATCH}, d 64, dropout 0.01; milliseconds a step, "
+             f"{'one round' if a.rounds == 1 else f'median of {a.rounds} rounds'} in turns",
              "length,blocks,seeds,attention,what,ms,times_ours,floor_ms"]
     for length, blocks, seeds in SHAPES:
         for attention in ("full", "topk"):
