@@ -9,13 +9,25 @@
 #if __has_feature(address_sanitizer)
 #define FOCUS_ASAN 1
 #endif
+#if __has_feature(thread_sanitizer)
+#define FOCUS_TSAN 1
+#endif
 #elif defined(__SANITIZE_ADDRESS__)
 #define FOCUS_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define FOCUS_TSAN 1
 #endif
 
 #ifdef FOCUS_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef FOCUS_TSAN
+#include <sanitizer/tsan_interface.h>
+// It keeps its own stack of calls for each fiber, on which a switch must leave nothing behind.
+#define FOCUS_UNSEEN_BY_TSAN __attribute__((no_sanitize("thread")))
+#else
+#define FOCUS_UNSEEN_BY_TSAN
 #endif
 
 #ifndef FOCUS_UCONTEXT
@@ -47,8 +59,9 @@ namespace focus::simt {
 
 namespace {
 
-// Pages are taken when they are touched, so a large stack costs nothing.
-constexpr size_t stack_bytes = 256 * 1024;
+// Pages are taken when they are touched, so a large stack costs nothing. The lowest one may not be:
+// a stack that overflows ends the program there, instead of another fiber's variables.
+constexpr size_t stack_bytes = 256 * 1024, guard_bytes = 4096;
 
 Fiber* entering = nullptr;
 
@@ -73,11 +86,18 @@ Fiber::Fiber() {
       mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   stack_ = static_cast<char*>(memory);
+  mprotect(stack_, guard_bytes, PROT_NONE);
+#ifdef FOCUS_TSAN
+  tsan_fiber_ = __tsan_create_fiber(0);
+#endif
 }
 
 Fiber::~Fiber() {
 #ifdef FOCUS_ASAN
   __asan_unpoison_memory_region(stack_, stack_bytes);
+#endif
+#ifdef FOCUS_TSAN
+  __tsan_destroy_fiber(tsan_fiber_);
 #endif
   munmap(stack_, stack_bytes);
 }
@@ -105,7 +125,7 @@ void Fiber::start(void (*function)()) {
 #endif
 }
 
-void Fiber::switch_stack(Context& save, Context& load) {
+FOCUS_UNSEEN_BY_TSAN void Fiber::switch_stack(Context& save, Context& load) {
 #ifdef FOCUS_UCONTEXT
   swapcontext(&save, &load);
 #else
@@ -113,24 +133,34 @@ void Fiber::switch_stack(Context& save, Context& load) {
 #endif
 }
 
-void Fiber::trampoline() {
+FOCUS_UNSEEN_BY_TSAN void Fiber::trampoline() {
   Fiber* self = entering;
   after_switch(nullptr, &self->outer_stack_, &self->outer_size_);
   self->function_();
   before_switch(nullptr, self->outer_stack_, self->outer_size_);
+#ifdef FOCUS_TSAN
+  __tsan_switch_to_fiber(self->tsan_outer_, 0);
+#endif
   switch_stack(self->inside_, self->outside_);
 }
 
-void Fiber::enter() {
+FOCUS_UNSEEN_BY_TSAN void Fiber::enter() {
   void* fake_stack = nullptr;
   entering = this;
   before_switch(&fake_stack, stack_, stack_bytes);
+#ifdef FOCUS_TSAN
+  tsan_outer_ = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(tsan_fiber_, 0);
+#endif
   switch_stack(outside_, inside_);
   after_switch(fake_stack, nullptr, nullptr);
 }
 
-void Fiber::leave() {
+FOCUS_UNSEEN_BY_TSAN void Fiber::leave() {
   before_switch(&fake_stack_, outer_stack_, outer_size_);
+#ifdef FOCUS_TSAN
+  __tsan_switch_to_fiber(tsan_outer_, 0);
+#endif
   switch_stack(inside_, outside_);
   after_switch(fake_stack_, &outer_stack_, &outer_size_);
 }

@@ -1,6 +1,6 @@
 // A function with a stack of its own, which can stop anywhere and be taken up again. A few lines of
 // assembly on x86-64 Linux, elsewhere POSIX's ucontext, which does the same with two system calls.
-// The address sanitizer is told about every change of stack.
+// The address and the thread sanitizer are told about every change of stack.
 #pragma once
 
 #if !(defined(__linux__) && defined(__x86_64__))
@@ -39,6 +39,7 @@ class Fiber {
   void* fake_stack_ = nullptr;  // the sanitizer's
   const void* outer_stack_ = nullptr;
   size_t outer_size_ = 0;
+  [[maybe_unused]] void *tsan_fiber_ = nullptr, *tsan_outer_ = nullptr;
 };
 
 }  // namespace focus::simt
