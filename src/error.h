@@ -14,6 +14,11 @@ struct InputError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The same, where less at a time might do.
+struct OutOfMemory : InputError {
+  using InputError::InputError;
+};
+
 // A check or a run failed (mismatch, wrong label, NaN loss): exit status 1.
 struct RunError : std::runtime_error {
   using std::runtime_error::runtime_error;

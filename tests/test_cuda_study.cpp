@@ -93,6 +93,30 @@ TEST_CASE("device study: a run that ends with NaN does not end its company") {
   }
 }
 
+TEST_CASE("device study: what the memory cannot hold together goes one after another") {
+  if (!gpu::emulated()) return;
+  gpu::CudaOps device;
+  const size_t unlimited = size_t{1} << 38;
+  for (const char* of_size : {sizes, kernel_sizes}) {
+    const Study three = study_of("lr,seeds", "0.1|0.3|0.5,1", of_size);
+    const Study one = study_of("lr,seeds", "0.1,1", of_size);
+    gpu::limit_memory(unlimited);
+    run_study(one, {.device = &device});
+    const size_t for_one = gpu::limit_memory(unlimited);
+    const StudyOutcome together = run_study(three, {.device = &device});
+    const size_t for_three = gpu::limit_memory(unlimited);
+    REQUIRE(for_one < for_three);
+    gpu::limit_memory((2 * for_one + 3 * for_three) / 5);
+    const StudyOutcome apart = run_study(three, {.device = &device});
+    CHECK(apart.is_over);
+    CHECK(text_of(three, apart) == text_of(three, together));
+    gpu::limit_memory(for_one / 2);
+    CHECK_THROWS_WITH_AS(run_study(three, {.device = &device}), doctest::Contains("out of GPU"),
+                         OutOfMemory);
+    gpu::limit_memory(unlimited);
+  }
+}
+
 TEST_CASE("device study: stopped, gone on with, and never mixed with the CPU's runs") {
   gpu::CudaOps device;
   const Folder folder;

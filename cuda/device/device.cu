@@ -6,6 +6,7 @@
 #include "cuda/device/check.h"
 #else
 #include <new>
+#include <utility>
 
 #include "clock.h"
 #include "cuda/simt/emulator.h"
@@ -59,6 +60,9 @@ bool emulated() {
   return false;
 }
 void shuffle_threads(uint64_t) {}
+size_t limit_memory(size_t) {
+  return 0;
+}
 
 std::string device_problem() {
   int count = 0;
@@ -83,8 +87,8 @@ void* allocate(size_t bytes) {
     cudaGetLastError();
     size_t free_bytes = 0, total = 0;
     CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total));
-    fail_input("out of GPU memory: ", bytes, " bytes wanted, ", free_bytes, " of ", total,
-               " are free; choose a smaller batch, length or model");
+    throw OutOfMemory(str("out of GPU memory: ", bytes, " bytes wanted, ", free_bytes, " of ",
+                          total, " are free; choose a smaller batch, length or model"));
   }
   CUDA_CHECK(error);
   return memory;
@@ -138,14 +142,18 @@ bool emulated() {
 void shuffle_threads(uint64_t seed) {
   simt::set_seed(seed);
 }
+size_t limit_memory(size_t bytes) {
+  simt::DeviceMemory& all = simt::device_memory();
+  all.size = bytes;
+  return std::exchange(all.most, all.used);
+}
 std::string device_problem() {
   return "";
 }
 void* allocate(size_t bytes) {
-  // As many as a GPU might have; then the same message as from one.
-  if (bytes > (size_t{1} << 38))
-    fail_input("out of GPU memory: ", bytes,
-               " bytes wanted; choose a smaller batch, length or model");
+  if (const simt::DeviceMemory& all = simt::device_memory(); bytes > all.size - all.used)
+    throw OutOfMemory(str("out of GPU memory: ", bytes,
+                          " bytes wanted; choose a smaller batch, length or model"));
   // CUDA gives multiples of 256 too.
   void* memory = ::operator new (bytes, std::align_val_t{256});
   simt::add_device_memory(memory, bytes);

@@ -16,6 +16,9 @@ bool emulated();
 // Under emulation: the order in which later launches run their threads and blocks; 0 is the natural
 // one. No effect on a GPU.
 void shuffle_threads(uint64_t seed);
+// Likewise: as if the device had so much memory. Returns the most that was in use since the last
+// call.
+size_t limit_memory(size_t bytes);
 
 // "" if kernels can run, else one line that says why not (no device, the driver is too old, …).
 std::string device_problem();

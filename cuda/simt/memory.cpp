@@ -12,7 +12,8 @@ namespace {
 constexpr unsigned char guard_byte = 0xA5;
 constexpr size_t guard_bytes = 64;
 
-std::map<const char*, size_t> device_memory;  // begin → bytes
+std::map<const char*, size_t> allocated;  // of the device's memory: begin → bytes
+DeviceMemory all;
 
 }  // namespace
 
@@ -55,17 +56,23 @@ bool in_shared_memory(const void* at) {
 
 bool in_device_memory(const void* at) {
   const auto* byte = static_cast<const char*>(at);
-  auto after = device_memory.upper_bound(byte);
-  return after != device_memory.begin() &&
-         byte < std::prev(after)->first + std::prev(after)->second;
+  auto after = allocated.upper_bound(byte);
+  return after != allocated.begin() && byte < std::prev(after)->first + std::prev(after)->second;
+}
+
+DeviceMemory& device_memory() {
+  return all;
 }
 
 void add_device_memory(const void* begin, size_t bytes) {
-  device_memory[static_cast<const char*>(begin)] = bytes;
+  allocated[static_cast<const char*>(begin)] = bytes;
+  all.used += bytes, all.most = std::max(all.most, all.used);
 }
 
 void remove_device_memory(const void* begin) {
-  device_memory.erase(static_cast<const char*>(begin));
+  const auto one = allocated.find(static_cast<const char*>(begin));
+  all.used -= one->second;
+  allocated.erase(one);
 }
 
 void note_atomic(const void* at, size_t bytes) {

@@ -33,7 +33,8 @@ class Together {
            const JobEvents& events)
       : device_(device), use_kernel_(use_kernel), stop_(stop), events_(events) {}
 
-  // Brings the members to their ends. False: stopped.
+  // Brings the members to their ends: together, or where the device has no memory for all of them,
+  // one half after the other, which changes no bit. False: stopped.
   bool finish(std::vector<Member> members) {
     std::unique_ptr<RunGroup> group;
     for (;;) {
@@ -44,8 +45,13 @@ class Together {
       for (const Member* m : next) runs.push_back(m->run.get());
       if (!group || group->runs() != runs) {
         group.reset();  // its memory first
-        group = std::make_unique<RunGroup>(
-            device_, runs, use_kernel_ && step_kernel_problem(device_, *runs[0]).empty());
+        try {
+          group = std::make_unique<RunGroup>(
+              device_, runs, use_kernel_ && step_kernel_problem(device_, *runs[0]).empty());
+        } catch (const OutOfMemory&) {
+          if (runs.size() == 1) throw;
+          return finish_in_halves(std::move(members));
+        }
       }
       std::vector<std::optional<EpochMetrics>> rows;
       try {
@@ -64,6 +70,13 @@ class Together {
   }
 
  private:
+  bool finish_in_halves(std::vector<Member> first) {
+    const auto middle = first.begin() + ptrdiff_t(first.size() / 2);
+    std::vector<Member> second(middle, first.end());
+    first.erase(middle, first.end());
+    return finish(std::move(first)) && finish(std::move(second));
+  }
+
   void tell(const std::vector<Member*>& members, std::vector<std::optional<EpochMetrics>>& rows,
             bool all) {
     const double seconds = seconds_now() - start_;

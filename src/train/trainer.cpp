@@ -44,13 +44,9 @@ class Trainer {
     }
   }
 
-  void check_precision_here() {
-    check_precision(plan_.settings, device_ ? kernel_problem() : "--device cpu");
-  }
-
-  // Known before anything is written: do the runs fit on the device?
+  // Known before anything is written: can the device do it, and do the runs fit there?
   void try_device() {
-    check_precision_here();
+    check_precision(plan_.settings, device_ ? kernel_problem() : "--device cpu");
     if (!device_) return;
     std::vector<Run*> all;
     for (Run& run : runs_) all.push_back(&run);
@@ -250,7 +246,7 @@ TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObse
   trainer.make_runs();
   trainer.restore();
   if (trainer.finished()) return trainer.result();
-  trainer.check_precision_here();
+  trainer.try_device();
   trainer.complete_folder();
   return trainer.go();
 }
