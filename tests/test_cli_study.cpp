@@ -2,6 +2,7 @@
 // as if it had been left alone.
 #include "cli.h"
 #include "rng.h"
+#include "study/slurm.h"
 
 using namespace focus;
 using namespace focus::cli;
@@ -149,6 +150,15 @@ TEST_CASE("cli: a full disk in the middle of a study loses nothing") {
   same_files(place / "whole", place / "o");
 }
 
+TEST_CASE("cli: a shard's script asks for what it computes on") {
+  const std::string cpu = shard_script({"/p", "/o", 3, 2}),
+                    gpu = shard_script({"/p", "/o", 3, 2, "cuda"});
+  CHECK(cpu.find("--threads 2\n") != std::string::npos);
+  CHECK(cpu.find("gpu") == std::string::npos);
+  CHECK(gpu.find("#SBATCH --gres=gpu:1\n") != std::string::npos);
+  CHECK(gpu.find("--threads 2 --device cuda\n") != std::string::npos);
+}
+
 TEST_CASE("cli: studies refuse what does not fit") {
   const Place place;
   write_all(place / "t.csv", table);
@@ -164,6 +174,7 @@ TEST_CASE("cli: studies refuse what does not fit") {
   place.refuses(study("o", {"--shards", "2"}), "--shards goes with --slurm");
   place.refuses(study("o", {"--slurm", "--shard", "1/2"}), "leave --shard out");
   place.refuses(study("o", {"--slurm", "--shards", "9"}), "--shards 9 is not between 1 and 8");
+  place.refuses(study("o", {"--slurm", "--device", "tpu"}), "'tpu' is not a device");
   fs::create_directories(place / "full");
   write_all(place / "full/file", "mine");
   place.refuses(study("full"), "holds other files and no study");

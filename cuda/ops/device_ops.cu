@@ -210,16 +210,13 @@ const DeviceLists& CudaOps::lists(const AttentionSettings& a, int length) {
 }
 
 namespace {
-std::string problem() {
-  return emulated() ? "this build has no CUDA" : device_problem();
-}
 std::unique_ptr<Device<float>> make_device() {
   return std::make_unique<CudaOps>();
 }
 }  // namespace
 
 void register_device() {
-  known_devices().push_back({"cuda", problem, make_device});
+  known_devices().push_back({"cuda", device_problem, make_device, !emulated()});
 }
 
 }  // namespace focus::gpu

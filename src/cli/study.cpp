@@ -137,36 +137,42 @@ std::string time_left(const Study& study, const StudyPlan& plan, const StudyOpti
              " on ", options.threads, " thread(s)");
 }
 
-int submit_to_slurm(const Study& study, const StudyOptions& options, int shards) {
+// device: of the machines that Slurm chooses; this one may have none.
+int submit_to_slurm(const Study& study, StudyOptions options, const std::string& device,
+                    int shards) {
   if (options.shards > 1) fail_input("--slurm makes the shards itself: leave --shard out");
+  const bool on_cpu = device == "cpu";
+  if (!on_cpu) check_device_name(device), options.device_elsewhere = device;
   plan_study(study, options);  // what is wrong is said here, not in a job's log
   NewFolder new_folder(options.out);
   {
     const FolderLock lock(options.out);
-    StudyStore(options.out).begin(study, origin_of_this_program(study));
+    StudyStore(options.out)
+        .begin(study, on_cpu ? origin_of_this_program(study) : origin_elsewhere(study, device));
   }
   new_folder.commit();
   char program[4096] = {};
   const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
   if (length <= 0) fail_input("--slurm: this system does not say where the program is");
-  print(submit({program, fs::absolute(options.out).lexically_normal(), shards, options.threads}));
+  print(submit(
+      {program, fs::absolute(options.out).lexically_normal(), shards, options.threads, device}));
   return 0;
 }
 
 int study_command(const Arguments& arguments) {
   const Study study = read_study(arguments.words.at(0));
   StudyOptions options = options_of(arguments);
-  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
-  options.device = device.get();
   const std::string dir = options.out.string();
   if (arguments.given("slurm")) {
-    if (device)
-      fail_input("--slurm submits to processors: leave --device ", device->name(), " out");
+    const std::string device = arguments.text("device");
     const int most = int(std::min<size_t>(study.runs.size(), 1000));
-    const int shards =
-        arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : std::min(most, 8);
-    return submit_to_slurm(study, options, shards);
+    const int usual = device == "cpu" ? std::min(most, 8) : 1;  // a GPU's runs share its kernels
+    return submit_to_slurm(
+        study, options, device,
+        arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : usual);
   }
+  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
+  options.device = device.get();
   if (arguments.given("shards")) fail_input("--shards goes with --slurm; a part is --shard I/N");
 
   const StudyPlan plan = plan_study(study, options);
@@ -224,7 +230,8 @@ std::vector<Command> study_commands() {
       {"dry-run", "", "say which runs there are and how long they take, and do nothing"},
       {"shard", "I/N", "only every N-th run, from the I-th on; join them with 'focus study merge'"},
       {"slurm", "", "submit the study to Slurm, as an array of shards and a job that joins them"},
-      {"shards", "N", "with --slurm: how many shards, each with --threads (default: up to 8)"}};
+      {"shards", "N",
+       "with --slurm: how many shards, each with --threads (default: up to 8, on a GPU 1)"}};
   study.more =
       "FILE is a table (CSV): a header that names settings, a row for each group of runs.\n"
       "A cell may hold several values, separated by blanks or '|'; an empty one means the\n"

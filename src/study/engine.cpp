@@ -94,7 +94,9 @@ class StudyRunner {
 
   StudyPlan plan() {
     if (in_folder_) {
-      store_.check(study_, origin_of_this_program(study_, options_.device));
+      store_.check(study_, options_.device_elsewhere.empty()
+                               ? origin_of_this_program(study_, options_.device)
+                               : origin_elsewhere(study_, options_.device_elsewhere));
       read_states();
     }
     check_sizes();
@@ -147,6 +149,7 @@ class StudyRunner {
 
   // Before anything is written: fits every variant into the memory? (Padding adds a little.)
   void check_sizes() const {
+    if (!options_.device_elsewhere.empty()) return;
     check_precisions();
     if (options_.device) return;  // its memory is another, and it says so itself
     for (const StudyVariant& v : study_.variants) {

@@ -23,6 +23,8 @@ struct StudyOptions {
   // Where the runs are made; nullptr: the CPU. A device takes the runs together that differ only in
   // rates, epochs and seed; `threads` and `together` are of no use then.
   Device<float>* device = nullptr;
+  // Or the name of a device of other machines, which will make them: for plan_study only.
+  std::string device_elsewhere = {};
 };
 
 // How far a study is. The numbers of runs are those of the shard.

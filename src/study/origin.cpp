@@ -33,6 +33,12 @@ Origin origin_of_this_program(const Study& study, const Device<float>* device) {
   return origin;
 }
 
+Origin origin_elsewhere(const Study& study, const std::string& device) {
+  Origin origin = origin_of_this_program(study);
+  origin.device = device, origin.hardware.clear();
+  return origin;
+}
+
 void join_origins(Origin& all, const Origin& other, const std::string& folder) {
   if (all.version != other.version)
     fail_input(folder, ": its results are of version ", other.version,

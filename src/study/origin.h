@@ -26,6 +26,9 @@ struct Origin {
 // the study's runs are made; nullptr: the CPU.
 Origin origin_of_this_program(const Study& study, const Device<float>* device = nullptr);
 
+// Of a study whose runs other machines will make, on a device of this name.
+Origin origin_elsewhere(const Study& study, const std::string& device);
+
 // Adds what another origin holds. InputError, which names `folder`, when it is of a program that
 // computes other numbers.
 void join_origins(Origin& all, const Origin& other, const std::string& folder);

@@ -10,7 +10,8 @@ struct SlurmJob {
   std::filesystem::path program;  // absolute
   std::filesystem::path folder;   // of the study, absolute; holds study.csv
   int shards = 1;
-  int threads = 1;  // of each shard
+  int threads = 1;             // of each shard
+  std::string device = "cpu";  // each shard asks for one, if it is another
 };
 
 // The scripts: array task I computes shard I into DIR/parts/I, and goes on where it was if it is

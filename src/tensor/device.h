@@ -166,8 +166,12 @@ struct KnownDevice {
   std::string name;               // "cuda"
   std::string (*problem)() = {};  // "" if it can be used, else why not
   MakeDevice make = {};
+  bool compiled = true;  // false: this build has none, on whatever machine
 };
 std::vector<KnownDevice>& known_devices();
+
+// InputError when the name is unknown, or the build has no such device.
+void check_device_name(const std::string& name);
 
 // nullptr for "cpu". InputError when the name is unknown, or the build or machine has none.
 std::unique_ptr<Device<float>> open_device(const std::string& name);
