@@ -40,7 +40,7 @@ void Saver::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [&] { return over_ || !waiting_.empty(); });
-    if (waiting_.empty() || error_) return;
+    if (waiting_.empty()) return;
     writing_.swap(waiting_);
     lock.unlock();
     std::exception_ptr error;

@@ -166,9 +166,7 @@ class Trainer {
   // Why the device's step kernel does not make the steps; "" if it does.
   std::string kernel_problem() {
     if (plan_.step_kernel == "off") return "--step-kernel off";
-    const Run& run = runs_[0];
-    return device_->step_kernel_problem(runs_[0].model().settings(),
-                                        std::min(run.settings().batch, run.data().train.rows));
+    return step_kernel_problem(*device_, runs_[0]);
   }
   bool by_kernel() { return kernel_problem().empty(); }
   std::string note() {
