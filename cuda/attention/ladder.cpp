@@ -117,14 +117,14 @@ const std::vector<Rung>& ladder() {
       local_12_forward, local_12_backward, local_13_forward, local_13_backward,
       //@ end
       //@ authors
-      dense_14_forward, dense_15_backward, topk_16_forward,
+      dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward,
       //@ end
   };
   return rungs;
 }
 
 bool drops(const Rung& rung) {
-  for (int number : {4, 5, 9, 11, 14, 15, 16})
+  for (int number : {4, 5, 9, 11, 14, 15, 16, 17})
     if (rung.number == number) return true;
   return false;
 }

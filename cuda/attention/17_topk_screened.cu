@@ -1,0 +1,409 @@
+// Rung 17, top-k forward: tensor cores screen the keys, float32 decides. Which k of T scores are
+// the largest is a question about the few at the top; the others need no exact score.
+//
+//   1. All scores of the block's queries roughly: a, from factors rounded to 8 bits (bf16). Of each
+//      query the largest of every 32nd part of the keys is kept: the k-th largest of these maxima,
+//      L, is at most the k-th largest of all a.
+//   2. Whatever the inputs, |a − q·k| <= M = 1.0625 · 2⁻⁸ ‖q‖ max ‖k‖: rounding changes a factor by
+//      2⁻⁹ of itself at most, and the sum of |q_c k_c| is at most ‖q‖‖k‖ (the 6 % are for the
+//      roundings of sums, which are below 2⁻¹⁵). So k keys score at least L − M, each of the best
+//      does, and its a is at least L − 2M. The rough scores are made again, which is cheaper than
+//      to keep them, and the keys that reach this bound are the candidates: 7 of 600 for k = 5.
+//   3. Their scores in float32, by the same sum in the same order as rungs 08, 09 and 16, decide,
+//      with the same tie rule. So keys, weights and output are those of float32, to the bit.
+//
+// A query with too many candidates (keys that are nearly the same) or without a bound (NaN,
+// infinity, norms whose squares leave float32's range) takes all keys in float32, as in rung 08, a
+// thread each.
+//
+// D a multiple of 4 from 16 to 64, k ≤ 16, tensor cores (compute capability 8.0). Predicted at
+// (25,1,600,64), k = 5: 20 to 25 µs, a third of it tensor cores; rung 16 takes 60.
+#include <cmath>
+
+#include "cuda/attention/best_keys.cuh"
+#include "cuda/attention/row_lanes.cuh"
+#include "cuda/attention/rungs.h"
+#include "cuda/attention/tile.cuh"
+#include "cuda/device/launch.h"
+#include "cuda/simt/mma.h"
+
+namespace focus::gpu {
+
+namespace {
+
+template <int W, int K>
+struct Screen {
+  static constexpr int rows = 128, keys = 128;  // of a block, of a step
+  // A warp takes 32 queries and a quarter of the step's keys, as tiles of 16 × 8.
+  static constexpr int row_groups = 4, key_groups = 4, threads = 32 * row_groups * key_groups;
+  static constexpr int tiles = keys / key_groups / 8;
+  static constexpr int stride = W + 8, k_floats = keys * stride;
+  static constexpr int batch = 16, batch_stride = W + 4;  // candidates that a warp scores at once
+  static_assert(threads / 32 * batch * batch_stride <= 2 * k_floats);
+  // A lane keeps so many maxima for each of its queries; 4 lanes of 4 warps meet a query.
+  static constexpr int lane_maxima = K <= 8 ? 2 : 4, maxima = 4 * key_groups * lane_maxima;
+  static constexpr int most = maxima;  // candidates of a query
+  static constexpr int table = most + 1;
+  static constexpr size_t shared_bytes = shared_bytes_for(rows * stride, 2 * k_floats, rows* table,
+                                                          rows* table, rows, rows, 2 * key_groups);
+};
+
+// The K largest of numbers that come in any order, largest first.
+template <int K>
+__device__ __forceinline__ void insert(float (&largest)[K], float x) {
+#pragma unroll
+  for (int e = 0; e < K; ++e) {
+    const float smaller = fminf(largest[e], x);
+    largest[e] = fmaxf(largest[e], x);
+    x = smaller;
+  }
+}
+
+// As BestKeys::offer, for keys in any order whose scores are finite: of two equal scores the lower
+// key goes in front. Places begin at minus infinity.
+template <int K>
+__device__ __forceinline__ void offer_unordered(BestKeys<K>& best, float s, int j) {
+  bool found = false;
+#pragma unroll
+  for (int e = 0; e < K; ++e) {
+    const float old_score = best.score[e];
+    const int old_key = best.key[e];
+    found = found || s > old_score || (s == old_score && j < old_key);
+    best.score[e] = found ? s : old_score, best.key[e] = found ? j : old_key;
+    s = found ? old_score : s, j = found ? old_key : j;
+  }
+}
+
+// s += q·k in float32, channel by channel: the next four.
+__device__ __forceinline__ void add_exactly(float& s, float4 q, float4 k) {
+  s += q.x * k.x, s += q.y * k.y, s += q.z * k.z, s += q.w * k.w;
+}
+
+// The list of a query by all keys.
+template <int W, int K>
+__device__ void offer_all(BestKeys<K>& best, const float* q_row, const Heads& k,
+                          const float* k_head) {
+  for (int j = 0; j < k.T; j += 4) {
+    float s[4] = {};
+#pragma unroll
+    for (int c = 0; c < W; c += 4)
+#pragma unroll
+      for (int n = 0; n < 4; ++n)
+        add_exactly(s[n], load4(q_row + c), channels(k, k_head, min(j + n, k.T - 1), c));
+#pragma unroll
+    for (int n = 0; n < 4; ++n)
+      if (j + n < k.T) best.offer(s[n], j + n);
+  }
+}
+
+// A warp scores the candidates of its 8 queries, a batch at a time. counts, keys, scores: of the
+// first of them; rows: memory for a batch of keys.
+template <class X, int W>
+__device__ __forceinline__ void score_candidates(const int* counts, const int* keys, float* scores,
+                                                 const float* q_rows, const Heads& k,
+                                                 const float* k_head, float* rows) {
+  constexpr int row_lanes = W / 4;
+  const int lane = int(threadIdx.x) % 32, d = lane % row_lanes * 4;
+  const int own = lane < 8 ? counts[lane] : 0;
+  int end = own <= X::most ? own : 0;  // of the query's candidates among the warp's
+#pragma unroll
+  for (int lanes = 1; lanes < 8; lanes *= 2) {
+    const int before = __shfl_up_sync(all_lanes, end, lanes);
+    if (lane >= lanes) end += before;
+  }
+  const int all = __shfl_sync(all_lanes, end, 7);
+  for (int first = 0; first < all; first += X::batch) {
+    const int candidate = first + lane % X::batch;
+    int query = 0, begin = 0;
+#pragma unroll
+    for (int r = 0; r < 7; ++r) {
+      const int r_end = __shfl_sync(all_lanes, end, r);
+      if (candidate >= r_end) query = r + 1, begin = r_end;
+    }
+    const int at = query * X::table + candidate - begin;
+    const int key = candidate < all ? keys[at] : 0;
+#pragma unroll
+    for (int n = lane / row_lanes; n < X::batch; n += 32 / row_lanes) {
+      const int from = __shfl_sync(all_lanes, key, n);
+      float* to = rows + n * X::batch_stride + d;
+      if (d < k.D)
+        __pipeline_memcpy_async(to, k_head + from * k.row_stride + d, 16);
+      else
+        store4(to, make_float4(0, 0, 0, 0));
+    }
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
+    __syncwarp();  // the batch is there
+    if (lane < X::batch && candidate < all) {
+      float s = 0;
+#pragma unroll
+      for (int c = 0; c < W; c += 4)
+        add_exactly(s, load4(q_rows + query * X::stride + c),
+                    load4(rows + lane * X::batch_stride + c));
+      scores[at] = s;
+    }
+    __syncwarp();  // the batch is read
+  }
+}
+
+template <int W, int K>
+__global__ void __launch_bounds__(Screen<W, K>::threads, 1)
+    topk_fwd_17(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, KeepBits keep, int kept,
+                float scale) {
+  using X = Screen<W, K>;
+  SharedMemory shared;
+  float* q_tile = shared.array<float>(X::rows * X::stride);
+  float* k_tiles = shared.array<float>(2 * X::k_floats);
+  float* all_scores = shared.array<float>(X::rows * X::table);  // of candidates; first the maxima
+  int* all_keys = shared.array<int>(X::rows * X::table);
+  float* thresholds = shared.array<float>(X::rows);
+  int* counts = shared.array<int>(X::rows);
+  float* squares = shared.array<float>(2 * X::key_groups);  // ‖k‖², the largest of a key group
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  const int g = lane / 4, t = lane % 4;  // simt/mma.h: who holds what
+  const int row_group = warp % X::row_groups, key_group = warp / X::row_groups;
+  const int T = q.T, blocks = (T + X::rows - 1) / X::rows, steps = (T + X::keys - 1) / X::keys;
+  const int unit = int(blockIdx.x) / blocks, i0 = int(blockIdx.x) % blocks * X::rows;
+  const float *k_head = k.of(unit), *v_head = v.of(unit);
+
+  // The keys pass by twice, the next step's on their way during a step.
+  int passed = 0;
+  const auto copy_keys = [&](int turn) {
+    copy_rows<W, X::keys, X::threads>(k_tiles + turn % 2 * X::k_floats, X::stride, k, k_head,
+                                      turn % steps * X::keys);
+    __pipeline_commit();
+  };
+  const auto next_keys = [&]() -> const float* {
+    __pipeline_wait_prior(0);
+    __syncthreads();  // this step's keys are there for all, and nobody reads the ones before
+    if (passed + 1 < 2 * steps) copy_keys(passed + 1);
+    return k_tiles + passed++ % 2 * X::k_floats + (key_group * 8 * X::tiles + g) * X::stride +
+           2 * t;
+  };
+  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
+  copy_keys(0);
+  const float* k_rows = next_keys();
+
+  // Queries g, g + 8, g + 16, g + 24 of the warp's 32.
+  unsigned a[2][W / 16][4];
+  const float* q_rows = q_tile + (row_group * 32 + g) * X::stride + 2 * t;
+#pragma unroll
+  for (int m = 0; m < 2; ++m)
+#pragma unroll
+    for (int c = 0; c < W / 16; ++c)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float2 x = load2(q_rows + (16 * m + i % 2 * 8) * X::stride + 16 * c + i / 2 * 8);
+        a[m][c][i] = to_bf16s(x.x, x.y);
+      }
+  // Rough scores of a tile of 8 keys: s[m] for the queries 16m + g and 16m + g + 8 and the keys 2t
+  // and 2t + 1. Returns the lane's part of ‖key g‖².
+  const auto rough_scores = [&](float(&s)[2][4], const float* tile) {
+    float square = 0;
+#pragma unroll
+    for (int m = 0; m < 2; ++m)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) s[m][i] = 0;
+#pragma unroll
+    for (int c = 0; c < W; c += 16) {
+      const float2 low = load2(tile + c), high = load2(tile + c + 8);
+      const unsigned b[2] = {to_bf16s(low.x, low.y), to_bf16s(high.x, high.y)};
+#pragma unroll
+      for (int m = 0; m < 2; ++m) multiply_bf16(s[m], a[m][c / 16], b);
+      square += low.x * low.x, square += low.y * low.y;
+      square += high.x * high.x, square += high.y * high.y;
+    }
+    return square;
+  };
+
+  // --- 1: maxima ---------------------------------------------------------------------------------
+  float top[4][X::lane_maxima], most_square = 0;
+  bool bounded = true;
+#pragma unroll
+  for (int r = 0; r < 4; ++r)
+#pragma unroll
+    for (int e = 0; e < X::lane_maxima; ++e) top[r][e] = -INFINITY;
+  for (int step = 0; step < steps; ++step) {
+    if (step > 0) k_rows = next_keys();
+    const int left = T - step * X::keys - key_group * 8 * X::tiles - 2 * t;
+#pragma unroll
+    for (int n = 0; n < X::tiles; ++n) {
+      float s[2][4];
+      float square = rough_scores(s, k_rows + 8 * n * X::stride);
+      square = sum_of_lanes<4>(square);
+      bounded = bounded && square < INFINITY;
+      most_square = fmaxf(most_square, square);
+#pragma unroll
+      for (int r = 0; r < 4; ++r)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          if (8 * n + e < left) {
+            float& best = top[r][e + 2 * n % X::lane_maxima];
+            best = fmaxf(best, s[r / 2][r % 2 * 2 + e]);
+          }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 4; ++r)
+#pragma unroll
+    for (int e = 0; e < X::lane_maxima; ++e)
+      all_scores[(row_group * 32 + g + 8 * r) * X::table + (key_group * 4 + t) * X::lane_maxima +
+                 e] = top[r][e];
+  if (!bounded) most_square = INFINITY;
+#pragma unroll
+  for (int lanes = 16; lanes >= 4; lanes /= 2)
+    most_square = fmaxf(most_square, __shfl_xor_sync(all_lanes, most_square, lanes));
+  if (row_group == 0 && lane == 0) squares[key_group] = most_square;
+  __syncthreads();  // the maxima are there
+
+  // --- 2: thresholds, four lanes a query ---------------------------------------------------------
+  const int row = int(threadIdx.x) / 4, part = int(threadIdx.x) % 4;
+  float* row_scores = all_scores + row * X::table;
+  int* row_keys = all_keys + row * X::table;
+  const float* q_row = q_tile + row * X::stride;
+  {
+    float largest[K], square = 0;
+#pragma unroll
+    for (int e = 0; e < K; ++e) largest[e] = -INFINITY;
+#pragma unroll
+    for (int e = 0; e < X::maxima / 4; ++e) insert(largest, row_scores[part * X::maxima / 4 + e]);
+#pragma unroll
+    for (int lanes = 1; lanes <= 2; lanes *= 2) {
+      float others[K];
+#pragma unroll
+      for (int e = 0; e < K; ++e) others[e] = __shfl_xor_sync(all_lanes, largest[e], lanes);
+#pragma unroll
+      for (int e = 0; e < K; ++e) insert(largest, others[e]);
+    }
+#pragma unroll
+    for (int c = 0; c < W / 4; ++c) square += q_row[part * (W / 4) + c] * q_row[part * (W / 4) + c];
+    square = sum_of_lanes<4>(square);
+    const float keys_square = fmaxf(fmaxf(squares[0], squares[1]), fmaxf(squares[2], squares[3]));
+    float bound = largest[0];  // of the kept-th maximum
+#pragma unroll
+    for (int e = 1; e < K; ++e)
+      if (e < kept) bound = largest[e];
+    const auto in_range = [](float x) { return x > 1e-30f && x < 1e30f; };
+    const bool usable = in_range(square) && in_range(keys_square);
+    const float margin = 1.0625f / 256 * sqrtf(square) * sqrtf(keys_square);
+    if (part == 0) {
+      thresholds[row] = usable ? bound - 2 * margin : INFINITY;
+      counts[row] = usable ? 0 : X::most + 1;
+    }
+  }
+  k_rows = next_keys();  // and its barrier: the thresholds are there
+  float threshold[4];
+#pragma unroll
+  for (int r = 0; r < 4; ++r) threshold[r] = thresholds[row_group * 32 + g + 8 * r];
+
+  for (int step = 0; step < steps; ++step) {
+    if (step > 0) k_rows = next_keys();
+    unsigned found = 0;  // bit 8n + 2r + e
+#pragma unroll
+    for (int n = 0; n < X::tiles; ++n) {
+      float s[2][4];
+      rough_scores(s, k_rows + 8 * n * X::stride);
+#pragma unroll
+      for (int r = 0; r < 4; ++r)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          if (s[r / 2][r % 2 * 2 + e] >= threshold[r]) found |= 1u << (8 * n + 2 * r + e);
+    }
+    while (found != 0) {
+      const int bit = __ffs(int(found)) - 1, r = bit / 2 % 4;
+      found &= found - 1;
+      const int key = step * X::keys + (key_group * X::tiles + bit / 8) * 8 + 2 * t + bit % 2;
+      if (key >= T) continue;
+      const int to = row_group * 32 + g + 8 * r, place = atomicAdd(counts + to, 1);
+      if (place < X::most) all_keys[to * X::table + place] = key;
+    }
+  }
+  __syncthreads();  // the candidates are there
+
+  // --- 3: exact scores, and the choice, a lane a query ------------------------------------------
+  score_candidates<X, W>(counts + 8 * warp, all_keys + 8 * warp * X::table,
+                         all_scores + 8 * warp * X::table, q_tile + 8 * warp * X::stride, k, k_head,
+                         k_tiles + warp * X::batch * X::batch_stride);
+  if (part == 0 && i0 + row < T) {
+    BestKeys<K> best;
+    const int count = counts[row];
+    if (count <= X::most) {
+#pragma unroll
+      for (int e = 0; e < K; ++e) best.score[e] = -INFINITY;
+      for (int e = 0; e < count; ++e) offer_unordered(best, row_scores[e], row_keys[e]);
+    } else {
+      offer_all<W>(best, q_row, k, k_head);
+    }
+    best.finish(kept, scale * log2_e);
+#pragma unroll
+    for (int e = 0; e < K; ++e) {
+      row_keys[e] = best.key[e];
+      float w = best.score[e];
+      if (e < kept) {
+        const ptrdiff_t to = (ptrdiff_t{unit} * T + i0 + row) * kept + e;
+        keys[to] = best.key[e], p[to] = w;
+        if (keep.words) w *= keep.factor(size_t(unit) * size_t(T) + size_t(i0 + row), e);
+      }
+      row_scores[e] = w;
+    }
+  }
+  __syncthreads();  // the result is there
+  // W/4 lanes a row read the kept rows of V.
+  constexpr int row_lanes = W / 4, rows_at_once = X::threads / row_lanes;
+  const int d = int(threadIdx.x) % row_lanes * 4;
+#pragma unroll(K <= 8 ? 4 : 1)
+  for (int n = 0; n < X::rows; n += rows_at_once) {
+    const int r = n + int(threadIdx.x) / row_lanes;
+    if (i0 + r >= T) continue;
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int e = 0; e < K; ++e)
+      if (e < kept)
+        add_scaled(sum, all_scores[r * X::table + e],
+                   channels(v, v_head, all_keys[r * X::table + e], d));
+    set_channels(o, unit, i0 + r, d, sum);
+  }
+}
+
+// Was it compiled for GPUs that have tensor cores for tf32?
+bool compiled() {
+#ifdef __CUDACC__
+  static const bool yes = [] {
+    cudaFuncAttributes attributes;
+    CUDA_CHECK(cudaFuncGetAttributes(&attributes, topk_fwd_17<64, 5>));
+    return attributes.ptxVersion >= 80;
+  }();
+  return yes;
+#else
+  return true;
+#endif
+}
+
+}  // namespace
+
+const Rung topk_17_forward{
+    17,
+    "top-k: screened by tensor cores",
+    Pass::forward,
+    is_topk,
+    true,
+    [](const Call& c) -> std::string {
+      if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+      if (!emulated() && (device().compute < 80 || !compiled())) return "no tensor cores for tf32";
+      const std::string why = unsupported_list(c);
+      return why.empty() ? too_little_shared_memory(Screen<64, longest_list>::shared_bytes) : why;
+    },
+    no_workspace,
+    [](Pattern, const Call& c) {
+      for_width_up_to_64(c.q.D, [&](auto width) {
+        for_list(c.kept, [&](auto list) {
+          using X = Screen<decltype(width)::value, decltype(list)::value>;
+          launch({"topk_fwd_17", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
+                  X::threads, X::shared_bytes},
+                 c.stream, topk_fwd_17<decltype(width)::value, decltype(list)::value>, c.q, c.k,
+                 c.v, c.o, c.keys, c.p, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)));
+        });
+      });
+    }};
+
+}  // namespace focus::gpu
