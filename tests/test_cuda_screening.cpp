@@ -69,6 +69,8 @@ TEST_CASE("cuda screening: the keys of float32, for every width and list") {
       const Sizes s{1, long_length() + D, 1, D};
       check_same("normal", s, kept, queries(s), keys(s));
     }
+  const Sizes longer{1, 1000, 1, 16};  // than what stays in shared memory
+  check_same("longer", longer, 5, queries(longer), keys(longer));
   const Sizes heads{2, 133, 3, 32};
   check_same("heads", heads, 5, queries(heads), keys(heads));
 }

@@ -37,15 +37,19 @@ struct Screen {
   // A warp takes 32 queries and a quarter of the step's keys, as tiles of 16 × 8.
   static constexpr int row_groups = 4, key_groups = 4, threads = 32 * row_groups * key_groups;
   static constexpr int tiles = keys / key_groups / 8;
-  static constexpr int stride = W + 8, k_floats = keys * stride;
-  static constexpr int batch = 16, batch_stride = W + 4;  // candidates that a warp scores at once
-  static_assert(threads / 32 * batch * batch_stride <= 2 * k_floats);
+  static constexpr int stride = W + 4, words = W / 2 + 4;  // of a query's row, of a key's as bf16
+  static constexpr int tile_words = keys * words;
+  static constexpr int batch = K <= 8 ? 32 : 16;  // candidates that a warp scores at once
+  static constexpr int batch_floats = batch * stride;
   // A lane keeps so many maxima for each of its queries; 4 lanes of 4 warps meet a query.
   static constexpr int lane_maxima = K <= 8 ? 2 : 4, maxima = 4 * key_groups * lane_maxima;
   static constexpr int most = maxima;  // candidates of a query
   static constexpr int table = most + 1;
-  static constexpr size_t shared_bytes = shared_bytes_for(rows * stride, 2 * k_floats, rows* table,
-                                                          rows* table, rows, rows, 2 * key_groups);
+  // The keys' tiles first, then the candidates' rows.
+  static constexpr int rows_or_tiles = threads / 32 * batch_floats;
+  static_assert(2 * tile_words <= rows_or_tiles);
+  static constexpr size_t shared_bytes = shared_bytes_for(rows * stride, rows_or_tiles, rows* table,
+                                                          rows* table, rows, rows, threads / 32);
 };
 
 // The K largest of numbers that come in any order, largest first.
@@ -125,7 +129,7 @@ __device__ __forceinline__ void score_candidates(const int* counts, const int* k
 #pragma unroll
     for (int n = lane / row_lanes; n < X::batch; n += 32 / row_lanes) {
       const int from = __shfl_sync(all_lanes, key, n);
-      float* to = rows + n * X::batch_stride + d;
+      float* to = rows + n * X::stride + d;
       if (d < k.D)
         __pipeline_memcpy_async(to, k_head + from * k.row_stride + d, 16);
       else
@@ -138,51 +142,71 @@ __device__ __forceinline__ void score_candidates(const int* counts, const int* k
       float s = 0;
 #pragma unroll
       for (int c = 0; c < W; c += 4)
-        add_exactly(s, load4(q_rows + query * X::stride + c),
-                    load4(rows + lane * X::batch_stride + c));
+        add_exactly(s, load4(q_rows + query * X::stride + c), load4(rows + lane * X::stride + c));
       scores[at] = s;
     }
     __syncwarp();  // the batch is read
   }
 }
 
-template <int W, int K>
+// STAY: all keys' tiles fit, so they are read and rounded once, and stay for the second time.
+template <int W, int K, bool STAY>
 __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
     topk_fwd_17(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, KeepBits keep, int kept,
                 float scale) {
   using X = Screen<W, K>;
   SharedMemory shared;
   float* q_tile = shared.array<float>(X::rows * X::stride);
-  float* k_tiles = shared.array<float>(2 * X::k_floats);
+  float* candidate_rows = shared.array<float>(X::rows_or_tiles);
+  unsigned* k_tiles = reinterpret_cast<unsigned*>(candidate_rows);
   float* all_scores = shared.array<float>(X::rows * X::table);  // of candidates; first the maxima
   int* all_keys = shared.array<int>(X::rows * X::table);
   float* thresholds = shared.array<float>(X::rows);
   int* counts = shared.array<int>(X::rows);
-  float* squares = shared.array<float>(2 * X::key_groups);  // ‖k‖², the largest of a key group
+  float* squares = shared.array<float>(X::threads / 32);  // the largest ‖k‖² that a warp has seen
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const int g = lane / 4, t = lane % 4;  // simt/mma.h: who holds what
   const int row_group = warp % X::row_groups, key_group = warp / X::row_groups;
   const int T = q.T, blocks = (T + X::rows - 1) / X::rows, steps = (T + X::keys - 1) / X::keys;
   const int unit = int(blockIdx.x) / blocks, i0 = int(blockIdx.x) % blocks * X::rows;
   const float *k_head = k.of(unit), *v_head = v.of(unit);
+  constexpr int row_lanes = W / 4, rows_at_once = X::threads / row_lanes;
+  const int own_row = int(threadIdx.x) / row_lanes, d = int(threadIdx.x) % row_lanes * 4;
 
-  // The keys pass by twice, the next step's on their way during a step.
-  int passed = 0;
-  const auto copy_keys = [&](int turn) {
-    copy_rows<W, X::keys, X::threads>(k_tiles + turn % 2 * X::k_floats, X::stride, k, k_head,
-                                      turn % steps * X::keys);
-    __pipeline_commit();
+  // The keys pass by twice. A thread holds its part of the next step's in registers, four channels
+  // of some rows, until it writes them as bf16.
+  constexpr int parts = (X::keys + rows_at_once - 1) / rows_at_once;
+  float4 coming[parts];
+  const auto fetch_keys = [&](int step) {
+#pragma unroll
+    for (int n = 0; n < parts; ++n) {
+      const int row = n * rows_at_once + own_row, key = step * X::keys + row;
+      coming[n] = row < X::keys && key < T ? channels(k, k_head, key, d) : make_float4(0, 0, 0, 0);
+    }
   };
-  const auto next_keys = [&]() -> const float* {
-    __pipeline_wait_prior(0);
+  const auto next_keys = [&](int step, bool again) -> const unsigned* {
+    unsigned* tile = k_tiles + (STAY ? step : step % 2) * X::tile_words;
+    const unsigned* from = tile + (key_group * 8 * X::tiles + g) * X::words + t;
+    if (STAY && again) return from;
+#pragma unroll
+    for (int n = 0; n < parts; ++n) {
+      const int row = n * rows_at_once + own_row;
+      if (row >= X::keys) continue;
+      unsigned* to = tile + row * X::words + d / 2;
+      to[0] = to_bf16s(coming[n].x, coming[n].y), to[1] = to_bf16s(coming[n].z, coming[n].w);
+    }
     __syncthreads();  // this step's keys are there for all, and nobody reads the ones before
-    if (passed + 1 < 2 * steps) copy_keys(passed + 1);
-    return k_tiles + passed++ % 2 * X::k_floats + (key_group * 8 * X::tiles + g) * X::stride +
-           2 * t;
+    if (step + 1 < steps)
+      fetch_keys(step + 1);
+    else if (!STAY && !again)
+      fetch_keys(0);
+    return from;
   };
+  fetch_keys(0);
   copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
-  copy_keys(0);
-  const float* k_rows = next_keys();
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncthreads();  // the queries are there
 
   // Queries g, g + 8, g + 16, g + 24 of the warp's 32.
   unsigned a[2][W / 16][4];
@@ -197,47 +221,44 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
         a[m][c][i] = to_bf16s(x.x, x.y);
       }
   // Rough scores of a tile of 8 keys: s[m] for the queries 16m + g and 16m + g + 8 and the keys 2t
-  // and 2t + 1. Returns the lane's part of ‖key g‖².
-  const auto rough_scores = [&](float(&s)[2][4], const float* tile) {
-    float square = 0;
+  // and 2t + 1.
+  const auto rough_scores = [&](float(&s)[2][4], const unsigned* tile) {
 #pragma unroll
     for (int m = 0; m < 2; ++m)
 #pragma unroll
       for (int i = 0; i < 4; ++i) s[m][i] = 0;
 #pragma unroll
-    for (int c = 0; c < W; c += 16) {
-      const float2 low = load2(tile + c), high = load2(tile + c + 8);
-      const unsigned b[2] = {to_bf16s(low.x, low.y), to_bf16s(high.x, high.y)};
+    for (int c = 0; c < W / 16; ++c) {
+      const unsigned b[2] = {tile[8 * c], tile[8 * c + 4]};
 #pragma unroll
-      for (int m = 0; m < 2; ++m) multiply_bf16(s[m], a[m][c / 16], b);
-      square += low.x * low.x, square += low.y * low.y;
-      square += high.x * high.x, square += high.y * high.y;
+      for (int m = 0; m < 2; ++m) multiply_bf16(s[m], a[m][c], b);
     }
-    return square;
   };
 
   // --- 1: maxima ---------------------------------------------------------------------------------
   float top[4][X::lane_maxima], most_square = 0;
-  bool bounded = true;
 #pragma unroll
   for (int r = 0; r < 4; ++r)
 #pragma unroll
     for (int e = 0; e < X::lane_maxima; ++e) top[r][e] = -INFINITY;
   for (int step = 0; step < steps; ++step) {
-    if (step > 0) k_rows = next_keys();
+#pragma unroll
+    for (int n = 0; n < parts; ++n) {
+      const float square = sum_of_lanes<row_lanes>(dot(coming[n], coming[n]));
+      most_square = square < INFINITY ? fmaxf(most_square, square) : INFINITY;
+    }
+    const unsigned* tile = next_keys(step, false);
     const int left = T - step * X::keys - key_group * 8 * X::tiles - 2 * t;
+    const bool all = (step + 1) * X::keys <= T;
 #pragma unroll
     for (int n = 0; n < X::tiles; ++n) {
       float s[2][4];
-      float square = rough_scores(s, k_rows + 8 * n * X::stride);
-      square = sum_of_lanes<4>(square);
-      bounded = bounded && square < INFINITY;
-      most_square = fmaxf(most_square, square);
+      rough_scores(s, tile + 8 * n * X::words);
 #pragma unroll
       for (int r = 0; r < 4; ++r)
 #pragma unroll
         for (int e = 0; e < 2; ++e)
-          if (8 * n + e < left) {
+          if (all || 8 * n + e < left) {
             float& best = top[r][e + 2 * n % X::lane_maxima];
             best = fmaxf(best, s[r / 2][r % 2 * 2 + e]);
           }
@@ -249,11 +270,10 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
     for (int e = 0; e < X::lane_maxima; ++e)
       all_scores[(row_group * 32 + g + 8 * r) * X::table + (key_group * 4 + t) * X::lane_maxima +
                  e] = top[r][e];
-  if (!bounded) most_square = INFINITY;
 #pragma unroll
-  for (int lanes = 16; lanes >= 4; lanes /= 2)
+  for (int lanes = 16; lanes >= row_lanes; lanes /= 2)
     most_square = fmaxf(most_square, __shfl_xor_sync(all_lanes, most_square, lanes));
-  if (row_group == 0 && lane == 0) squares[key_group] = most_square;
+  if (lane == 0) squares[warp] = most_square;
   __syncthreads();  // the maxima are there
 
   // --- 2: thresholds, four lanes a query ---------------------------------------------------------
@@ -278,7 +298,9 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
 #pragma unroll
     for (int c = 0; c < W / 4; ++c) square += q_row[part * (W / 4) + c] * q_row[part * (W / 4) + c];
     square = sum_of_lanes<4>(square);
-    const float keys_square = fmaxf(fmaxf(squares[0], squares[1]), fmaxf(squares[2], squares[3]));
+    float keys_square = 0;
+#pragma unroll
+    for (int w = 0; w < X::threads / 32; ++w) keys_square = fmaxf(keys_square, squares[w]);
     float bound = largest[0];  // of the kept-th maximum
 #pragma unroll
     for (int e = 1; e < K; ++e)
@@ -291,18 +313,18 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
       counts[row] = usable ? 0 : X::most + 1;
     }
   }
-  k_rows = next_keys();  // and its barrier: the thresholds are there
+  __syncthreads();  // the thresholds are there
   float threshold[4];
 #pragma unroll
   for (int r = 0; r < 4; ++r) threshold[r] = thresholds[row_group * 32 + g + 8 * r];
 
   for (int step = 0; step < steps; ++step) {
-    if (step > 0) k_rows = next_keys();
+    const unsigned* tile = next_keys(step, true);
     unsigned found = 0;  // bit 8n + 2r + e
 #pragma unroll
     for (int n = 0; n < X::tiles; ++n) {
       float s[2][4];
-      rough_scores(s, k_rows + 8 * n * X::stride);
+      rough_scores(s, tile + 8 * n * X::words);
 #pragma unroll
       for (int r = 0; r < 4; ++r)
 #pragma unroll
@@ -323,7 +345,7 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
   // --- 3: exact scores, and the choice, a lane a query ------------------------------------------
   score_candidates<X, W>(counts + 8 * warp, all_keys + 8 * warp * X::table,
                          all_scores + 8 * warp * X::table, q_tile + 8 * warp * X::stride, k, k_head,
-                         k_tiles + warp * X::batch * X::batch_stride);
+                         candidate_rows + warp * X::batch_floats);
   if (part == 0 && i0 + row < T) {
     BestKeys<K> best;
     const int count = counts[row];
@@ -347,21 +369,30 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
       row_scores[e] = w;
     }
   }
-  __syncthreads();  // the result is there
-  // W/4 lanes a row read the kept rows of V.
-  constexpr int row_lanes = W / 4, rows_at_once = X::threads / row_lanes;
-  const int d = int(threadIdx.x) % row_lanes * 4;
-#pragma unroll(K <= 8 ? 4 : 1)
-  for (int n = 0; n < X::rows; n += rows_at_once) {
-    const int r = n + int(threadIdx.x) / row_lanes;
-    if (i0 + r >= T) continue;
-    float4 sum = make_float4(0, 0, 0, 0);
+  __syncwarp();  // the result is there
+
+  // W/4 lanes a row read the kept rows of V, those of several queries before the first is needed.
+  constexpr int at_once = 32 / row_lanes, together = K <= 5 ? 4 : K <= 8 ? 2 : 1;
+  for (int first = 0; first < 8; first += together * at_once) {
+    float4 values[together][K];
 #pragma unroll
-    for (int e = 0; e < K; ++e)
-      if (e < kept)
-        add_scaled(sum, all_scores[r * X::table + e],
-                   channels(v, v_head, all_keys[r * X::table + e], d));
-    set_channels(o, unit, i0 + r, d, sum);
+    for (int n = 0; n < together; ++n)
+#pragma unroll
+      for (int e = 0; e < K; ++e) {
+        const int r = 8 * warp + first + n * at_once + lane / row_lanes;
+        values[n][e] = e < kept && r < 8 * warp + 8 && i0 + r < T
+                           ? channels(v, v_head, all_keys[r * X::table + e], d)
+                           : make_float4(0, 0, 0, 0);
+      }
+#pragma unroll
+    for (int n = 0; n < together; ++n) {
+      const int r = 8 * warp + first + n * at_once + lane / row_lanes;
+      if (r >= 8 * warp + 8 || i0 + r >= T) continue;
+      float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+      for (int e = 0; e < K; ++e) add_scaled(sum, all_scores[r * X::table + e], values[n][e]);
+      set_channels(o, unit, i0 + r, d, sum);
+    }
   }
 }
 
@@ -370,7 +401,7 @@ bool compiled() {
 #ifdef __CUDACC__
   static const bool yes = [] {
     cudaFuncAttributes attributes;
-    CUDA_CHECK(cudaFuncGetAttributes(&attributes, topk_fwd_17<64, 5>));
+    CUDA_CHECK(cudaFuncGetAttributes(&attributes, topk_fwd_17<64, 5, true>));
     return attributes.ptxVersion >= 80;
   }();
   return yes;
@@ -398,10 +429,17 @@ const Rung topk_17_forward{
       for_width_up_to_64(c.q.D, [&](auto width) {
         for_list(c.kept, [&](auto list) {
           using X = Screen<decltype(width)::value, decltype(list)::value>;
-          launch({"topk_fwd_17", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
-                  X::threads, X::shared_bytes},
-                 c.stream, topk_fwd_17<decltype(width)::value, decltype(list)::value>, c.q, c.k,
-                 c.v, c.o, c.keys, c.p, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)));
+          const auto start = [&](auto kernel) {
+            launch({"topk_fwd_17", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
+                    X::threads, X::shared_bytes},
+                   c.stream, kernel, c.q, c.k, c.v, c.o, c.keys, c.p, c.keep, c.kept,
+                   1 / std::sqrt(float(c.q.D)));
+          };
+          constexpr int W = decltype(width)::value, K = decltype(list)::value;
+          if (tiles_of(c.q.T, X::keys) * X::tile_words <= X::rows_or_tiles)
+            start(topk_fwd_17<W, K, true>);
+          else
+            start(topk_fwd_17<W, K, false>);
         });
       });
     }};
