@@ -118,7 +118,8 @@ struct Rung {
   void (*run)(Pattern, const Call&);
 };
 const std::vector<Rung>& ladder();
-bool drops(const Rung& rung);  // does it know dropout?
+bool drops(const Rung& rung);    // does it know dropout?
+bool screens(const Rung& rung);  // do tensor cores make most of its scores?
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
 
 }  // namespace focus::gpu

@@ -129,6 +129,10 @@ bool drops(const Rung& rung) {
   return false;
 }
 
+bool screens(const Rung& rung) {
+  return rung.number == 17;
+}
+
 // The last rung that supports the call: the ladders go from slow to fast.
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   const Rung* best = nullptr;

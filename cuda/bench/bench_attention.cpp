@@ -23,8 +23,10 @@ struct Table {
   void add(Pattern pattern, const BenchSize& s, const Rung& rung, const Measurement& m) {
     const Work work = work_of(pattern, rung.pass, s);
     const char* pass = rung.pass == Pass::forward ? "forward" : "backward";
-    // The larger of the two times that nothing can beat.
-    const double floor_ms = 1e3 * std::max(work.useful / roof.operations, work.bytes / roof.bytes);
+    // The larger of the two times that nothing can beat. Tensor cores make at most 16 times as many
+    // multiply-adds in bf16 as the other lanes in float32.
+    const double operations = work.useful / (screens(rung) ? 16 : 1);
+    const double floor_ms = 1e3 * std::max(operations / roof.operations, work.bytes / roof.bytes);
     const double percent = 100 * floor_ms / m.cold;
     if (percent > 100)
       fail_run("rung ", m.rung, " takes ", m.cold, " ms, but ", floor_ms,
