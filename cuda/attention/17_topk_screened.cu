@@ -17,7 +17,11 @@
 // thread each.
 //
 // D a multiple of 4 from 16 to 64, k ≤ 16, tensor cores (compute capability 8.0). Predicted at
-// (25,1,600,64), k = 5: 20 to 25 µs, a third of it tensor cores; rung 16 takes 60.
+// (25,1,600,64), k = 5: 20 to 25 µs, a third of it tensor cores.
+// Measured on an H100: 37 µs, rung 16 beside it 64; at (16,16,2048,64) 2.1 ms, rung 09 beside
+// it 3.9. Tensor cores are not what it waits for: the first form, in tf32, with every warp rounding
+// the keys for itself, took 47. A third of the time goes to what candidates cost: 30 MB of their
+// rows from the second-level cache, at once for all warps, then lists and values.
 #include <cmath>
 
 #include "cuda/attention/best_keys.cuh"
