@@ -3,12 +3,16 @@
 // head), and then each key gathers from its queries and writes its dK and dV once. The order of
 // additions is fixed: the same bits every time.
 //
-// A popular key has a long list: the block that owns it shares it out among all its rows of lanes
-// in fixed pieces, and adds the pieces up in order.
+// Lists are uneven: in a model at its start half of 600 keys have none, some 100 of 3000 edges. So
+// blocks own about as many edges each, not as many keys, and cut them into equal pieces.
 //
 // D a multiple of 4 from 16 to 128, any k. Predicted at (16,16,2048,64), k = 5: queries 0.35 ms,
 // sort 0.05 ms, keys 0.45 ms: 0.85 ms, with nothing to zero.
-// Measured: 0.61 ms.
+// Measured: 0.61 ms on an H200, when a block owned 16 keys and shared out lists longer than 64.
+// At (25,1,600,64), k = 5, in a training step on an H100, where reading the rows takes 7 µs in each
+// half, that was 18.5 and 28 µs. Predicted for dropout's bits in a register, which had been read
+// and multiplied in memory one by one, shorter addresses and blocks of edges: 15 and 18.
+// Measured: 9.3 and 13; at (16,16,2048,64) 0.61 ms instead of 0.69 on this card.
 #include "cuda/attention/sort_edges.cuh"
 #include "cuda/attention/topk_queries.cuh"
 
@@ -17,15 +21,19 @@ namespace focus::gpu {
 namespace {
 
 constexpr int key_threads = 256;
-// Blocks on a multiprocessor for which the compiler saves registers. Measured at (16,16,2048,64),
-// k = 5 on an H200: 0.39 ms with two, 0.32 with four, 0.30 with five, 0.32 with six.
+// Blocks on a multiprocessor for which the compiler saves registers. Measured at (25,1,600,64),
+// k = 5 on an H100: 15 µs with four, 13 with five.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #define FOCUS_KEY_BLOCKS 4  // no more fit
 #else
 #define FOCUS_KEY_BLOCKS 5
 #endif
-constexpr int long_list = 64;              // longer ones are shared out
 constexpr size_t most_shared = 32 * 1024;  // of a sorting block: the other blocks get as much
+
+// How many blocks gather the gradients of a head's keys.
+FOCUS_HD constexpr int key_blocks(int T, int kept) {
+  return (T * kept + edges_of_block - 1) / edges_of_block;
+}
 
 // The first blocks sort a head each, which keeps them waiting for memory most of the time; the
 // others meanwhile do the queries. first_block: 0, or the number of heads if they are sorted
@@ -34,7 +42,7 @@ template <int W, int K>
 __global__ void __launch_bounds__(query_threads)
     topk_queries_11(Heads q, Heads k, Heads v, Heads d_o, Heads dq, const int* keys, const float* p,
                     Weights* weights, KeepBits keep, int kept, float scale, Edge* edges, int* begin,
-                    int parts, int* global_places, int first_block) {
+                    int* starts, int parts, int* global_places, int first_block) {
   const int units = q.B * q.H, unit = int(blockIdx.x) + first_block, T = q.T;
   if (unit >= units) {
     backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, weights, keep, kept, scale,
@@ -45,113 +53,131 @@ __global__ void __launch_bounds__(query_threads)
   int* warp_sums = shared.array<int>(sort_warps);
   const ptrdiff_t base = ptrdiff_t{unit} * T * kept;
   keys += base, edges += base, begin += ptrdiff_t{unit} * (T + 1);
+  starts += ptrdiff_t{unit} * (key_blocks(T, kept) + 1);
   if (global_places)
-    sort_head(keys, edges, begin, T, kept, parts, global_places + ptrdiff_t{unit} * T, warp_sums);
+    sort_head(keys, edges, begin, starts, T, kept, parts, global_places + ptrdiff_t{unit} * T,
+              warp_sums);
   else
-    sort_head(keys, edges, begin, T, kept, parts, shared.array<int>(parts * T), warp_sums);
+    sort_head(keys, edges, begin, starts, T, kept, parts, shared.array<int>(parts * T), warp_sums);
 }
-
-// What a key gathers: dk = Σ dS q, dv = Σ p dO over edges first … last-1, in order. Each lane of
-// the key's row loads one edge with its weights; then the row reads the queries, four at a time.
-template <int W>
-struct Gather {
-  const Edge* edges;  // these two: of the head
-  const Weights* weights;
-  Heads q, d_o;
-  const float *q_head, *g_head;
-  int d;
-  float4 dk, dv;
-
-  // All lanes of a warp call it together.
-  __device__ void add(int first, int last) {
-    constexpr int lanes = W / 4;
-    const int lane = int(threadIdx.x) % 32, row_start = lane / lanes * lanes;
-    dk = make_float4(0, 0, 0, 0), dv = dk;
-    for (int e0 = first; __any_sync(all_lanes, e0 < last); e0 += lanes) {
-      const int own = e0 + lane - row_start;
-      const Edge edge = own < last ? edges[own] : Edge{0, 0};
-      const Weights weight = own < last ? weights[edge.at] : Weights{0, 0};
-      for (int n0 = 0; n0 < lanes && __any_sync(all_lanes, e0 + n0 < last); n0 += 4) {
-        float4 q4[4], g4[4];
-        Weights w[4];
-#pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          const int from = row_start + n0 + n;
-          const int query = __shfl_sync(all_lanes, edge.query, from);
-          w[n] = {__shfl_sync(all_lanes, weight.p, from), __shfl_sync(all_lanes, weight.ds, from)};
-          const bool in = e0 + n0 + n < last;  // beyond the end everything is 0
-          q4[n] = in ? channels(q, q_head, query, d) : make_float4(0, 0, 0, 0);
-          g4[n] = in ? channels(d_o, g_head, query, d) : make_float4(0, 0, 0, 0);
-        }
-#pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          add_scaled(dk, w[n].ds, q4[n]);
-          add_scaled(dv, w[n].p, g4[n]);
-        }
-      }
-    }
-  }
-};
 
 template <int W>
 struct KeyBlock {
-  static constexpr int row_lanes = W / 4, rows = key_threads / row_lanes;
-  static constexpr size_t shared_bytes = shared_bytes_for(rows * 2 * W);
+  static constexpr int row_lanes = W / 4, rows = key_threads / row_lanes, pieces = rows / 2;
+  static constexpr size_t shared_bytes =
+      shared_bytes_for(4 * key_threads, 2 * pieces, 2 * pieces * 2 * W);
 };
 
+// An edge on its way to its key.
+struct alignas(16) Part {
+  ptrdiff_t at;  // where its query's row starts
+  int key;
+  float weight;
+};
+
+// dK = Σ dS q, dV = Σ p dO over each key's edges. The block's edges lie side by side and are cut
+// into equal pieces, wherever keys begin and end. Of each two rows of lanes one sums dK over a
+// piece, the other dV. They write the sums of the keys within the piece; those of its first and its
+// last key, which may lie in several pieces, are added up in the end, in order.
+// Each lane of a row loads one edge with its weight; then the row reads the queries, four at once.
 template <int W>
 __global__ void __launch_bounds__(key_threads, FOCUS_KEY_BLOCKS)
-    topk_keys_11(const Edge* edges, const int* begin, const Weights* weights, Heads q, Heads d_o,
-                 Heads dk, Heads dv, int kept) {
+    topk_keys_11(const Edge* edges, const int* begin, const int* starts, const int* keys,
+                 const Weights* weights, Heads q, Heads d_o, Heads dk, Heads dv, int kept) {
   using X = KeyBlock<W>;
+  constexpr int lanes = X::row_lanes, at_once = 4;
   SharedMemory shared;
-  float* pieces = shared.array<float>(X::rows * 2 * W);  // (rows,2,W)
-  const int T = q.T, blocks = (T + X::rows - 1) / X::rows;
-  const int unit = int(blockIdx.x) / blocks, j0 = int(blockIdx.x) % blocks * X::rows;
-  const int row = int(threadIdx.x) / X::row_lanes, d = int(threadIdx.x) % X::row_lanes * 4;
+  Part* loaded = shared.array<Part>(key_threads);                 // (rows,lanes)
+  int* part_keys = shared.array<int>(2 * X::pieces);              // (pieces,2): first and last key
+  float* part_sums = shared.array<float>(2 * X::pieces * 2 * W);  // (pieces,2,2,W)
+  const int T = q.T, blocks = key_blocks(T, kept), t = int(threadIdx.x);
+  const int unit = int(blockIdx.x) / blocks, block = int(blockIdx.x) % blocks;
+  const int row = t / lanes, own_piece = row / 2, own_lane = t % lanes, d = own_lane * 4;
+  const bool is_v = row % 2 == 1;
   const ptrdiff_t base = ptrdiff_t{unit} * T * kept;
-  begin += ptrdiff_t{unit} * (T + 1);
-  Gather<W> sum{edges + base, weights + base, q, d_o, q.of(unit), d_o.of(unit), d, {}, {}};
-  const auto write = [&](int j) {
-    set_channels(dk, unit, j, d, sum.dk);
-    set_channels(dv, unit, j, d, sum.dv);
-  };
+  edges += base, keys += base, weights += base, begin += ptrdiff_t{unit} * (T + 1);
+  starts += ptrdiff_t{unit} * (blocks + 1) + block;
+  const int first = starts[0], last = starts[1];
+  const int b = unit / q.H, h = unit % q.H;
+  // Lanes beyond D read what others read and write nothing.
+  const float* in_head = (is_v ? d_o.of(b, h) : q.of(b, h)) + min(d, q.D - 4);
+  float* out_head = (is_v ? dv.of(b, h) : dk.of(b, h)) + d;
+  const ptrdiff_t in_stride = is_v ? d_o.row_stride : q.row_stride,
+                  out_stride = is_v ? dv.row_stride : dk.row_stride;
 
-  const int j = j0 + row, own_first = j < T ? begin[j] : 0, own_last = j < T ? begin[j + 1] : 0;
-  const bool is_long = own_last - own_first > long_list;
-  sum.add(own_first, is_long ? own_first : own_last);
-  if (j < T && !is_long) write(j);
-  if (!__syncthreads_or(is_long)) return;
-  for (int l = j0; l < min(j0 + X::rows, T); ++l) {
-    const int first = begin[l], last = begin[l + 1];
-    if (last - first <= long_list) continue;  // the same for the whole block
-    const int piece = (last - first + X::rows - 1) / X::rows;
-    sum.add(min(first + row * piece, last), min(first + (row + 1) * piece, last));
-    store4(pieces + row * 2 * W + d, sum.dk);
-    store4(pieces + (row * 2 + 1) * W + d, sum.dv);
-    __syncthreads();  // all pieces are there
-    if (row == 0) {
-      for (int r = 1; r < X::rows; ++r) {
-        add_scaled(sum.dk, 1, load4(pieces + r * 2 * W + d));
-        add_scaled(sum.dv, 1, load4(pieces + (r * 2 + 1) * W + d));
-      }
-      write(l);
+  const int piece = (last - first + X::pieces - 1) / X::pieces;
+  const int from = min(first + own_piece * piece, last), to = min(from + piece, last);
+  float* own_sums = part_sums + (own_piece * 4 + is_v) * W + d;
+  float4 sum = make_float4(0, 0, 0, 0);
+  float* target = own_sums;      // where the sum goes
+  int key = -1, first_key = -1;  // whose it is
+  const Part* parts = loaded + row * lanes;
+  for (int e0 = from; __any_sync(all_lanes, e0 < to); e0 += lanes) {
+    if (e0 < to) {  // beyond the end the last edge is repeated
+      const Edge edge = edges[min(e0 + own_lane, to - 1)];
+      const Weights weight = weights[edge.at];
+      loaded[t] = {edge.query * in_stride, keys[edge.at], is_v ? weight.p : weight.ds};
     }
-    __syncthreads();  // before the pieces are written again
+    __syncwarp();  // the row's parts are there
+    if (e0 == from && e0 < to) key = first_key = parts[0].key;
+#pragma unroll 1
+    for (int n0 = 0; n0 < lanes && e0 + n0 < to; n0 += at_once) {
+      float4 x[at_once];
+#pragma unroll
+      for (int n = 0; n < at_once; ++n) x[n] = load4(in_head + parts[n0 + n].at);
+#pragma unroll
+      for (int n = 0; n < at_once; ++n) {
+        const Part part = parts[n0 + n];
+        if (part.key != key) {
+          store4(target, sum);
+          key = part.key, sum = make_float4(0, 0, 0, 0);
+          if (d < q.D) target = out_head + key * out_stride;
+        }
+        if (e0 + n0 + n < to) add_scaled(sum, part.weight, x[n]);
+      }
+    }
+    __syncwarp();  // before the parts are written again
   }
+  store4(own_sums + (key == first_key ? 0 : 2 * W), sum);
+  part_keys[own_piece * 2] = first_key;
+  part_keys[own_piece * 2 + 1] = key == first_key ? -1 : key;
+  __syncthreads();  // all parts are there
+  const auto write = [&](ptrdiff_t j) {
+    if (d < q.D) store4(out_head + j * out_stride, sum);
+  };
+  // Where the parts of a key begin, they are added up.
+  for (int i = own_piece * 2; i < own_piece * 2 + 2; ++i) {
+    key = part_keys[i];
+    if (key < 0) continue;
+    const int before = i == 0 ? -1 : part_keys[i - 1] < 0 ? part_keys[i - 2] : part_keys[i - 1];
+    if (before == key) continue;
+    sum = make_float4(0, 0, 0, 0);
+    for (int n = i; n < 2 * X::pieces && (part_keys[n] == key || part_keys[n] < 0); ++n)
+      if (part_keys[n] >= 0) add_scaled(sum, 1, load4(part_sums + (n * 2 + is_v) * W + d));
+    write(key);
+  }
+  // Keys without edges are shared out evenly.
+  sum = make_float4(0, 0, 0, 0);
+  const int share = (T + blocks - 1) / blocks;
+  for (int j = block * share + own_piece; j < min((block + 1) * share, T); j += X::pieces)
+    if (begin[j] == begin[j + 1]) write(j);
 }
 
-// The index: the sorted edges, where each key's begin, and, for long sequences, places.
+// The index: the sorted edges, where each key's and each block's begin, and, for long sequences,
+// places.
 struct Index {
   size_t units, T, edges;
-  int parts;  // 0: the places do not fit shared memory
+  int parts;       // 0: the places do not fit shared memory
+  int key_blocks;  // of a head
   explicit Index(const Call& c)
       : units(size_t(c.q.B) * size_t(c.q.H)), T(size_t(c.q.T)), edges(topk_edges(c)) {
+    key_blocks = gpu::key_blocks(c.q.T, c.kept);
     const size_t fit = most_shared / (4 * T);
     parts = int(fit < sort_warps ? fit : sort_warps);
   }
   size_t begin_at() const { return edges * sizeof(Edge); }
-  size_t places_at() const { return begin_at() + units * (T + 1) * 4; }
+  size_t starts_at() const { return begin_at() + units * (T + 1) * 4; }
+  size_t places_at() const { return starts_at() + units * size_t(key_blocks + 1) * 4; }
   size_t bytes() const { return places_at() + (parts == 0 ? units * T * 4 : 0); }
 };
 // The workspace: the weights, and the index unless the call brings it.
@@ -172,8 +198,9 @@ void run_queries(const Call& c, void* index, Weights* weights, bool sort, bool q
             places ? shared_bytes_for(sort_warps) : shared_bytes_for(sort_warps, parts * c.q.T)},
            c.stream, topk_queries_11<W, decltype(list)::value>, c.q, c.k, c.v, c.d_o, c.dq, c.keys,
            c.p, weights, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)),
-           reinterpret_cast<Edge*>(memory), reinterpret_cast<int*>(memory + at.begin_at()), parts,
-           places, sort ? 0 : int(at.units));
+           reinterpret_cast<Edge*>(memory), reinterpret_cast<int*>(memory + at.begin_at()),
+           reinterpret_cast<int*>(memory + at.starts_at()), parts, places,
+           sort ? 0 : int(at.units));
   });
 }
 
@@ -185,10 +212,11 @@ void run(const Call& c) {
   Weights* weights = reinterpret_cast<Weights*>(memory);
   run_queries<W>(c, index, weights, !c.index, true);
   using X = KeyBlock<W>;
-  launch(
-      {"topk_keys_11", at.units * size_t(tiles_of(c.q.T, X::rows)), key_threads, X::shared_bytes},
-      c.stream, topk_keys_11<W>, reinterpret_cast<const Edge*>(index),
-      reinterpret_cast<const int*>(index + at.begin_at()), weights, c.q, c.d_o, c.dk, c.dv, c.kept);
+  launch({"topk_keys_11", at.units * size_t(at.key_blocks), key_threads, X::shared_bytes}, c.stream,
+         topk_keys_11<W>, reinterpret_cast<const Edge*>(index),
+         reinterpret_cast<const int*>(index + at.begin_at()),
+         reinterpret_cast<const int*>(index + at.starts_at()), c.keys, weights, c.q, c.d_o, c.dk,
+         c.dv, c.kept);
 }
 
 }  // namespace

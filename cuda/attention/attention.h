@@ -30,10 +30,11 @@ struct Heads {
   int B = 0, H = 0, T = 0, D = 0;
   ptrdiff_t batch_stride = 0, head_stride = 0, row_stride = 0;
 
-  // Where head `unit` % H of sequence `unit` / H starts.
-  FOCUS_HD float* of(int unit) const {
-    return data + unit / H * batch_stride + unit % H * head_stride;
+  FOCUS_HD float* of(int sequence, int head) const {
+    return data + sequence * batch_stride + head * head_stride;
   }
+  // Where head `unit` % H of sequence `unit` / H starts.
+  FOCUS_HD float* of(int unit) const { return of(unit / H, unit % H); }
 };
 
 Heads heads_bhtd(float* data, int B, int H, int T, int D);  // a contiguous (B,H,T,D)

@@ -75,8 +75,9 @@ struct BestKeys {
       score[e] = e >= k ? 0.f : has_nan ? NAN : fast_exp2((score[e] - top) * to_log2);
       sum += score[e];
     }
+    const float inverse = 1 / sum;
 #pragma unroll
-    for (int e = 0; e < K; ++e) score[e] /= sum;
+    for (int e = 0; e < K; ++e) score[e] *= inverse;
 #pragma unroll
     for (int a = 1; a < K; ++a)
 #pragma unroll

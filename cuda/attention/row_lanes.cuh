@@ -7,9 +7,15 @@
 
 namespace focus::gpu {
 
+// A row of a head; `head` may lie some channels further. In bytes and without signs the address is
+// one instruction.
+__device__ __forceinline__ const float* row_of(const Heads& x, const float* head, int row) {
+  return reinterpret_cast<const float*>(reinterpret_cast<const char*>(head) +
+                                        size_t(unsigned(row)) * (unsigned(x.row_stride) * 4));
+}
 // The 4 channels from `d` on of a row; 0 beyond D.
 __device__ __forceinline__ float4 channels(const Heads& x, const float* head, int row, int d) {
-  return d < x.D ? load4(head + row * x.row_stride + d) : make_float4(0, 0, 0, 0);
+  return d < x.D ? load4(row_of(x, head + d, row)) : make_float4(0, 0, 0, 0);
 }
 __device__ __forceinline__ float dot(float4 a, float4 b) {
   return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;

@@ -7,15 +7,20 @@ namespace focus::gpu {
 
 inline constexpr int sort_warps = query_threads / 32;
 
-struct Edge {
+struct alignas(8) Edge {
   int query, at;  // at: in p and dS
 };
 
-// begin: (T+1): key j's queries are edges begin[j] … begin[j+1]-1 of the head. Done by one block.
-// The head's edges are cut into `parts` runs, one for a warp; places: (parts,T) first counts each
-// key's edges in each run, then says where the next one goes.
-__device__ __forceinline__ void sort_head(const int* keys, Edge* edges, int* begin, int T, int kept,
-                                          int parts, int* places, int* warp_sums) {
+// Edges from one start to the next go to one block of the keys' half: a start is the first edge of
+// a key, the first at or after a multiple of so many.
+inline constexpr int edges_of_block = 128;
+
+// begin: (T+1): key j's queries are edges begin[j] … begin[j+1]-1 of the head. starts: one more
+// than there are multiples of edges_of_block below T·kept. Done by one block. The head's edges are
+// cut into `parts` runs, one for a warp; places: (parts,T) first counts each key's edges in each
+// run, then says where the next one goes.
+__device__ __forceinline__ void sort_head(const int* keys, Edge* edges, int* begin, int* starts,
+                                          int T, int kept, int parts, int* places, int* warp_sums) {
   const int t = int(threadIdx.x), lane = t % 32, warp = t / 32, count = T * kept;
   // Runs of whole steps of 32.
   const int run = (count + 32 * parts - 1) / (32 * parts) * 32;
@@ -44,14 +49,19 @@ __device__ __forceinline__ void sort_head(const int* keys, Edge* edges, int* beg
   before -= sum;
   for (int w = 0; w < warp; ++w) before += warp_sums[w];
   for (int j = j0; j < j1; ++j) {
-    begin[j] = before;
+    const int start = before;
+    begin[j] = start;
     for (int part = 0; part < parts; ++part) {
       const int n = places[part * T + j];
       places[part * T + j] = before;
       before += n;
     }
+    for (int b = start / edges_of_block + 1; b * edges_of_block <= before; ++b) starts[b] = before;
   }
-  if (t == 0) begin[T] = count;
+  if (t == 0) {
+    begin[T] = count;
+    starts[0] = 0, starts[(count + edges_of_block - 1) / edges_of_block] = count;
+  }
   __syncthreads();  // all places are known
 
   // Each warp places its run in order, 32 edges at a time; equal keys among them in lane order.

@@ -17,7 +17,7 @@ namespace focus::gpu {
 inline constexpr int query_threads = 256;
 
 // What a kept key's gradients are made of: dK += ds q, dV += p dO.
-struct Weights {
+struct alignas(8) Weights {
   float p, ds;
 };
 // block: of the blocks that do this. each(d, key, ds, p, q, d_o, unit): what rung 10 does with each
@@ -34,8 +34,9 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
   const int d = int(threadIdx.x) % row_lanes * 4, rows = q.B * q.H * q.T;
   // All lanes of a warp take part in its shuffles: those beyond the last row repeat it.
   const int own = min(row, rows - 1), unit = own / q.T, i = own % q.T;
-  const float *k_head = k.of(unit), *v_head = v.of(unit);
-  const float4 q4 = channels(q, q.of(unit), i, d), g4 = channels(d_o, d_o.of(unit), i, d);
+  const int b = unit / q.H, h = unit % q.H;
+  const float *k_head = k.of(b, h), *v_head = v.of(b, h);
+  const float4 q4 = channels(q, q.of(b, h), i, d), g4 = channels(d_o, d_o.of(b, h), i, d);
   keys += ptrdiff_t{own} * kept, p += ptrdiff_t{own} * kept;
   if (weights) weights += ptrdiff_t{own} * kept;
   float4 sum = make_float4(0, 0, 0, 0);
@@ -45,13 +46,19 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
     int key[K];
     // All loads start before the first is needed, as far as there are registers.
     constexpr bool early = K <= 8;
-    float4 k4[early ? K : 1];
+    float4 k4[early ? K : 1], v4[early ? K : 1];
+    const unsigned kept_bits = keep.words ? keep.words[size_t(own) * size_t(keep.per_row)] : ~0u;
+    const auto factor = [&](int e) { return (kept_bits >> e & 1) ? keep.scale : 0.f; };
+#pragma unroll
+    for (int e = 0; e < K; ++e) key[e] = e < kept ? keys[e] : 0, weight[e] = e < kept ? p[e] : 0.f;
+    if constexpr (early)
+#pragma unroll
+      for (int e = 0; e < K; ++e)
+        v4[e] = channels(v, v_head, key[e], d), k4[e] = channels(k, k_head, key[e], d);
 #pragma unroll
     for (int e = 0; e < K; ++e) {
-      key[e] = e < kept ? keys[e] : 0, weight[e] = e < kept ? p[e] : 0.f;
-      if (early) k4[early ? e : 0] = channels(k, k_head, key[e], d);
-      dp[e] = dot(g4, channels(v, v_head, key[e], d));
-      if (keep.words) dp[e] *= keep.factor(size_t(own), e);
+      dp[e] = dot(g4, early ? v4[early ? e : 0] : channels(v, v_head, key[e], d));
+      if (keep.words) dp[e] *= factor(e);
     }
     //@ begin 10 query-gradients points=4
     //@ plan dp holds each lane's share of dP: complete it; the mean of dP under p; then for each
@@ -85,7 +92,9 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
     }
     //@ end
     if (keep.words && weights && d == 0 && row < rows)
-      for (int e = 0; e < kept; ++e) weights[e].p *= keep.factor(size_t(own), e);
+#pragma unroll
+      for (int e = 0; e < K; ++e)
+        if (e < kept) weights[e].p = weight[e] * factor(e);
   } else {
     for (int e = 0; e < kept; ++e) {
       float dp = sum_of_lanes<row_lanes>(dot(g4, channels(v, v_head, keys[e], d)));
@@ -105,7 +114,7 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
       if (keep.words) weights[e].p *= keep.factor(size_t(own), e);
     }
   }
-  if (row < rows && d < q.D) store4(dq.of(unit) + i * dq.row_stride + d, sum);
+  if (row < rows && d < q.D) store4(dq.of(b, h) + i * dq.row_stride + d, sum);
 }
 
 inline size_t topk_edges(const Call& c) {
