@@ -155,6 +155,7 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   p.length = m.length, p.vocabulary = m.vocabulary, p.classes = m.classes, p.blocks = m.blocks;
   p.batch = batch, p.pattern = m.attention.pattern, p.k = m.attention.k;
   p.entries = count_entries(m.attention, m.length);
+  p.entries_a_row = is_positional(m.attention.pattern) ? 0 : p.entries / m.length;
   p.activation = m.activation, p.optimizer = optimizer;
   p.dropout = dropout_of(m.dropout), p.attention_dropout = dropout_of(m.attention.dropout);
   p.first_epsilon = float(m.first_layer_norm_epsilon), p.epsilon = float(m.layer_norm_epsilon);

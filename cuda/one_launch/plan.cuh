@@ -24,12 +24,13 @@ struct Dropout {
 };
 
 // What a block of the model keeps from its forward for its backward, in floats from its start:
-// eight arrays of (length,64), the weights of attention (length,length), and three of a number or
-// two a token.
+// eight arrays of (length,64), of which slopes are kept for some activations only; then the weights
+// of attention (length,length) and three of a number or two a token, which its backward fetches.
 enum class Kept { normed, q, k, v, attended, second_normed, hidden, slope };
 struct KeptLayout {
   int rows;  // floats of one of the eight
   int p, rstd, second_rstd, keys, floats;
+  __device__ int weights_and_keys() const { return floats - p; }  // with what lies between them
 };
 
 struct RunOnDevice {
@@ -45,13 +46,14 @@ struct Plan {
   // The model.
   int length, vocabulary, classes, blocks, batch;
   Pattern pattern;
-  int k, entries;  // entries: kept scores of a sequence
+  int k, entries;     // entries: kept scores of a sequence
+  int entries_a_row;  // 0 for positional patterns
   Activation activation;
   OptimizerKind optimizer;
   Dropout dropout, attention_dropout;
   float first_epsilon, epsilon, score_scale;
-  // (length,64); where each query's entries start (length+1), and the keys of positional patterns
-  // as bits (length).
+  // (length,64); and of positional patterns where each query's entries start (length+1) and its
+  // keys as bits (length).
   const float* positions;
   const int* entry_begin;
   const unsigned long long* positional_keys;
