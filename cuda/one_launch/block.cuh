@@ -38,6 +38,7 @@ struct Sequence {
   float *arrays, *slots;  // x and four more; three
   float* rstd;            // of the rows of a norm, for its backward
   uint8_t* masks;
+  const uint8_t* drawn;  // the masks in device memory, where other blocks have drawn them
   StepNoise noise;
   int place;        // in the batch
   float* gradient;  // this sequence's part; nullptr in evaluation
@@ -103,7 +104,7 @@ struct Sequence {
 template <class H, int R>
 __device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  if (!s.gradient) return;
+  if (!s.gradient || s.drawn) return;
   const int busy = (p.length + 7) / 8 * 32, t = this_thread<H>() - busy;
   const bool idle = t >= 0;
   const Sites sites(p);

@@ -18,7 +18,7 @@ template <class H, int R>
 __device__ __forceinline__ void embed(Sequence<H, R>& s, const int* tokens) {
   const Plan& p = s.p;
   const bool drops = s.gradient && p.dropout.on();
-  if (drops) {
+  if (drops && !s.drawn) {
     const int count = p.length * width;
     draw_mask(s.masks, s.noise, 0, unsigned(s.place * count), count, p.dropout.last_dropped,
               this_thread<H>(), threads);

@@ -80,18 +80,26 @@ struct Plan {
   float* partials;          // (runs, batch, padded): each sequence's part of the gradient
   double* chunk_sums;       // (runs, chunks) of squares of the gradient
   double* sequence_losses;  // (runs, batch)
-  unsigned* arrived;        // (runs): blocks that came to the run's barriers
-  float* losses;            // (runs, steps)
-  double* norms;            // (runs, steps)
-  int* made;                // (runs): steps made; minus that if the last of them failed
-  int* gave_up;             // a block that waited too long sets it
-  long long patience;       // nanoseconds
-  int absent;               // for tests: this block does not come, -1: all come
+  // (runs, 2, batch, mask_stride): dropout's masks of every second step. Blocks without a sequence
+  // draw them in the step before.
+  uint8_t* masks;
+  int mask_stride;
+  unsigned* arrived;   // (runs): blocks that came to the run's barriers
+  float* losses;       // (runs, steps)
+  double* norms;       // (runs, steps)
+  int* made;           // (runs): steps made; minus that if the last of them failed
+  int* gave_up;        // a block that waited too long sets it
+  long long patience;  // nanoseconds
+  int absent;          // for tests: this block does not come, -1: all come
 
   // Evaluation.
   double* row_losses;  // (runs, rows)
   int* row_right;      // (runs, rows)
 
+  __device__ bool drawn_ahead() const { return blocks_a_run > batch; }
+  __device__ uint8_t* masks_of(int run, int step, int place) const {
+    return masks + ((ptrdiff_t(run) * 2 + step % 2) * batch + place) * mask_stride;
+  }
   __device__ float* kept_of(int block) const {
     return kept + (ptrdiff_t(blockIdx.x) * blocks + block) * kept_layout.floats;
   }

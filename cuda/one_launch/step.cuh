@@ -39,7 +39,7 @@ struct Memory {
     end.logits = shared.array<float>(most_classes);
     sums = shared.array<double>(warps);
     run = shared.array<RunOnDevice>(1);
-    masks = shared.array<uint8_t>(mask_bytes);
+    masks = shared.array<uint8_t>((mask_bytes + 15) / 16 * 16);
     // Rows beyond the length are read by sums over whole tiles, and never written.
     for (int e = int(threadIdx.x); e < 5 * array_size<R>; e += threads) arrays[e] = 0;
   }
@@ -54,8 +54,14 @@ struct Memory {
 template <class H, int R>
 __device__ __forceinline__ double forward(Sequence<H, R>& s, Memory<R>& memory, const int* tokens,
                                           int label, float scale) {
+  if (s.drawn) {
+    for (int e = 16 * this_thread<H>(); e < s.p.mask_stride; e += 16 * threads)
+      __pipeline_memcpy_async(s.masks + e, s.drawn + e, 16);
+    __pipeline_commit();
+  }
   s.fetch(0, query), s.fetch(0, key), s.fetch(0, value);
   for (int t = this_thread<H>(); t < s.p.length; t += threads) memory.tokens[t] = tokens[t];
+  if (s.drawn) __pipeline_wait_prior(0);  // not for the weights
   __syncthreads();
   embed(s, memory.tokens);
   __syncthreads();
@@ -96,11 +102,22 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
     const unsigned step = r.steps_before + unsigned(p.first_step + n);
     for (int b = part; b < count; b += p.blocks_a_run) {
       float* const gradient = p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded;
-      Sequence<How<P, SHARING == 1>, R> s{
-          p,        r, memory.arrays, memory.slots, memory.rstd, memory.masks, {r.seed, step}, b,
-          gradient, {}};
+      const uint8_t* drawn = p.drawn_ahead() && n > 0 ? p.masks_of(run, n, b) : nullptr;
+      Sequence<How<P, SHARING == 1>, R> s{p,
+                                          r,
+                                          memory.arrays,
+                                          memory.slots,
+                                          memory.rstd,
+                                          memory.masks,
+                                          drawn,
+                                          {r.seed, step},
+                                          b,
+                                          gradient,
+                                          {}};
       train_sequence(s, memory, run, r.order[first + b], count);
     }
+    for (int b = part - p.batch; b >= 0 && b < p.batch; b += p.blocks_a_run - p.batch)
+      draw_all_masks(p, p.masks_of(run, n + 1, b), {r.seed, step + 1}, b);
     //@ begin 16 end-of-step points=3
     //@ plan All sequences of the batch have written their parts of the gradient: in this and in
     //@ plan other blocks. Now sum_gradients(p, run, part, count, memory.sums); result =
@@ -155,7 +172,7 @@ __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p)
     const int run = e / p.rows, row = e % p.rows;
     const RunOnDevice& r = p.run[run];
     Sequence<How<P, true>, R> s{
-        p, r, memory.arrays, memory.slots, memory.rstd, nullptr, {}, 0, nullptr, {}};
+        p, r, memory.arrays, memory.slots, memory.rstd, nullptr, nullptr, {}, 0, nullptr, {}};
     const int label = r.labels[row];
     const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
     if (threadIdx.x == 0) {
