@@ -36,7 +36,7 @@ struct Sequence {
   const Plan& p;
   const RunOnDevice& run;
   float *arrays, *slots;  // x and four more; three
-  float* rstd;            // of the rows of a norm, for its backward
+  float* rstd;            // of the rows of a block's first norm, for its backward
   uint8_t* masks;
   const uint8_t* drawn;  // the masks in device memory, where other blocks have drawn them
   StepNoise noise;

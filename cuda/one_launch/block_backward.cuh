@@ -120,7 +120,7 @@ __device__ __forceinline__ void inputs_backward(const Sequence<H, R>& s, int blo
       weight_gradient_wide<H, 8 * R>(to, dq, x);
       weight_gradient_wide<H, 8 * R>(to + linear, dk, x);
     }
-    // The second half has waited for x.
+    // The second half has waited for x, so the last one is everyone's.
     weight_gradient_by_all<H, 8 * R>(to + 2 * linear, dv, x);
   }
 }

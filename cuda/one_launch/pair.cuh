@@ -5,6 +5,8 @@
 // its banks for 40 multiply-adds of a warp. Half the threads with 5 × 4 numbers each need 18 for
 // 80, and with 8 × 4 numbers of a weight gradient 6 for 32. Both halves make 1280 multiply-adds a
 // thread at 40 tokens, and a scheduler has as many warps of one as of the other.
+//
+// For the same reason attention's backward makes dQ by one half and dK by the other.
 #pragma once
 
 #include "cuda/one_launch/product.cuh"
@@ -58,7 +60,7 @@ __device__ __forceinline__ void add_ab_wide(WideTile<R>& c, const float* a, int 
   };
   Step now, next;
   if (!H::ahead) {
-#pragma unroll 1
+#pragma unroll 2
     for (int k = 0; k < K; k += 4) {
       load(now, k);
       multiply(now);

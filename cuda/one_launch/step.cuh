@@ -25,16 +25,15 @@ struct Memory {
   int* tokens;
   End end;
   double* sums;
-  RunOnDevice* run;  // in training: what is read from device memory again and again comes late
+  RunOnDevice* run;  // in training; read where it is needed, device memory would answer late
 
   // mask_bytes: 0 in evaluation.
   __device__ explicit Memory(int mask_bytes) {
     SharedMemory shared;
     arrays = shared.array<float>(5 * array_size<R>);
     slots = shared.array<float>(first_slot_size<R> + slot_size<R> + last_slot_size<R>);
-    rstd = shared.array<float>(longest);
     tokens = shared.array<int>(longest);
-    end.parts = shared.array<float>(4 * width);
+    rstd = end.parts = shared.array<float>(4 * width);  // backward and forward
     end.mean = shared.array<float>(width);
     end.logits = shared.array<float>(most_classes);
     sums = shared.array<double>(warps);
@@ -45,7 +44,7 @@ struct Memory {
   }
   static size_t bytes(int mask_bytes) {
     return shared_bytes_for(
-        5 * array_size<R>, first_slot_size<R> + slot_size<R> + last_slot_size<R>, longest, longest,
+        5 * array_size<R>, first_slot_size<R> + slot_size<R> + last_slot_size<R>, longest,
         4 * width, width, most_classes, 2 * warps, sizeof(RunOnDevice) / 4, (mask_bytes + 3) / 4);
   }
 };
