@@ -228,7 +228,9 @@ std::string compare_norm_gradient(int length, Dropout dropout) {
 
 void scores_backward(Plan p, float* dp, float* ds_transposed, float* weights_transposed,
                      const float* kept, const uint8_t* mask, int first_bit) {
-  weights_backward<5>(p, dp, ds_transposed, weights_transposed, kept, mask, first_bit);
+  weights_backward<5>(p, dp, ds_transposed, weights_transposed, kept + p.kept_layout.p,
+                      reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys), mask,
+                      first_bit);
 }
 
 // "" if the gradient of the scores is right where each query keeps its own `kept` keys.

@@ -38,20 +38,38 @@ using ForChoice =
 
 // What one warp knows of its rows of scores, every eighth from its own number on. A lane holds the
 // columns lane and lane + 32.
-template <int R>
+template <int R, class H>
 struct ScoreRows {
-  int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  int lane = this_thread<H>() % 32, warp = this_thread<H>() / 32;
   float s[R][2];
   unsigned long long keys[R];  // bit j: key j is kept
 
   __device__ int row(int i) const { return warp + 8 * i; }
-  __device__ bool kept(int i, int half) const { return keys[i] >> (lane + 32 * half) & 1; }
+  // Of the row's keys, the 32 that this half's bits stand for.
+  __device__ unsigned half_of_keys(int i, int half) const {
+    return unsigned(keys[i] >> (32 * half));
+  }
+  __device__ bool kept(int i, int half) const { return half_of_keys(i, half) >> lane & 1; }
+  // The first bit of dropout's mask for a row, from the sequence's.
+  __device__ unsigned first_bit(const Plan& p, int of_sequence, int i) const {
+    return unsigned(of_sequence + (p.entries_a_row > 0 ? row(i) * p.entries_a_row
+                                                       : __ldg(p.entry_begin + row(i))));
+  }
   // The bit of dropout's mask for one of the lane's kept keys: the row's first, and as many on as
   // the row keeps keys before it.
-  __device__ unsigned bit(const Plan& p, const uint8_t* mask, int first, int i, int half) const {
-    const int j = lane + 32 * half;
-    const int e = first + (p.pattern == Pattern::full ? j : __popcll(keys[i] & ((1ull << j) - 1)));
+  __device__ unsigned bit(const Plan& p, const uint8_t* mask, unsigned first, int i,
+                          int half) const {
+    const unsigned before = half_of_keys(i, half) & ((1u << lane) - 1);
+    const unsigned e =
+        p.pattern == Pattern::full
+            ? first + unsigned(lane + 32 * half)
+            : first + unsigned(__popc(before) + (half == 1 ? __popc(half_of_keys(i, 0)) : 0));
     return unsigned(mask[e / 8]) >> e % 8;
+  }
+  // Dropout's, of a weight that is kept, else 1. mask: nullptr without dropout.
+  __device__ float factor(const Plan& p, const uint8_t* mask, unsigned first, int i,
+                          int half) const {
+    return mask && kept(i, half) ? p.attention_dropout.factor(bit(p, mask, first, i, half)) : 1.f;
   }
 };
 
@@ -76,8 +94,8 @@ __device__ inline unsigned ordered(float x) {
 
 // The k largest scores of each row (with sign -1 the smallest); of equal ones the lower index. A
 // row with a NaN gets its first k keys.
-template <int R>
-__device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int k, float sign) {
+template <int R, class H>
+__device__ __forceinline__ void choose_keys(ScoreRows<R, H>& rows, int length, int k, float sign) {
   unsigned u[R][2], chosen[R][2] = {};
   bool has_nan[R];
 #pragma unroll
@@ -113,17 +131,19 @@ __device__ __forceinline__ void choose_keys(ScoreRows<R>& rows, int length, int 
 // From scores to weights after dropout, in place; for the backward the weights before dropout and
 // the kept keys go to `kept`, if that is not nullptr. mask: nullptr without dropout; its bit
 // first_bit is the sequence's first.
-template <int R>
+template <int R, class H = How<Precision::fp32, true>>
 __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float* kept,
                                                   const uint8_t* mask, int first_bit) {
-  ScoreRows<R> rows;
-  int first[R];
+  ScoreRows<R, H> rows;
+  unsigned first[R];
   // First all loads from device memory.
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const bool in = rows.row(i) < p.length;
-    rows.keys[i] = in ? __ldg(p.positional_keys + rows.row(i)) : 0;
-    first[i] = in ? first_bit + __ldg(p.entry_begin + rows.row(i)) : 0;
+    rows.keys[i] = !in                   ? 0
+                   : p.entries_a_row > 0 ? ~0ull >> (64 - p.length)
+                                         : __ldg(p.positional_keys + rows.row(i));
+    first[i] = in ? rows.first_bit(p, first_bit, i) : 0;
   }
 #pragma unroll
   for (int i = 0; i < R; ++i)
@@ -136,6 +156,7 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
   if (p.pattern == Pattern::topk || p.pattern == Pattern::bottomk)
     choose_keys(rows, p.length, p.k, p.pattern == Pattern::topk ? 1.f : -1.f);
 
+  // Lane by lane for all rows, whose chains of shuffles are then under way together.
   float top[R], total[R];
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -143,23 +164,27 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
 #pragma unroll
     for (int h = 0; h < 2; ++h)
       if (rows.kept(i, h)) top[i] = fmaxf(top[i], rows.s[i][h]);
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-      top[i] = fmaxf(top[i], __shfl_xor_sync(all_lanes, top[i], lanes));
   }
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2)
+#pragma unroll
+    for (int i = 0; i < R; ++i) top[i] = fmaxf(top[i], __shfl_xor_sync(all_lanes, top[i], lanes));
+  float factor[R][2];
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     total[i] = 0;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
+      factor[i][h] = rows.factor(p, mask, first[i], i, h);
       const float e = fast_exp2((rows.s[i][h] - top[i]) * (p.score_scale * log2_e));
       rows.s[i][h] = rows.kept(i, h) ? e : 0.f;
       total[i] += rows.s[i][h];
     }
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-      total[i] += __shfl_xor_sync(all_lanes, total[i], lanes);
   }
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2)
+#pragma unroll
+    for (int i = 0; i < R; ++i) total[i] += __shfl_xor_sync(all_lanes, total[i], lanes);
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const int row = rows.row(i);
@@ -169,11 +194,9 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       if (j >= 8 * R) continue;
-      float weight = inverse * rows.s[i][h];
+      const float weight = inverse * rows.s[i][h];
       if (kept && j < p.length) kept[p.kept_layout.p + row * p.length + j] = weight;
-      if (mask && rows.kept(i, h))
-        weight *= p.attention_dropout.factor(rows.bit(p, mask, first[i], i, h));
-      s[row * score_stride<R> + j] = j < p.length ? weight : 0.f;
+      s[row * score_stride<R> + j] = j < p.length ? factor[i][h] * weight : 0.f;
     }
     if (kept && rows.lane == 0)
       reinterpret_cast<unsigned long long*>(kept + p.kept_layout.keys)[row] = rows.keys[i];
@@ -181,40 +204,39 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
 }
 
 // dp: the gradient of the weights after dropout. Writes dS over it, dSᵀ, and the transposed weights
-// after dropout: what the three products of the backward read along rows.
-template <int R>
+// after dropout: what the three products of the backward read along rows. kept_weights, kept_keys:
+// as scores_to_weights kept them, by now in shared memory.
+template <int R, class H = How<Precision::fp32, true>>
 __device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float* ds_transposed,
-                                                 float* weights_transposed, const float* kept,
+                                                 float* weights_transposed,
+                                                 const float* kept_weights,
+                                                 const unsigned long long* kept_keys,
                                                  const uint8_t* mask, int first_bit) {
-  ScoreRows<R> rows;
-  float kept_weights[R][2];
-  int first[R];
-  // First all loads from device memory.
+  ScoreRows<R, H> rows;
+  unsigned first[R];
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const int row = rows.row(i);
     const bool in = row < p.length;
-    const auto* keys = reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys);
-    rows.keys[i] = in ? keys[row] : 0;
-    first[i] = in ? first_bit + __ldg(p.entry_begin + row) : 0;
+    rows.keys[i] = in ? kept_keys[row] : 0;
+    first[i] = in ? rows.first_bit(p, first_bit, i) : 0;
+  }
+  // All loads before the first store.
+  float weights[R][2], factors[R][2];
+#pragma unroll
+  for (int i = 0; i < R; ++i)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int j = rows.lane + 32 * h;
-      kept_weights[i][h] = in && j < p.length ? kept[p.kept_layout.p + row * p.length + j] : 0.f;
+      const int row = rows.row(i), j = rows.lane + 32 * h;
+      const bool in = rows.kept(i, h);
+      weights[i][h] = in ? kept_weights[row * p.length + j] : 0.f;
+      factors[i][h] = rows.factor(p, mask, first[i], i, h);
+      rows.s[i][h] = in ? factors[i][h] * dp[row * score_stride<R> + j] : 0.f;
     }
-  }
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const int row = rows.row(i);
-    float weight[2], d[2], factor[2];
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int j = rows.lane + 32 * h;
-      const bool in = rows.kept(i, h);
-      weight[h] = in ? kept_weights[i][h] : 0.f;
-      factor[h] = mask && in ? p.attention_dropout.factor(rows.bit(p, mask, first[i], i, h)) : 1.f;
-      d[h] = in ? factor[h] * dp[row * score_stride<R> + j] : 0.f;
-    }
+    const float *weight = weights[i], *d = rows.s[i], *factor = factors[i];
     //@ begin 16 scores-gradient points=4
     //@ plan A warp has a row of the matrix; the lane has columns j = rows.lane and j + 32, with
     //@ plan weight[h] before dropout, d[h] = the gradient of that weight, factor[h] of dropout.

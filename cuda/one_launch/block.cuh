@@ -22,6 +22,13 @@ inline constexpr int slot_size = width* row_stride;
 template <int R>
 inline constexpr int first_slot_size =
     2 * scores_size<R> > slot_size<R> ? 2 * scores_size<R> : slot_size<R>;
+// The last one, a matrix of scores and what the backward of attention fetches.
+template <int R>
+inline constexpr int fetched_weights_size = 64 * R* R + 4 * longest;
+template <int R>
+inline constexpr int last_slot_size = scores_size<R> + fetched_weights_size<R> > slot_size<R>
+                                          ? scores_size<R> + fetched_weights_size<R>
+                                          : slot_size<R>;
 
 // One block of threads at work on one sequence.
 template <class H, int R>
@@ -29,7 +36,9 @@ struct Sequence {
   const Plan& p;
   const RunOnDevice& run;
   float *arrays, *slots;  // x and four more; three
+  float* rstd;            // of the rows of a block's first norm, for its backward
   uint8_t* masks;
+  const uint8_t* drawn;  // the masks in device memory, where other blocks have drawn them
   StepNoise noise;
   int place;        // in the batch
   float* gradient;  // this sequence's part; nullptr in evaluation
@@ -47,10 +56,17 @@ struct Sequence {
     return weights(block, which) + matrix;
   }
   __device__ void fetch(int block, int which) {
-    copy_matrix(slot(which % 3), weights(block, which));
+    copy_matrix<H>(slot(which % 3), weights(block, which));
   }
   __device__ const float* kept(int block, Kept what) const {
     return p.kept_of(block) + int(what) * p.kept_layout.rows;
+  }
+  // What of a block's forward weights_backward and both norms' backwards need.
+  __device__ float* fetched_weights() const { return slot(2) + scores_size<R>; }
+  __device__ void fetch_weights(int block) {
+    copy_floats<H>(fetched_weights(), p.kept_of(block) + p.kept_layout.p,
+                   p.kept_layout.weights_and_keys());
+    copy_floats<H>(rstd, p.kept_of(block) + p.kept_layout.rstd, longest);
   }
   __device__ int attention_first_bit() const {
     return int(unsigned(place) * unsigned(p.entries) % 8);
@@ -88,8 +104,8 @@ struct Sequence {
 template <class H, int R>
 __device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  if (!s.gradient) return;
-  const int busy = (p.length + 7) / 8 * 32, t = int(threadIdx.x) - busy;
+  if (!s.gradient || s.drawn) return;
+  const int busy = (p.length + 7) / 8 * 32, t = this_thread<H>() - busy;
   const bool idle = t >= 0;
   const Sites sites(p);
   const int count = p.length * width;
@@ -98,7 +114,7 @@ __device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
     for (int which = idle ? 0 : 2; which < (idle ? 2 : 3); ++which)
       draw_mask(s.masks + p.mask_of(1 + 3 * block + which), s.noise, sites.of(block, which),
                 unsigned(s.place * count), count, p.dropout.last_dropped,
-                idle ? t : int(threadIdx.x), idle ? threads - busy : busy);
+                idle ? t : this_thread<H>(), idle ? threads - busy : busy);
   }
   if (p.attention_dropout.on() && idle)
     draw_mask(s.masks + p.attention_mask_of(block), s.noise, sites.of_attention(block),
@@ -149,7 +165,7 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
     token_products<H, R, Numbers::any>(scores, q, k, p.length);
   draw_masks(s, block);
   __syncthreads();
-  scores_to_weights<R>(p, scores, kept, attention_mask, s.attention_first_bit());
+  scores_to_weights<R, H>(p, scores, kept, attention_mask, s.attention_first_bit());
   __syncthreads();
   float* attended = normed;
   {
@@ -188,21 +204,28 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
     const float2 bias = s.own_bias(block, mlp_in);
     Tile<R> c[1] = {};
     add_abt<H>(c, second, {s.slot(1)});
-    s.for_rows(c[0], [&](int i, float2 sum) {
-      store2(hidden + i * row_stride + at.column, make_float2(sum.x + bias.x, sum.y + bias.y));
-    });
-    // Not unrolled: so many copies of the activations would crowd the instruction cache.
-#pragma unroll 1
-    for (int i = at.row; i < p.length; i += 8) {
-      const float2 sum = load2(hidden + i * row_stride + at.column);
+    const auto through = [&](Activation activation, int i, float2 x) {
       const unsigned bits = s.bits(2 + 3 * block, i);
       const float factor[2] = {s.dropout().factor(bits), s.dropout().factor(bits >> 1)};
-      const Activated a = activate(p.activation, factor[0] * sum.x);
-      const Activated b = activate(p.activation, factor[1] * sum.y);
+      const Activated a = activate(activation, factor[0] * x.x);
+      const Activated b = activate(activation, factor[1] * x.y);
       const float2 value = operand<H::precision>(make_float2(a.value, b.value));
       store2(hidden + i * row_stride + at.column, value);
       keep(Kept::hidden, i, value);
-      keep(Kept::slope, i, make_float2(factor[0] * a.slope, factor[1] * b.slope));
+      if (activation != Activation::relu)
+        keep(Kept::slope, i, make_float2(factor[0] * a.slope, factor[1] * b.slope));
+    };
+    const auto with_bias = [&](float2 sum) { return make_float2(sum.x + bias.x, sum.y + bias.y); };
+    if (p.activation == Activation::relu) {
+      s.for_rows(c[0], [&](int i, float2 sum) { through(Activation::relu, i, with_bias(sum)); });
+    } else {
+      s.for_rows(c[0], [&](int i, float2 sum) {
+        store2(hidden + i * row_stride + at.column, with_bias(sum));
+      });
+      // Not unrolled: so many copies of the other activations would crowd the instruction cache.
+#pragma unroll 1
+      for (int i = at.row; i < p.length; i += 8)
+        through(p.activation, i, load2(hidden + i * row_stride + at.column));
     }
   }
   wait_for_copies();

@@ -11,60 +11,78 @@ namespace focus::gpu::one_launch {
 template <class H, int R>
 __device__ __forceinline__ void fetch_for_backward(Sequence<H, R>& s, int block,
                                                    bool with_weights) {
-  copy_rows(s.array(1), s.kept(block, Kept::hidden), s.p.length);
-  copy_rows(s.array(3), s.kept(block, Kept::second_normed), s.p.length);
+  copy_rows<H>(s.array(1), s.kept(block, Kept::hidden), s.p.length);
+  copy_rows<H>(s.array(3), s.kept(block, Kept::second_normed), s.p.length);
   if (!with_weights) return;
   s.fetch(block, mlp_out), s.fetch(block, out);
 }
 
-// Through one linear layer: to = dY W, times `factors` (in device memory) if there are some, and
-// the gradients of weight and bias. `to` is none of the other matrices. OPERAND: products read it.
+// The activation's slopes, times dropout's factors before it: relu's are told by its values.
+struct Slopes {
+  const float *values, *kept;  // in shared memory; in device memory, nullptr for relu
+  float factor;                // dropout's, of numbers that are kept
+  __device__ float of(float value) const { return value > 0 ? factor : 0.f; }
+  __device__ float2 two(int row, int column) const {
+    if (kept) return load2(kept + row * width + column);
+    const float2 x = load2(values + row * row_stride + column);
+    return make_float2(of(x.x), of(x.y));
+  }
+  __device__ float4 four(int row, int column) const {
+    if (kept) return load4(kept + row * width + column);
+    const float4 x = load4(values + row * row_stride + column);
+    return make_float4(of(x.x), of(x.y), of(x.z), of(x.w));
+  }
+};
+
+// Through one linear layer: to = dY W, times `slopes` if there are some, and the gradients of
+// weight and bias. `to` is none of the other matrices. OPERAND: products read it.
 template <Numbers OF_X, bool OPERAND, class H, int R>
 __device__ __forceinline__ void linear_backward(const Sequence<H, R>& s, float* to, int block,
                                                 int which, const float* dy, const float* x,
-                                                const float* factors = nullptr) {
+                                                const Slopes* slopes = nullptr) {
   const float* weights = s.slot(which % 3);
   float* gradient = s.gradient + s.p.layer(block, which);
   if constexpr (H::tensor_cores) {
     float2 factor[R];
 #pragma unroll
     for (int i = 0; i < R; ++i)
-      if (factors && s.at.row + 8 * i < s.p.length)
-        factor[i] = load2(factors + (s.at.row + 8 * i) * width + s.at.column);
+      if (slopes && s.at.row + 8 * i < s.p.length)
+        factor[i] = slopes->two(s.at.row + 8 * i, s.at.column);
     Tile<R> dx;
     add_ab<H, width, Numbers::rounded, Numbers::weights>(dx, dy, row_stride, weights);
     weight_gradients<H, 8 * R, OF_X>({gradient}, {dy}, x);
 #pragma unroll
     for (int i = 0; i < R; ++i)
-      if (factors) dx.at[i][0] *= factor[i].x, dx.at[i][1] *= factor[i].y;
+      if (slopes) dx.at[i][0] *= factor[i].x, dx.at[i][1] *= factor[i].y;
     if (OPERAND)
       s.write_operand(to, dx);
     else
       s.write(to, dx);
-  } else if (in_first_half()) {
-    const WidePlace at;
+  } else if (in_first_half<H>()) {
+    const WidePlace<H> at;
     float4 factor[R];
     const auto load_factors = [&] {
 #pragma unroll
       for (int i = 0; i < R; ++i)
-        if (factors && at.row + 8 * i < s.p.length)
-          factor[i] = load4(factors + (at.row + 8 * i) * width + at.column);
+        if (slopes && at.row + 8 * i < s.p.length)
+          factor[i] = slopes->four(at.row + 8 * i, at.column);
     };
     WideTile<R> dx;
     if (H::ahead) load_factors();
-    add_ab_wide<H::ahead>(dx, dy, weights);
+    add_ab_wide<H, width>(dx, dy, row_stride, weights);
     if (!H::ahead) load_factors();
 #pragma unroll
     for (int i = 0; i < R; ++i)
-      if (factors) {
+      if (slopes) {
         dx.at[i][0] *= factor[i].x, dx.at[i][1] *= factor[i].y;
         dx.at[i][2] *= factor[i].z, dx.at[i][3] *= factor[i].w;
       }
-    write_wide(to, dx, s.p.length);
+    write_wide<H>(to, dx, s.p.length);
+    bias_gradient<H, 8 * R>(gradient + matrix, dy);
   } else {
-    weight_gradient_wide<H::ahead, 8 * R>(gradient, dy, x);
+    weight_gradient_wide<H, 8 * R>(gradient, dy, x);
   }
-  bias_gradient<8 * R>(gradient + matrix, dy);
+  if constexpr (H::tensor_cores) bias_gradient<H, 8 * R>(gradient + matrix, dy);
 }
 
 // The same for queries, keys and values, of one input, whose gradient goes to s.slot(key). Weights
@@ -73,6 +91,11 @@ template <class H, int R>
 __device__ __forceinline__ void inputs_backward(const Sequence<H, R>& s, int block) {
   float* const to = s.gradient + s.p.layer(block, query);
   const float *dq = s.array(0), *dk = s.array(1), *dv = s.array(3), *x = s.array(2);
+  const auto bias_gradients = [&] {
+    bias_gradient<H, 8 * R>(to + matrix, dq);
+    bias_gradient<H, 8 * R>(to + linear + matrix, dk);
+    bias_gradient<H, 8 * R>(to + 2 * linear + matrix, dv);
+  };
   if constexpr (H::tensor_cores) {
     Tile<R> c;
     add_ab<H, width, Numbers::rounded, Numbers::weights>(c, dk, row_stride, s.slot(key));
@@ -81,23 +104,25 @@ __device__ __forceinline__ void inputs_backward(const Sequence<H, R>& s, int blo
     add_ab<H, width, Numbers::rounded, Numbers::weights>(c, dv, row_stride, s.slot(value));
     s.write(s.slot(key), c);  // whose weights are used
     weight_gradients<H, 8 * R, Numbers::any>({to, to + linear, to + 2 * linear}, {dq, dk, dv}, x);
+    bias_gradients();
   } else {
     WideTile<R> c;
-    if (in_first_half()) add_ab_wide<H::ahead>(c, dk, s.slot(key));
+    if (in_first_half<H>())
+      add_ab_wide<H, width>(c, dk, row_stride, s.slot(key));
+    else
+      bias_gradients();
     wait_for_copies();
-    if (in_first_half()) {
-      add_ab_wide<H::ahead>(c, dq, s.slot(query));
-      add_ab_wide<H::ahead>(c, dv, s.slot(value));
-      write_wide(s.slot(key), c, s.p.length);
+    if (in_first_half<H>()) {
+      add_ab_wide<H, width>(c, dq, row_stride, s.slot(query));
+      add_ab_wide<H, width>(c, dv, row_stride, s.slot(value));
+      write_wide<H>(s.slot(key), c, s.p.length);
     } else {
-      weight_gradient_wide<H::ahead, 8 * R>(to, dq, x);
-      weight_gradient_wide<H::ahead, 8 * R>(to + linear, dk, x);
-      weight_gradient_wide<H::ahead, 8 * R>(to + 2 * linear, dv, x);
+      weight_gradient_wide<H, 8 * R>(to, dq, x);
+      weight_gradient_wide<H, 8 * R>(to + linear, dk, x);
     }
+    // The second half has waited for x, so the last one is everyone's.
+    weight_gradient_by_all<H, 8 * R>(to + 2 * linear, dv, x);
   }
-  bias_gradient<8 * R>(to + matrix, dq);
-  bias_gradient<8 * R>(to + linear + matrix, dk);
-  bias_gradient<8 * R>(to + 2 * linear + matrix, dv);
 }
 
 // On entry s.x() is the gradient of the block's output, s.array(0) that after the MLP's dropout,
@@ -106,49 +131,68 @@ __device__ __forceinline__ void inputs_backward(const Sequence<H, R>& s, int blo
 template <class H, int R>
 __device__ __forceinline__ void block_backward(Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const float* kept = p.kept_of(block);
+  const float* weights = s.fetched_weights();
 
   wait_for_copies();
   s.fetch(block, mlp_in);
   // hidden = activation(…), in s.array(1)
+  const Slopes slopes{s.array(1),
+                      p.activation == Activation::relu ? nullptr : s.kept(block, Kept::slope),
+                      p.dropout.factor(1)};
   linear_backward<Numbers::rounded, true>(s, s.array(2), block, mlp_out, s.array(0), s.array(1),
-                                          s.kept(block, Kept::slope));
+                                          &slopes);
   wait_for_copies();
-  copy_rows(s.array(1), s.kept(block, Kept::attended), p.length);
+  s.fetch_weights(block);
+  copy_rows<H>(s.array(1), s.kept(block, Kept::attended), p.length);
   // norm(y), in s.array(3)
   linear_backward<Numbers::any, false>(s, s.array(0), block, mlp_in, s.array(2), s.array(3));
-  __syncthreads();
-  layer_norm_backward<R, H>(s.x(), s.array(0), s.array(0), s.array(3),
-                            kept + p.kept_layout.second_rstd, p.length,
-                            s.masks + p.mask_of(1 + 3 * block), p.dropout);
   wait_for_copies();
+  layer_norm_backward<R, H>(s.x(), s.array(0), s.array(0), s.array(3),
+                            weights + p.kept_layout.second_rstd - p.kept_layout.p, p.length,
+                            s.masks + p.mask_of(1 + 3 * block), p.dropout);
+  __syncthreads();
   s.fetch(block, key);
-  copy_rows(s.array(3), s.kept(block, Kept::v), p.length);
+  copy_rows<H>(s.array(3), s.kept(block, Kept::v), p.length);
   float* d_o = s.array(2);
   linear_backward<Numbers::rounded, true>(s, d_o, block, out, s.array(0), s.array(1));
   wait_for_copies();
-  copy_rows(s.array(0), s.kept(block, Kept::q), p.length);
-  copy_rows(s.array(1), s.kept(block, Kept::k), p.length);
+  copy_rows<H>(s.array(0), s.kept(block, Kept::q), p.length);
+  copy_rows<H>(s.array(1), s.kept(block, Kept::k), p.length);
   float *ds = s.slot(0), *ds_transposed = ds + scores_size<R>, *weights_transposed = s.slot(2);
   token_products<H, R, Numbers::rounded>(ds, d_o, s.array(3), p.length);
   __syncthreads();
-  weights_backward<R>(p, ds, ds_transposed, weights_transposed, kept,
-                      p.attention_dropout.on() ? s.masks + p.attention_mask_of(block) : nullptr,
-                      s.attention_first_bit());
+  weights_backward<R, H>(
+      p, ds, ds_transposed, weights_transposed, weights,
+      reinterpret_cast<const unsigned long long*>(weights + p.kept_layout.keys - p.kept_layout.p),
+      p.attention_dropout.on() ? s.masks + p.attention_mask_of(block) : nullptr,
+      s.attention_first_bit());
   wait_for_copies();
-  {
-    constexpr int stride = score_stride<R>;
+  // dQ = dS K, dK = dSᵀ Q, dV = Wᵀ dO; in float32 the first two of them at the same time.
+  constexpr int stride = score_stride<R>;
+  const auto fetch_inputs = [&] {
+    __syncthreads();  // q, k, v and d_o are used
+    s.fetch(block, query);
+    s.fetch(block, value);
+    copy_rows<H>(s.array(2), s.kept(block, Kept::normed), p.length);
+  };
+  if constexpr (H::tensor_cores) {
     Tile<R> dq, dk, dv;
     add_ab<H, 8 * R, Numbers::any, Numbers::rounded>(dv, weights_transposed, stride, d_o);
     add_ab<H, 8 * R, Numbers::any, Numbers::any>(dq, ds, stride, s.array(1));
     add_ab<H, 8 * R, Numbers::any, Numbers::any>(dk, ds_transposed, stride, s.array(0));
-    __syncthreads();  // q, k, v and d_o are used
-    s.fetch(block, query);
-    s.fetch(block, value);
-    copy_rows(s.array(2), s.kept(block, Kept::normed), p.length);
+    fetch_inputs();
     s.write_operand(s.array(0), dq);
     s.write_operand(s.array(1), dk);
     s.write_operand(s.array(3), dv);
+  } else {
+    const bool first = in_first_half<H>();
+    WideTile<R> dq_or_dk;
+    add_ab_wide<H, 8 * R>(dq_or_dk, first ? ds : ds_transposed, stride, s.array(first ? 1 : 0));
+    Tile<R> dv;
+    add_ab<H, 8 * R, Numbers::any, Numbers::any>(dv, weights_transposed, stride, d_o);
+    fetch_inputs();
+    write_wide<H>(s.array(first ? 0 : 1), dq_or_dk, p.length);
+    s.write(s.array(3), dv);
   }
   __syncthreads();
   inputs_backward(s, block);
@@ -157,9 +201,8 @@ __device__ __forceinline__ void block_backward(Sequence<H, R>& s, int block) {
   // The dropout that made the block's input: after the MLP of the one before, or the embedding's.
   // Only the former is an operand; precisions that know none need one copy of this.
   const auto through_norm = [&](auto operands) {
-    layer_norm_backward<R, decltype(operands)>(s.x(), s.array(0), s.slot(key), s.array(2),
-                                               kept + p.kept_layout.rstd, p.length,
-                                               s.masks + p.mask_of(3 * block), p.dropout);
+    layer_norm_backward<R, decltype(operands)>(s.x(), s.array(0), s.slot(key), s.array(2), s.rstd,
+                                               p.length, s.masks + p.mask_of(3 * block), p.dropout);
   };
   if (H::precision == Precision::tf32 && block > 0)
     through_norm(H());

@@ -18,18 +18,18 @@ template <class H, int R>
 __device__ __forceinline__ void embed(Sequence<H, R>& s, const int* tokens) {
   const Plan& p = s.p;
   const bool drops = s.gradient && p.dropout.on();
-  if (drops) {
+  if (drops && !s.drawn) {
     const int count = p.length * width;
     draw_mask(s.masks, s.noise, 0, unsigned(s.place * count), count, p.dropout.last_dropped,
-              int(threadIdx.x), threads);
+              this_thread<H>(), threads);
     __syncthreads();
   }
   // A warp owns every eighth token. A kernel with registers to spare loads all before it needs the
   // first.
   constexpr int at_once = H::ahead ? R : 1;
-  const int c = int(threadIdx.x) % 32 * 2;
+  const int c = this_thread<H>() % 32 * 2;
 #pragma unroll 1
-  for (int first = int(threadIdx.x) / 32; first < p.length; first += warps * at_once) {
+  for (int first = this_thread<H>() / 32; first < p.length; first += warps * at_once) {
     float2 word[at_once], position[at_once];
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
@@ -57,8 +57,8 @@ template <class H, int R>
 __device__ __forceinline__ void embedding_gradient(const Sequence<H, R>& s, const int* tokens,
                                                    const float* d_embedded) {
   constexpr int apart = threads / width, at_once = 8;
-  const int c = int(threadIdx.x) % width;
-  for (int word = int(threadIdx.x) / width; word < s.p.vocabulary; word += at_once * apart) {
+  const int c = this_thread<H>() % width;
+  for (int word = this_thread<H>() / width; word < s.p.vocabulary; word += at_once * apart) {
     float sum[at_once] = {};
 #pragma unroll 4
     for (int t = 0; t < s.p.length; ++t) {
@@ -79,7 +79,7 @@ __device__ __forceinline__ void embedding_gradient(const Sequence<H, R>& s, cons
 template <class H, int R>
 __device__ __forceinline__ void classify(const Sequence<H, R>& s, const End& end) {
   const Plan& p = s.p;
-  const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
+  const int c = this_thread<H>() % width, part = this_thread<H>() / width;
   float sum = 0;
   for (int t = part; t < p.length; t += 4) sum += s.x()[t * row_stride + c];
   end.parts[part * width + c] = sum;
@@ -89,9 +89,9 @@ __device__ __forceinline__ void classify(const Sequence<H, R>& s, const End& end
                    (end.parts[2 * width + c] + end.parts[3 * width + c])) /
                   float(p.length);
   __syncthreads();
-  const int lane = int(threadIdx.x) % 32;
+  const int lane = this_thread<H>() % 32;
   const float* weight = s.run.parameters + p.classifier;
-  for (int n = int(threadIdx.x) / 32; n < p.classes; n += warps) {
+  for (int n = this_thread<H>() / 32; n < p.classes; n += warps) {
     const float2 w = __ldcg(reinterpret_cast<const float2*>(weight + n * width + 2 * lane));
     float logit = end.mean[2 * lane] * w.x + end.mean[2 * lane + 1] * w.y;
     for (int lanes = 16; lanes > 0; lanes /= 2) logit += __shfl_xor_sync(all_lanes, logit, lanes);
@@ -122,12 +122,12 @@ __device__ inline double cross_entropy(float* logits, int classes, int label, fl
 template <class H, int R>
 __device__ __forceinline__ void classifier_backward(Sequence<H, R>& s, const End& end) {
   const Plan& p = s.p;
-  const int c = int(threadIdx.x) % width, part = int(threadIdx.x) / width;
+  const int c = this_thread<H>() % width, part = this_thread<H>() / width;
   const float* weight = s.run.parameters + p.classifier;
   float* to = s.gradient + p.classifier;
   for (int n = part; n < p.classes; n += 4) to[n * width + c] = end.logits[n] * end.mean[c];
   // The padding after the last parameter takes part in sums and must be a number.
-  for (int n = int(threadIdx.x); n < p.padded - p.classifier - p.classes * width; n += threads)
+  for (int n = this_thread<H>(); n < p.padded - p.classifier - p.classes * width; n += threads)
     to[p.classes * width + n] = n < p.classes ? end.logits[n] : 0.f;
   float dx = 0;
   for (int n = 0; n < p.classes; ++n) dx += end.logits[n] * __ldcg(weight + n * width + c);

@@ -57,4 +57,25 @@ struct Sites {
   }
 };
 
+// All masks of a sequence, by a block of threads.
+__device__ inline void draw_all_masks(const Plan& p, uint8_t* masks, const StepNoise& noise,
+                                      int place) {
+  const Sites sites(p);
+  const int t = int(threadIdx.x), count = p.length * width;
+  const auto draw = [&](uint8_t* mask, unsigned site) {
+    draw_mask(mask, noise, site, unsigned(place * count), count, p.dropout.last_dropped, t,
+              threads);
+  };
+  if (p.dropout.on()) {
+    draw(masks, 0);
+    for (int use = 0; use < 3 * p.blocks; ++use)
+      draw(masks + p.mask_of(1 + use), sites.of(use / 3, use % 3));
+  }
+  if (!p.attention_dropout.on()) return;
+  for (int block = 0; block < p.blocks; ++block)
+    draw_mask(masks + p.attention_mask_of(block), noise, sites.of_attention(block),
+              unsigned(place) * unsigned(p.entries), p.entries, p.attention_dropout.last_dropped, t,
+              threads);
+}
+
 }  // namespace focus::gpu::one_launch

@@ -111,6 +111,7 @@ struct OneLaunch::State {
   DeviceArray<unsigned long long> keys;
   DeviceArray<double> chunk_sums, sequence_losses, norms, row_losses;
   DeviceArray<unsigned> arrived;
+  DeviceArray<uint8_t> masks;
   DeviceArray<RunOnDevice> run;
 
   // One for each sequence if there is room; more, which only help to sum and to update, where
@@ -155,6 +156,7 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   p.length = m.length, p.vocabulary = m.vocabulary, p.classes = m.classes, p.blocks = m.blocks;
   p.batch = batch, p.pattern = m.attention.pattern, p.k = m.attention.k;
   p.entries = count_entries(m.attention, m.length);
+  p.entries_a_row = is_positional(m.attention.pattern) ? 0 : p.entries / m.length;
   p.activation = m.activation, p.optimizer = optimizer;
   p.dropout = dropout_of(m.dropout), p.attention_dropout = dropout_of(m.attention.dropout);
   p.first_epsilon = float(m.first_layer_norm_epsilon), p.epsilon = float(m.layer_norm_epsilon);
@@ -162,6 +164,7 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   p.classifier = m.vocabulary * width + 6 * m.blocks * linear;
   p.parameters = int(parameter_floats(m)), p.padded = int(padded_parameters(m));
   p.chunks = (p.padded + chunk - 1) / chunk;
+  p.mask_stride = (mask_bytes(m) + 15) / 16 * 16;
   p.attention_mask_bytes = attention_mask_bytes(m);
   p.kept_layout = layout_of(m.length);
   p.patience = 30'000'000'000, p.absent = -1;
@@ -224,6 +227,9 @@ std::vector<OneLaunchSteps> OneLaunch::train(const std::vector<OneLaunchRun>& ru
     s.norms = DeviceArray<double>(R * size_t(steps));
   }
   p.losses = s.losses.data(), p.norms = s.norms.data();
+  const size_t masks = R * 2 * size_t(p.batch) * size_t(p.mask_stride);
+  if (p.blocks_a_run > p.batch && s.masks.size() < masks) s.masks = DeviceArray<uint8_t>(masks);
+  p.masks = s.masks.data();
   fill_bytes(s.arrived.data(), 0, R * sizeof(unsigned));
   fill_bytes(s.made.data(), 0, R * sizeof(int));
   fill_bytes(s.gave_up.data(), 0, sizeof(int));

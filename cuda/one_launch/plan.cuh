@@ -24,12 +24,13 @@ struct Dropout {
 };
 
 // What a block of the model keeps from its forward for its backward, in floats from its start:
-// eight arrays of (length,64), the weights of attention (length,length), and three of a number or
-// two a token.
+// eight arrays of (length,64), of which slopes are kept for some activations only; then the weights
+// of attention (length,length) and three of a number or two a token, which its backward fetches.
 enum class Kept { normed, q, k, v, attended, second_normed, hidden, slope };
 struct KeptLayout {
   int rows;  // floats of one of the eight
   int p, rstd, second_rstd, keys, floats;
+  __device__ int weights_and_keys() const { return floats - p; }  // with what lies between them
 };
 
 struct RunOnDevice {
@@ -45,13 +46,14 @@ struct Plan {
   // The model.
   int length, vocabulary, classes, blocks, batch;
   Pattern pattern;
-  int k, entries;  // entries: kept scores of a sequence
+  int k, entries;     // entries: kept scores of a sequence
+  int entries_a_row;  // 0 for positional patterns
   Activation activation;
   OptimizerKind optimizer;
   Dropout dropout, attention_dropout;
   float first_epsilon, epsilon, score_scale;
-  // (length,64); where each query's entries start (length+1), and the keys of positional patterns
-  // as bits (length).
+  // (length,64); and of positional patterns where each query's entries start (length+1) and its
+  // keys as bits (length).
   const float* positions;
   const int* entry_begin;
   const unsigned long long* positional_keys;
@@ -78,18 +80,26 @@ struct Plan {
   float* partials;          // (runs, batch, padded): each sequence's part of the gradient
   double* chunk_sums;       // (runs, chunks) of squares of the gradient
   double* sequence_losses;  // (runs, batch)
-  unsigned* arrived;        // (runs): blocks that came to the run's barriers
-  float* losses;            // (runs, steps)
-  double* norms;            // (runs, steps)
-  int* made;                // (runs): steps made; minus that if the last of them failed
-  int* gave_up;             // a block that waited too long sets it
-  long long patience;       // nanoseconds
-  int absent;               // for tests: this block does not come, -1: all come
+  // (runs, 2, batch, mask_stride): dropout's masks of every second step. Blocks without a sequence
+  // draw them in the step before.
+  uint8_t* masks;
+  int mask_stride;
+  unsigned* arrived;   // (runs): blocks that came to the run's barriers
+  float* losses;       // (runs, steps)
+  double* norms;       // (runs, steps)
+  int* made;           // (runs): steps made; minus that if the last of them failed
+  int* gave_up;        // a block that waited too long sets it
+  long long patience;  // nanoseconds
+  int absent;          // for tests: this block does not come, -1: all come
 
   // Evaluation.
   double* row_losses;  // (runs, rows)
   int* row_right;      // (runs, rows)
 
+  __device__ bool drawn_ahead() const { return blocks_a_run > batch; }
+  __device__ uint8_t* masks_of(int run, int step, int place) const {
+    return masks + ((ptrdiff_t(run) * 2 + step % 2) * batch + place) * mask_stride;
+  }
   __device__ float* kept_of(int block) const {
     return kept + (ptrdiff_t(blockIdx.x) * blocks + block) * kept_layout.floats;
   }

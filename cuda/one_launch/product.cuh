@@ -25,7 +25,25 @@ template <Precision P, bool AHEAD>
 struct How {
   static constexpr Precision precision = P;
   static constexpr bool ahead = AHEAD, tensor_cores = P != Precision::fp32;
+  // In float32 with few registers: see this_thread().
+  static constexpr bool anew = !tensor_cores && !ahead;
 };
+
+// threadIdx.x; with H::anew unknown to the compiler, so that what follows from it is computed where
+// it is needed. Kept over the whole kernel, it spilled: 620 loads a warp and step, of 512 threads
+// whose 100 KB the 28 KB that shared memory leaves of the first-level cache did not hold. With 12
+// loads ten runs take 10 % less time. Where spills are few it costs more than it gives.
+template <class H>
+__device__ __forceinline__ int this_thread() {
+#ifdef __CUDACC__
+  if (H::anew) {
+    int result;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(result));
+    return result;
+  }
+#endif
+  return int(threadIdx.x);
+}
 
 // A thread's first row and first column. In float32 bits 0 and 2 of the lane choose the column, the
 // others the row: lanes that read the same 16 bytes are then next to each other or two apart, and
@@ -34,7 +52,7 @@ template <class H>
 struct Place {
   int row, column;
   __device__ Place() {
-    const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * 8;
+    const int lane = this_thread<H>() % 32, first = this_thread<H>() / 32 * 8;
     if (H::tensor_cores) {
       row = lane / 4, column = first + 2 * (lane % 4);
     } else {
@@ -75,9 +93,9 @@ __device__ __forceinline__ void from_tiles(Tile<R> (&c)[N],
       for (int e = 0; e < 2; ++e) c[n].at[i][e] = from[i / 2][n][i % 2 * 2 + e];
 }
 // A lane's numbers of A for tile m and inner numbers 8·n …, which run along its rows.
-template <int R>
+template <class H, int R>
 __device__ __forceinline__ RawA along_rows(const float* a, int stride, int m, int n) {
-  const int lane = int(threadIdx.x) % 32;
+  const int lane = this_thread<H>() % 32;
   const float* p = a + (16 * m + lane / 4) * stride + 8 * n + lane % 4;
   const bool both = 2 * m + 1 < R;
   return {{p[0], both ? p[8 * stride] : 0.f, p[4], both ? p[8 * stride + 4] : 0.f}};
@@ -94,12 +112,12 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
                                         const float* const (&b)[N]) {
   const Place<H> at;
   if constexpr (H::tensor_cores) {
-    const int lane = int(threadIdx.x) % 32,
+    const int lane = this_thread<H>() % 32,
               place = (at.column / 8 * 8 + lane / 4) * row_stride + lane % 4;
     float sums[tiles_below<R>][N][4];
     to_tiles<R>(sums, c);
     add_tiles<H::precision, OF_A, OF_B, width / 8, H::ahead && N == 1>(
-        sums, [&](int m, int n) { return along_rows<R>(a, row_stride, m, n); },
+        sums, [&](int m, int n) { return along_rows<H, R>(a, row_stride, m, n); },
         [&](int j, int n) {
           const float* p = b[j] + place + 8 * n;
           return RawB{{p[0], p[4]}};
@@ -154,13 +172,13 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
   static_assert(K % 8 == 0);
   const Place<H> at;
   if constexpr (H::tensor_cores) {
-    const int lane = int(threadIdx.x) % 32,
+    const int lane = this_thread<H>() % 32,
               place = lane % 4 * row_stride + at.column / 8 * 8 + lane / 4;
     Tile<R> one[1] = {c};
     float sums[tiles_below<R>][1][4];
     to_tiles<R>(sums, one);
     add_tiles<H::precision, OF_A, OF_B, K / 8, H::ahead>(
-        sums, [&](int m, int n) { return along_rows<R>(a, a_stride, m, n); },
+        sums, [&](int m, int n) { return along_rows<H, R>(a, a_stride, m, n); },
         [&](int, int n) {
           const float* p = b + place + 8 * n * row_stride;
           return RawB{{p[0], p[4 * row_stride]}};
@@ -213,7 +231,7 @@ __device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride,
 template <class H, int ROWS, Numbers OF_X, int N>
 __device__ __forceinline__ void weight_gradients(float* const (&to)[N], const float* const (&dy)[N],
                                                  const float* x) {
-  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  const int lane = this_thread<H>() % 32, warp = this_thread<H>() / 32;
   if constexpr (H::tensor_cores) {
     const int g = lane / 4, t = lane % 4, row = warp / 4 * 32, column = warp % 4 * 16;
     float sums[2 * N][2][4] = {};
@@ -237,47 +255,24 @@ __device__ __forceinline__ void weight_gradients(float* const (&to)[N], const fl
                  make_float2(sums[m][j][2 * i], sums[m][j][2 * i + 1]));
     return;
   }
-  // Bits 0, 2 and 4 of the lane choose the columns, bits 1 and 3 the rows; see Place.
-  const int out = 4 * (warp / 2 * 4 + ((lane >> 1 & 1) | (lane >> 2 & 2)));
-  const int in = 4 * (warp % 2 * 8 + ((lane & 1) | (lane >> 1 & 2) | (lane >> 2 & 4)));
-  float sum[N][4][4] = {};
-#pragma unroll 4
-  for (int t = 0; t < ROWS; ++t) {
-    const float4 v = load4(x + t * row_stride + in);
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-      const float4 u4 = load4(dy[n] + t * row_stride + out);
-      const float u[4] = {u4.x, u4.y, u4.z, u4.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        sum[n][i][0] = fmaf(u[i], v.x, sum[n][i][0]);
-        sum[n][i][1] = fmaf(u[i], v.y, sum[n][i][1]);
-        sum[n][i][2] = fmaf(u[i], v.z, sum[n][i][2]);
-        sum[n][i][3] = fmaf(u[i], v.w, sum[n][i][3]);
-      }
-    }
-  }
-#pragma unroll
-  for (int n = 0; n < N; ++n)
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      store4(to[n] + (out + i) * width + in,
-             make_float4(sum[n][i][0], sum[n][i][1], sum[n][i][2], sum[n][i][3]));
 }
 
-// The bias gradient of a linear layer: to[c] = the sum of column c over ROWS tokens. A warp owns 8
-// columns, four lanes share one.
-template <int ROWS>
+// The bias gradient of a linear layer: to[c] = the sum of column c over ROWS tokens. By all warps
+// on tensor cores, else by either half. Lanes that share a column have some tokens each.
+template <class H, int ROWS>
 __device__ __forceinline__ void bias_gradient(float* to, const float* dy) {
-  static_assert(ROWS % 4 == 0);
-  const int lane = int(threadIdx.x) % 32;
-  const int column = int(threadIdx.x) / 32 * 8 + lane % 8, first = lane / 8 * (ROWS / 4);
+  constexpr int by = H::tensor_cores ? warps : warps / 2;
+  constexpr int columns = width / by, sharing = 32 / columns;
+  static_assert(ROWS % sharing == 0);
+  const int lane = this_thread<H>() % 32;
+  const int column = this_thread<H>() / 32 % by * columns + lane % columns;
+  const float* from = dy + lane / columns * (ROWS / sharing) * row_stride + column;
   float sum = 0;
 #pragma unroll
-  for (int t = 0; t < ROWS / 4; ++t) sum += dy[(first + t) * row_stride + column];
-  sum += __shfl_xor_sync(all_lanes, sum, 8);
-  sum += __shfl_xor_sync(all_lanes, sum, 16);
-  if (lane < 8) to[column] = sum;
+  for (int t = 0; t < ROWS / sharing; ++t) sum += from[t * row_stride];
+#pragma unroll
+  for (int lanes = columns; lanes < 32; lanes *= 2) sum += __shfl_xor_sync(all_lanes, sum, lanes);
+  if (lane < columns) to[column] = sum;
 }
 
 }  // namespace focus::gpu::one_launch

@@ -8,9 +8,10 @@ namespace focus::gpu::one_launch {
 
 // A thread's row in round n, and its first channel. All lanes go through every round, since they
 // shuffle together; rows beyond the last hold nothing.
+template <class H>
 struct RowPlace {
   int half, channel;
-  __device__ RowPlace() : half(int(threadIdx.x) / 16), channel(int(threadIdx.x) % 16 * 4) {}
+  __device__ RowPlace() : half(this_thread<H>() / 16), channel(this_thread<H>() % 16 * 4) {}
   __device__ int row(int round) const { return half + 2 * warps * round; }
   template <int R>
   static constexpr int rounds = (8 * R + 2 * warps - 1) / (2 * warps);
@@ -37,10 +38,10 @@ __device__ __forceinline__ float4 times(float w, float4 x) {
 template <class H, int R>
 __device__ __forceinline__ void layer_norm(float* y, const float* x, int length, float epsilon,
                                            float* kept_y, float* kept_rstd) {
-  const RowPlace at;
-  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+  const RowPlace<H> at;
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace<H>::template rounds<R> : 1;
 #pragma unroll(unrolled)
-  for (int n = 0; n < RowPlace::rounds<R>; ++n) {
+  for (int n = 0; n < RowPlace<H>::template rounds<R>; ++n) {
     const int row = at.row(n);
     const bool in = row < length;
     float4 v = in ? load4(x + row * row_stride + at.channel) : make_float4(0, 0, 0, 0);
@@ -63,10 +64,10 @@ template <int R, class H = How<Precision::fp32, false>>
 __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, const float* dy,
                                                     const float* y, const float* rstd, int length,
                                                     const uint8_t* mask, const Dropout& dropout) {
-  const RowPlace at;
-  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace::rounds<R> : 1;
+  const RowPlace<H> at;
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace<H>::template rounds<R> : 1;
 #pragma unroll(unrolled)
-  for (int n = 0; n < RowPlace::rounds<R>; ++n) {
+  for (int n = 0; n < RowPlace<H>::template rounds<R>; ++n) {
     const int row = at.row(n), place = row * row_stride + at.channel;
     const bool in = row < length;
     const float r = in ? rstd[row] : 0.f;
@@ -118,16 +119,23 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
 
 // Start copies to shared memory, which wait_for_copies() ends. 16 bytes at a time, past the
 // first-level cache, so that what another block has written is seen.
+template <class H>
 __device__ __forceinline__ void copy_rows(float* to, const float* from, int rows) {
-  for (int e = int(threadIdx.x); e < rows * (width / 4); e += threads)
+  for (int e = this_thread<H>(); e < rows * (width / 4); e += threads)
     __pipeline_memcpy_async(to + e / 16 * row_stride + e % 16 * 4, from + e * 4, 16);
 }
+template <class H>
 __device__ __forceinline__ void copy_matrix(float* to, const float* from) {
 #pragma unroll
   for (int n = 0; n < matrix / 4 / threads; ++n) {
-    const int e = n * threads + int(threadIdx.x);
+    const int e = n * threads + this_thread<H>();
     __pipeline_memcpy_async(to + e / 16 * row_stride + e % 16 * 4, from + e * 4, 16);
   }
+}
+template <class H>
+__device__ __forceinline__ void copy_floats(float* to, const float* from, int floats) {
+  for (int e = 4 * this_thread<H>(); e < floats; e += 4 * threads)
+    __pipeline_memcpy_async(to + e, from + e, 16);
 }
 // All of this thread's copies, and then everyone's.
 __device__ __forceinline__ void wait_for_copies() {

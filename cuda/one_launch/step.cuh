@@ -20,29 +20,32 @@ namespace focus::gpu::one_launch {
 // A block's shared memory.
 template <int R>
 struct Memory {
-  float *arrays, *slots;
+  float *arrays, *slots, *rstd;
   uint8_t* masks;
   int* tokens;
   End end;
   double* sums;
+  RunOnDevice* run;  // in training; read where it is needed, device memory would answer late
 
   // mask_bytes: 0 in evaluation.
   __device__ explicit Memory(int mask_bytes) {
     SharedMemory shared;
     arrays = shared.array<float>(5 * array_size<R>);
-    slots = shared.array<float>(first_slot_size<R> + 2 * slot_size<R>);
+    slots = shared.array<float>(first_slot_size<R> + slot_size<R> + last_slot_size<R>);
     tokens = shared.array<int>(longest);
-    end.parts = shared.array<float>(4 * width);
+    rstd = end.parts = shared.array<float>(4 * width);  // backward and forward
     end.mean = shared.array<float>(width);
     end.logits = shared.array<float>(most_classes);
     sums = shared.array<double>(warps);
-    masks = shared.array<uint8_t>(mask_bytes);
+    run = shared.array<RunOnDevice>(1);
+    masks = shared.array<uint8_t>((mask_bytes + 15) / 16 * 16);
     // Rows beyond the length are read by sums over whole tiles, and never written.
     for (int e = int(threadIdx.x); e < 5 * array_size<R>; e += threads) arrays[e] = 0;
   }
   static size_t bytes(int mask_bytes) {
-    return shared_bytes_for(5 * array_size<R>, first_slot_size<R> + 2 * slot_size<R>, longest,
-                            4 * width, width, most_classes, 2 * warps, (mask_bytes + 3) / 4);
+    return shared_bytes_for(
+        5 * array_size<R>, first_slot_size<R> + slot_size<R> + last_slot_size<R>, longest,
+        4 * width, width, most_classes, 2 * warps, sizeof(RunOnDevice) / 4, (mask_bytes + 3) / 4);
   }
 };
 
@@ -50,8 +53,14 @@ struct Memory {
 template <class H, int R>
 __device__ __forceinline__ double forward(Sequence<H, R>& s, Memory<R>& memory, const int* tokens,
                                           int label, float scale) {
+  if (s.drawn) {
+    for (int e = 16 * this_thread<H>(); e < s.p.mask_stride; e += 16 * threads)
+      __pipeline_memcpy_async(s.masks + e, s.drawn + e, 16);
+    __pipeline_commit();
+  }
   s.fetch(0, query), s.fetch(0, key), s.fetch(0, value);
-  for (int t = int(threadIdx.x); t < s.p.length; t += threads) memory.tokens[t] = tokens[t];
+  for (int t = this_thread<H>(); t < s.p.length; t += threads) memory.tokens[t] = tokens[t];
+  if (s.drawn) __pipeline_wait_prior(0);  // not for the weights
   __syncthreads();
   embed(s, memory.tokens);
   __syncthreads();
@@ -81,8 +90,10 @@ template <Precision P, int R, int SHARING>
 __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
   Memory<R> memory(p.attention_mask_of(p.blocks));
   const int run = int(blockIdx.x) / p.blocks_a_run, part = int(blockIdx.x) % p.blocks_a_run;
-  const RunOnDevice& r = p.run[run];
   if (int(blockIdx.x) == p.absent) return;
+  if (threadIdx.x == 0) *memory.run = p.run[run];
+  __syncthreads();
+  const RunOnDevice& r = *memory.run;
   unsigned barriers = 0;
   for (int n = 0; n < p.steps; ++n) {
     const int first = (p.first_step + n) * p.batch;
@@ -90,10 +101,22 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
     const unsigned step = r.steps_before + unsigned(p.first_step + n);
     for (int b = part; b < count; b += p.blocks_a_run) {
       float* const gradient = p.partials + (ptrdiff_t(run) * p.batch + b) * p.padded;
-      Sequence<How<P, SHARING == 1>, R> s{
-          p, r, memory.arrays, memory.slots, memory.masks, {r.seed, step}, b, gradient, {}};
+      const uint8_t* drawn = p.drawn_ahead() && n > 0 ? p.masks_of(run, n, b) : nullptr;
+      Sequence<How<P, SHARING == 1>, R> s{p,
+                                          r,
+                                          memory.arrays,
+                                          memory.slots,
+                                          memory.rstd,
+                                          memory.masks,
+                                          drawn,
+                                          {r.seed, step},
+                                          b,
+                                          gradient,
+                                          {}};
       train_sequence(s, memory, run, r.order[first + b], count);
     }
+    for (int b = part - p.batch; b >= 0 && b < p.batch; b += p.blocks_a_run - p.batch)
+      draw_all_masks(p, p.masks_of(run, n + 1, b), {r.seed, step + 1}, b);
     //@ begin 16 end-of-step points=3
     //@ plan All sequences of the batch have written their parts of the gradient: in this and in
     //@ plan other blocks. Now sum_gradients(p, run, part, count, memory.sums); result =
@@ -147,7 +170,8 @@ __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p)
   for (int e = int(blockIdx.x); e < p.runs * p.rows; e += int(gridDim.x)) {
     const int run = e / p.rows, row = e % p.rows;
     const RunOnDevice& r = p.run[run];
-    Sequence<How<P, true>, R> s{p, r, memory.arrays, memory.slots, nullptr, {}, 0, nullptr, {}};
+    Sequence<How<P, true>, R> s{
+        p, r, memory.arrays, memory.slots, memory.rstd, nullptr, nullptr, {}, 0, nullptr, {}};
     const int label = r.labels[row];
     const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
     if (threadIdx.x == 0) {

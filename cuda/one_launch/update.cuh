@@ -103,6 +103,7 @@ __device__ inline void sum_gradients(const Plan& p, int run, int part, int count
     //@ notice loads under way at once: one after another, each would wait for the one before.
     if (e < p.padded) {
       float4 sum = make_float4(0, 0, 0, 0);
+      const float* from = partials + e;
       // Thirteen loads at once. By hand: told to unroll a loop up to `count`, nvcc 13.0 forgets to
       // stop at a count that is no multiple.
       constexpr int at_once = 13;
@@ -114,8 +115,7 @@ __device__ inline void sum_gradients(const Plan& p, int run, int part, int count
         float4 x[at_once];
 #pragma unroll
         for (int b = 0; b < at_once; ++b)
-          x[b] = first + b < count ? load4_cg(partials + ptrdiff_t(first + b) * p.padded + e)
-                                   : make_float4(0, 0, 0, 0);
+          x[b] = first + b < count ? load4_cg(from) : make_float4(0, 0, 0, 0), from += p.padded;
 #pragma unroll
         for (int b = 0; b < at_once; ++b)
           //@ mutant sum-turned: from the last sequence to the first: other last bits
@@ -194,7 +194,7 @@ __device__ inline void update(const Plan& p, int run, int part, double norm, uns
     for (int i = 0; i < 4; ++i) {
       g[i] *= factor;
       if (!adam) {
-        w[i] -= rate * g[i];
+        w[i] = fmaf(-rate, g[i], w[i]);  // in every kernel the same bits
         continue;
       }
       const float m = 0.9f * r.m[e + i] + float(1 - 0.9) * g[i];
