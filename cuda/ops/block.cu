@@ -78,7 +78,7 @@ void sum_layers(Tape<float>& tape, CudaOps& device, const float* parts, int M,
 bool CudaOps::fuses_blocks(const ModelSettings& s) const {
   // Parameters are read 16 bytes at a time.
   return fuse_blocks_ && s.d_model == 64 && s.d_mlp == 64 && s.attention.heads == 1 &&
-         stride() % 4 == 0;
+         stride() % 4 == 0 && block_shared_bytes() <= device().shared_memory;
 }
 
 std::array<Tensor<float>, 3> CudaOps::normed_projections(Tape<float>& tape, const Tensor<float>& x,

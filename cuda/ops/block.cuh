@@ -57,6 +57,9 @@ void normed_projections_backward(const NormedProjections&, int runs, void* strea
 void second_half_forward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
 void second_half_backward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
 
+// Of shared memory, for a block of the kernel that needs most.
+size_t block_shared_bytes();
+
 // The numbers in the parts of so many layers' gradients.
 size_t part_floats_of(int M, int layers, int runs);
 

@@ -284,18 +284,21 @@ void normed_projections_backward(const NormedProjections& a, int runs, void* str
          stream, normed_projections_backward_kernel, a);
 }
 
+size_t block_shared_bytes() {
+  return shared_bytes_for(tile_floats, g_floats, tile_floats, tile_floats, TY * side,
+                          3 * mask_floats);
+}
+
 void second_half_backward(const SecondHalf& a, const NormedProjections* next, int runs,
                           void* stream) {
   const size_t blocks = size_t(tiles_for(a.M) * runs);
-  const size_t shared =
-      shared_bytes_for(tile_floats, g_floats, tile_floats, tile_floats, TY * side, 3 * mask_floats);
   for_activation(a.activation, [&](auto chosen) {
     constexpr Activation activation = decltype(chosen)::value;
     if (next)
-      launch(early({"projections_and_second_half_backward", blocks, threads, shared}), stream,
-             second_half_backward_kernel<activation, true>, a, *next);
+      launch(early({"projections_and_second_half_backward", blocks, threads, block_shared_bytes()}),
+             stream, second_half_backward_kernel<activation, true>, a, *next);
     else
-      launch(early({"second_half_backward", blocks, threads, shared}), stream,
+      launch(early({"second_half_backward", blocks, threads, block_shared_bytes()}), stream,
              second_half_backward_kernel<activation, false>, a, NormedProjections{});
   });
 }
