@@ -1,6 +1,7 @@
 // The fused steps of a transformer block against the CPU's operations in double, one by one; and
 // several runs together against each alone, to the bit.
 #include <cstring>
+#include <tuple>
 
 #include "attention/attention.h"
 #include "cuda_ops_run.h"
@@ -15,59 +16,69 @@ namespace focus::test {
 
 namespace {
 
-// x, then weight and bias of q, k, v, W_o and the MLP's two layers.
-std::vector<Shape> block_shapes(int B, int T) {
+// x, then for each block weight and bias of q, k, v, W_o and the MLP's two layers.
+std::vector<Shape> block_shapes(int B, int T, int blocks) {
   std::vector<Shape> shapes{{B, T, 64}};
-  for (int layer = 0; layer < 6; ++layer) {
+  for (int layer = 0; layer < 6 * blocks; ++layer) {
     shapes.push_back({64, 64});
     shapes.push_back({64});
   }
   return shapes;
 }
 
-// One block: fused on a device, operation by operation on the CPU.
+// All blocks: fused on a device, operation by operation on the CPU.
 template <class T>
-Tensor<T> block(Tape<T>& tape, const std::vector<Tensor<T>>& in, const ModelSettings& s) {
-  const double epsilon = 1e-3;
+Tensor<T> through_blocks(Tape<T>& tape, const std::vector<Tensor<T>>& in, const ModelSettings& s) {
+  const double first_epsilon = 1e-3;
   const auto layer = [&](size_t l) { return Layer<T>{in[1 + 2 * l], in[2 + 2 * l]}; };
+  const auto layers = [&](size_t l) { return std::array{layer(l), layer(l + 1), layer(l + 2)}; };
+  const size_t end = 6 * size_t(s.blocks);
+  Tensor<T> x = in[0];
   if (tape.device()) {
-    const auto [q, k, v] =
-        tape.device()->normed_projections(tape, in[0], epsilon, {layer(0), layer(1), layer(2)});
-    const Tensor<T> attended = attention(tape, q, k, v, s.attention);
-    return tape.device()->second_half(tape, in[0], attended, {layer(3), layer(4), layer(5)}, s);
+    auto [q, k, v] = tape.device()->normed_projections(tape, x, first_epsilon, layers(0));
+    for (size_t l = 3; l + 3 < end; l += 6)
+      std::tie(x, q, k, v) = std::tuple_cat(tape.device()->second_half_and_projections(
+          tape, x, attention(tape, q, k, v, s.attention), layers(l), layers(l + 3), s));
+    return tape.device()->second_half(tape, x, attention(tape, q, k, v, s.attention),
+                                      layers(end - 3), s);
   }
-  const auto apply = [&](size_t l, const Tensor<T>& x) {
-    return linear(tape, x, layer(l).weight, layer(l).bias);
+  const auto apply = [&](size_t l, const Tensor<T>& a) {
+    return linear(tape, a, layer(l).weight, layer(l).bias);
   };
-  const Tensor<T> n = layer_norm(tape, in[0], epsilon);
-  const Tensor<T> attended = attention(tape, apply(0, n), apply(1, n), apply(2, n), s.attention);
-  const Tensor<T> middle = add_dropout(tape, in[0], apply(3, attended), s.dropout);
-  const Tensor<T> hidden =
-      dropout(tape, apply(4, layer_norm(tape, middle, s.layer_norm_epsilon)), s.dropout);
-  return add_dropout(tape, middle, apply(5, activate(tape, hidden, s.activation)), s.dropout);
+  for (size_t l = 0; l < end; l += 6) {
+    const Tensor<T> n = layer_norm(tape, x, l == 0 ? first_epsilon : s.layer_norm_epsilon);
+    const Tensor<T> attended =
+        attention(tape, apply(l, n), apply(l + 1, n), apply(l + 2, n), s.attention);
+    const Tensor<T> middle = add_dropout(tape, x, apply(l + 3, attended), s.dropout);
+    const Tensor<T> hidden =
+        dropout(tape, apply(l + 4, layer_norm(tape, middle, s.layer_norm_epsilon)), s.dropout);
+    x = add_dropout(tape, middle, apply(l + 5, activate(tape, hidden, s.activation)), s.dropout);
+  }
+  return x;
 }
 
 }  // namespace
 
-TEST_CASE("device: a fused block is the block") {
+TEST_CASE("device: fused blocks are the blocks") {
   struct Case {
-    int B, T;
+    int blocks, B, T;
     Pattern pattern;
     Activation activation;
     double dropout;
   };
-  for (const Case& c : {Case{1, 1, Pattern::full, Activation::gelu, 0.0},
-                        {3, 21, Pattern::banded, Activation::gelu, 0.3},
-                        {2, 32, Pattern::banded, Activation::mish, 0.0},
-                        {1, 67, Pattern::full, Activation::gelu, 0.3},
-                        {1, 130, Pattern::block, Activation::mish, 0.01}}) {
+  for (const Case& c : {Case{1, 1, 1, Pattern::full, Activation::gelu, 0.0},
+                        {1, 3, 21, Pattern::banded, Activation::gelu, 0.3},
+                        {1, 2, 32, Pattern::banded, Activation::mish, 0.0},
+                        {2, 1, 67, Pattern::full, Activation::gelu, 0.3},
+                        {3, 1, 130, Pattern::block, Activation::mish, 0.01}}) {
     ModelSettings s;
     s.attention = {c.pattern, std::min(3, c.T), 0, 1, c.dropout};
-    s.activation = c.activation, s.dropout = c.dropout, s.layer_norm_epsilon = 1e-5;
-    same_on_device(str("block of ", c.T, " tokens, ", name_of(c.pattern), ", dropout ", c.dropout),
-                   block_shapes(c.B, c.T),
-                   [&](auto& tape, const auto& in) { return block(tape, in, s); }, 400,
-                   {true, 0xb10cull, 3, 1});
+    s.activation = c.activation, s.dropout = c.dropout, s.blocks = c.blocks;
+    same_on_device(
+        str(c.blocks, " blocks of ", c.T, " tokens, ", name_of(c.pattern), ", dropout ", c.dropout),
+        block_shapes(c.B, c.T, c.blocks),
+        [&](auto& tape, const auto& in) { return through_blocks(tape, in, s); }, 400,
+        {true, 0xb10cull, 3, 1});
   }
 }
 

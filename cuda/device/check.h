@@ -30,6 +30,3 @@ inline void check_cuda(cudaError_t error, const char* call, const char* file, in
 }  // namespace focus::gpu
 
 #define CUDA_CHECK(call) ::focus::gpu::check_cuda(call, #call, __FILE__, __LINE__)
-// After every launch: was it accepted?
-#define CUDA_CHECK_LAST(kernel) \
-  ::focus::gpu::check_cuda(cudaGetLastError(), kernel, __FILE__, __LINE__)

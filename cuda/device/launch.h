@@ -1,7 +1,6 @@
 // Starting a kernel, on the GPU or under emulation.
 #pragma once
 
-#include <tuple>
 #include <utility>
 
 #include "cuda/device/device.h"
@@ -21,7 +20,27 @@ struct LaunchSize {
   // All blocks run at the same time and may wait for each other; there must be room for them
   // (blocks_at_once).
   bool together = false;
+  bool early = false;
 };
+
+// The same kernel, whose blocks may start before the kernel before it on the stream has ended, as
+// soon as there is room: it calls wait_for_previous(). Without effect before compute
+// capability 9.0.
+inline LaunchSize early(LaunchSize size) {
+  size.early = true;
+  return size;
+}
+
+// What the kernels' code was compiled for, not the device, knows whether wait_for_previous() waits.
+inline constexpr bool starts_early = [] {
+#ifdef __CUDACC__
+  for (const int arch : {__CUDA_ARCH_LIST__})
+    if (arch < 900) return false;
+  return true;
+#else
+  return false;
+#endif
+}();
 
 // How many blocks of a kernel the device runs at the same time.
 template <class Kernel>
@@ -54,22 +73,23 @@ void launch(const LaunchSize& size, void* stream, void (*kernel)(Parameters...),
   if (size.shared > 48 * 1024)  // beyond it a kernel must be told
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     int(size.shared)));
+  cudaLaunchAttribute attributes[2]{};
+  cudaLaunchConfig_t how{unsigned(size.blocks),
+                         unsigned(size.threads),
+                         size.shared,
+                         static_cast<cudaStream_t>(stream),
+                         attributes,
+                         0};
   if (size.together) {
-    // The driver wants pointers to arguments of exactly the kernel's types.
-    std::tuple<std::remove_cv_t<Parameters>...> values(std::forward<Arguments>(arguments)...);
-    std::apply(
-        [&](auto&... value) {
-          void* pointers[] = {&value...};
-          CUDA_CHECK(cudaLaunchCooperativeKernel(kernel, unsigned(size.blocks),
-                                                 unsigned(size.threads), pointers, size.shared,
-                                                 static_cast<cudaStream_t>(stream)));
-        },
-        values);
-    return;
+    attributes[how.numAttrs].id = cudaLaunchAttributeCooperative;
+    attributes[how.numAttrs++].val.cooperative = 1;
   }
-  kernel<<<unsigned(size.blocks), unsigned(size.threads), size.shared,
-           static_cast<cudaStream_t>(stream)>>>(std::forward<Arguments>(arguments)...);
-  CUDA_CHECK_LAST(size.name);
+  if (starts_early && size.early) {
+    attributes[how.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[how.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  check_cuda(cudaLaunchKernelEx(&how, kernel, std::forward<Arguments>(arguments)...), size.name,
+             __FILE__, __LINE__);
 #else
   (void)stream;
   simt::run_grid({size.name,

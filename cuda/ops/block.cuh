@@ -23,7 +23,7 @@ struct NormedProjections {
   const float* dy[3];    // backward reads
   float* dx;             // backward: added to, or set
   bool add_dx;
-  float* parts;  // (R·tiles,3,64·64 + 64): the layers' gradients from each tile
+  float* parts;  // (R·tiles,layers,64·64 + 64): the layers' gradients from each tile
 };
 
 // kept: (R·M,8) bits of what dropout keeps, after W_o, after the MLP's first layer, after its
@@ -37,25 +37,36 @@ struct SecondHalf {
   FusedLayer layers[3];  // W_o, the MLP's first and second
   Activation activation;
   DropoutDraw draws[3];
-  unsigned char* kept[3];
-  float scale;    // of what dropout keeps
-  float* middle;  // x + dropout(W_o attended)
-  float* hidden;  // dropout(W_1 norm(middle))
-  float* y;       // middle + dropout(W_2 activation(hidden))
+  unsigned char* kept[3];  // from draw_kept()
+  float scale;             // of what dropout keeps
+  float* middle;           // x + dropout(W_o attended)
+  float* hidden;           // dropout(W_1 norm(middle))
+  float* y;                // middle + dropout(W_2 activation(hidden))
   const float* dy;
   float *dx, *d_attended;
   bool add_dx, add_attended;
   float* parts;
 };
 
+void draw_kept(const SecondHalf&, int runs, void* stream);
+// Each `next` may be nullptr; else the kernel makes the next block's projections of what it has
+// just made (next->x is not read), or comes from their backward (next->dx is not written, and dy is
+// added to it).
 void normed_projections_forward(const NormedProjections&, int runs, void* stream);
 void normed_projections_backward(const NormedProjections&, int runs, void* stream);
-void second_half_forward(const SecondHalf&, int runs, void* stream);
-void second_half_backward(const SecondHalf&, int runs, void* stream);
+void second_half_forward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
+void second_half_backward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
+
+// Of shared memory, for a block of the kernel that needs most.
+size_t block_shared_bytes();
+
+// The numbers in the parts of so many layers' gradients.
+size_t part_floats_of(int M, int layers, int runs);
 
 // The layers' gradients += their parts, in the tiles' order.
 struct LayerGradients {
-  float *weight[3], *bias[3];
+  int layers;
+  float *weight[6], *bias[6];
 };
 void sum_parts(const LayerGradients&, const float* parts, int M, size_t stride, int runs,
                void* stream);

@@ -123,11 +123,6 @@ void CudaOps::join() {
   }
 }
 
-void* CudaOps::scratch(size_t bytes) {
-  if (scratch_.empty() || scratch_.back().size() < bytes) scratch_.emplace_back(bytes);
-  return scratch_.back().data();
-}
-
 MemorySource CudaOps::memory() const {
   return {allocate, release, poison};
 }

@@ -1,4 +1,4 @@
-// Token embedding. Forward: a thread for each number. Backward: many tokens share a row of the
+// Token embedding. Forward: a warp for each token. Backward: many tokens share a row of the
 // table, so a block adds up `chunk` tokens in order, a thread for each channel, into rows in shared
 // memory; a second kernel adds the chunks, a warp a share of them, and the shares in order.
 #include <cmath>
@@ -15,13 +15,14 @@ constexpr int chunk = 32, ahead = 8;  // tokens of a block; how many are read be
 constexpr int sum_warps = 8;
 
 __global__ void embedding_forward(const int* tokens, const float* table, const float* positions,
-                                  float* y, size_t stride, size_t per_run, int T, int C,
-                                  float scale, size_t n) {
-  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= n) return;
-  const size_t token = i / size_t(C), c = i % size_t(C), run = token / per_run;
-  const float* row = table + run * stride + size_t(tokens[token]) * size_t(C);
-  y[i] = scale * row[c] + positions[token % size_t(T) * size_t(C) + c];
+                                  float* y, size_t stride, int per_run, int T, int C, float scale,
+                                  int rows) {
+  const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  const float* from = table + size_t(row / per_run) * stride + size_t(tokens[row]) * size_t(C);
+  const float* position = positions + size_t(row % T) * size_t(C);
+  float* to = y + size_t(row) * size_t(C);
+  for (int c = lane; c < C; c += 32) to[c] = scale * from[c] + position[c];
 }
 
 // Block: run, chunk of tokens, tile of `rows` rows of the table. partial: (R,chunks,V,C).
@@ -82,10 +83,11 @@ Tensor<float> CudaOps::embedding(Tape<float>& tape, const int* tokens, int B,
   const int V = table.shape[0], C = table.channels(), T = positions.shape[0];
   const Tensor<float> y = tape.make({B, T, C});
   const float scale = std::sqrt(float(C));
-  if (tape.noise().on) beside(Side::forward);  // masks are drawn there from now on
+  if (tape.noise().on)
+    for (const Side side : {Side::forward, Side::backward}) beside(side);  // masks are drawn there
   const size_t per_run = size_t(B / runs()) * size_t(T);
-  launch({"embedding_forward", (y.size() + 255) / 256, 256}, stream(), embedding_forward, tokens,
-         table.data, positions.data, y.data, stride(), per_run, T, C, scale, y.size());
+  launch({"embedding_forward", size_t(y.rows() + 7) / 8, 256}, stream(), embedding_forward, tokens,
+         table.data, positions.data, y.data, stride(), int(per_run), T, C, scale, y.rows());
   tape.record(y, [=, this, &tape] {
     const float* dy = tape.gradient(y);
     float* d_table = tape.gradient(table);

@@ -44,12 +44,16 @@ __global__ void __launch_bounds__(1024) mean_forward(const float* x, float* y, i
   }
 }
 
-__global__ void mean_backward(const float* dy, float* dx, bool add, int T, int C, size_t n) {
-  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= n) return;
-  const size_t sequence = i / (size_t(T) * size_t(C)), c = i % size_t(C);
-  const float d = dy[sequence * size_t(C) + c] / float(T);
-  dx[i] = add ? dx[i] + d : d;
+// A warp for each token.
+__global__ void mean_backward(const float* dy, float* dx, bool add, int T, int C, int rows) {
+  const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  const float* from = dy + size_t(row / T) * size_t(C);
+  float* to = dx + size_t(row) * size_t(C);
+  for (int c = lane; c < C; c += 32) {
+    const float d = from[c] / float(T);
+    to[c] = add ? to[c] + d : d;
+  }
 }
 
 }  // namespace
@@ -64,8 +68,8 @@ Tensor<float> CudaOps::mean_tokens(Tape<float>& tape, const Tensor<float>& x) {
     const auto dx = tape.gradient_target(x);
     const float* dy = tape.gradient(y);
     if (!dx.data) return;
-    launch({"mean_backward", (x.size() + 255) / 256, 256}, stream(), mean_backward, dy, dx.data,
-           !dx.fresh, T, C, x.size());
+    launch({"mean_backward", size_t(x.rows() + 7) / 8, 256}, stream(), mean_backward, dy, dx.data,
+           !dx.fresh, T, C, x.rows());
   });
   return y;
 }

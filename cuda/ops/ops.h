@@ -62,6 +62,10 @@ class CudaOps final : public Device<float> {
                                       const std::array<Layer<float>, 3>&) override;
   F second_half(Tp&, const F& x, const F& attended, const std::array<Layer<float>, 3>&,
                 const ModelSettings&) override;
+  std::array<F, 4> second_half_and_projections(Tp&, const F& x, const F& attended,
+                                               const std::array<Layer<float>, 3>&,
+                                               const std::array<Layer<float>, 3>& next,
+                                               const ModelSettings&) override;
 
   void set_counters(const Counters&) override;
   void finish_step() override;
@@ -84,7 +88,7 @@ class CudaOps final : public Device<float> {
   const DeviceLists& lists(const AttentionSettings&, int length);
   // More streams: what is started there may run beside what follows on stream(), but not before
   // what is on stream() by now. wait_for() makes stream() wait for one, join() for all.
-  enum class Side { forward, backward };  // masks and indices; sums of gradients
+  enum class Side { forward, backward };  // attention's masks and indices; blocks' masks and sums
   void* beside(Side);
   void wait_for(Side);
   void join();
@@ -93,7 +97,12 @@ class CudaOps final : public Device<float> {
   void* ahead(Side s) { return sides_[size_t(s)].used ? sides_[size_t(s)].stream : beside(s); }
   // Memory for what the kernels of one call on stream() pass to each other; the next call's
   // overwrites it. Recorded steps rely on its place, so it must have been asked for before.
-  void* scratch(size_t bytes);
+  void* scratch(size_t bytes) { return scratch_.at_least(bytes); }
+  // The same for what is summed on Side::backward: stream() waits for the sums before.
+  float* parts(size_t floats) {
+    wait_for(Side::backward);
+    return static_cast<float*>(parts_.at_least(floats * sizeof(float)));
+  }
 
  private:
   void* stream_;
@@ -102,7 +111,14 @@ class CudaOps final : public Device<float> {
     bool used = false;                                             // since the last join()
   };
   std::array<SideStream, 2> sides_;
-  std::vector<DeviceArray<char>> scratch_;  // the last one is in use
+  struct Scratch {
+    std::vector<DeviceArray<char>> memory;  // the last one is in use
+    void* at_least(size_t bytes) {
+      if (memory.empty() || memory.back().size() < bytes) memory.emplace_back(bytes);
+      return memory.back().data();
+    }
+  };
+  Scratch scratch_, parts_;
   bool fuse_blocks_ = true;
   int runs_ = 1;
   size_t stride_ = 0;

@@ -33,8 +33,11 @@ __global__ void gradient_squares(const float* gradient, size_t stride, size_t n,
   const size_t first = size_t(blockIdx.x) % size_t(blocks) * per_block;
   const float* g = gradient + run * stride;
   double sum = 0;
-  for (size_t e = first + threadIdx.x; e < first + per_block && e < n; e += threads)
-    sum += double(g[e]) * double(g[e]);
+#pragma unroll
+  for (size_t e = first + threadIdx.x; e < first + per_block; e += threads) {
+    const double x = e < n ? double(g[e]) : 0;
+    sum += x * x;
+  }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;
   __syncthreads();

@@ -88,6 +88,17 @@ __device__ __forceinline__ long long nanoseconds() {
 #endif
 }
 
+// In a kernel that is launched early (launch.h): until this call it may run beside the kernel
+// before it on its stream, whose writes are there after it. All that came before that one has
+// ended. Before the call a kernel may read what the one before it does not write, and must write
+// nothing; every thread block calls it. From now on the next kernel's blocks may start.
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 __device__ __forceinline__ float2 load2(const float* at) {
   return *reinterpret_cast<const float2*>(at);
 }

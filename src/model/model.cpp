@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "attention/attention.h"
 #include "ops/dropout.h"
@@ -125,24 +126,9 @@ void Model<T>::initialise(uint64_t seed) {
   //@ end
 }
 
-// The same block from the larger steps that a device may have.
-template <class T>
-Tensor<T> Model<T>::fused_block(Tape<T>& tape, const Tensor<T>& x, Block& block,
-                                double attention_epsilon) {
-  const auto layer = [](const Linear& l) { return Layer<T>{l.weight->tensor(), l.bias->tensor()}; };
-  Device<T>& device = *tape.device();
-  const auto [q, k, v] = device.normed_projections(
-      tape, x, attention_epsilon, {layer(block.q), layer(block.k), layer(block.v)});
-  const Tensor<T> attended = attention(tape, q, k, v, settings_.attention);
-  return device.second_half(tape, x, attended,
-                            {layer(block.o), layer(block.mlp_in), layer(block.mlp_out)}, settings_);
-}
-
 template <class T>
 Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& block,
                                   double attention_epsilon) {
-  if (tape.device() && tape.device()->fuses_blocks(settings_))
-    return fused_block(tape, x, block, attention_epsilon);
   const auto apply = [&](const Linear& layer, const Tensor<T>& input) {
     return linear(tape, input, layer.weight->tensor(), layer.bias->tensor());
   };
@@ -191,13 +177,29 @@ Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& bloc
   //@ end
 }
 
+// The same blocks from the larger steps that a device may have.
 template <class T>
-Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
-  const Tensor<T> positions{{settings_.length, settings_.d_model},
-                            placed_positions_ ? placed_positions_ : positions_.data(),
-                            nullptr};
-  Tensor<T> x =
-      dropout(tape, embedding(tape, tokens, B, embedding_->tensor(), positions), settings_.dropout);
+Tensor<T> Model<T>::through_fused_blocks(Tape<T>& tape, Tensor<T> x) {
+  const auto layers = [](const auto&... l) {
+    return std::array{Layer<T>{l.weight->tensor(), l.bias->tensor()}...};
+  };
+  const auto projections = [&](const Block& b) { return layers(b.q, b.k, b.v); };
+  Device<T>& device = *tape.device();
+  auto [q, k, v] = device.normed_projections(tape, x, settings_.first_layer_norm_epsilon,
+                                             projections(blocks_[0]));
+  for (size_t i = 0;; ++i) {
+    const Block& b = blocks_[i];
+    const Tensor<T> attended = attention(tape, q, k, v, settings_.attention);
+    const auto second = layers(b.o, b.mlp_in, b.mlp_out);
+    if (i + 1 == blocks_.size()) return device.second_half(tape, x, attended, second, settings_);
+    std::tie(x, q, k, v) = std::tuple_cat(device.second_half_and_projections(
+        tape, x, attended, second, projections(blocks_[i + 1]), settings_));
+  }
+}
+
+template <class T>
+Tensor<T> Model<T>::through_blocks(Tape<T>& tape, Tensor<T> x) {
+  if (tape.device() && tape.device()->fuses_blocks(settings_)) return through_fused_blocks(tape, x);
   //@ begin 11 through-the-blocks points=4
   //@ plan x goes through all of blocks_ in order, each by block_forward(tape, x, block, epsilon).
   //@ plan epsilon is settings_.first_layer_norm_epsilon for the first block and
@@ -222,7 +224,17 @@ Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
                       //~ settings_.first_layer_norm_epsilon);
                       i == 0 ? settings_.first_layer_norm_epsilon : settings_.layer_norm_epsilon);
   //@ end
-  return linear(tape, mean_tokens(tape, x), classifier_.weight->tensor(),
+  return x;
+}
+
+template <class T>
+Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
+  const Tensor<T> positions{{settings_.length, settings_.d_model},
+                            placed_positions_ ? placed_positions_ : positions_.data(),
+                            nullptr};
+  const Tensor<T> x =
+      dropout(tape, embedding(tape, tokens, B, embedding_->tensor(), positions), settings_.dropout);
+  return linear(tape, mean_tokens(tape, through_blocks(tape, x)), classifier_.weight->tensor(),
                 classifier_.bias->tensor());
 }
 

@@ -71,7 +71,8 @@ class Model {
   Linear add_linear(const std::string& name, int in, int out);
   Tensor<T> block_forward(Tape<T>& tape, const Tensor<T>& x, Block& block,
                           double attention_epsilon);
-  Tensor<T> fused_block(Tape<T>& tape, const Tensor<T>& x, Block& block, double attention_epsilon);
+  Tensor<T> through_blocks(Tape<T>& tape, Tensor<T> x);
+  Tensor<T> through_fused_blocks(Tape<T>& tape, Tensor<T> x);
 
   ModelSettings settings_;
   std::deque<Parameter<T>> parameters_;  // a deque: tensors point into its elements

@@ -96,7 +96,7 @@ class Device {
 
   // Most of a transformer block in two steps, for the models that a device has kernels for: the
   // same operations, in fewer passes over the memory. With attention between them they are a block
-  // (src/model).
+  // (src/model). From one block to the next they are one step.
   virtual bool fuses_blocks(const ModelSettings&) const = 0;
   virtual void fuse_blocks(bool wanted) = 0;  // false: operation by operation, to compare with
   // q, k, v = the three layers of norm(x)
@@ -106,6 +106,13 @@ class Device {
   // attended); the layers: W_o, W_1, W_2
   virtual Tensor<T> second_half(Tape<T>&, const Tensor<T>& x, const Tensor<T>& attended,
                                 const std::array<Layer<T>, 3>&, const ModelSettings&) = 0;
+  // y = the second half, and normed_projections of y through the layers `next`, with the same ε as
+  // the norm in the second half; returns y, q, k, v
+  virtual std::array<Tensor<T>, 4> second_half_and_projections(Tape<T>&, const Tensor<T>& x,
+                                                               const Tensor<T>& attended,
+                                                               const std::array<Layer<T>, 3>&,
+                                                               const std::array<Layer<T>, 3>& next,
+                                                               const ModelSettings&) = 0;
 
   // --- training ---
 
