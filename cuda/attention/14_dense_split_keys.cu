@@ -1,192 +1,290 @@
-// Rung 14, dense forward for few or short heads: rung 04's blocks of 128 queries and 8 × 8 numbers
-// a thread, but two groups of 128 threads share a block's keys between them, each with its own
-// online softmax, and put their sums together at the end. So a multiprocessor has the 8 warps of
-// two blocks where there is only one block for it, and none has to be content with 4 × 8 numbers a
-// thread, as rung 04's are then.
+// Rung 14, dense forward as two plain products, with its weights kept for rung 15's backward:
 //
-// If the call has memory for the scores they are kept, unscaled: rung 15 needs them.
+//   S = Q Kᵀ, and of each row the largest score and the sum     64 queries and a part of the keys
+//   P = softmax(S) in S's place, O = (P ∘ keep) V               a block
 //
-// D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64): rung 04's 60 % of the multiply-adds'
-// rate with many heads, 70 µs instead of 85.
-// Measured on an H100: 91 µs, rung 04 beside it 85. Two groups that wait for each other are no two
-// blocks. In a training step, with dropout and 36 MB of scores to write, 113 µs against rung 04's
-// 88, which rung 15 wins back; so it is chosen only where scores are kept.
+// TODO
+#include <algorithm>
 #include <cmath>
 
-#include "cuda/attention/keep_bits.cuh"
+#include "cuda/attention/matrix_steps.cuh"
 #include "cuda/attention/rungs.h"
-#include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
 
 namespace focus::gpu {
 
 namespace {
 
+// --- the scores ---------------------------------------------------------------------------------
+
+// Scores are in powers of 2; a row of the matrix has a key's. ends: (splits,B·H,T) each query's
+// largest score and the sum of 2^(score - largest).
 template <int W>
-struct Tiles {
-  static constexpr int TX = 8, TY = 16, groups = 2, threads = groups * TX * TY;
-  static constexpr int rows = 128, keys = 64;  // of a block; of a group's step
-  static constexpr int R = rows / TY, N = keys / TX, C = W / TX;
-  static constexpr int stride = W + 4, p_stride = keys + 8;
-  static constexpr int kv_floats = groups * keys * stride, p_floats = groups * rows * p_stride;
-  static constexpr size_t shared_bytes =
-      shared_bytes_for(rows * stride, kv_floats, kv_floats, p_floats, 2 * rows, 8 * rows);
+__global__ void __launch_bounds__(tile_threads, 6)
+    dense_scores_14(Heads q, Heads k, Scores scores, float* ends, int* arrived, int splits,
+                    float to_log2) {
+  using X = RowTiles<W>;
+  SharedMemory shared;
+  const X block{{}, shared.array<float>(X::rows_floats), shared.array<float>(2 * X::chunk_floats)};
+  const Place<8>& at = block.at;
+  const int T = q.T, tiles = (T + side - 1) / side;
+  const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
+  const int i0 = int(blockIdx.x) / splits % tiles * side;
+  if (split == 0 && threadIdx.x == 0) arrived[unit * tiles + i0 / side] = 0;
+  float m[8], l[8];  // of the thread's own columns
+#pragma unroll
+  for (int i = 0; i < 8; ++i) m[i] = -INFINITY, l[i] = 0;
+  const auto after = [&](int j0, float(&product)[8][8]) {
+    float s[8][8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+      for (int j = 0; j < 8; ++j) s[i][j] = product[i][j] * to_log2;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const int key = j0 + row_of(at.x, j);
+      float* to = scores.of(unit, key) + i0 + 4 * at.y;
+      if (key < T && i0 + 4 * at.y < scores.pitch())
+        store4(to, make_float4(s[0][j], s[1][j], s[2][j], s[3][j]));
+      if (key < T && i0 + 4 * at.y + 32 < scores.pitch())
+        store4(to + 32, make_float4(s[4][j], s[5][j], s[6][j], s[7][j]));
+    }
+    if (j0 + side > T) {  // no keys: no weights
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+        if (j0 + row_of(at.x, j) >= T)
+#pragma unroll
+          for (int i = 0; i < 8; ++i) s[i][j] = -INFINITY;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      float top = m[i];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) top = fmaxf(top, s[i][j]);
+      // While all scores are minus infinity, all weights are 2^(−∞ − 0) = 0.
+      const float base = top == -INFINITY ? 0.f : top;
+      l[i] *= fast_exp2(m[i] - base);
+      m[i] = top;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) l[i] += fast_exp2(s[i][j] - base);
+    }
+  };
+  block.for_tiles(
+      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [](int) {}, after);
+  // The row's lanes put their columns together.
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float top = Place<8>::reduce_row(m[i], Maximum{}), base = top == -INFINITY ? 0.f : top;
+    const float sum = Place<8>::reduce_row(l[i] * fast_exp2(m[i] - base), Sum{});
+    const int row = i0 + row_of(at.y, i);
+    if (row < T && at.x == 0)
+      store2(ends + 2 * ((ptrdiff_t{split} * q.B * q.H + unit) * T + row), make_float2(top, sum));
+  }
+}
+
+// --- the weights and the output -----------------------------------------------------------------
+
+template <int W>
+struct Values {
+  static constexpr int step = 32, C = W / 8, stride = W + 4;
+  static constexpr int p_floats = step * tall, v_floats = step * stride;
+  static constexpr size_t shared_bytes = shared_bytes_for(2 * p_floats, 2 * v_floats, 2 * side);
 };
 
+// The scores become weights, negative where dropout does not keep them. Of several parts of the
+// keys the last block to end adds the products, in order.
 template <int W>
-__global__ void __launch_bounds__(Tiles<W>::threads, 1)
-    dense_fwd_14(Heads q, Heads k, Heads v, Heads o, float* lse, Scores scores, KeepBits keep,
-                 float scale) {
-  using X = Tiles<W>;
-  constexpr int R = X::R, N = X::N, C = X::C, TX = X::TX, TY = X::TY;
+__global__ void __launch_bounds__(tile_threads, 6)
+    dense_values_14(Scores scores, Heads v, Heads o, const float* ends, int score_splits,
+                    float* lse, float* parts, int* arrived, int splits, KeepBits keep) {
+  using X = Values<W>;
+  constexpr int C = X::C, step = X::step;
   SharedMemory shared;
-  float* q_tile = shared.array<float>(X::rows * X::stride);
-  float* k_tiles = shared.array<float>(X::kv_floats);  // of both groups
-  float* v_tiles = shared.array<float>(X::kv_floats);
-  float* p_tiles = shared.array<float>(X::p_floats);
-  float* row_ends = shared.array<float>(2 * X::rows);  // group 1's m and l
-  // Dropout's bits, two words a row: of this step and the next, of both groups.
-  unsigned* keep_bits = shared.array<unsigned>(8 * X::rows);
-  const Place<TX> at;
-  const int group = int(threadIdx.x) / (TX * TY), y0 = at.y % TY;
-  const int T = q.T, tiles = (T + X::rows - 1) / X::rows;
-  const int unit = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
-  const float *k_head = k.of(unit), *v_head = v.of(unit);
-  const float* k_tile = k_tiles + group * X::keys * X::stride;
-  float* p_tile = p_tiles + group * X::rows * X::p_stride;
-  const float* v_tile = v_tiles + group * X::keys * X::stride;
-  const float to_log2 = scale * log2_e;  // exp(scale·s) = 2^(to_log2·s)
-
-  constexpr int step = X::groups * X::keys;  // of both groups
-  const auto copy_k = [&](int first) {
-    copy_rows<W, step, X::threads>(k_tiles, X::stride, k, k_head, first);
-    for (int g = 0; g < X::groups; ++g)
-      copy_keep_bits<X::rows, X::threads>(
-          keep_bits + (first / step % 2 * X::groups + g) * 2 * X::rows, keep, unit, T, i0,
-          first + g * X::keys);
+  float *p = shared.array<float>(2 * X::p_floats), *b = shared.array<float>(2 * X::v_floats);
+  float* row_ends = shared.array<float>(2 * side);
+  const Place<8> at;
+  const int T = v.T, tiles = (T + side - 1) / side, units = v.B * v.H;
+  const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
+  const int tile = int(blockIdx.x) / splits % tiles, i0 = tile * side;
+  const int steps = (T + step - 1) / step;
+  const int first = steps * split / splits, last = steps * (split + 1) / splits;
+  using Weights = Copier<step, side>;
+  const Weights weights(scores.of(unit, 0), scores.pitch(), T, scores.pitch());
+  const Copier<step, W> values(v.of(unit), v.row_stride, T, v.D);
+  const auto copy = [&](int x) {
+    weights.start(p + x % 2 * X::p_floats, tall, x * step, i0);
+    values.start(b + x % 2 * X::v_floats, X::stride, x * step, 0);
     __pipeline_commit();
   };
-  const auto copy_v = [&](int first) {
-    copy_rows<W, step, X::threads>(v_tiles, X::stride, v, v_head, first);
-    __pipeline_commit();
-  };
-  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
-  copy_k(0);
-  copy_v(0);
-  float m[R], l[R], out[R][C];  // m: in powers of 2; l: of the thread's own columns
-#pragma unroll
-  for (int i = 0; i < R; ++i) {
-    m[i] = -INFINITY, l[i] = 0;
-#pragma unroll
-    for (int c = 0; c < C; ++c) out[i][c] = 0;
-  }
-
-  for (int both = 0; both < T; both += step) {
-    const int j0 = both + group * X::keys, left = T - j0;
-    __pipeline_wait_prior(1);
-    __syncthreads();  // K (and Q) are there for all
-    float s[R][N] = {};
-    if (left > 0)
-      add_abt<W>(s, q_tile + y0 * X::stride, TY * X::stride, k_tile + at.x * X::stride,
-                 TX * X::stride);
-    __syncthreads();  // nobody reads K any more
-    copy_k(both + step);
-
-#pragma unroll
-    for (int i = 0; i < R; ++i) {
-      const int row = i0 + y0 + TY * i;
-      if (scores.data && row < T) {
-        float* to = scores.of(unit, row) + j0;
-#pragma unroll
-        for (int j = 0; j < N; ++j)
-          if (at.x + TX * j < left) to[at.x + TX * j] = s[i][j];
-      }
-      float top = -INFINITY;
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        if (at.x + TX * j >= left) s[i][j] = -INFINITY;
-        top = fmaxf(top, s[i][j]);
-      }
-      top = fmaxf(m[i], Place<TX>::reduce_row(top, Maximum{}) * to_log2);
-      // While all scores are minus infinity, all weights are 2^(−∞ − 0) = 0.
-      const float base = top == -INFINITY ? 0.f : top, shrink = fast_exp2(m[i] - base);
-      m[i] = top, l[i] *= shrink;
-#pragma unroll
-      for (int c = 0; c < C; ++c) out[i][c] *= shrink;
-      const unsigned* kept =
-          keep_bits + ((both / step % 2 * X::groups + group) * X::rows + y0 + TY * i) * 2;
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        float p = fast_exp2(fmaf(s[i][j], to_log2, -base));
-        l[i] += p;  // before dropout
-        if (keep.words) p = kept[j / 4] >> (at.x + TX * (j % 4)) & 1 ? p * keep.scale : 0.f * p;
-        p_tile[(y0 + TY * i) * X::p_stride + at.x + TX * j] = p;
-      }
+  copy(first);
+  {
+    // A thread a query: the weight of score s is 2^(s - base) / sum. Beyond T it is 0.
+    const int row = i0 + int(threadIdx.x);
+    const float* end = ends + 2 * (ptrdiff_t{unit} * T + min(row, T - 1));
+    const ptrdiff_t next = 2 * ptrdiff_t{units} * T;
+    float top = -INFINITY, sum = 0;
+#pragma unroll 1
+    for (int s = 0; s < score_splits; ++s) top = fmaxf(top, end[s * next]);
+    const float base = top == -INFINITY ? 0.f : top;
+#pragma unroll 1
+    for (int s = 0; s < score_splits; ++s) {
+      const float2 part = load2(end + s * next);
+      sum += part.y * fast_exp2(part.x - base);
     }
-    __pipeline_wait_prior(1);
-    __syncthreads();  // V is there for all; P is written
-    if (left > 0)
-      add_ab<TX, X::keys>(out, p_tile + y0 * X::p_stride, TY * X::p_stride,
-                          v_tile + at.x * vector_of<C>, X::stride);
-    __syncthreads();  // nobody reads V or P any more
-    copy_v(both + step);
+    row_ends[threadIdx.x] = row < T ? base : INFINITY;
+    row_ends[side + threadIdx.x] = row < T ? 1 / sum : 0.f;
+    if (split == 0 && row < T) lse[ptrdiff_t{unit} * T + row] = top * ln_2 + logf(sum);
   }
-  __pipeline_wait_prior(0);
+  __syncthreads();  // the queries' ends are there for all
+  // A thread weighs what it copies: scores of four queries.
+  const float4 base = load4(row_ends + weights.column);
+  const float4 inverse = load4(row_ends + side + weights.column);
+  unsigned dropped[4] = {};  // of these queries, from the thread's first key of a step on
+  const auto load_bits = [&](int x) {
+    if (!keep.words) return;
+    const unsigned* words = keep.words + size_t(unit) * size_t(T) * size_t(keep.per_row) + x;
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      dropped[e] = ~words[min(i0 + weights.column + e, T - 1) * keep.per_row] >> weights.row;
+  };
+  load_bits(first);
 
-  // Group 1 hands over through the tile of P; group 0 writes.
-  float* others = p_tiles;  // (128,stride)
+  float sum[8][C] = {};
+  for (int x = first; x < last; ++x) {
+    __pipeline_wait_prior(0);
+    // What the thread has copied itself it may change before the others' copies are there.
+    float* p_at = p + x % 2 * X::p_floats;
+    float* own = p_at + weights.row * tall + weights.column;
+    float* to = scores.of(unit, x * step + weights.row) + i0 + weights.column;
+    constexpr int at_once = Weights::at_once;
+    const auto weigh = [&](int n) {
+      const float4 s = load4(own + n * at_once * tall);
+      const auto weight = [&](float score, float base_of, float inverse_of, unsigned bits) {
+        const float weight = fast_exp2(score - base_of) * inverse_of;
+        return __uint_as_float(__float_as_uint(weight) ^
+                               (bits << (31 - n * at_once) & 0x80000000u));
+      };
+      const float4 w = make_float4(
+          weight(s.x, base.x, inverse.x, dropped[0]), weight(s.y, base.y, inverse.y, dropped[1]),
+          weight(s.z, base.z, inverse.z, dropped[2]), weight(s.w, base.w, inverse.w, dropped[3]));
+      store4(own + n * at_once * tall,
+             make_float4(fmaxf(w.x, 0), fmaxf(w.y, 0), fmaxf(w.z, 0), fmaxf(w.w, 0)));
+      store4(to + n * at_once * scores.pitch(), w);
+    };
+    if ((x + 1) * step <= T && i0 + side <= scores.pitch()) {
 #pragma unroll
-  for (int i = 0; i < R; ++i) {
-    const float sum = Place<TX>::reduce_row(l[i], Sum{});
-    l[i] = sum;
-    if (group == 0) continue;
-    const int y = y0 + TY * i;
-#pragma unroll
-    for (int c = 0; c < C; ++c) others[y * X::stride + column<TX, C>(at.x, c)] = out[i][c];
-    if (at.x == 0) row_ends[y] = m[i], row_ends[X::rows + y] = sum;
+      for (int n = 0; n < Weights::N; ++n) weigh(n);
+    } else if (i0 + weights.column < scores.pitch()) {  // the others are 0
+#pragma unroll 1
+      for (int n = 0; n < Weights::N && x * step + weights.row + n * at_once < T; ++n) weigh(n);
+    }
+    __syncthreads();  // this step is there for all, and nobody reads the one before
+    if (x + 1 < last) copy(x + 1), load_bits(x + 1);
+    add_products<step>(sum, p_at + 4 * at.y, b + x % 2 * X::v_floats + at.x * vector_of<C>,
+                       X::stride);
   }
-  __syncthreads();  // group 1's sums are there
-  if (group != 0) return;
 #pragma unroll
-  for (int i = 0; i < R; ++i) {
-    const int y = y0 + TY * i, row = i0 + y;
-    if (row >= T) continue;
-    const float top = fmaxf(m[i], row_ends[y]), base = top == -INFINITY ? 0.f : top;
-    const float own = fast_exp2(m[i] - base), other = fast_exp2(row_ends[y] - base);
-    const float sum = l[i] * own + row_ends[X::rows + y] * other;
-    float* o_i = o.of(unit) + row * o.row_stride;
+  for (int i = 0; i < 8; ++i) {
+    // A row with a NaN score becomes NaN, though fmaxf has made 0 of its weights.
+    const float factor = fmaf(0, row_ends[side + row_of(at.y, i)], keep.scale);
 #pragma unroll
-    for (int c = 0; c < C; ++c)
-      if (const int d = column<TX, C>(at.x, c); d < q.D)
-        o_i[d] = (out[i][c] * own + others[y * X::stride + d] * other) / sum;
-    if (at.x == 0) lse[ptrdiff_t{unit} * T + row] = top * ln_2 + logf(sum);
+    for (int c = 0; c < C; ++c) sum[i][c] *= factor;
   }
+
+  if (splits > 1) {
+    // (units,tiles,splits,8·C,64)
+    constexpr int numbers = 8 * C;
+    float* all =
+        parts +
+        (size_t(unit) * size_t(tiles) + size_t(tile)) * size_t(splits) * (numbers * tile_threads) +
+        threadIdx.x;
+    float* own = all + split * (numbers * tile_threads);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+      for (int c = 0; c < C; ++c) own[(i * C + c) * tile_threads] = sum[i][c];
+    __threadfence();
+    __syncthreads();  // all threads' parts are written
+    const bool ends_tile =
+        threadIdx.x == 0 && atomicAdd(arrived + unit * tiles + tile, 1) == splits - 1;
+    if (!__syncthreads_or(ends_tile)) return;
+    __threadfence();
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+      for (int c = 0; c < C; ++c) sum[i][c] = __ldcg(all + (i * C + c) * tile_threads);
+    for (int s = 1; s < splits; ++s) {
+      all += numbers * tile_threads;
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+#pragma unroll
+        for (int c = 0; c < C; ++c) sum[i][c] += __ldcg(all + (i * C + c) * tile_threads);
+    }
+  }
+  store_rows(o, unit, i0, at, sum, 1);
+}
+
+// How the keys are cut up: so many blocks that the device is full, each with a step at least.
+struct Splits {
+  int scores, values;
+  Splits(const Call& c) {
+    const int tiles = tiles_of(c.q.T, side), rows = c.q.B / c.parts * c.q.H * tiles;
+    const auto splits = [&](int blocks, int most) {
+      return std::clamp(blocks * device().multiprocessors / std::max(1, rows), 1, most);
+    };
+    scores = splits(6, tiles), values = splits(6, tiles_of(c.q.T, 32));
+  }
+};
+template <int W>
+size_t part_floats(const Call& c, const Splits& s) {
+  return s.values == 1 ? 0
+                       : size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)) * size_t(s.values) *
+                             size_t(side * W);
+}
+size_t end_floats(const Call& c, const Splits& s) {
+  return size_t(s.scores) * size_t(c.q.B) * size_t(c.q.H) * size_t(c.q.T) * 2;
+}
+
+template <int W>
+void run(const Call& c) {
+  const Splits splits(c);
+  const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side));
+  const Scores scores{c.scores, c.q.T};
+  const float to_log2 = log2_e / std::sqrt(float(c.q.D));  // exp(scale·s) = 2^(to_log2·s)
+  float *parts = static_cast<float*>(c.workspace), *ends = parts + part_floats<W>(c, splits);
+  int* arrived = reinterpret_cast<int*>(ends + end_floats(c, splits));
+  using A = RowTiles<W>;
+  launch({"dense_scores_14", blocks * size_t(splits.scores), tile_threads,
+          shared_bytes_for(A::rows_floats, 2 * A::chunk_floats)},
+         c.stream, dense_scores_14<W>, c.q, c.k, scores, ends, arrived, splits.scores, to_log2);
+  using B = Values<W>;
+  launch({"dense_values_14", blocks * size_t(splits.values), tile_threads, B::shared_bytes},
+         c.stream, dense_values_14<W>, scores, c.v, c.o, ends, splits.scores, c.lse, parts, arrived,
+         splits.values, c.keep);
 }
 
 }  // namespace
 
 const Rung dense_14_forward{
     14,
-    "dense: keys split between warps",
+    "dense: two products, weights kept",
     Pass::forward,
     is_dense,
     true,
     [](const Call& c) -> std::string {
+      if (!c.scores) return "no memory for the weights";
       if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
-      if (!c.scores && c.rung == 0) return "no scores are to be kept: rung 04 is faster";
-      const std::string why = unsupported_width(c);
-      return why.empty() ? too_little_shared_memory(Tiles<64>::shared_bytes) : why;
+      return unsupported_width(c);
     },
-    no_workspace,
+    [](const Call& c) {
+      const Splits splits(c);
+      size_t floats = end_floats(c, splits);
+      for_width_up_to_64(
+          c.q.D, [&](auto width) { floats += part_floats<decltype(width)::value>(c, splits); });
+      return 4 * (floats + size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)));
+    },
     [](Pattern, const Call& c) {
-      for_width_up_to_64(c.q.D, [&](auto width) {
-        constexpr int W = decltype(width)::value;
-        using X = Tiles<W>;
-        launch({"dense_fwd_14", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
-                X::threads, X::shared_bytes},
-               c.stream, dense_fwd_14<W>, c.q, c.k, c.v, c.o, c.lse, Scores{c.scores, c.q.T},
-               c.keep, 1 / std::sqrt(float(c.q.D)));
-      });
+      for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
     }};
 
 }  // namespace focus::gpu
