@@ -20,7 +20,7 @@ namespace {
 // Scores are in powers of 2; a row of the matrix has a key's. ends: (splits,B·H,T) each query's
 // largest score and the sum of 2^(score - largest).
 template <int W>
-__global__ void __launch_bounds__(tile_threads, 6)
+__global__ void __launch_bounds__(tile_threads, 4)
     dense_scores_14(Heads q, Heads k, Scores scores, float* ends, int* arrived, int splits,
                     float to_log2) {
   using X = RowTiles<W>;
@@ -70,7 +70,8 @@ __global__ void __launch_bounds__(tile_threads, 6)
     }
   };
   block.for_tiles(
-      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [](int) {}, after);
+      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [] {}, [](int) {},
+      after);
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -232,7 +233,7 @@ struct Splits {
     const auto splits = [&](int blocks, int most) {
       return std::clamp(blocks * device().multiprocessors / std::max(1, rows), 1, most);
     };
-    scores = splits(6, tiles), values = splits(6, tiles_of(c.q.T, 32));
+    scores = splits(4, tiles), values = splits(6, tiles_of(c.q.T, 32));
   }
 };
 template <int W>

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(tile_threads, 4)
   const int T = v.T, tiles = (T + side - 1) / side;
   const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
   const int i0 = int(blockIdx.x) / splits % tiles * side;
-  {
+  const auto meanwhile = [&] {
     // A thread a query: scale · delta, delta = rowsum(dO ∘ O). Read after the first barrier.
     float4 sum = make_float4(0, 0, 0, 0);
     const int row = i0 + int(threadIdx.x);
@@ -37,23 +37,21 @@ __global__ void __launch_bounds__(tile_threads, 4)
         sum.x += a.x * b.x, sum.y += a.y * b.y, sum.z += a.z * b.z, sum.w += a.w * b.w;
       }
     deltas[threadIdx.x] = scale * (sum.x + sum.y + (sum.z + sum.w));
-  }
-  float p[8][8];  // the weights of the thread's places in a tile, read ahead
-  const auto before = [&](int j0) {
+  };
+  // The weights of the thread's places in a tile: of half of its rows read ahead, and of the others
+  // while the first are used.
+  float p[8][8];
+  const auto load = [&](int j0, int h) {
     // Beyond the matrix any weights do: nothing comes of them.
-    const float* from = weights.of(unit, 0);
-    const int column[2] = {min(i0 + 4 * at.y, weights.pitch() - 4),
-                           min(i0 + 4 * at.y + 32, weights.pitch() - 4)};
+    const float* from = weights.of(unit, 0) + min(i0 + row_of(at.y, 4 * h), weights.pitch() - 4);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      const ptrdiff_t row = ptrdiff_t{min(j0 + row_of(at.x, j), T - 1)} * weights.pitch();
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const float4 w = load4(from + (row + column[h]));
-        p[4 * h][j] = w.x, p[4 * h + 1][j] = w.y, p[4 * h + 2][j] = w.z, p[4 * h + 3][j] = w.w;
-      }
+      const int key = min(j0 + row_of(at.x, j), T - 1);
+      const float4 w = load4(from + ptrdiff_t{key} * weights.pitch());
+      p[4 * h][j] = w.x, p[4 * h + 1][j] = w.y, p[4 * h + 2][j] = w.z, p[4 * h + 3][j] = w.w;
     }
   };
+  const auto before = [&](int j0) { load(j0, 0), load(j0, 1); };
   const float kept_scale = keep_scale * scale;
   const auto after = [&](int j0, float(&dp)[8][8]) {
 #pragma unroll
@@ -73,8 +71,8 @@ __global__ void __launch_bounds__(tile_threads, 4)
       }
     }
   };
-  block.for_tiles(d_o, i0, v, unit, tiles * split / splits, tiles * (split + 1) / splits, before,
-                  after);
+  block.for_tiles(d_o, i0, v, unit, tiles * split / splits, tiles * (split + 1) / splits, meanwhile,
+                  before, after);
 }
 
 // --- the gradients ------------------------------------------------------------------------------
@@ -97,7 +95,8 @@ __global__ void __launch_bounds__(tile_threads, 6)
   float *a = shared.array<float>(2 * X::a_floats), *b = shared.array<float>(2 * X::b_floats);
   const Place<8> at;
   const int T = q.T, D = q.D, tiles = (T + side - 1) / side;
-  const int unit = int(blockIdx.x) / (3 * tiles), which = int(blockIdx.x) / tiles % 3;
+  const int blocks = q.B * q.H * tiles;  // of each of the three
+  const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
   const int row0 = int(blockIdx.x) % tiles * side;
   const Heads right = which == 0   ? d_o
                       : which == 1 ? q
@@ -108,39 +107,31 @@ __global__ void __launch_bounds__(tile_threads, 6)
   // dS lies as its product with Q wants it. For the other two the matrix is transposed.
   const Scores left = which == 0 ? weights : ds;
   const Copier<step, side> plain(left.of(unit, 0), left.pitch(), T, left.pitch());
-  const TransposingCopier<step> transposing(left.of(unit, 0), left.pitch(), T, left.pitch());
+  Transposer<step> transposing(left.of(unit, 0), left.pitch(), T, left.pitch());
   const Copier<step, W> factor(right.of(unit), right.row_stride, T, D);
+  // What dropout has not kept becomes 0. NaN stays.
+  const auto arrive = [&](float* to) {
+    if (which == 0) transposing.store(to, [](float w) { return w < 0 ? 0 : w; });
+    if (which == 2) transposing.store(to);
+  };
   const auto copy = [&](int x, int stage) {
-    float* a_to = a + stage * X::a_floats;
     if (which == 1)
-      plain.start(a_to, tall, x, row0);
+      plain.start(a + stage * X::a_floats, tall, x, row0);
     else
-      transposing.start(a_to, row0, x);
+      transposing.load(row0, x);
     factor.start(b + stage * X::b_floats, X::stride, x, 0);
     __pipeline_commit();
   };
   float sum[8][C] = {};
   copy(0, 0);
+  arrive(a);
   for (int x = 0, stage = 0; x < T; x += step, stage ^= 1) {
     __pipeline_wait_prior(0);
-    float* a_at = a + stage * X::a_floats;
-    if (which == 0) {
-      // What dropout has not kept becomes 0, in what the warp has copied itself. NaN stays.
-      __syncwarp();
-      float* own = a_at + int(threadIdx.x) % 32 / 8 * tall + int(threadIdx.x) / 32 * (side / 2) +
-                   int(threadIdx.x) % 8 * 4;
-#pragma unroll
-      for (int n = 0; n < step / 4; ++n) {
-        float4 w = load4(own + 4 * n * tall);
-        w.x = w.x < 0 ? 0 : w.x, w.y = w.y < 0 ? 0 : w.y;
-        w.z = w.z < 0 ? 0 : w.z, w.w = w.w < 0 ? 0 : w.w;
-        store4(own + 4 * n * tall, w);
-      }
-    }
     __syncthreads();  // this step is there for all, and nobody reads the one before
     if (x + step < T) copy(x + step, stage ^ 1);
-    add_products<step>(sum, a_at + 4 * at.y, b + stage * X::b_floats + at.x * vector_of<C>,
-                       X::stride);
+    add_products<step>(sum, a + stage * X::a_floats + 4 * at.y,
+                       b + stage * X::b_floats + at.x * vector_of<C>, X::stride);
+    if (x + step < T) arrive(a + (stage ^ 1) * X::a_floats);
   }
   store_rows(to, unit, row0, at, sum, which == 0 ? keep_scale : 1.f);
 }
