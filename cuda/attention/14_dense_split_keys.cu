@@ -69,9 +69,9 @@ __global__ void __launch_bounds__(tile_threads, 4)
       for (int j = 0; j < 8; ++j) l[i] += fast_exp2(s[i][j] - base);
     }
   };
-  block.for_tiles(
-      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [] {}, [](int) {},
-      after);
+  block.template for_tiles<true>(
+      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [](int, const auto&) {},
+      [](int) {}, after);
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -124,10 +124,10 @@ __global__ void __launch_bounds__(tile_threads, 6)
     const float* end = ends + 2 * (ptrdiff_t{unit} * T + min(row, T - 1));
     const ptrdiff_t next = 2 * ptrdiff_t{units} * T;
     float top = -INFINITY, sum = 0;
-#pragma unroll 1
+#pragma unroll 2
     for (int s = 0; s < score_splits; ++s) top = fmaxf(top, end[s * next]);
     const float base = top == -INFINITY ? 0.f : top;
-#pragma unroll 1
+#pragma unroll 2
     for (int s = 0; s < score_splits; ++s) {
       const float2 part = load2(end + s * next);
       sum += part.y * fast_exp2(part.x - base);

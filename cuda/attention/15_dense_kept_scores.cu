@@ -26,17 +26,20 @@ __global__ void __launch_bounds__(tile_threads, 4)
   const int T = v.T, tiles = (T + side - 1) / side;
   const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
   const int i0 = int(blockIdx.x) / splits % tiles * side;
-  const auto meanwhile = [&] {
-    // A thread a query: scale · delta, delta = rowsum(dO ∘ O). Read after the first barrier.
-    float4 sum = make_float4(0, 0, 0, 0);
+  // Of the query with the thread's number: scale · delta, delta = rowsum(dO ∘ O).
+  float delta = 0;
+  const auto seen = [&](int channel, const float4(&d_o_row)[X::chunk / 4]) {
     const int row = i0 + int(threadIdx.x);
-    if (row < T)
-      for (int d = 0; d < v.D; d += 4) {
-        const float4 a = load4(o.of(unit) + row * o.row_stride + d);
-        const float4 b = load4(d_o.of(unit) + row * d_o.row_stride + d);
-        sum.x += a.x * b.x, sum.y += a.y * b.y, sum.z += a.z * b.z, sum.w += a.w * b.w;
-      }
-    deltas[threadIdx.x] = scale * (sum.x + sum.y + (sum.z + sum.w));
+    const float* o_row = o.of(unit) + row * o.row_stride + channel;
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int m = 0; m < X::chunk / 4; ++m) {
+      if (row >= T || channel + 4 * m >= o.D) continue;
+      const float4 a = load4(o_row + 4 * m), b = d_o_row[m];
+      sum.x += a.x * b.x, sum.y += a.y * b.y, sum.z += a.z * b.z, sum.w += a.w * b.w;
+    }
+    delta += sum.x + sum.y + (sum.z + sum.w);
+    deltas[threadIdx.x] = scale * delta;  // read after the first barrier
   };
   // The weights of the thread's places in a tile: of half of its rows read ahead, and of the others
   // while the first are used.
@@ -71,8 +74,8 @@ __global__ void __launch_bounds__(tile_threads, 4)
       }
     }
   };
-  block.for_tiles(d_o, i0, v, unit, tiles * split / splits, tiles * (split + 1) / splits, meanwhile,
-                  before, after);
+  block.template for_tiles<false>(d_o, i0, v, unit, tiles * split / splits,
+                                  tiles * (split + 1) / splits, seen, before, after);
 }
 
 // --- the gradients ------------------------------------------------------------------------------

@@ -130,22 +130,24 @@ struct RowTiles {
   const Place<8> at;
   float *rows, *keys;  // shared: (W,tall), two of (chunk,tall)
 
-  // Calls meanwhile() while the first keys are on their way; then, for the tiles first … last-1,
-  // before(first key) ahead of a tile's last chunk and after(first key, products) behind it.
-  template <class Meanwhile, class Before, class After>
+  // Calls seen(channel, numbers) for each chunk of the query with the thread's number; then, for
+  // the tiles first … last-1, before(first key) ahead of a tile's last chunk and after(first key,
+  // products) behind it. Ahead: the next tile is loaded while products are made; where there are no
+  // registers for that, after after().
+  template <bool Ahead, class Seen, class Before, class After>
   __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int unit,
-                                            int first, int last, const Meanwhile& meanwhile,
+                                            int first, int last, const Seen& seen,
                                             const Before& before, const After& after) const {
     Transposer<chunk> queries(q.of(unit), q.row_stride, q.T, q.D);
     Transposer<chunk> next(k.of(unit), k.row_stride, k.T, k.D);
     const auto load = [&](int step) { next.load(step / chunks * side, step % chunks * chunk); };
     load(first * chunks);
-#pragma unroll 1
+#pragma unroll
     for (int c = 0; c < chunks; ++c) {
       queries.load(i0, c * chunk);
+      seen(c * chunk, queries.carried);
       queries.store(rows + c * chunk_floats);
     }
-    meanwhile();
     next.store(keys + first * chunks % 2 * chunk_floats);
     float sum[8][8] = {};
     for (int tile = first; tile < last; ++tile) {
@@ -154,10 +156,8 @@ struct RowTiles {
         const int step = tile * chunks + c;
         const bool tile_ends = c == chunks - 1, more = !tile_ends || tile + 1 < last;
         __syncthreads();  // this chunk is there for all, and nobody reads the one before
-        if (tile_ends)
-          before(tile * side);
-        else
-          load(step + 1);
+        if (tile_ends) before(tile * side);
+        if (more && (Ahead || !tile_ends)) load(step + 1);
         add_products<chunk>(sum, rows + c * chunk_floats + 4 * at.y,
                             keys + step % 2 * chunk_floats + 4 * at.x, tall);
         if (tile_ends) {
@@ -166,7 +166,7 @@ struct RowTiles {
           for (int i = 0; i < 8; ++i)
 #pragma unroll
             for (int j = 0; j < 8; ++j) sum[i][j] = 0;
-          if (more) load(step + 1);  // not before: registers
+          if (more && !Ahead) load(step + 1);
         }
         if (more) next.store(keys + (step + 1) % 2 * chunk_floats);
       }
