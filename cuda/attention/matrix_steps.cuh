@@ -45,37 +45,37 @@ struct Copier {
   }
 };
 
-// 64 rows of COLUMNS numbers of a matrix on their way to shared memory, where they become columns:
-// a thread carries a row in registers. Neighbouring threads write to neighbouring banks.
+// The same for 64 rows, which become columns: number (row,column) goes to (column,row). A warp's
+// lanes take 4 rows by 8 columns at a time: whole sectors of memory, different banks.
 template <int COLUMNS>
-struct Transposer {
-  static constexpr int vectors = COLUMNS / 4;
-  int rows, columns;  // of the matrix
+struct TransposingCopier {
+  static constexpr int M = COLUMNS / 8, N = side / 2 / 4;
+  int row, column, rows, columns;
   ptrdiff_t pitch;
-  const float* from;  // row 0, if it were the thread's
-  float4 carried[vectors];
+  const float* from;
 
-  __device__ Transposer(const float* matrix, ptrdiff_t row_pitch, int row_count, int column_count)
-      : rows(row_count), columns(column_count), pitch(row_pitch), from(matrix) {}
-  __device__ __forceinline__ void load(int first_row, int first_column) {
-    const int row = first_row + int(threadIdx.x), left = row < rows ? columns - first_column : 0;
-    const float* at = from + row * pitch + first_column;
+  __device__ TransposingCopier(const float* matrix, ptrdiff_t row_pitch, int row_count,
+                               int column_count)
+      : row(int(threadIdx.x) / 32 * (side / 2) + int(threadIdx.x) % 32 / 8),
+        column(int(threadIdx.x) % 8),
+        rows(row_count),
+        columns(column_count),
+        pitch(row_pitch),
+        from(matrix + row * row_pitch + column) {}
+  __device__ __forceinline__ void start(float* to, int first_row, int first_column) const {
+    to += column * tall + row;
+    const float* at = from + first_row * pitch + first_column;
+    int left[M];
 #pragma unroll
-    for (int m = 0; m < vectors; ++m)
-      carried[m] = 4 * m < left ? load4(at + 4 * m) : make_float4(0, 0, 0, 0);
-  }
-  // Writes change(number).
-  template <class F>
-  __device__ __forceinline__ void store(float* to, const F& change) const {
-    to += threadIdx.x;
+    for (int m = 0; m < M; ++m)
+      left[m] = first_column + column + 8 * m < columns ? rows - first_row - row : 0;
 #pragma unroll
-    for (int m = 0; m < vectors; ++m) {
-      to[(4 * m) * tall] = change(carried[m].x), to[(4 * m + 1) * tall] = change(carried[m].y);
-      to[(4 * m + 2) * tall] = change(carried[m].z), to[(4 * m + 3) * tall] = change(carried[m].w);
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int m = 0; m < M; ++m)
+        copy_or_zero<1>(to + 8 * m * tall + 4 * n, at + 8 * m, 4 * n < left[m]);
+      at += 4 * pitch;
     }
-  }
-  __device__ __forceinline__ void store(float* to) const {
-    store(to, [](float x) { return x; });
   }
 };
 
@@ -130,72 +130,50 @@ struct RowTiles {
   const Place<8> at;
   float *rows, *keys;  // shared: (W,tall), two of (chunk,tall)
 
-  // Calls seen(channel, numbers) for each chunk of the query with the thread's number; then, for
-  // the tiles first … last-1, before(first key) ahead of a tile's last chunk and after(first key,
-  // products) behind it. Ahead: the next tile is loaded while products are made; where there are no
-  // registers for that, after after().
-  template <bool Ahead, class Seen, class Before, class After>
+  // Calls meanwhile() once copies are on their way; then, for the tiles first … last-1,
+  // before(first key) ahead of a tile's last chunk and after(first key, products) behind it.
+  template <class Meanwhile, class Before, class After>
   __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int unit,
-                                            int first, int last, const Seen& seen,
+                                            int first, int last, const Meanwhile& meanwhile,
                                             const Before& before, const After& after) const {
-    Transposer<chunk> queries(q.of(unit), q.row_stride, q.T, q.D);
-    Transposer<chunk> next(k.of(unit), k.row_stride, k.T, k.D);
-    const auto load = [&](int step) { next.load(step / chunks * side, step % chunks * chunk); };
-    load(first * chunks);
-#pragma unroll
-    for (int c = 0; c < chunks; ++c) {
-      queries.load(i0, c * chunk);
-      seen(c * chunk, queries.carried);
-      queries.store(rows + c * chunk_floats);
-    }
-    next.store(keys + first * chunks % 2 * chunk_floats);
+    TransposingCopier<W>(q.of(unit), q.row_stride, q.T, q.D).start(rows, i0, 0);
+    const TransposingCopier<chunk> copier(k.of(unit), k.row_stride, k.T, k.D);
+    const auto copy = [&](int step) {
+      copier.start(keys + step % 2 * chunk_floats, step / chunks * side, step % chunks * chunk);
+      __pipeline_commit();
+    };
+    copy(first * chunks);
+    meanwhile();
     float sum[8][8] = {};
-    for (int tile = first; tile < last; ++tile) {
+    for (int step = first * chunks; step < last * chunks; ++step) {
+      __pipeline_wait_prior(0);
+      __syncthreads();  // this chunk is there for all, and nobody reads the one before
+      if (step + 1 < last * chunks) copy(step + 1);
+      const bool tile_ends = step % chunks == chunks - 1;
+      const int j0 = step / chunks * side;
+      if (tile_ends) before(j0);
+      add_products<chunk>(sum, rows + step % chunks * chunk_floats + 4 * at.y,
+                          keys + step % 2 * chunk_floats + 4 * at.x, tall);
+      if (!tile_ends) continue;
+      after(j0, sum);
 #pragma unroll
-      for (int c = 0; c < chunks; ++c) {
-        const int step = tile * chunks + c;
-        const bool tile_ends = c == chunks - 1, more = !tile_ends || tile + 1 < last;
-        __syncthreads();  // this chunk is there for all, and nobody reads the one before
-        if (tile_ends) before(tile * side);
-        if (more && (Ahead || !tile_ends)) load(step + 1);
-        add_products<chunk>(sum, rows + c * chunk_floats + 4 * at.y,
-                            keys + step % 2 * chunk_floats + 4 * at.x, tall);
-        if (tile_ends) {
-          after(tile * side, sum);
+      for (int i = 0; i < 8; ++i)
 #pragma unroll
-          for (int i = 0; i < 8; ++i)
-#pragma unroll
-            for (int j = 0; j < 8; ++j) sum[i][j] = 0;
-          if (more && !Ahead) load(step + 1);
-        }
-        if (more) next.store(keys + (step + 1) % 2 * chunk_floats);
-      }
+        for (int j = 0; j < 8; ++j) sum[i][j] = 0;
     }
   }
 };
 
-// Writes `factor` times the thread's 8 × C numbers to 64 rows from row0 on. (The factor sets the
-// sums free from the registers that a store of 16 bytes wants.)
+// Writes `factor` times the thread's numbers of C columns to row `row`, one by one: a store of 16
+// bytes would bind the sums to registers in order.
 template <int C>
-__device__ __forceinline__ void store_rows(const Heads& to, int unit, int row0, const Place<8>& at,
-                                           const float (&sum)[8][C], float factor) {
-  constexpr int V = vector_of<C>;
+__device__ __forceinline__ void store_row(const Heads& to, int unit, int row, int x,
+                                          const float (&sum)[C], float factor) {
+  if (row >= to.T) return;
+  float* at_row = to.of(unit) + row * to.row_stride;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int row = row0 + row_of(at.y, i);
-    if (row >= to.T) continue;
-    float* at_row = to.of(unit) + row * to.row_stride;
-#pragma unroll
-    for (int c = 0; c < C; c += V) {
-      const int d = column<8, C>(at.x, c);
-      if (d >= to.D) continue;
-      if constexpr (V == 4)
-        store4(at_row + d, make_float4(sum[i][c] * factor, sum[i][c + 1] * factor,
-                                       sum[i][c + 2] * factor, sum[i][c + 3] * factor));
-      else
-        store2(at_row + d, make_float2(sum[i][c] * factor, sum[i][c + 1] * factor));
-    }
-  }
+  for (int c = 0; c < C; ++c)
+    if (const int d = column<8, C>(x, c); d < to.D) at_row[d] = sum[c] * factor;
 }
 
 }  // namespace focus::gpu

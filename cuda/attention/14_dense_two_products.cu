@@ -69,9 +69,9 @@ __global__ void __launch_bounds__(tile_threads, 4)
       for (int j = 0; j < 8; ++j) l[i] += fast_exp2(s[i][j] - base);
     }
   };
-  block.template for_tiles<true>(
-      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [](int, const auto&) {},
-      [](int) {}, after);
+  block.for_tiles(
+      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [] {}, [](int) {},
+      after);
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -222,7 +222,8 @@ __global__ void __launch_bounds__(tile_threads, 6)
         for (int c = 0; c < C; ++c) sum[i][c] += __ldcg(all + (i * C + c) * tile_threads);
     }
   }
-  store_rows(o, unit, i0, at, sum, 1);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) store_row(o, unit, i0 + row_of(at.y, i), at.x, sum[i], 1);
 }
 
 // How the keys are cut up: so many blocks that the device is full, each with a step at least.
