@@ -1,9 +1,22 @@
 // Rung 14, dense forward as two plain products, with its weights kept for rung 15's backward:
 //
-//   S = Q Kᵀ, and of each row the largest score and the sum     64 queries and a part of the keys
-//   P = softmax(S) in S's place, O = (P ∘ keep) V               a block
+//   S = Q Kᵀ, and of each query the largest score and the sum of 2^(score - largest)
+//   P = softmax(S) in S's place, O = (P ∘ keep) V
 //
-// TODO
+// A block of 64 threads makes 64 queries' numbers with a part of the keys, so that there are enough
+// blocks for few or short heads too; the second product turns scores into weights on their way to
+// shared memory. Both matrices lie transposed, a row for each key, as that product wants them, and
+// the sign of a weight tells whether dropout keeps it, so that the backward needs no bits. The
+// price is memory, 4 T² bytes a head until the backward, so it is chosen only where that is given.
+//
+// D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64) in a training step, with dropout: 35
+// µs each, a third more instructions than multiply-adds in 85 % of the cycles, instead of 113 for
+// rung 04's loop with its keys split between two groups of warps and scores written beside it.
+// Measured on an H100: 44 + 53 µs (rung 04 without kept weights 88), 71 and 61 % of the cycles. All
+// blocks start at the same time and wait for their first factors together; the second kernel's
+// parts of O go through memory. A thread that carries scores through registers to weigh them was
+// slower than one that weighs them in shared memory (63 µs), and so were four parts of the keys and
+// one.
 #include <algorithm>
 #include <cmath>
 
