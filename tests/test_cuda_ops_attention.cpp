@@ -12,6 +12,7 @@ TEST_CASE("device: attention of every pattern, trained with dropout") {
                         {1, 40, 1, 64, 5},
                         {1, 70, 1, 9, 4},
                         {2, 70, 2, 16, 4},
+                        {1, 70, 1, 64, 5},
                         {1, 1, 3, 2, 1}})
     for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk,
                             Pattern::bottomk, Pattern::random})

@@ -76,8 +76,8 @@ struct Call {
   int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
   float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
   void* index = nullptr;      // top-k backward: what make_topk_index() made of the keys, or nullptr
-  float* scores = nullptr;    // full: score_floats() numbers, or nullptr; rung 14 forward writes
-                              // the scores, rung 15 backward reads them
+  float* scores = nullptr;    // full: score_floats() numbers, or nullptr; rung 14 forward leaves
+                              // the weights there, rung 15 backward reads them
   KeepBits keep;              // full, top-k: dropout on the weights; of rungs with drops() only
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to

@@ -112,4 +112,27 @@ __device__ __forceinline__ void store4(float* at, float4 x) {
   *reinterpret_cast<float4*>(at) = x;
 }
 
+// Starts copying N floats (1 or 4) to shared memory, which arrive with what else the thread copies;
+// zeros where `inside` is false: then `from` may be any address.
+template <int N>
+__device__ __forceinline__ void copy_or_zero(float* to, const float* from, bool inside) {
+#if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
+  // Without a branch, unlike __pipeline_memcpy_async under an if.
+  const unsigned address = unsigned(__cvta_generic_to_shared(to));
+  if constexpr (N == 4)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(address), "l"(from), "r"(inside ? 16 : 0)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :
+                 : "r"(address), "l"(from), "r"(inside ? 4 : 0)
+                 : "memory");
+#else
+  for (int i = 0; i < N && !inside; ++i) to[i] = 0;
+  if (inside) __pipeline_memcpy_async(to, from, 4 * N);
+#endif
+}
+
 }  // namespace focus::gpu

@@ -1,0 +1,305 @@
+// Rung 14, dense forward as two plain products, with its weights kept for rung 15's backward:
+//
+//   S = Q Kᵀ, and of each query the largest score and the sum of 2^(score - largest)
+//   P = softmax(S) in S's place, O = (P ∘ keep) V
+//
+// A block of 64 threads makes 64 queries' numbers with a part of the keys, so that there are enough
+// blocks for few or short heads too; the second product turns scores into weights on their way to
+// shared memory. Both matrices lie transposed, a row for each key, as that product wants them, and
+// the sign of a weight tells whether dropout keeps it, so that the backward needs no bits. The
+// price is memory, 4 T² bytes a head until the backward, so it is chosen only where that is given.
+//
+// D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64) in a training step, with dropout: 35
+// µs each, a third more instructions than multiply-adds in 85 % of the cycles, instead of 113 for
+// rung 04's loop with its keys split between two groups of warps and scores written beside it.
+// Measured on an H100: 44 + 53 µs (rung 04 without kept weights 88), 71 and 61 % of the cycles. All
+// blocks start at the same time and wait for their first factors together; the second kernel's
+// parts of O go through memory. A thread that carries scores through registers to weigh them was
+// slower than one that weighs them in shared memory (63 µs), and so were four parts of the keys and
+// one.
+#include <algorithm>
+#include <cmath>
+
+#include "cuda/attention/matrix_steps.cuh"
+#include "cuda/attention/rungs.h"
+#include "cuda/device/launch.h"
+
+namespace focus::gpu {
+
+namespace {
+
+// --- the scores ---------------------------------------------------------------------------------
+
+// Scores are in powers of 2; a row of the matrix has a key's. ends: (splits,B·H,T) each query's
+// largest score and the sum of 2^(score - largest).
+template <int W>
+__global__ void __launch_bounds__(tile_threads, 4)
+    dense_scores_14(Heads q, Heads k, Scores scores, float* ends, int* arrived, int splits,
+                    float to_log2) {
+  using X = RowTiles<W>;
+  SharedMemory shared;
+  const X block{{}, shared.array<float>(X::rows_floats), shared.array<float>(2 * X::chunk_floats)};
+  const Place<8>& at = block.at;
+  const int T = q.T, tiles = (T + side - 1) / side;
+  const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
+  const int i0 = int(blockIdx.x) / splits % tiles * side;
+  if (split == 0 && threadIdx.x == 0) arrived[unit * tiles + i0 / side] = 0;
+  float m[8], l[8];  // of the thread's own columns
+#pragma unroll
+  for (int i = 0; i < 8; ++i) m[i] = -INFINITY, l[i] = 0;
+  const auto after = [&](int j0, float(&product)[8][8]) {
+    float s[8][8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+      for (int j = 0; j < 8; ++j) s[i][j] = product[i][j] * to_log2;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const int key = j0 + row_of(at.x, j);
+      float* to = scores.of(unit, key) + i0 + 4 * at.y;
+      if (key < T && i0 + 4 * at.y < scores.pitch())
+        store4(to, make_float4(s[0][j], s[1][j], s[2][j], s[3][j]));
+      if (key < T && i0 + 4 * at.y + 32 < scores.pitch())
+        store4(to + 32, make_float4(s[4][j], s[5][j], s[6][j], s[7][j]));
+    }
+    if (j0 + side > T) {  // no keys: no weights
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+        if (j0 + row_of(at.x, j) >= T)
+#pragma unroll
+          for (int i = 0; i < 8; ++i) s[i][j] = -INFINITY;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      float top = m[i];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) top = fmaxf(top, s[i][j]);
+      // While all scores are minus infinity, all weights are 2^(−∞ − 0) = 0.
+      const float base = top == -INFINITY ? 0.f : top;
+      l[i] *= fast_exp2(m[i] - base);
+      m[i] = top;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) l[i] += fast_exp2(s[i][j] - base);
+    }
+  };
+  block.for_tiles(
+      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [] {}, [](int) {},
+      after);
+  // The row's lanes put their columns together.
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float top = Place<8>::reduce_row(m[i], Maximum{}), base = top == -INFINITY ? 0.f : top;
+    const float sum = Place<8>::reduce_row(l[i] * fast_exp2(m[i] - base), Sum{});
+    const int row = i0 + row_of(at.y, i);
+    if (row < T && at.x == 0)
+      store2(ends + 2 * ((ptrdiff_t{split} * q.B * q.H + unit) * T + row), make_float2(top, sum));
+  }
+}
+
+// --- the weights and the output -----------------------------------------------------------------
+
+template <int W>
+struct Values {
+  static constexpr int step = 32, C = W / 8, stride = W + 4;
+  static constexpr int p_floats = step * tall, v_floats = step * stride;
+  static constexpr size_t shared_bytes = shared_bytes_for(2 * p_floats, 2 * v_floats, 2 * side);
+};
+
+// The scores become weights, negative where dropout does not keep them. Of several parts of the
+// keys the last block to end adds the products, in order.
+template <int W>
+__global__ void __launch_bounds__(tile_threads, 6)
+    dense_values_14(Scores scores, Heads v, Heads o, const float* ends, int score_splits,
+                    float* lse, float* parts, int* arrived, int splits, KeepBits keep) {
+  using X = Values<W>;
+  constexpr int C = X::C, step = X::step;
+  SharedMemory shared;
+  float *p = shared.array<float>(2 * X::p_floats), *b = shared.array<float>(2 * X::v_floats);
+  float* row_ends = shared.array<float>(2 * side);
+  const Place<8> at;
+  const int T = v.T, tiles = (T + side - 1) / side, units = v.B * v.H;
+  const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
+  const int tile = int(blockIdx.x) / splits % tiles, i0 = tile * side;
+  const int steps = (T + step - 1) / step;
+  const int first = steps * split / splits, last = steps * (split + 1) / splits;
+  using Weights = Copier<step, side>;
+  const Weights weights(scores.of(unit, 0), scores.pitch(), T, scores.pitch());
+  const Copier<step, W> values(v.of(unit), v.row_stride, T, v.D);
+  const auto copy = [&](int x) {
+    weights.start(p + x % 2 * X::p_floats, tall, x * step, i0);
+    values.start(b + x % 2 * X::v_floats, X::stride, x * step, 0);
+    __pipeline_commit();
+  };
+  copy(first);
+  {
+    // A thread a query: the weight of score s is 2^(s - base) / sum. Beyond T it is 0.
+    const int row = i0 + int(threadIdx.x);
+    const float* end = ends + 2 * (ptrdiff_t{unit} * T + min(row, T - 1));
+    const ptrdiff_t next = 2 * ptrdiff_t{units} * T;
+    float top = -INFINITY, sum = 0;
+#pragma unroll 2
+    for (int s = 0; s < score_splits; ++s) top = fmaxf(top, end[s * next]);
+    const float base = top == -INFINITY ? 0.f : top;
+#pragma unroll 2
+    for (int s = 0; s < score_splits; ++s) {
+      const float2 part = load2(end + s * next);
+      sum += part.y * fast_exp2(part.x - base);
+    }
+    row_ends[threadIdx.x] = row < T ? base : INFINITY;
+    row_ends[side + threadIdx.x] = row < T ? 1 / sum : 0.f;
+    if (split == 0 && row < T) lse[ptrdiff_t{unit} * T + row] = top * ln_2 + logf(sum);
+  }
+  __syncthreads();  // the queries' ends are there for all
+  // A thread weighs what it copies: scores of four queries.
+  const float4 base = load4(row_ends + weights.column);
+  const float4 inverse = load4(row_ends + side + weights.column);
+  unsigned dropped[4] = {};  // of these queries, from the thread's first key of a step on
+  const auto load_bits = [&](int x) {
+    if (!keep.words) return;
+    const unsigned* words = keep.words + size_t(unit) * size_t(T) * size_t(keep.per_row) + x;
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      dropped[e] = ~words[min(i0 + weights.column + e, T - 1) * keep.per_row] >> weights.row;
+  };
+  load_bits(first);
+
+  float sum[8][C] = {};
+  for (int x = first; x < last; ++x) {
+    __pipeline_wait_prior(0);
+    // What the thread has copied itself it may change before the others' copies are there.
+    float* p_at = p + x % 2 * X::p_floats;
+    float* own = p_at + weights.row * tall + weights.column;
+    float* to = scores.of(unit, x * step + weights.row) + i0 + weights.column;
+    constexpr int at_once = Weights::at_once;
+    const auto weigh = [&](int n) {
+      const float4 s = load4(own + n * at_once * tall);
+      const auto weight = [&](float score, float base_of, float inverse_of, unsigned bits) {
+        const float weight = fast_exp2(score - base_of) * inverse_of;
+        return __uint_as_float(__float_as_uint(weight) ^
+                               (bits << (31 - n * at_once) & 0x80000000u));
+      };
+      const float4 w = make_float4(
+          weight(s.x, base.x, inverse.x, dropped[0]), weight(s.y, base.y, inverse.y, dropped[1]),
+          weight(s.z, base.z, inverse.z, dropped[2]), weight(s.w, base.w, inverse.w, dropped[3]));
+      store4(own + n * at_once * tall,
+             make_float4(fmaxf(w.x, 0), fmaxf(w.y, 0), fmaxf(w.z, 0), fmaxf(w.w, 0)));
+      store4(to + n * at_once * scores.pitch(), w);
+    };
+    if ((x + 1) * step <= T && i0 + side <= scores.pitch()) {
+#pragma unroll
+      for (int n = 0; n < Weights::N; ++n) weigh(n);
+    } else if (i0 + weights.column < scores.pitch()) {  // the others are 0
+#pragma unroll 1
+      for (int n = 0; n < Weights::N && x * step + weights.row + n * at_once < T; ++n) weigh(n);
+    }
+    __syncthreads();  // this step is there for all, and nobody reads the one before
+    if (x + 1 < last) copy(x + 1), load_bits(x + 1);
+    add_products<step>(sum, p_at + 4 * at.y, b + x % 2 * X::v_floats + at.x * vector_of<C>,
+                       X::stride);
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    // A row with a NaN score becomes NaN, though fmaxf has made 0 of its weights.
+    const float factor = fmaf(0, row_ends[side + row_of(at.y, i)], keep.scale);
+#pragma unroll
+    for (int c = 0; c < C; ++c) sum[i][c] *= factor;
+  }
+
+  if (splits > 1) {
+    // (units,tiles,splits,8·C,64)
+    constexpr int numbers = 8 * C;
+    float* all =
+        parts +
+        (size_t(unit) * size_t(tiles) + size_t(tile)) * size_t(splits) * (numbers * tile_threads) +
+        threadIdx.x;
+    float* own = all + split * (numbers * tile_threads);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+      for (int c = 0; c < C; ++c) own[(i * C + c) * tile_threads] = sum[i][c];
+    __threadfence();
+    __syncthreads();  // all threads' parts are written
+    const bool ends_tile =
+        threadIdx.x == 0 && atomicAdd(arrived + unit * tiles + tile, 1) == splits - 1;
+    if (!__syncthreads_or(ends_tile)) return;
+    __threadfence();
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+#pragma unroll
+      for (int c = 0; c < C; ++c) sum[i][c] = __ldcg(all + (i * C + c) * tile_threads);
+    for (int s = 1; s < splits; ++s) {
+      all += numbers * tile_threads;
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+#pragma unroll
+        for (int c = 0; c < C; ++c) sum[i][c] += __ldcg(all + (i * C + c) * tile_threads);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) store_row(o, unit, i0 + row_of(at.y, i), at.x, sum[i], 1);
+}
+
+// How the keys are cut up: so many blocks that the device is full, each with a step at least.
+struct Splits {
+  int scores, values;
+  Splits(const Call& c) {
+    const int tiles = tiles_of(c.q.T, side), rows = c.q.B / c.parts * c.q.H * tiles;
+    const auto splits = [&](int blocks, int most) {
+      return std::clamp(blocks * device().multiprocessors / std::max(1, rows), 1, most);
+    };
+    scores = splits(4, tiles), values = splits(6, tiles_of(c.q.T, 32));
+  }
+};
+template <int W>
+size_t part_floats(const Call& c, const Splits& s) {
+  return s.values == 1 ? 0
+                       : size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)) * size_t(s.values) *
+                             size_t(side * W);
+}
+size_t end_floats(const Call& c, const Splits& s) {
+  return size_t(s.scores) * size_t(c.q.B) * size_t(c.q.H) * size_t(c.q.T) * 2;
+}
+
+template <int W>
+void run(const Call& c) {
+  const Splits splits(c);
+  const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side));
+  const Scores scores{c.scores, c.q.T};
+  const float to_log2 = log2_e / std::sqrt(float(c.q.D));  // exp(scale·s) = 2^(to_log2·s)
+  float *parts = static_cast<float*>(c.workspace), *ends = parts + part_floats<W>(c, splits);
+  int* arrived = reinterpret_cast<int*>(ends + end_floats(c, splits));
+  using A = RowTiles<W>;
+  launch({"dense_scores_14", blocks * size_t(splits.scores), tile_threads,
+          shared_bytes_for(A::rows_floats, 2 * A::chunk_floats)},
+         c.stream, dense_scores_14<W>, c.q, c.k, scores, ends, arrived, splits.scores, to_log2);
+  using B = Values<W>;
+  launch({"dense_values_14", blocks * size_t(splits.values), tile_threads, B::shared_bytes},
+         c.stream, dense_values_14<W>, scores, c.v, c.o, ends, splits.scores, c.lse, parts, arrived,
+         splits.values, c.keep);
+}
+
+}  // namespace
+
+const Rung dense_14_forward{
+    14,
+    "dense: two products, weights kept",
+    Pass::forward,
+    is_dense,
+    true,
+    [](const Call& c) -> std::string {
+      if (!c.scores) return "no memory for the weights";
+      if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+      return unsupported_width(c);
+    },
+    [](const Call& c) {
+      const Splits splits(c);
+      size_t floats = end_floats(c, splits);
+      for_width_up_to_64(
+          c.q.D, [&](auto width) { floats += part_floats<decltype(width)::value>(c, splits); });
+      return 4 * (floats + size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)));
+    },
+    [](Pattern, const Call& c) {
+      for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
+    }};
+
+}  // namespace focus::gpu
