@@ -112,8 +112,9 @@ bench: $(B)/focus
 
 # --- tests ------------------------------------------------------------------------------------------
 
-# Every test program prints its failures; the last line is the sum: N passed, N failed.
-TEST_PROGRAMS = $(if $(UNITS),$(B)/unit-tests) $(STAGES) $(FUZZERS) $(CUDA_TEST_PROGRAMS)
+# Every test program prints its failures; the last line is the sum: N passed, N failed. The one that
+# takes longest comes first, as they run side by side.
+TEST_PROGRAMS = $(CUDA_TEST_PROGRAMS) $(if $(UNITS),$(B)/unit-tests) $(STAGES) $(FUZZERS)
 test: $(PROGRAM) $(TEST_PROGRAMS)
 	@FOCUS=$(B)/focus tests/run.sh $(TEST_PROGRAMS) $(wildcard tests/slurm/run_slurm_test.sh)
 
