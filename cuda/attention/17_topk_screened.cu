@@ -224,18 +224,23 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
         const float2 x = load2(q_rows + (16 * m + i % 2 * 8) * X::stride + 16 * c + i / 2 * 8);
         a[m][c][i] = to_bf16s(x.x, x.y);
       }
-  // Rough scores of a tile of 8 keys: s[m] for the queries 16m + g and 16m + g + 8 and the keys 2t
-  // and 2t + 1.
-  const auto rough_scores = [&](float(&s)[2][4], const unsigned* tile) {
+  // The rough scores of the warp's keys of a step: use(n, r, e, score) for the lane's query r of
+  // its four and key 8n + 2t + e.
+  const auto for_rough_scores = [&](const unsigned* step_keys, const auto& use) {
 #pragma unroll
-    for (int m = 0; m < 2; ++m)
+    for (int n = 0; n < X::tiles; ++n) {
+      const unsigned* tile = step_keys + 8 * n * X::words;
+      float s[2][4] = {};
 #pragma unroll
-      for (int i = 0; i < 4; ++i) s[m][i] = 0;
+      for (int c = 0; c < W / 16; ++c) {
+        const unsigned b[2] = {tile[8 * c], tile[8 * c + 4]};
 #pragma unroll
-    for (int c = 0; c < W / 16; ++c) {
-      const unsigned b[2] = {tile[8 * c], tile[8 * c + 4]};
+        for (int m = 0; m < 2; ++m) multiply_bf16(s[m], a[m][c], b);
+      }
 #pragma unroll
-      for (int m = 0; m < 2; ++m) multiply_bf16(s[m], a[m][c], b);
+      for (int r = 0; r < 4; ++r)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) use(n, r, e, s[r / 2][r % 2 * 2 + e]);
     }
   };
 
@@ -251,22 +256,14 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
       const float square = sum_of_lanes<row_lanes>(dot(coming[n], coming[n]));
       most_square = square < INFINITY ? fmaxf(most_square, square) : INFINITY;
     }
-    const unsigned* tile = next_keys(step, false);
+    const unsigned* step_keys = next_keys(step, false);
     const int left = T - step * X::keys - key_group * 8 * X::tiles - 2 * t;
     const bool all = (step + 1) * X::keys <= T;
-#pragma unroll
-    for (int n = 0; n < X::tiles; ++n) {
-      float s[2][4];
-      rough_scores(s, tile + 8 * n * X::words);
-#pragma unroll
-      for (int r = 0; r < 4; ++r)
-#pragma unroll
-        for (int e = 0; e < 2; ++e)
-          if (all || 8 * n + e < left) {
-            float& best = top[r][e + 2 * n % X::lane_maxima];
-            best = fmaxf(best, s[r / 2][r % 2 * 2 + e]);
-          }
-    }
+    for_rough_scores(step_keys, [&](int n, int r, int e, float score) {
+      if (!all && 8 * n + e >= left) return;
+      float& best = top[r][e + 2 * n % X::lane_maxima];
+      best = fmaxf(best, score);
+    });
   }
 #pragma unroll
   for (int r = 0; r < 4; ++r)
@@ -323,18 +320,11 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
   for (int r = 0; r < 4; ++r) threshold[r] = thresholds[row_group * 32 + g + 8 * r];
 
   for (int step = 0; step < steps; ++step) {
-    const unsigned* tile = next_keys(step, true);
+    const unsigned* step_keys = next_keys(step, true);
     unsigned found = 0;  // bit 8n + 2r + e
-#pragma unroll
-    for (int n = 0; n < X::tiles; ++n) {
-      float s[2][4];
-      rough_scores(s, tile + 8 * n * X::words);
-#pragma unroll
-      for (int r = 0; r < 4; ++r)
-#pragma unroll
-        for (int e = 0; e < 2; ++e)
-          if (s[r / 2][r % 2 * 2 + e] >= threshold[r]) found |= 1u << (8 * n + 2 * r + e);
-    }
+    for_rough_scores(step_keys, [&](int n, int r, int e, float score) {
+      if (score >= threshold[r]) found |= 1u << (8 * n + 2 * r + e);
+    });
     while (found != 0) {
       const int bit = __ffs(int(found)) - 1, r = bit / 2 % 4;
       found &= found - 1;
@@ -400,7 +390,7 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
   }
 }
 
-// Was it compiled for GPUs that have tensor cores for tf32?
+// Was it compiled for GPUs that have tensor cores for bf16?
 bool compiled() {
 #ifdef __CUDACC__
   static const bool yes = [] {
@@ -424,7 +414,7 @@ const Rung topk_17_forward{
     true,
     [](const Call& c) -> std::string {
       if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
-      if (!emulated() && (device().compute < 80 || !compiled())) return "no tensor cores for tf32";
+      if (!emulated() && (device().compute < 80 || !compiled())) return "no tensor cores for bf16";
       const std::string why = unsupported_list(c);
       return why.empty() ? too_little_shared_memory(Screen<64, longest_list>::shared_bytes) : why;
     },
