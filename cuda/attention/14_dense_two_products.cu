@@ -41,8 +41,9 @@ __global__ void __launch_bounds__(tile_threads, 4)
   const X block{{}, shared.array<float>(X::rows_floats), shared.array<float>(2 * X::chunk_floats)};
   const Place<8>& at = block.at;
   const int T = q.T, tiles = (T + side - 1) / side;
-  const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
-  const int i0 = int(blockIdx.x) / splits % tiles * side;
+  const int rows = q.B * q.H * tiles, split = int(blockIdx.x) / rows;
+  const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
+  wait_for_previous();
   if (split == 0 && threadIdx.x == 0) arrived[unit * tiles + i0 / side] = 0;
   float m[8], l[8];  // of the thread's own columns
 #pragma unroll
@@ -118,19 +119,24 @@ __global__ void __launch_bounds__(tile_threads, 6)
   float* row_ends = shared.array<float>(2 * side);
   const Place<8> at;
   const int T = v.T, tiles = (T + side - 1) / side, units = v.B * v.H;
-  const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
-  const int tile = int(blockIdx.x) / splits % tiles, i0 = tile * side;
+  const int rows = units * tiles, split = int(blockIdx.x) / rows;
+  const int unit = int(blockIdx.x) % rows / tiles, tile = int(blockIdx.x) % tiles;
+  const int i0 = tile * side;
   const int steps = (T + step - 1) / step;
   const int first = steps * split / splits, last = steps * (split + 1) / splits;
   using Weights = Copier<step, side>;
   const Weights weights(scores.of(unit, 0), scores.pitch(), T, scores.pitch());
   const Copier<step, W> values(v.of(unit), v.row_stride, T, v.D);
-  const auto copy = [&](int x) {
-    weights.start(p + x % 2 * X::p_floats, tall, x * step, i0);
+  const auto copy_values = [&](int x) {
     values.start(b + x % 2 * X::v_floats, X::stride, x * step, 0);
+  };
+  const auto copy_scores = [&](int x) {
+    weights.start(p + x % 2 * X::p_floats, tall, x * step, i0);
     __pipeline_commit();
   };
-  copy(first);
+  copy_values(first);
+  wait_for_previous();
+  copy_scores(first);
   {
     // A thread a query: the weight of score s is 2^(s - base) / sum. Beyond T it is 0.
     const int row = i0 + int(threadIdx.x);
@@ -193,7 +199,7 @@ __global__ void __launch_bounds__(tile_threads, 6)
       for (int n = 0; n < Weights::N && x * step + weights.row + n * at_once < T; ++n) weigh(n);
     }
     __syncthreads();  // this step is there for all, and nobody reads the one before
-    if (x + 1 < last) copy(x + 1), load_bits(x + 1);
+    if (x + 1 < last) copy_values(x + 1), copy_scores(x + 1), load_bits(x + 1);
     add_products<step>(sum, p_at + 4 * at.y, b + x % 2 * X::v_floats + at.x * vector_of<C>,
                        X::stride);
   }
@@ -269,11 +275,11 @@ void run(const Call& c) {
   float *parts = static_cast<float*>(c.workspace), *ends = parts + part_floats<W>(c, splits);
   int* arrived = reinterpret_cast<int*>(ends + end_floats(c, splits));
   using A = RowTiles<W>;
-  launch({"dense_scores_14", blocks * size_t(splits.scores), tile_threads,
-          shared_bytes_for(A::rows_floats, 2 * A::chunk_floats)},
+  launch(early({"dense_scores_14", blocks * size_t(splits.scores), tile_threads,
+                shared_bytes_for(A::rows_floats, 2 * A::chunk_floats)}),
          c.stream, dense_scores_14<W>, c.q, c.k, scores, ends, arrived, splits.scores, to_log2);
   using B = Values<W>;
-  launch({"dense_values_14", blocks * size_t(splits.values), tile_threads, B::shared_bytes},
+  launch(early({"dense_values_14", blocks * size_t(splits.values), tile_threads, B::shared_bytes}),
          c.stream, dense_values_14<W>, scores, c.v, c.o, ends, splits.scores, c.lse, parts, arrived,
          splits.values, c.keep);
 }

@@ -41,8 +41,9 @@ __global__ void __launch_bounds__(tile_threads, 4)
   float* deltas = shared.array<float>(side);
   const Place<8>& at = block.at;
   const int T = v.T, tiles = (T + side - 1) / side;
-  const int unit = int(blockIdx.x) / (tiles * splits), split = int(blockIdx.x) % splits;
-  const int i0 = int(blockIdx.x) / splits % tiles * side;
+  const int rows = v.B * v.H * tiles, split = int(blockIdx.x) / rows;
+  const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
+  wait_for_previous();
   const auto meanwhile = [&] {
     // A thread a query: scale · delta, delta = rowsum(dO ∘ O). Read after the first barrier.
     float4 sum = make_float4(0, 0, 0, 0);
@@ -126,17 +127,21 @@ __global__ void __launch_bounds__(tile_threads, 6)
   const Copier<step, side> columns(left.of(unit, 0), left.pitch(), T, left.pitch());
   const Copier<side, step> rows(left.of(unit, 0), left.pitch(), T, left.pitch());
   const Copier<step, W> factor(right.of(unit), right.row_stride, T, D);
-  const auto copy = [&](int x, int stage) {
+  const auto copy_right = [&](int x, int stage) {
+    factor.start(b + stage * X::b_floats, X::stride, x, 0);
+  };
+  const auto copy_left = [&](int x, int stage) {
     float* a_to = a + stage * X::a_floats;
     if (transposed)
       columns.start(a_to, tall, x, row0);
     else
       rows.start(a_to, X::wide, row0, x);
-    factor.start(b + stage * X::b_floats, X::stride, x, 0);
     __pipeline_commit();
   };
   float sum[8][C] = {};
-  copy(0, 0);
+  copy_right(0, 0);
+  if (which != 0) wait_for_previous();
+  copy_left(0, 0);
   for (int x = 0, stage = 0; x < T; x += step, stage ^= 1) {
     __pipeline_wait_prior(0);
     float* a_at = a + stage * X::a_floats;
@@ -152,13 +157,14 @@ __global__ void __launch_bounds__(tile_threads, 6)
       }
     }
     __syncthreads();  // this step is there for all, and nobody reads the one before
-    if (x + step < T) copy(x + step, stage ^ 1);
+    if (x + step < T) copy_right(x + step, stage ^ 1), copy_left(x + step, stage ^ 1);
     const float* b_at = b + stage * X::b_floats + at.x * vector_of<C>;
     if (transposed)
       add_atb_by_rows<step>(sum, a_at + 4 * at.y, b_at, X::stride);
     else
       add_ab_by_rows<step>(sum, a_at + at.y * X::wide, X::wide, b_at, X::stride);
   }
+  if (which == 0) wait_for_previous();
 #pragma unroll
   for (int i = 0; i < 8; ++i)
     store_row(to, unit, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i],
@@ -174,12 +180,12 @@ void run(const Call& c) {
   const Scores weights{c.scores, c.q.T}, ds{static_cast<float*>(c.workspace), c.q.T};
   const float keep_scale = c.keep.words ? c.keep.scale : 1.f;
   using A = RowTiles<W>;
-  launch({"dense_gradients_15", blocks * size_t(splits), tile_threads,
-          shared_bytes_for(A::rows_floats, 2 * A::chunk_floats, side)},
+  launch(early({"dense_gradients_15", blocks * size_t(splits), tile_threads,
+                shared_bytes_for(A::rows_floats, 2 * A::chunk_floats, side)}),
          c.stream, dense_gradients_15<W>, c.v, c.o, c.d_o, weights, ds, splits, keep_scale,
          1 / std::sqrt(float(c.q.D)));
   using B = Products<W>;
-  launch({"dense_products_15", 3 * blocks, tile_threads, B::shared_bytes}, c.stream,
+  launch(early({"dense_products_15", 3 * blocks, tile_threads, B::shared_bytes}), c.stream,
          dense_products_15<W>, weights, ds, c.q, c.k, c.d_o, c.dq, c.dk, c.dv, keep_scale);
 }
 
