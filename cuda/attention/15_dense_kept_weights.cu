@@ -105,70 +105,84 @@ struct Products {
   static constexpr size_t shared_bytes = shared_bytes_for(2 * a_floats, 2 * b_floats);
 };
 
-// A block makes 64 rows of dV, dK or dQ.
-template <int W>
-__global__ void __launch_bounds__(tile_threads, 6)
-    dense_products_15(Scores weights, Scores ds, Heads q, Heads k, Heads d_o, Heads dq, Heads dk,
-                      Heads dv, float keep_scale) {
+// 64 rows of a product, from `row0` on: of `left`, or its transpose, with `right`. The two forms share
+// no registers, so that nvcc can choose each one's banks.
+template <int W, bool transposed, class Ready>
+__device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& left,
+                                          const Heads& right, const Heads& to, int unit, int row0,
+                                          bool kept_only, float factor, const Ready& ready) {
   using X = Products<W>;
   constexpr int C = X::C, step = X::step;
-  SharedMemory shared;
   float *a = shared.array<float>(2 * X::a_floats), *b = shared.array<float>(2 * X::b_floats);
   const Place<8> at;
-  const int T = q.T, D = q.D, tiles = (T + side - 1) / side;
-  const int blocks = q.B * q.H * tiles;  // of each of the three
-  const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
-  const int row0 = int(blockIdx.x) % tiles * side;
-  const Heads right = which == 0 ? d_o : which == 1 ? q : k;
-  const Heads to = which == 0 ? dv : which == 1 ? dk : dq;
-  // dK is a product with the transpose of what is in memory, the other two with the matrix itself.
-  const bool transposed = which == 1;
-  const Scores left = which == 0 ? weights : ds;
-  const Copier<step, side> columns(left.of(unit, 0), left.pitch(), T, left.pitch());
-  const Copier<side, step> rows(left.of(unit, 0), left.pitch(), T, left.pitch());
-  const Copier<step, W> factor(right.of(unit), right.row_stride, T, D);
+  const int T = right.T;
+  using A = std::conditional_t<transposed, Copier<step, side>, Copier<side, step>>;
+  const A lefts(left.of(unit, 0), left.pitch(), T, left.pitch());
+  const Copier<step, W> rights(right.of(unit), right.row_stride, T, right.D);
   const auto copy_right = [&](int x, int stage) {
-    factor.start(b + stage * X::b_floats, X::stride, x, 0);
+    rights.start(b + stage * X::b_floats, X::stride, x, 0);
   };
   const auto copy_left = [&](int x, int stage) {
     float* a_to = a + stage * X::a_floats;
-    if (transposed)
-      columns.start(a_to, tall, x, row0);
+    if constexpr (transposed)
+      lefts.start(a_to, tall, x, row0);
     else
-      rows.start(a_to, X::wide, row0, x);
+      lefts.start(a_to, X::wide, row0, x);
     __pipeline_commit();
   };
   float sum[8][C] = {};
   copy_right(0, 0);
-  if (which != 0) wait_for_previous();
+  if (!kept_only) ready();
   copy_left(0, 0);
   for (int x = 0, stage = 0; x < T; x += step, stage ^= 1) {
     __pipeline_wait_prior(0);
     float* a_at = a + stage * X::a_floats;
-    if (which == 0) {
+    if (!transposed && kept_only) {
       // What dropout has not kept becomes 0, in what the thread has copied itself. NaN stays.
-      float* own = a_at + rows.row * X::wide + rows.column;
+      float* own = a_at + lefts.row * X::wide + lefts.column;
 #pragma unroll
-      for (int n = 0; n < rows.N; ++n) {
-        float4 w = load4(own + n * rows.at_once * X::wide);
+      for (int n = 0; n < lefts.N; ++n) {
+        float4 w = load4(own + n * lefts.at_once * X::wide);
         w.x = w.x < 0 ? 0 : w.x, w.y = w.y < 0 ? 0 : w.y;
         w.z = w.z < 0 ? 0 : w.z, w.w = w.w < 0 ? 0 : w.w;
-        store4(own + n * rows.at_once * X::wide, w);
+        store4(own + n * lefts.at_once * X::wide, w);
       }
     }
     __syncthreads();  // this step is there for all, and nobody reads the one before
     if (x + step < T) copy_right(x + step, stage ^ 1), copy_left(x + step, stage ^ 1);
     const float* b_at = b + stage * X::b_floats + at.x * vector_of<C>;
-    if (transposed)
-      add_atb_by_rows<step>(sum, a_at + 4 * at.y, b_at, X::stride);
+    if constexpr (transposed)
+      add_products<step>(sum, a_at + 4 * at.y, b_at, X::stride);
     else
-      add_ab_by_rows<step>(sum, a_at + at.y * X::wide, X::wide, b_at, X::stride);
+      add_ab_products<step>(sum, a_at + at.y * X::wide, X::wide, b_at, X::stride);
   }
-  if (which == 0) wait_for_previous();
+  if (kept_only) ready();
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    store_row(to, unit, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i],
-              which == 0 ? keep_scale : 1.f);
+    store_row(to, unit, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i], factor);
+}
+
+// A block makes 64 rows of dV, dK or dQ. dK is a product with the transpose of what is in memory.
+template <int W>
+__global__ void __launch_bounds__(tile_threads, 6)
+    dense_products_15(Scores weights, Scores ds, Heads q, Heads k, Heads d_o, Heads dq, Heads dk,
+                      Heads dv, float keep_scale) {
+  SharedMemory shared;
+  const int tiles = (q.T + side - 1) / side;
+  const int blocks = q.B * q.H * tiles;  // of each of the three
+  const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
+  const int row0 = int(blockIdx.x) % tiles * side;
+  const auto ready = [] { wait_for_previous(); };
+  if (which == 1)
+    make_rows<W, true>(shared, ds, q, dk, unit, row0, false, 1, ready);
+  else {
+    const bool values = which == 0;
+    Scores left = ds;
+    Heads right = k, to = dq;
+    if (values) left = weights, right = d_o, to = dv;
+    make_rows<W, false>(shared, left, right, to, unit, row0, values, values ? keep_scale : 1.f,
+                        ready);
+  }
 }
 
 template <int W>

@@ -127,53 +127,33 @@ __device__ __forceinline__ void add_products(float (&c)[8][C], const float* a, c
   }
 }
 
-// The same row by row, for a kernel in which two forms of product share the registers: these come
-// out best unrolled, with factors loaded in the step that needs them.
-template <int C>
-__device__ __forceinline__ void add_outer_by_rows(float (&c)[8][C], const float (&u)[8],
-                                                  const float (&v)[C]) {
-#pragma unroll
-  for (int i = 0; i < 8; ++i)
-#pragma unroll
-    for (int n = 0; n < C; ++n) {
-      const int j = i % 2 ? C - 1 - n : n;
-      c[i][j] += u[i] * v[j];
-    }
-}
-
-// c += Aᵀ B, as add_products().
+// c += A B. a: (…,a_stride) at the thread's first row, the next is 8 rows on; b: as above. Row by row,
+// back and forth, with b's numbers loaded one step ahead; unrolled further, or column by column,
+// twice as many multiply-adds wait.
 template <int K, int C>
-__device__ __forceinline__ void add_atb_by_rows(float (&c)[8][C], const float* a, const float* b,
-                                                int b_stride) {
+__device__ __forceinline__ void add_ab_products(float (&c)[8][C], const float* a, int a_stride,
+                                                const float* b, int b_stride) {
   constexpr int V = vector_of<C>;
-#pragma unroll 8
-  for (int x = 0; x < K; ++x) {
-    float u[8], v[C];
-    load_vector<4>(u, a + x * tall), load_vector<4>(u + 4, a + x * tall + 32);
+  float u[8][4], v[2][C];
+  const auto load = [&](int x) {
 #pragma unroll
-    for (int j = 0; j < C; j += V) load_vector<V>(v + j, b + x * b_stride + j * 8);
-    add_outer_by_rows(c, u, v);
-  }
-}
-
-// c += A B. a: (…,a_stride) at the thread's first row, the next is 8 rows on; b: as above.
-template <int K, int C>
-__device__ __forceinline__ void add_ab_by_rows(float (&c)[8][C], const float* a, int a_stride,
-                                               const float* b, int b_stride) {
-  constexpr int V = vector_of<C>;
-#pragma unroll 2
+    for (int j = 0; j < C; j += V) load_vector<V>(v[x % 2] + j, b + x * b_stride + j * 8);
+  };
+  load(0);
+#pragma unroll 1
   for (int x = 0; x < K; x += 4) {
-    float rows[8][4];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) load_vector<4>(rows[i], a + 8 * i * a_stride + x);
+    for (int i = 0; i < 8; ++i) load_vector<4>(u[i], a + 8 * i * a_stride + x);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      float u[8], v[C];
+      if (x + e + 1 < K) load(x + e + 1);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) u[i] = rows[i][e];
+      for (int i = 0; i < 8; ++i)
 #pragma unroll
-      for (int j = 0; j < C; j += V) load_vector<V>(v + j, b + (x + e) * b_stride + j * 8);
-      add_outer_by_rows(c, u, v);
+        for (int n = 0; n < C; ++n) {
+          const int j = i % 2 ? C - 1 - n : n;
+          c[i][j] += u[i][e] * v[e % 2][j];
+        }
     }
   }
 }
