@@ -175,7 +175,7 @@ TEST_CASE("cli: a full disk leaves nothing at the start, and later the last chec
 TEST_CASE("cli: a precision that the CPU has not") {
   const Place place;
   place.refuses(small_run("run", 2) + Words{"--precision", "tf32"},
-                "--precision tf32 is for models whose steps one kernel makes");
+                "--precision tf32 is for --device cuda");
   place.refuses(small_run("run", 2) + Words{"--precision", "fp16"}, "'fp16' is no precision");
   CHECK(!fs::exists(place / "run"));
   place.done(small_run("run", 2) + Words{"--precision", "fp32"});

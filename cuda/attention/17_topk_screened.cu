@@ -390,20 +390,6 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
   }
 }
 
-// Was it compiled for GPUs that have tensor cores for bf16?
-bool compiled() {
-#ifdef __CUDACC__
-  static const bool yes = [] {
-    cudaFuncAttributes attributes;
-    CUDA_CHECK(cudaFuncGetAttributes(&attributes, topk_fwd_17<64, 5, true>));
-    return attributes.ptxVersion >= 80;
-  }();
-  return yes;
-#else
-  return true;
-#endif
-}
-
 }  // namespace
 
 const Rung topk_17_forward{
@@ -414,7 +400,7 @@ const Rung topk_17_forward{
     true,
     [](const Call& c) -> std::string {
       if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
-      if (!emulated() && (device().compute < 80 || !compiled())) return "no tensor cores for bf16";
+      if (std::string why = tensor_core_problem(); !why.empty()) return why;
       const std::string why = unsupported_list(c);
       return why.empty() ? too_little_shared_memory(Screen<64, longest_list>::shared_bytes) : why;
     },

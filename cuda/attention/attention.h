@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "attention/pattern.h"
+#include "tensor/precision.h"
 
 #ifdef __CUDACC__
 #define FOCUS_HD __host__ __device__
@@ -68,17 +69,18 @@ size_t score_floats(const Heads& q);  // how many numbers that are
 
 // A call's arguments. What a pattern or direction does not name, it does not read.
 struct Call {
-  Heads q, k, v, o;           // o: forward writes, backward of dense, banded and block reads
-  float* lse = nullptr;       // (B,H,T) logarithm of the sum of exp(scaled score); forward writes,
-                              // backward reads; not top-k
-  int kept = 0;               // top-k: k; banded, block: the width
-  int global_tokens = 0;      // banded, block: the last tokens, which see and are seen by all
-  int* keys = nullptr;        // top-k: (B,H,T,k) ascending; forward writes, backward reads
-  float* p = nullptr;         // top-k: (B,H,T,k) their probabilities, likewise
-  void* index = nullptr;      // top-k backward: what make_topk_index() made of the keys, or nullptr
-  float* scores = nullptr;    // full: score_floats() numbers, or nullptr; rung 14 forward leaves
-                              // the weights there, rung 15 backward reads them
-  KeepBits keep;              // full, top-k: dropout on the weights; of rungs with drops() only
+  Heads q, k, v, o;         // o: forward writes, backward of dense, banded and block reads
+  float* lse = nullptr;     // (B,H,T) logarithm of the sum of exp(scaled score); forward writes,
+                            // backward reads; not top-k
+  int kept = 0;             // top-k: k; banded, block: the width
+  int global_tokens = 0;    // banded, block: the last tokens, which see and are seen by all
+  int* keys = nullptr;      // top-k: (B,H,T,k) ascending; forward writes, backward reads
+  float* p = nullptr;       // top-k: (B,H,T,k) their probabilities, likewise
+  void* index = nullptr;    // top-k backward: what make_topk_index() made of the keys, or nullptr
+  float* scores = nullptr;  // full: score_floats() numbers, or nullptr; rung 14 forward leaves
+                            // the weights there, rung 15 backward reads them
+  KeepBits keep;            // full, top-k: dropout on the weights; of rungs with drops() only
+  Precision precision = Precision::fp32;  // full: of the products, for rungs on tensor cores
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
   void* workspace = nullptr;  // device memory, at least workspace_bytes(…), at a multiple of 16

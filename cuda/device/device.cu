@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "cuda/device/device.h"
@@ -80,6 +81,19 @@ std::string device_problem() {
                      : str("no usable GPU: ", cudaGetErrorString(error));
 }
 
+std::string tensor_core_problem() {
+  const DeviceInfo& d = device();
+  if (d.compute < 80)
+    return str(d.name, " has compute capability ", d.compute / 10, ".", d.compute % 10,
+               ", tensor cores for tf32 and bf16 need 8.0");
+  int compiled = 0;  // what it runs of the code in this program
+  for (const int arch : {__CUDA_ARCH_LIST__})
+    if (arch / 10 <= d.compute) compiled = std::max(compiled, arch / 10);
+  return compiled >= 80 ? ""
+                        : "this program was compiled for older GPUs, CUDA_ARCH=native make "
+                          "compiles it for this one";
+}
+
 void* allocate(size_t bytes) {
   void* memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, bytes > 0 ? bytes : 1);
@@ -148,6 +162,9 @@ size_t limit_memory(size_t bytes) {
   return std::exchange(all.most, all.used);
 }
 std::string device_problem() {
+  return "";
+}
+std::string tensor_core_problem() {
   return "";
 }
 void* allocate(size_t bytes) {

@@ -35,6 +35,8 @@ struct DeviceInfo {
   int driver = 0, runtime = 0;  // 13000 is 13.0
 };
 const DeviceInfo& device();  // InputError with device_problem() if there is none
+// "" if kernels can use tensor cores for tf32 and bf16, else why not.
+std::string tensor_core_problem();
 
 // InputError "out of GPU memory: …" with the numbers; the device stays usable.
 void* allocate(size_t bytes);

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "train/precision.h"
+#include "tensor/precision.h"
 
 namespace focus::gpu::one_launch {
 
@@ -14,7 +14,6 @@ template <Precision P>
 struct Step {
   static size_t shared_bytes(int length, int mask_bytes);
   static int training_blocks_at_once(int length, int mask_bytes);
-  static bool compiled();  // false: this program was compiled for GPUs without what P needs
   static void train(const Plan& plan, int mask_bytes);
   static void evaluate(const Plan& plan);
 };

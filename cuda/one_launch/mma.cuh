@@ -15,7 +15,7 @@
 
 #include "cuda/simt/mma.h"
 #include "cuda/simt/simt.h"
-#include "train/precision.h"
+#include "tensor/precision.h"
 
 namespace focus::gpu::one_launch {
 

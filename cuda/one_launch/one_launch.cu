@@ -85,17 +85,6 @@ std::string one_launch_problem(const ModelSettings& m, int batch) {
   return "";
 }
 
-std::string precision_problem(Precision precision) {
-  if (precision == Precision::fp32) return "";
-  if (!emulated() && device().compute < 80)
-    return str(device().name, " has compute capability ", device().compute / 10, ".",
-               device().compute % 10, ", tensor cores for it need 8.0");
-  if (!with_step(precision, [](auto step) { return step.compiled(); }))
-    return "this program was compiled for older GPUs, CUDA_ARCH=native make compiles it for this "
-           "one";
-  return "";
-}
-
 size_t padded_parameters(const ModelSettings& m) {
   return (parameter_floats(m) + 3) / 4 * 4;
 }
@@ -145,7 +134,8 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   if (batch < 1 || runs < 1) fail_input("one launch: batch ", batch, ", ", runs, " runs");
   if (const std::string problem = one_launch_problem(m, batch); !problem.empty())
     fail_input("one launch: not for this model: ", problem);
-  if (const std::string problem = precision_problem(precision); !problem.empty())
+  if (const std::string problem = tensor_core_problem();
+      precision != Precision::fp32 && !problem.empty())
     fail_input("--precision ", name_of(precision), ": ", problem);
   State& s = *state_;
   s.model = m, s.optimizer = optimizer, s.precision = precision;

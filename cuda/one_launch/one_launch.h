@@ -27,9 +27,6 @@ namespace focus::gpu {
 // "" if models like this can be trained in one launch on this device, else why not.
 std::string one_launch_problem(const ModelSettings& model, int batch);
 
-// "" if the products can be made in this precision on this device, else why not.
-std::string precision_problem(Precision precision);
-
 // Floats from the start of a run's parameters to where another run's may start.
 size_t padded_parameters(const ModelSettings& model);
 

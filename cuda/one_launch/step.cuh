@@ -198,18 +198,6 @@ int Step<P>::training_blocks_at_once(int length, int mask_bytes) {
 }
 
 template <Precision P>
-bool Step<P>::compiled() {
-#ifdef __CUDACC__
-  if (P == Precision::fp32) return true;
-  cudaFuncAttributes attributes;
-  CUDA_CHECK(cudaFuncGetAttributes(&attributes, train_steps<P, 5, 2>));
-  return attributes.ptxVersion >= 80;
-#else
-  return true;
-#endif
-}
-
-template <Precision P>
 void Step<P>::train(const Plan& p, int mask_bytes) {
   const LaunchSize size{"train_steps", size_t(p.runs) * size_t(p.blocks_a_run), threads,
                         shared_bytes(p.length, mask_bytes), true};

@@ -44,6 +44,7 @@ bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scor
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
   call.lse = lse, call.scores = scores, call.kept = c.k, call.keys = c.keys, call.p = c.p;
   call.parts = device.runs(), call.stream = device.stream();
+  call.precision = device.precision();
   if (g)
     call.d_o = heads(g->d_o), call.dq = heads(g->dq), call.dk = heads(g->dk),
     call.dv = heads(g->dv);

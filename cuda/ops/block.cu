@@ -17,6 +17,7 @@ NormedProjections projections_of(Tape<float>& tape, const CudaOps& device, const
                                  double epsilon, const Layers& layers,
                                  std::array<Tensor<float>, 3>& y) {
   NormedProjections a{};
+  a.precision = device.precision();
   a.M = x.rows() / device.runs(), a.stride = device.stride();
   a.x = x.data, a.epsilon = float(epsilon);
   a.stats = tape.memory<float2>(size_t(x.rows()));
@@ -32,6 +33,7 @@ SecondHalf second_half_of(Tape<float>& tape, CudaOps& device, const Tensor<float
                           const ModelSettings& settings, const Tensor<float>& y) {
   const size_t rows = size_t(x.rows());
   SecondHalf a{};
+  a.precision = device.precision();
   a.M = x.rows() / device.runs(), a.stride = device.stride();
   a.x = x.data, a.attended = attended.data, a.y = y.data, a.scale = 1;
   a.epsilon = float(settings.layer_norm_epsilon), a.activation = settings.activation;

@@ -13,6 +13,7 @@ struct FusedLayer {
 
 // stats: (R·M) mean and 1/σ of each row of the norm's input.
 struct NormedProjections {
+  Precision precision;  // of the products
   int M;
   size_t stride;
   const float* x;
@@ -29,6 +30,7 @@ struct NormedProjections {
 // kept: (R·M,8) bits of what dropout keeps, after W_o, after the MLP's first layer, after its
 // second; nullptr without dropout.
 struct SecondHalf {
+  Precision precision;
   int M;
   size_t stride;
   const float *x, *attended;

@@ -178,6 +178,14 @@ Device<float>::Facts CudaOps::facts() const {
   return {device().multiply_adds, started};
 }
 
+std::string CudaOps::precision_problem(Precision precision, const ModelSettings& model) const {
+  if (precision == Precision::fp32) return "";
+  if (!fuses_blocks(model))
+    return str("d-model ", model.d_model, ", d-mlp ", model.d_mlp, ", ", model.attention.heads,
+               " head(s) on ", device().name);
+  return tensor_core_problem();
+}
+
 std::string CudaOps::step_kernel_problem(const ModelSettings& model, int batch) const {
   return one_launch_problem(model, batch);
 }

@@ -44,6 +44,8 @@ class CudaOps final : public Device<float> {
   void fill(float* x, size_t n, float value) override;
   void set_runs(const std::vector<uint64_t>& seeds, size_t stride) override;
   int runs() const override { return runs_; }
+  void set_precision(Precision precision) override { precision_ = precision; }
+  std::string precision_problem(Precision, const ModelSettings&) const override;
 
   using F = Tensor<float>;
   using Tp = Tape<float>;
@@ -83,6 +85,7 @@ class CudaOps final : public Device<float> {
   // For the operations' files.
   void* stream() const { return stream_; }
   size_t stride() const { return stride_; }
+  Precision precision() const { return precision_; }
   const uint32_t* step_counter() const { return &counters_.data()->step; }
   DropoutDraw draw(const Noise& noise, uint32_t site, double p) const;
   const DeviceLists& lists(const AttentionSettings&, int length);
@@ -121,6 +124,7 @@ class CudaOps final : public Device<float> {
   Scratch scratch_, parts_;
   bool fuse_blocks_ = true;
   int runs_ = 1;
+  Precision precision_ = Precision::fp32;
   size_t stride_ = 0;
   DeviceArray<uint64_t> seeds_;
   DeviceArray<Counters> counters_;

@@ -247,9 +247,12 @@ int bench_step_command(const Arguments& arguments) {
   if (device) {
     std::string said;
     const StepLaunch how = choose_launch(wanted, *device, s, batch, said);
-    if (how != StepLaunch::one && precision != Precision::fp32)
-      fail_input("--precision ", name_of(precision), " is for --launch one; this is ", said);
-    if (how == StepLaunch::one) said += str(", products in ", name_of(precision));
+    const bool plain = how == StepLaunch::operations || how == StepLaunch::graph;
+    if (const std::string problem = device->precision_problem(precision, s);
+        precision != Precision::fp32 && (plain || !problem.empty()))
+      fail_input("--precision ", name_of(precision),
+                 " is for --launch one and fused; here: ", plain ? said : problem);
+    said += str(", products in ", name_of(precision));
     DeviceTrainees trainees(*device, s, optimizer, batch, seeds, how, precision);
     const Device<float>::Facts facts = device->facts();
     print_what(str(arguments.text("device"), " (", device->hardware(), ")"), trainees.parameters());
@@ -303,7 +306,7 @@ std::vector<Command> bench_commands() {
                  "repeated), fused (recorded, a block's operations in fewer kernels) or one (a "
                  "kernel makes whole steps); default: as training would"},
                 {"precision", "NAME",
-                 "on cuda, of one launch's products: fp32, 3xtf32, tf32 or bf16", "fp32"},
+                 "on cuda, of products, in one and fused: fp32, 3xtf32, tf32 or bf16", "fp32"},
                 {"repeats", "N", "steps to time (default: for two seconds, at least 10)", "0"},
                 threads_flag()};
   step.more =

@@ -32,6 +32,7 @@ class DeviceTrainees {
         tape_(workers_, &device),
         record_(device.new_record()) {
     device.fuse_blocks(how == StepLaunch::fused);
+    device.set_precision(precision);
     Model<float> host(settings);
     for (int i = 0; i < models; ++i) {
       host.initialise(uint64_t(i) + 1);

@@ -219,9 +219,9 @@ std::vector<Command> train_commands() {
       "DIR/seed-S/{last,best}.safetensors.\n"
       "Ctrl-C finishes the step and saves; 'focus resume DIR' goes on.\n"
       "--attention full accepts --k and ignores it.\n"
-      "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for the products of models "
-      "whose steps\none kernel makes; weights, sums and all else remain float32. Evaluation "
-      "uses it too; 'focus resume'\ngoes on in it.\n"
+      "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for products of models with "
+      "d-model and\nd-mlp 64 and one head; weights, sums, chosen keys and all else remain "
+      "float32. Evaluation uses it too;\n'focus resume' goes on in it.\n"
       "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3";
   train.run = train_command;
 

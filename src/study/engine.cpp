@@ -141,8 +141,7 @@ class StudyRunner {
       if (s.precision == Precision::fp32) continue;
       const ModelSettings model =
           s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
-      check_precision(s, options_.device ? options_.device->step_kernel_problem(
-                                               model, std::min(s.batch, s.train_size))
+      check_precision(s, options_.device ? options_.device->precision_problem(s.precision, model)
                                          : "--device cpu");
     }
   }

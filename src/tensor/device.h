@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "tensor/precision.h"
 #include "tensor/tensor.h"
 
 namespace focus {
@@ -77,6 +78,12 @@ class Device {
   // The runs of the passes that follow: their seeds, and how far apart their parameters are.
   virtual void set_runs(const std::vector<uint64_t>& seeds, size_t stride) = 0;
   virtual int runs() const = 0;
+
+  // In which numbers the passes that follow multiply, where there are kernels for it: the fused
+  // layers of a block, and full attention of long sequences. The rest is float32.
+  virtual void set_precision(Precision) = 0;
+  // "" if steps of such a model can be made in this precision, else why not.
+  virtual std::string precision_problem(Precision, const ModelSettings&) const = 0;
 
   // src/ops and src/attention, one for one; the documentation is there. Tokens and labels are in
   // device memory and have been checked.

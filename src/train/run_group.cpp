@@ -49,11 +49,11 @@ RunGroup::RunGroup(Device<float>& device, std::vector<Run*> runs, bool by_kernel
       *moments = DeviceBuffer<float>(device, R * model_.stride());
       device.fill(moments->data(), moments->size(), 0.f);
     }
+  device.set_precision(settings.precision);
   if (by_kernel) {
     kernel_ = device.step_kernel(model_.model().settings(), settings.optimizer, batch, int(R));
     kernel_->set_precision(settings.precision);
   } else {
-    check_precision(settings, "its steps go operation by operation");
     record_steps();
   }
   for (size_t r = 0; r < R; ++r) model_.upload(int(r), runs_[r]->model());

@@ -168,8 +168,9 @@ RunSettings settings_from_text(const TextMap& text, const std::string& where) {
 
 void check_precision(const RunSettings& s, const std::string& problem) {
   if (s.precision == Precision::fp32 || problem.empty()) return;
-  fail_input("--precision ", name_of(s.precision), " is for models whose steps one kernel makes: ",
-             "--device cuda, up to 48 tokens, d-model and d-mlp 64, one head; here: ", problem);
+  fail_input("--precision ", name_of(s.precision),
+             " is for --device cuda and models with d-model and ",
+             "d-mlp 64 and one head; here: ", problem);
 }
 
 void check_settings(const RunSettings& s) {

@@ -10,8 +10,8 @@
 
 #include "model/model.h"
 #include "tasks/task.h"
+#include "tensor/precision.h"
 #include "train/optimizer.h"
-#include "train/precision.h"
 #include "train/seeds.h"
 
 namespace focus {
@@ -60,7 +60,7 @@ RunSettings settings_from_text(const TextMap& text, const std::string& where);
 // Checks each value's range and their combination. Throws InputError naming the flag.
 void check_settings(const RunSettings& settings);
 
-// Settings that only a device's step kernel can do. InputError that names --precision and says why
+// Precisions that only a device's kernels know. InputError that names --precision and says why
 // there is none here: `problem`.
 void check_precision(const RunSettings& settings, const std::string& problem);
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "train/precision.h"
+#include "tensor/precision.h"
 #include "train/run.h"
 
 namespace focus {

@@ -46,7 +46,10 @@ class Trainer {
 
   // Known before anything is written: can the device do it, and do the runs fit there?
   void try_device() {
-    check_precision(plan_.settings, device_ ? kernel_problem() : "--device cpu");
+    const RunSettings& s = plan_.settings;
+    check_precision(s, device_
+                           ? device_->precision_problem(s.precision, runs_[0].model().settings())
+                           : "--device cpu");
     if (!device_) return;
     std::vector<Run*> all;
     for (Run& run : runs_) all.push_back(&run);
@@ -172,10 +175,10 @@ class Trainer {
   std::string note() {
     const std::string problem = kernel_problem();
     const Precision precision = plan_.settings.precision;
-    return problem.empty() ? str("steps: one kernel makes all of an epoch (one launch)",
-                                 precision == Precision::fp32 ? "" : ", products in ",
-                                 precision == Precision::fp32 ? "" : name_of(precision))
-                           : "steps: operation by operation, recorded once (" + problem + ")";
+    return str(problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
+                               : "steps: operation by operation, recorded once (" + problem + ")",
+               precision == Precision::fp32 ? "" : ", products in ",
+               precision == Precision::fp32 ? "" : name_of(precision));
   }
 
   fs::path folder(const Run& run) const { return plan_.out / str("seed-", run.seed()); }
