@@ -30,11 +30,11 @@ namespace {
 
 // --- the scores ---------------------------------------------------------------------------------
 
-// Scores are in powers of 2; a row of the matrix has a key's. ends: (splits,B·H,T) each query's
-// largest score and the sum of 2^(score - largest).
+// Scores are in powers of 2; a row of the matrix has a key's. tops: (splits,B·H,T) each query's
+// largest.
 template <int W>
-__global__ void __launch_bounds__(tile_threads, 4)
-    dense_scores_14(Heads q, Heads k, Scores scores, float* ends, int* arrived, int splits,
+__global__ void __launch_bounds__(tile_threads, 6)
+    dense_scores_14(Heads q, Heads k, Scores scores, float* tops, int* arrived, int splits,
                     float to_log2) {
   using X = RowTiles<W>;
   SharedMemory shared;
@@ -45,42 +45,22 @@ __global__ void __launch_bounds__(tile_threads, 4)
   const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
   wait_for_previous();
   if (split == 0 && threadIdx.x == 0) arrived[unit * tiles + i0 / side] = 0;
-  float m[8], l[8];  // of the thread's own columns
+  float top[8];  // of the thread's own columns
 #pragma unroll
-  for (int i = 0; i < 8; ++i) m[i] = -INFINITY, l[i] = 0;
-  const auto after = [&](int j0, float(&product)[8][8]) {
-    float s[8][8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i)
-#pragma unroll
-      for (int j = 0; j < 8; ++j) s[i][j] = product[i][j] * to_log2;
+  for (int i = 0; i < 8; ++i) top[i] = -INFINITY;
+  const auto after = [&](int j0, const float(&product)[8][8]) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const int key = j0 + row_of(at.x, j);
+      if (key >= T) continue;
+      float s[8];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) s[i] = product[i][j] * to_log2;
       float* to = scores.of(unit, key) + i0 + 4 * at.y;
-      if (key < T && i0 + 4 * at.y < scores.pitch())
-        store4(to, make_float4(s[0][j], s[1][j], s[2][j], s[3][j]));
-      if (key < T && i0 + 4 * at.y + 32 < scores.pitch())
-        store4(to + 32, make_float4(s[4][j], s[5][j], s[6][j], s[7][j]));
-    }
-    if (j0 + side > T) {  // no keys: no weights
+      if (i0 + 4 * at.y < scores.pitch()) store4(to, make_float4(s[0], s[1], s[2], s[3]));
+      if (i0 + 4 * at.y + 32 < scores.pitch()) store4(to + 32, make_float4(s[4], s[5], s[6], s[7]));
 #pragma unroll
-      for (int j = 0; j < 8; ++j)
-        if (j0 + row_of(at.x, j) >= T)
-#pragma unroll
-          for (int i = 0; i < 8; ++i) s[i][j] = -INFINITY;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      float top = m[i];
-#pragma unroll
-      for (int j = 0; j < 8; ++j) top = fmaxf(top, s[i][j]);
-      // While all scores are minus infinity, all weights are 2^(−∞ − 0) = 0.
-      const float base = top == -INFINITY ? 0.f : top;
-      l[i] *= fast_exp2(m[i] - base);
-      m[i] = top;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) l[i] += fast_exp2(s[i][j] - base);
+      for (int i = 0; i < 8; ++i) top[i] = fmaxf(top[i], s[i]);
     }
   };
   block.for_tiles(
@@ -89,11 +69,9 @@ __global__ void __launch_bounds__(tile_threads, 4)
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float top = Place<8>::reduce_row(m[i], Maximum{}), base = top == -INFINITY ? 0.f : top;
-    const float sum = Place<8>::reduce_row(l[i] * fast_exp2(m[i] - base), Sum{});
+    const float whole = Place<8>::reduce_row(top[i], Maximum{});
     const int row = i0 + row_of(at.y, i);
-    if (row < T && at.x == 0)
-      store2(ends + 2 * ((ptrdiff_t{split} * q.B * q.H + unit) * T + row), make_float2(top, sum));
+    if (row < T && at.x == 0) tops[(ptrdiff_t{split} * q.B * q.H + unit) * T + row] = whole;
   }
 }
 
@@ -103,20 +81,24 @@ template <int W>
 struct Values {
   static constexpr int step = 32, C = W / 8, stride = W + 4;
   static constexpr int p_floats = step * tall, v_floats = step * stride;
-  static constexpr size_t shared_bytes = shared_bytes_for(2 * p_floats, 2 * v_floats, 2 * side);
+  static constexpr int part_floats = (8 * C + 1) * tile_threads;  // the products and weights' sums
+  static constexpr size_t shared_bytes =
+      shared_bytes_for(2 * p_floats, 2 * v_floats, side, 4 * side);
 };
 
-// The scores become weights, negative where dropout does not keep them. Of several parts of the
-// keys the last block to end adds the products, in order.
+// Scores become weights on their way through shared memory, 0 where dropout does not keep them. Of
+// several parts of the keys the last block to end adds the products, in order, and divides by the
+// sum of all weights.
 template <int W>
 __global__ void __launch_bounds__(tile_threads, 6)
-    dense_values_14(Scores scores, Heads v, Heads o, const float* ends, int score_splits,
+    dense_values_14(Scores scores, Heads v, Heads o, const float* tops, int score_splits,
                     float* lse, float* parts, int* arrived, int splits, KeepBits keep) {
   using X = Values<W>;
   constexpr int C = X::C, step = X::step;
   SharedMemory shared;
   float *p = shared.array<float>(2 * X::p_floats), *b = shared.array<float>(2 * X::v_floats);
-  float* row_ends = shared.array<float>(2 * side);
+  float* row_tops = shared.array<float>(side);
+  float* row_sums = shared.array<float>(4 * side);
   const Place<8> at;
   const int T = v.T, tiles = (T + side - 1) / side, units = v.B * v.H;
   const int rows = units * tiles, split = int(blockIdx.x) / rows;
@@ -134,32 +116,7 @@ __global__ void __launch_bounds__(tile_threads, 6)
     weights.start(p + x % 2 * X::p_floats, tall, x * step, i0);
     __pipeline_commit();
   };
-  copy_values(first);
-  wait_for_previous();
-  copy_scores(first);
-  {
-    // A thread a query: the weight of score s is 2^(s - base) / sum. Beyond T it is 0.
-    const int row = i0 + int(threadIdx.x);
-    const float* end = ends + 2 * (ptrdiff_t{unit} * T + min(row, T - 1));
-    const ptrdiff_t next = 2 * ptrdiff_t{units} * T;
-    float top = -INFINITY, sum = 0;
-#pragma unroll 2
-    for (int s = 0; s < score_splits; ++s) top = fmaxf(top, end[s * next]);
-    const float base = top == -INFINITY ? 0.f : top;
-#pragma unroll 2
-    for (int s = 0; s < score_splits; ++s) {
-      const float2 part = load2(end + s * next);
-      sum += part.y * fast_exp2(part.x - base);
-    }
-    row_ends[threadIdx.x] = row < T ? base : INFINITY;
-    row_ends[side + threadIdx.x] = row < T ? 1 / sum : 0.f;
-    if (split == 0 && row < T) lse[ptrdiff_t{unit} * T + row] = top * ln_2 + logf(sum);
-  }
-  __syncthreads();  // the queries' ends are there for all
-  // A thread weighs what it copies: scores of four queries.
-  const float4 base = load4(row_ends + weights.column);
-  const float4 inverse = load4(row_ends + side + weights.column);
-  unsigned dropped[4] = {};  // of these queries, from the thread's first key of a step on
+  unsigned dropped[4] = {};  // of four queries, from the thread's first key of a step on
   const auto load_bits = [&](int x) {
     if (!keep.words) return;
     const unsigned* words = keep.words + size_t(unit) * size_t(T) * size_t(keep.per_row) + x;
@@ -167,7 +124,21 @@ __global__ void __launch_bounds__(tile_threads, 6)
     for (int e = 0; e < 4; ++e)
       dropped[e] = ~words[min(i0 + weights.column + e, T - 1) * keep.per_row] >> weights.row;
   };
+  copy_values(first);
   load_bits(first);
+  wait_for_previous();
+  copy_scores(first);
+  // A thread a query: its largest score. Beyond T all weights are 2^-∞ = 0.
+  const int own_row = i0 + int(threadIdx.x);
+  float own_top = -INFINITY;
+#pragma unroll 2
+  for (int s = 0; s < score_splits; ++s)
+    own_top = fmaxf(own_top, tops[(ptrdiff_t{s} * units + unit) * T + min(own_row, T - 1)]);
+  row_tops[threadIdx.x] = own_row < T ? own_top : INFINITY;
+  __syncthreads();
+  // A thread weighs what it copies: scores of four queries.
+  const float4 tops_of = load4(row_tops + weights.column);
+  float4 sums = make_float4(0, 0, 0, 0);
 
   float sum[8][C] = {};
   for (int x = first; x < last; ++x) {
@@ -175,21 +146,17 @@ __global__ void __launch_bounds__(tile_threads, 6)
     // What the thread has copied itself it may change before the others' copies are there.
     float* p_at = p + x % 2 * X::p_floats;
     float* own = p_at + weights.row * tall + weights.column;
-    float* to = scores.of(unit, x * step + weights.row) + i0 + weights.column;
     constexpr int at_once = Weights::at_once;
     const auto weigh = [&](int n) {
-      const float4 s = load4(own + n * at_once * tall);
-      const auto weight = [&](float score, float base_of, float inverse_of, unsigned bits) {
-        const float weight = fast_exp2(score - base_of) * inverse_of;
-        return __uint_as_float(__float_as_uint(weight) ^
-                               (bits << (31 - n * at_once) & 0x80000000u));
+      float4 w = load4(own + n * at_once * tall);
+      const auto weight = [&](float& score, float top, float& all, unsigned bits) {
+        const float weight = fast_exp2(score - top);
+        all += weight;
+        score = bits & 1u << (n * at_once) ? 0 : weight;
       };
-      const float4 w = make_float4(
-          weight(s.x, base.x, inverse.x, dropped[0]), weight(s.y, base.y, inverse.y, dropped[1]),
-          weight(s.z, base.z, inverse.z, dropped[2]), weight(s.w, base.w, inverse.w, dropped[3]));
-      store4(own + n * at_once * tall,
-             make_float4(fmaxf(w.x, 0), fmaxf(w.y, 0), fmaxf(w.z, 0), fmaxf(w.w, 0)));
-      store4(to + n * at_once * scores.pitch(), w);
+      weight(w.x, tops_of.x, sums.x, dropped[0]), weight(w.y, tops_of.y, sums.y, dropped[1]);
+      weight(w.z, tops_of.z, sums.z, dropped[2]), weight(w.w, tops_of.w, sums.w, dropped[3]);
+      store4(own + n * at_once * tall, w);
     };
     if ((x + 1) * step <= T && i0 + side <= scores.pitch()) {
 #pragma unroll
@@ -203,46 +170,52 @@ __global__ void __launch_bounds__(tile_threads, 6)
     add_products<step>(sum, p_at + 4 * at.y, b + x % 2 * X::v_floats + at.x * vector_of<C>,
                        X::stride);
   }
+  // Four threads have weighed a query's keys.
+  static_assert(Weights::vectors == 16);
+  store4(row_sums + int(threadIdx.x) / 16 * side + weights.column, sums);
+  __syncthreads();
+  float own_sum = 0;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    // A row with a NaN score becomes NaN, though fmaxf has made 0 of its weights.
-    const float factor = fmaf(0, row_ends[side + row_of(at.y, i)], keep.scale);
-#pragma unroll
-    for (int c = 0; c < C; ++c) sum[i][c] *= factor;
-  }
+  for (int n = 0; n < 4; ++n) own_sum += row_sums[n * side + int(threadIdx.x)];
 
   if (splits > 1) {
-    // (units,tiles,splits,8·C,64)
-    constexpr int numbers = 8 * C;
-    float* all =
-        parts +
-        (size_t(unit) * size_t(tiles) + size_t(tile)) * size_t(splits) * (numbers * tile_threads) +
-        threadIdx.x;
-    float* own = all + split * (numbers * tile_threads);
+    // (units,tiles,splits,8·C + 1,64)
+    constexpr int numbers = X::part_floats / tile_threads;
+    float* all = parts +
+                 (size_t(unit) * size_t(tiles) + size_t(tile)) * size_t(splits) * X::part_floats +
+                 threadIdx.x;
+    float* own = all + split * X::part_floats;
 #pragma unroll
     for (int i = 0; i < 8; ++i)
 #pragma unroll
       for (int c = 0; c < C; ++c) own[(i * C + c) * tile_threads] = sum[i][c];
+    own[(numbers - 1) * tile_threads] = own_sum;
     __threadfence();
     __syncthreads();  // all threads' parts are written
     const bool ends_tile =
         threadIdx.x == 0 && atomicAdd(arrived + unit * tiles + tile, 1) == splits - 1;
     if (!__syncthreads_or(ends_tile)) return;
     __threadfence();
+    own_sum = 0;
 #pragma unroll
     for (int i = 0; i < 8; ++i)
 #pragma unroll
-      for (int c = 0; c < C; ++c) sum[i][c] = __ldcg(all + (i * C + c) * tile_threads);
-    for (int s = 1; s < splits; ++s) {
-      all += numbers * tile_threads;
+      for (int c = 0; c < C; ++c) sum[i][c] = 0;
+    for (int s = 0; s < splits; ++s) {
 #pragma unroll
       for (int i = 0; i < 8; ++i)
 #pragma unroll
         for (int c = 0; c < C; ++c) sum[i][c] += __ldcg(all + (i * C + c) * tile_threads);
+      own_sum += __ldcg(all + (numbers - 1) * tile_threads);
+      all += X::part_floats;
     }
   }
+  if (own_row < T) lse[ptrdiff_t{unit} * T + own_row] = own_top * ln_2 + logf(own_sum);
+  row_tops[threadIdx.x] = keep.scale / own_sum;
+  __syncthreads();
 #pragma unroll
-  for (int i = 0; i < 8; ++i) store_row(o, unit, i0 + row_of(at.y, i), at.x, sum[i], 1);
+  for (int i = 0; i < 8; ++i)
+    store_row(o, unit, i0 + row_of(at.y, i), at.x, sum[i], row_tops[row_of(at.y, i)]);
 }
 
 // How the keys are cut up: so many blocks that the device is full, each with a step at least.
@@ -260,10 +233,10 @@ template <int W>
 size_t part_floats(const Call& c, const Splits& s) {
   return s.values == 1 ? 0
                        : size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)) * size_t(s.values) *
-                             size_t(side * W);
+                             size_t(Values<W>::part_floats);
 }
-size_t end_floats(const Call& c, const Splits& s) {
-  return size_t(s.scores) * size_t(c.q.B) * size_t(c.q.H) * size_t(c.q.T) * 2;
+size_t top_floats(const Call& c, const Splits& s) {
+  return size_t(s.scores) * size_t(c.q.B) * size_t(c.q.H) * size_t(c.q.T);
 }
 
 template <int W>
@@ -272,15 +245,15 @@ void run(const Call& c) {
   const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side));
   const Scores scores{c.scores, c.q.T};
   const float to_log2 = log2_e / std::sqrt(float(c.q.D));  // exp(scale·s) = 2^(to_log2·s)
-  float *parts = static_cast<float*>(c.workspace), *ends = parts + part_floats<W>(c, splits);
-  int* arrived = reinterpret_cast<int*>(ends + end_floats(c, splits));
+  float *parts = static_cast<float*>(c.workspace), *tops = parts + part_floats<W>(c, splits);
+  int* arrived = reinterpret_cast<int*>(tops + top_floats(c, splits));
   using A = RowTiles<W>;
   launch(early({"dense_scores_14", blocks * size_t(splits.scores), tile_threads,
                 shared_bytes_for(A::rows_floats, 2 * A::chunk_floats)}),
-         c.stream, dense_scores_14<W>, c.q, c.k, scores, ends, arrived, splits.scores, to_log2);
+         c.stream, dense_scores_14<W>, c.q, c.k, scores, tops, arrived, splits.scores, to_log2);
   using B = Values<W>;
   launch(early({"dense_values_14", blocks * size_t(splits.values), tile_threads, B::shared_bytes}),
-         c.stream, dense_values_14<W>, scores, c.v, c.o, ends, splits.scores, c.lse, parts, arrived,
+         c.stream, dense_values_14<W>, scores, c.v, c.o, tops, splits.scores, c.lse, parts, arrived,
          splits.values, c.keep);
 }
 
@@ -299,7 +272,7 @@ const Rung dense_14_forward{
     },
     [](const Call& c) {
       const Splits splits(c);
-      size_t floats = end_floats(c, splits);
+      size_t floats = top_floats(c, splits);
       for_width_up_to_64(
           c.q.D, [&](auto width) { floats += part_floats<decltype(width)::value>(c, splits); });
       return 4 * (floats + size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)));

@@ -29,16 +29,15 @@ namespace {
 
 // --- dS -----------------------------------------------------------------------------------------
 
-// keep_scale: 1 without dropout. A row of the weights has a key's, negative where dropout has not
-// kept them; a row of dS has a query's.
+// A row of the scores has a key's, a row of dS a query's.
 template <int W>
 __global__ void __launch_bounds__(tile_threads, 4)
-    dense_gradients_15(Heads v, Heads o, Heads d_o, Scores weights, Scores ds, int splits,
-                       float keep_scale, float scale) {
+    dense_gradients_15(Heads v, Heads o, Heads d_o, const float* lse, Scores scores, Scores ds,
+                       int splits, KeepBits keep, float scale) {
   using X = RowTiles<W>;
   SharedMemory shared;
   const X block{{}, shared.array<float>(X::rows_floats), shared.array<float>(2 * X::chunk_floats)};
-  float* deltas = shared.array<float>(side);
+  float *deltas = shared.array<float>(side), *row_lse = shared.array<float>(side);
   const Place<8>& at = block.at;
   const int T = v.T, tiles = (T + side - 1) / side;
   const int rows = v.B * v.H * tiles, split = int(blockIdx.x) / rows;
@@ -55,33 +54,47 @@ __global__ void __launch_bounds__(tile_threads, 4)
         sum.x += a.x * b.x, sum.y += a.y * b.y, sum.z += a.z * b.z, sum.w += a.w * b.w;
       }
     deltas[threadIdx.x] = scale * (sum.x + sum.y + (sum.z + sum.w));
+    row_lse[threadIdx.x] = row < T ? lse[ptrdiff_t{unit} * T + row] * log2_e : 0.f;
   };
-  float p[8][8];  // the weights of the thread's places in a tile, read ahead
+  float s[8][8];  // the scores of the thread's places in a tile, read ahead
+  // Which of a tile's weights are kept: a lane has those of one of its warp's 32 queries.
+  const int lane = int(threadIdx.x) % 32,
+            of_lane = lane % 16 + lane / 16 * 32 + int(threadIdx.x) / 32 * 16;
+  const unsigned* of_row = keep.words;
+  if (of_row)
+    of_row += (size_t(unit) * size_t(T) + size_t(min(i0 + of_lane, T - 1))) * size_t(keep.per_row);
+  unsigned kept[2] = {~0u, ~0u};
   const auto before = [&](int j0) {
-    // Beyond the matrix any weights do: nothing comes of them.
-    const float* from = weights.of(unit, 0);
-    const int column[2] = {min(i0 + 4 * at.y, weights.pitch() - 4),
-                           min(i0 + 4 * at.y + 32, weights.pitch() - 4)};
+    // Beyond the matrix any scores do: nothing comes of them.
+    const float* from = scores.of(unit, 0);
+    const int column[2] = {min(i0 + 4 * at.y, scores.pitch() - 4),
+                           min(i0 + 4 * at.y + 32, scores.pitch() - 4)};
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      const ptrdiff_t row = ptrdiff_t{min(j0 + row_of(at.x, j), T - 1)} * weights.pitch();
+      const ptrdiff_t row = ptrdiff_t{min(j0 + row_of(at.x, j), T - 1)} * scores.pitch();
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const float4 w = load4(from + (row + column[h]));
-        p[4 * h][j] = w.x, p[4 * h + 1][j] = w.y, p[4 * h + 2][j] = w.z, p[4 * h + 3][j] = w.w;
+        const float4 x = load4(from + (row + column[h]));
+        s[4 * h][j] = x.x, s[4 * h + 1][j] = x.y, s[4 * h + 2][j] = x.z, s[4 * h + 3][j] = x.w;
       }
     }
+    if (keep.words)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) kept[h] = of_row[min(j0 / 32 + h, keep.per_row - 1)];
   };
-  const float kept_scale = keep_scale * scale;
+  const float kept_scale = keep.scale * scale;
   const auto after = [&](int j0, float(&dp)[8][8]) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const int row = i0 + row_of(at.y, i);
-      const float delta = deltas[row - i0];
+      const float delta = deltas[row - i0], lse_of = row_lse[row - i0];
       float* to = ds.of(unit, row) + j0 + 4 * at.x;
+      const int of = 4 * at.row_in_warp + i % 4 + i / 4 * 16;
+      const unsigned bits[2] = {__shfl_sync(all_lanes, kept[0], of) >> 4 * at.x,
+                                __shfl_sync(all_lanes, kept[1], of) >> 4 * at.x};
       const auto gradient = [&](int j) {
-        const float weight = p[i][j];
-        return fabsf(weight) * fmaf(dp[i][j], weight > 0 ? kept_scale : 0.f, -delta);
+        return fast_exp2(s[i][j] - lse_of) *
+               fmaf(dp[i][j], bits[j / 4] & 1u << j % 4 ? kept_scale : 0.f, -delta);
       };
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
@@ -105,12 +118,12 @@ struct Products {
   static constexpr size_t shared_bytes = shared_bytes_for(2 * a_floats, 2 * b_floats);
 };
 
-// 64 rows of a product, from `row0` on: of `left`, or its transpose, with `right`. The two forms share
-// no registers, so that nvcc can choose each one's banks.
-template <int W, bool transposed, class Ready>
+// 64 rows of a product, from `row0` on: of `left`, or its transpose, with `right`. The two forms
+// share no registers, so that nvcc can choose each one's banks.
+template <int W, bool transposed>
 __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& left,
                                           const Heads& right, const Heads& to, int unit, int row0,
-                                          bool kept_only, float factor, const Ready& ready) {
+                                          bool weigh, const float* lse, const KeepBits& keep) {
   using X = Products<W>;
   constexpr int C = X::C, step = X::step;
   float *a = shared.array<float>(2 * X::a_floats), *b = shared.array<float>(2 * X::b_floats);
@@ -130,23 +143,43 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
       lefts.start(a_to, X::wide, row0, x);
     __pipeline_commit();
   };
+  // The queries of a step's weights: logarithms in powers of 2, beyond T such that weights are 0;
+  // and which keys dropout does not keep, from the thread's first one on.
+  float lse_of[4];
+  unsigned dropped[4] = {};
+  const auto load_rows = [&](int x) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int query = x + lefts.column + e, row = min(query, T - 1);
+      lse_of[e] = query < T ? lse[ptrdiff_t{unit} * T + row] * log2_e : INFINITY;
+      if (keep.words)
+        dropped[e] = ~keep.words[(size_t(unit) * size_t(T) + size_t(row)) * size_t(keep.per_row) +
+                                 size_t(min((row0 + lefts.row) / 32, keep.per_row - 1))] >>
+                     lefts.row % 32;
+    }
+  };
   float sum[8][C] = {};
   copy_right(0, 0);
-  if (!kept_only) ready();
+  if (weigh) load_rows(0);
+  if (!weigh) wait_for_previous();
   copy_left(0, 0);
   for (int x = 0, stage = 0; x < T; x += step, stage ^= 1) {
     __pipeline_wait_prior(0);
     float* a_at = a + stage * X::a_floats;
-    if (!transposed && kept_only) {
-      // What dropout has not kept becomes 0, in what the thread has copied itself. NaN stays.
+    if (!transposed && weigh) {
+      // What the thread has copied itself becomes weights, 0 where dropout does not keep them.
       float* own = a_at + lefts.row * X::wide + lefts.column;
 #pragma unroll
       for (int n = 0; n < lefts.N; ++n) {
         float4 w = load4(own + n * lefts.at_once * X::wide);
-        w.x = w.x < 0 ? 0 : w.x, w.y = w.y < 0 ? 0 : w.y;
-        w.z = w.z < 0 ? 0 : w.z, w.w = w.w < 0 ? 0 : w.w;
+        const auto weight = [&](float score, int e) {
+          const float weight = fast_exp2(score - lse_of[e]);
+          return dropped[e] & 1u << (n * lefts.at_once) ? 0 : weight;
+        };
+        w = make_float4(weight(w.x, 0), weight(w.y, 1), weight(w.z, 2), weight(w.w, 3));
         store4(own + n * lefts.at_once * X::wide, w);
       }
+      if (x + step < T) load_rows(x + step);
     }
     __syncthreads();  // this step is there for all, and nobody reads the one before
     if (x + step < T) copy_right(x + step, stage ^ 1), copy_left(x + step, stage ^ 1);
@@ -156,32 +189,30 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
     else
       add_ab_products<step>(sum, a_at + at.y * X::wide, X::wide, b_at, X::stride);
   }
-  if (kept_only) ready();
+  if (weigh) wait_for_previous();
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    store_row(to, unit, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i], factor);
+    store_row(to, unit, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i],
+              weigh ? keep.scale : 1.f);
 }
 
 // A block makes 64 rows of dV, dK or dQ. dK is a product with the transpose of what is in memory.
 template <int W>
 __global__ void __launch_bounds__(tile_threads, 6)
-    dense_products_15(Scores weights, Scores ds, Heads q, Heads k, Heads d_o, Heads dq, Heads dk,
-                      Heads dv, float keep_scale) {
+    dense_products_15(Scores scores, Scores ds, const float* lse, Heads q, Heads k, Heads d_o,
+                      Heads dq, Heads dk, Heads dv, KeepBits keep) {
   SharedMemory shared;
   const int tiles = (q.T + side - 1) / side;
   const int blocks = q.B * q.H * tiles;  // of each of the three
   const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
   const int row0 = int(blockIdx.x) % tiles * side;
-  const auto ready = [] { wait_for_previous(); };
-  if (which == 1)
-    make_rows<W, true>(shared, ds, q, dk, unit, row0, false, 1, ready);
-  else {
-    const bool values = which == 0;
+  if (which == 1) {
+    make_rows<W, true>(shared, ds, q, dk, unit, row0, false, lse, keep);
+  } else {
     Scores left = ds;
     Heads right = k, to = dq;
-    if (values) left = weights, right = d_o, to = dv;
-    make_rows<W, false>(shared, left, right, to, unit, row0, values, values ? keep_scale : 1.f,
-                        ready);
+    if (which == 0) left = scores, right = d_o, to = dv;
+    make_rows<W, false>(shared, left, right, to, unit, row0, which == 0, lse, keep);
   }
 }
 
@@ -191,16 +222,16 @@ void run(const Call& c) {
   // Four blocks for each multiprocessor, each with a tile of keys at least.
   const int splits = std::clamp(4 * device().multiprocessors / std::max(1, rows), 1, tiles);
   const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles);
-  const Scores weights{c.scores, c.q.T}, ds{static_cast<float*>(c.workspace), c.q.T};
-  const float keep_scale = c.keep.words ? c.keep.scale : 1.f;
+  const Scores scores{c.scores, c.q.T}, ds{static_cast<float*>(c.workspace), c.q.T};
+  const float scale = 1 / std::sqrt(float(c.q.D));
   using A = RowTiles<W>;
   launch(early({"dense_gradients_15", blocks * size_t(splits), tile_threads,
-                shared_bytes_for(A::rows_floats, 2 * A::chunk_floats, side)}),
-         c.stream, dense_gradients_15<W>, c.v, c.o, c.d_o, weights, ds, splits, keep_scale,
-         1 / std::sqrt(float(c.q.D)));
+                shared_bytes_for(A::rows_floats, 2 * A::chunk_floats, side, side)}),
+         c.stream, dense_gradients_15<W>, c.v, c.o, c.d_o, c.lse, scores, ds, splits, c.keep,
+         scale);
   using B = Products<W>;
   launch(early({"dense_products_15", 3 * blocks, tile_threads, B::shared_bytes}), c.stream,
-         dense_products_15<W>, weights, ds, c.q, c.k, c.d_o, c.dq, c.dk, c.dv, keep_scale);
+         dense_products_15<W>, scores, ds, c.lse, c.q, c.k, c.d_o, c.dq, c.dk, c.dv, c.keep);
 }
 
 }  // namespace
