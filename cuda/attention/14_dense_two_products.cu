@@ -45,27 +45,31 @@ __global__ void __launch_bounds__(tile_threads, 6)
   const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
   wait_for_previous();
   if (split == 0 && threadIdx.x == 0) arrived[unit * tiles + i0 / side] = 0;
+  const int halves = (T + half - 1) / half, end = min(T, halves * (split + 1) / splits * half);
+  const int first = halves * split / splits, last = halves * (split + 1) / splits;
   float top[8];  // of the thread's own columns
 #pragma unroll
   for (int i = 0; i < 8; ++i) top[i] = -INFINITY;
+  const int pitch = scores.pitch(), i = i0 + 4 * at.y;
+  const bool inside[2] = {i < pitch, i + half < pitch};
+  float* column = scores.of(unit, 0) + i;
   const auto after = [&](int j0, const float(&product)[8][8]) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const int key = j0 + row_of(at.x, j);
-      if (key >= T) continue;
+      if (key >= end) continue;
       float s[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) s[i] = product[i][j] * to_log2;
-      float* to = scores.of(unit, key) + i0 + 4 * at.y;
-      if (i0 + 4 * at.y < scores.pitch()) store4(to, make_float4(s[0], s[1], s[2], s[3]));
-      if (i0 + 4 * at.y + 32 < scores.pitch()) store4(to + 32, make_float4(s[4], s[5], s[6], s[7]));
+      float* to = column + unsigned(key * pitch);
+      if (inside[0]) store4(to, make_float4(s[0], s[1], s[2], s[3]));
+      if (inside[1]) store4(to + half, make_float4(s[4], s[5], s[6], s[7]));
 #pragma unroll
       for (int i = 0; i < 8; ++i) top[i] = fmaxf(top[i], s[i]);
     }
   };
   block.for_tiles(
-      q, i0, k, unit, tiles * split / splits, tiles * (split + 1) / splits, [] {}, [](int) {},
-      after);
+      q, i0, k, unit, first, last, [] {}, [](int) {}, after);
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -167,8 +171,8 @@ __global__ void __launch_bounds__(tile_threads, 6)
     }
     __syncthreads();  // this step is there for all, and nobody reads the one before
     if (x + 1 < last) copy_values(x + 1), copy_scores(x + 1), load_bits(x + 1);
-    add_products<step>(sum, p_at + 4 * at.y, b + x % 2 * X::v_floats + at.x * vector_of<C>,
-                       X::stride);
+    add_products<step, C>(sum, p_at + 4 * at.y, b + x % 2 * X::v_floats + at.x * vector_of<C>,
+                          X::stride);
   }
   // Four threads have weighed a query's keys.
   static_assert(Weights::vectors == 16);
@@ -226,7 +230,7 @@ struct Splits {
     const auto splits = [&](int blocks, int most) {
       return std::clamp(blocks * device().multiprocessors / std::max(1, rows), 1, most);
     };
-    scores = splits(4, tiles), values = splits(6, tiles_of(c.q.T, 32));
+    scores = splits(SS, tiles), values = splits(6, tiles_of(c.q.T, 32));
   }
 };
 template <int W>

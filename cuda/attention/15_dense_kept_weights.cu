@@ -31,7 +31,7 @@ namespace {
 
 // A row of the scores has a key's, a row of dS a query's.
 template <int W>
-__global__ void __launch_bounds__(tile_threads, 4)
+__global__ void __launch_bounds__(tile_threads, 6)
     dense_gradients_15(Heads v, Heads o, Heads d_o, const float* lse, Scores scores, Scores ds,
                        int splits, KeepBits keep, float scale) {
   using X = RowTiles<W>;
@@ -56,7 +56,6 @@ __global__ void __launch_bounds__(tile_threads, 4)
     deltas[threadIdx.x] = scale * (sum.x + sum.y + (sum.z + sum.w));
     row_lse[threadIdx.x] = row < T ? lse[ptrdiff_t{unit} * T + row] * log2_e : 0.f;
   };
-  float s[8][8];  // the scores of the thread's places in a tile, read ahead
   // Which of a tile's weights are kept: a lane has those of one of its warp's 32 queries.
   const int lane = int(threadIdx.x) % 32,
             of_lane = lane % 16 + lane / 16 * 32 + int(threadIdx.x) / 32 * 16;
@@ -64,48 +63,56 @@ __global__ void __launch_bounds__(tile_threads, 4)
   if (of_row)
     of_row += (size_t(unit) * size_t(T) + size_t(min(i0 + of_lane, T - 1))) * size_t(keep.per_row);
   unsigned kept[2] = {~0u, ~0u};
-  const auto before = [&](int j0) {
+  // A thread's scores come in four parts, 4 × 4 each: the first one ahead of the product, the next
+  // ones each while the one before it is used.
+  const float* from = scores.of(unit, 0);
+  float* to = ds.of(unit, 0);
+  const int pitch = scores.pitch();
+  const auto load_part = [&](float(&s)[4][4], int j0, int part) {
     // Beyond the matrix any scores do: nothing comes of them.
-    const float* from = scores.of(unit, 0);
-    const int column[2] = {min(i0 + 4 * at.y, scores.pitch() - 4),
-                           min(i0 + 4 * at.y + 32, scores.pitch() - 4)};
+    const int column = min(i0 + 4 * at.y + part / 2 * half, pitch - 4);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const ptrdiff_t row = ptrdiff_t{min(j0 + row_of(at.x, j), T - 1)} * scores.pitch();
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const float4 x = load4(from + (row + column[h]));
-        s[4 * h][j] = x.x, s[4 * h + 1][j] = x.y, s[4 * h + 2][j] = x.z, s[4 * h + 3][j] = x.w;
-      }
+    for (int j = 0; j < 4; ++j) {
+      const int key = min(j0 + 4 * at.x + part % 2 * half + j, T - 1);
+      load_vector<4>(s[j], from + unsigned(key * pitch + column));
     }
+  };
+  float s[2][4][4];
+  const auto before = [&](int j0) {
+    const int first_of_row = min(j0 + int(threadIdx.x), T - 1) * pitch;
+    prefetch(from + unsigned(first_of_row + i0));
+    prefetch(from + unsigned(first_of_row + min(i0 + half, pitch - 4)));
+    load_part(s[0], j0, 0);
     if (keep.words)
 #pragma unroll
       for (int h = 0; h < 2; ++h) kept[h] = of_row[min(j0 / 32 + h, keep.per_row - 1)];
   };
+  const int halves = (T + half - 1) / half;
+  const int first = halves * split / splits, last = halves * (split + 1) / splits;
+  const int end = last == halves ? pitch : last * half;
   const float kept_scale = keep.scale * scale;
   const auto after = [&](int j0, float(&dp)[8][8]) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int row = i0 + row_of(at.y, i);
-      const float delta = deltas[row - i0], lse_of = row_lse[row - i0];
-      float* to = ds.of(unit, row) + j0 + 4 * at.x;
-      const int of = 4 * at.row_in_warp + i % 4 + i / 4 * 16;
-      const unsigned bits[2] = {__shfl_sync(all_lanes, kept[0], of) >> 4 * at.x,
-                                __shfl_sync(all_lanes, kept[1], of) >> 4 * at.x};
-      const auto gradient = [&](int j) {
-        return fast_exp2(s[i][j] - lse_of) *
-               fmaf(dp[i][j], bits[j / 4] & 1u << j % 4 ? kept_scale : 0.f, -delta);
-      };
+    for (int part = 0; part < 4; ++part) {
+      if (part + 1 < 4) load_part(s[(part + 1) % 2], j0, part + 1);
+      const int key = j0 + 4 * at.x + part % 2 * half;
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const float4 result = make_float4(gradient(4 * h), gradient(4 * h + 1), gradient(4 * h + 2),
-                                          gradient(4 * h + 3));
-        if (row < T && j0 + 4 * at.x + 32 * h < ds.pitch()) store4(to + 32 * h, result);
+      for (int e = 0; e < 4; ++e) {
+        const int i = part / 2 * 4 + e, row = i0 + row_of(at.y, i);
+        const float delta = deltas[row - i0], lse_of = row_lse[row - i0];
+        const unsigned bits =
+            __shfl_sync(all_lanes, kept[part % 2], 4 * at.row_in_warp + e + part / 2 * 16) >>
+            4 * at.x;
+        const auto gradient = [&](int j) {
+          return fast_exp2(s[part % 2][j][e] - lse_of) *
+                 fmaf(dp[i][part % 2 * 4 + j], bits & 1u << j ? kept_scale : 0.f, -delta);
+        };
+        const float4 result = make_float4(gradient(0), gradient(1), gradient(2), gradient(3));
+        if (row < T && key < end) store4(to + unsigned(row * pitch + key), result);
       }
     }
   };
-  block.for_tiles(d_o, i0, v, unit, tiles * split / splits, tiles * (split + 1) / splits, meanwhile,
-                  before, after);
+  block.for_tiles(d_o, i0, v, unit, first, last, meanwhile, before, after);
 }
 
 // --- the gradients ------------------------------------------------------------------------------
@@ -185,7 +192,7 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
     if (x + step < T) copy_right(x + step, stage ^ 1), copy_left(x + step, stage ^ 1);
     const float* b_at = b + stage * X::b_floats + at.x * vector_of<C>;
     if constexpr (transposed)
-      add_products<step>(sum, a_at + 4 * at.y, b_at, X::stride);
+      add_products<step, C>(sum, a_at + 4 * at.y, b_at, X::stride);
     else
       add_ab_products<step>(sum, a_at + at.y * X::wide, X::wide, b_at, X::stride);
   }
@@ -220,7 +227,7 @@ template <int W>
 void run(const Call& c) {
   const int tiles = tiles_of(c.q.T, side), rows = c.q.B / c.parts * c.q.H * tiles;
   // Four blocks for each multiprocessor, each with a tile of keys at least.
-  const int splits = std::clamp(4 * device().multiprocessors / std::max(1, rows), 1, tiles);
+  const int splits = std::clamp(GS * device().multiprocessors / std::max(1, rows), 1, tiles);
   const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles);
   const Scores scores{c.scores, c.q.T}, ds{static_cast<float*>(c.workspace), c.q.T};
   const float scale = 1 / std::sqrt(float(c.q.D));

@@ -15,6 +15,12 @@
 
 #include "cuda/attention/tile.cuh"
 
+#ifndef SS
+#define SS 6
+#endif
+#ifndef GS
+#define GS 6
+#endif
 namespace focus::gpu {
 
 inline constexpr int side = 64;  // queries and keys of a tile
@@ -91,13 +97,13 @@ __device__ __forceinline__ int row_of(int y, int i) {
   return column<8, 8>(y, i);
 }
 
-// c += u vᵀ. Column by column, back and forth, each multiply-add has a factor in common with the
-// one before.
-template <int C>
+// c += u vᵀ, COLUMNS of it. Column by column, back and forth, each multiply-add has a factor in
+// common with the one before.
+template <int COLUMNS, int C>
 __device__ __forceinline__ void add_outer(float (&c)[8][C], const float (&u)[8],
                                           const float (&v)[C]) {
 #pragma unroll
-  for (int j = 0; j < C; ++j)
+  for (int j = 0; j < COLUMNS; ++j)
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
       const int i = j % 2 ? 7 - n : n;
@@ -106,8 +112,8 @@ __device__ __forceinline__ void add_outer(float (&c)[8][C], const float (&u)[8],
 }
 
 // c += Aᵀ B. a: (K,tall) at the thread's first row, b: (K,…) at its first column. The next factors
-// are loaded before a step's multiply-adds.
-template <int K, int C>
+// are loaded before a step's multiply-adds. Only the thread's first COLUMNS columns.
+template <int K, int COLUMNS, int C>
 __device__ __forceinline__ void add_products(float (&c)[8][C], const float* a, const float* b,
                                              int b_stride) {
   constexpr int V = vector_of<C>;
@@ -115,21 +121,21 @@ __device__ __forceinline__ void add_products(float (&c)[8][C], const float* a, c
   const auto load = [&](int x) {
     load_vector<4>(u[x % 2], a + x * tall), load_vector<4>(u[x % 2] + 4, a + x * tall + 32);
 #pragma unroll
-    for (int j = 0; j < C; j += V) load_vector<V>(v[x % 2] + j, b + x * b_stride + j * 8);
+    for (int j = 0; j < COLUMNS; j += V) load_vector<V>(v[x % 2] + j, b + x * b_stride + j * 8);
   };
   load(0);
 #pragma unroll 1
   for (int x = 0; x < K; x += 2) {
     load(x + 1);
-    add_outer(c, u[0], v[0]);
+    add_outer<COLUMNS>(c, u[0], v[0]);
     if (x + 2 < K) load(x + 2);
-    add_outer(c, u[1], v[1]);
+    add_outer<COLUMNS>(c, u[1], v[1]);
   }
 }
 
-// c += A B. a: (…,a_stride) at the thread's first row, the next is 8 rows on; b: as above. Row by row,
-// back and forth, with b's numbers loaded one step ahead; unrolled further, or column by column,
-// twice as many multiply-adds wait.
+// c += A B. a: (…,a_stride) at the thread's first row, the next is 8 rows on; b: as above. Row by
+// row, back and forth, with b's numbers loaded one step ahead; unrolled further, or column by
+// column, twice as many multiply-adds wait.
 template <int K, int C>
 __device__ __forceinline__ void add_ab_products(float (&c)[8][C], const float* a, int a_stride,
                                                 const float* b, int b_stride) {
@@ -158,6 +164,9 @@ __device__ __forceinline__ void add_ab_products(float (&c)[8][C], const float* a
   }
 }
 
+// The keys are cut up in halves of a tile: 600 keys are 19, but 10 tiles.
+inline constexpr int half = side / 2;
+
 // Products of a block's 64 queries and one tile of 64 keys after another: a step takes a chunk of a
 // tile's channels.
 template <int W>
@@ -168,8 +177,9 @@ struct RowTiles {
   const Place<8> at;
   float *rows, *keys;  // shared: (W,tall), two of (chunk,tall)
 
-  // Calls meanwhile() once copies are on their way; then, for the tiles first … last-1,
-  // before(first key) ahead of a tile's last chunk and after(first key, products) behind it.
+  // Calls meanwhile() once copies are on their way; then, for tiles from half `first` to half
+  // last-1, before(first key) ahead of a tile's last chunk and after(first key, products) behind
+  // it. Of the last tile there may be only the first half.
   template <class Meanwhile, class Before, class After>
   __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int unit,
                                             int first, int last, const Meanwhile& meanwhile,
@@ -177,21 +187,27 @@ struct RowTiles {
     TransposingCopier<W>(q.of(unit), q.row_stride, q.T, q.D).start(rows, i0, 0);
     const TransposingCopier<chunk> copier(k.of(unit), k.row_stride, k.T, k.D);
     const auto copy = [&](int step) {
-      copier.start(keys + step % 2 * chunk_floats, step / chunks * side, step % chunks * chunk);
+      copier.start(keys + step % 2 * chunk_floats, first * half + step / chunks * side,
+                   step % chunks * chunk);
       __pipeline_commit();
     };
-    copy(first * chunks);
+    copy(0);
     meanwhile();
     float sum[8][8] = {};
-    for (int step = first * chunks; step < last * chunks; ++step) {
+    const int steps = (last - first + 1) / 2 * chunks;
+    for (int step = 0; step < steps; ++step) {
       __pipeline_wait_prior(0);
       __syncthreads();  // this chunk is there for all, and nobody reads the one before
-      if (step + 1 < last * chunks) copy(step + 1);
+      if (step + 1 < steps) copy(step + 1);
       const bool tile_ends = step % chunks == chunks - 1;
-      const int j0 = step / chunks * side;
+      const int j0 = first * half + step / chunks * side;
       if (tile_ends) before(j0);
-      add_products<chunk>(sum, rows + step % chunks * chunk_floats + 4 * at.y,
-                          keys + step % 2 * chunk_floats + 4 * at.x, tall);
+      const float* a = rows + step % chunks * chunk_floats + 4 * at.y;
+      const float* b = keys + step % 2 * chunk_floats + 4 * at.x;
+      if (j0 / half + 1 < last)
+        add_products<chunk, 8>(sum, a, b, tall);
+      else
+        add_products<chunk, 4>(sum, a, b, tall);
       if (!tile_ends) continue;
       after(j0, sum);
 #pragma unroll
