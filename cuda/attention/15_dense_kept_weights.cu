@@ -44,16 +44,26 @@ __global__ void __launch_bounds__(tile_threads, 6)
   const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
   wait_for_previous();
   const auto meanwhile = [&] {
-    // A thread a query: scale · delta, delta = rowsum(dO ∘ O). Read after the first barrier.
-    float4 sum = make_float4(0, 0, 0, 0);
+    // scale · delta, delta = rowsum(dO ∘ O): eight lanes a query, so that a warp reads whole lines.
+    const int eighth = int(threadIdx.x) % 8,
+              of = int(threadIdx.x) / 32 * half + int(threadIdx.x) % 32 / 8;
+    const float* o_at = o.of(unit) + (i0 + of) * o.row_stride + 4 * eighth;
+    const float* d_o_at = d_o.of(unit) + (i0 + of) * d_o.row_stride + 4 * eighth;
+#pragma unroll 4
+    for (int n = 0; n < side / 2; n += 4) {
+      float sum = 0;
+#pragma unroll
+      for (int d = 0; d < W; d += 32)
+        if (i0 + of + n < T && d + 4 * eighth < v.D) {
+          const float4 a = load4(o_at + d), b = load4(d_o_at + d);
+          sum += a.x * b.x + a.y * b.y + (a.z * b.z + a.w * b.w);
+        }
+#pragma unroll
+      for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(all_lanes, sum, lanes);
+      if (eighth == 0) deltas[of + n] = scale * sum;
+      o_at += 4 * o.row_stride, d_o_at += 4 * d_o.row_stride;
+    }
     const int row = i0 + int(threadIdx.x);
-    if (row < T)
-      for (int d = 0; d < v.D; d += 4) {
-        const float4 a = load4(o.of(unit) + row * o.row_stride + d);
-        const float4 b = load4(d_o.of(unit) + row * d_o.row_stride + d);
-        sum.x += a.x * b.x, sum.y += a.y * b.y, sum.z += a.z * b.z, sum.w += a.w * b.w;
-      }
-    deltas[threadIdx.x] = scale * (sum.x + sum.y + (sum.z + sum.w));
     row_lse[threadIdx.x] = row < T ? lse[ptrdiff_t{unit} * T + row] * log2_e : 0.f;
   };
   // Which of a tile's weights are kept: a lane has those of one of its warp's 32 queries.
@@ -213,7 +223,7 @@ __global__ void __launch_bounds__(tile_threads, 6)
   const int blocks = q.B * q.H * tiles;  // of each of the three
   const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
   const int row0 = int(blockIdx.x) % tiles * side;
-  if (which == 1) {
+  if (which == 2) {
     make_rows<W, true>(shared, ds, q, dk, unit, row0, false, lse, keep);
   } else {
     Scores left = ds;
