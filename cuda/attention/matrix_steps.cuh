@@ -184,21 +184,27 @@ struct RowTiles {
   __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int unit,
                                             int first, int last, const Meanwhile& meanwhile,
                                             const Before& before, const After& after) const {
-    TransposingCopier<W>(q.of(unit), q.row_stride, q.T, q.D).start(rows, i0, 0);
+    // The first step's factors come first: the second one's are not waited for with them.
+    const TransposingCopier<chunk> queries(q.of(unit), q.row_stride, q.T, q.D);
+    queries.start(rows, i0, 0);
     const TransposingCopier<chunk> copier(k.of(unit), k.row_stride, k.T, k.D);
     const auto copy = [&](int step) {
       copier.start(keys + step % 2 * chunk_floats, first * half + step / chunks * side,
                    step % chunks * chunk);
       __pipeline_commit();
     };
+    const int steps = (last - first + 1) / 2 * chunks;
     copy(0);
+    if (chunks > 1) queries.start(rows + chunk_floats, i0, chunk), copy(1);
     meanwhile();
     float sum[8][8] = {};
-    const int steps = (last - first + 1) / 2 * chunks;
     for (int step = 0; step < steps; ++step) {
-      __pipeline_wait_prior(0);
+      if (chunks > 1 && step == 0)
+        __pipeline_wait_prior(1);
+      else
+        __pipeline_wait_prior(0);
       __syncthreads();  // this chunk is there for all, and nobody reads the one before
-      if (step + 1 < steps) copy(step + 1);
+      if (step + 1 < steps && (chunks == 1 || step > 0)) copy(step + 1);
       const bool tile_ends = step % chunks == chunks - 1;
       const int j0 = first * half + step / chunks * side;
       if (tile_ends) before(j0);
