@@ -79,17 +79,20 @@ struct TransposingCopier {
   __device__ __forceinline__ void start(float* to, int first_row, int first_column) const {
     to += column * tall + row;
     const float* at = from + first_row * pitch + first_column;
-    int left[M];
+    const auto copies = [&](auto inside) {
 #pragma unroll
-    for (int m = 0; m < M; ++m)
-      left[m] = first_column + column + 8 * m < columns ? rows - first_row - row : 0;
+      for (int n = 0; n < N; ++n) {
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-        copy_or_zero<1>(to + 8 * m * tall + 4 * n, at + 8 * m, 4 * n < left[m]);
-      at += 4 * pitch;
-    }
+        for (int m = 0; m < M; ++m)
+          copy_or_zero<1>(to + 8 * m * tall + 4 * n, at + 8 * m, inside(4 * n, 8 * m));
+        at += 4 * pitch;
+      }
+    };
+    const int rows_left = rows - first_row - row, columns_left = columns - first_column - column;
+    if (first_row + side <= rows && first_column + COLUMNS <= columns)
+      copies([](int, int) { return true; });
+    else
+      copies([&](int n, int m) { return n < rows_left && m < columns_left; });
   }
 };
 
