@@ -99,15 +99,6 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
-// In a kernel that does not read what the kernel before it writes without asking whether it is there
-// (wait_for_parts() in attention/matrix_steps.cuh): the next kernel's blocks may start, though the
-// one before may still run. Before its blocks end they call wait_for_previous().
-__device__ __forceinline__ void let_next_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-
 // Asks for what is at `at` to be brought to the second-level cache, and waits for nothing.
 __device__ __forceinline__ void prefetch([[maybe_unused]] const float* at) {
 #ifdef __CUDACC__
