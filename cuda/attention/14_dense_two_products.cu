@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(tile_threads, 6)
     }
   };
   block.for_tiles(
-      q, i0, k, unit, first, last, [] {}, [](int) {}, after);
+      q, i0, k, unit, first, last, [](int) {}, after);
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {

@@ -42,14 +42,17 @@ __global__ void __launch_bounds__(tile_threads, 6)
   const int T = v.T, tiles = (T + side - 1) / side;
   const int rows = v.B * v.H * tiles, split = int(blockIdx.x) / rows;
   const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
+  const int halves = (T + half - 1) / half;
+  const int first = halves * split / splits, last = halves * (split + 1) / splits;
+  const int pitch = scores.pitch(), end = last == halves ? pitch : last * half;
   wait_for_previous();
-  const auto meanwhile = [&] {
-    // scale · delta, delta = rowsum(dO ∘ O): eight lanes a query, so that a warp reads whole lines.
+  // scale · delta, delta = rowsum(dO ∘ O): eight lanes a query, so that a warp reads whole lines.
+  const auto make_deltas = [&] {
     const int eighth = int(threadIdx.x) % 8,
               of = int(threadIdx.x) / 32 * half + int(threadIdx.x) % 32 / 8;
     const float* o_at = o.of(unit) + (i0 + of) * o.row_stride + 4 * eighth;
     const float* d_o_at = d_o.of(unit) + (i0 + of) * d_o.row_stride + 4 * eighth;
-#pragma unroll 4
+#pragma unroll 2
     for (int n = 0; n < side / 2; n += 4) {
       float sum = 0;
 #pragma unroll
@@ -65,6 +68,7 @@ __global__ void __launch_bounds__(tile_threads, 6)
     }
     const int row = i0 + int(threadIdx.x);
     row_lse[threadIdx.x] = row < T ? lse[ptrdiff_t{unit} * T + row] * log2_e : 0.f;
+    __syncthreads();
   };
   // Which of a tile's weights are kept: a lane has those of one of its warp's 32 queries.
   const int lane = int(threadIdx.x) % 32,
@@ -77,7 +81,6 @@ __global__ void __launch_bounds__(tile_threads, 6)
   // ones each while the one before it is used.
   const float* from = scores.of(unit, 0);
   float* to = ds.of(unit, 0);
-  const int pitch = scores.pitch();
   const auto load_part = [&](float(&s)[4][4], int j0, int part) {
     // Beyond the matrix any scores do: nothing comes of them.
     const int column = min(i0 + 4 * at.y + part / 2 * half, pitch - 4);
@@ -89,6 +92,8 @@ __global__ void __launch_bounds__(tile_threads, 6)
   };
   float s[2][4][4];
   const auto before = [&](int j0) {
+    // Not at the start, where all blocks wait for their first factors.
+    if (j0 == first * half) make_deltas();
     const int first_of_row = min(j0 + int(threadIdx.x), T - 1) * pitch;
     prefetch(from + unsigned(first_of_row + i0));
     prefetch(from + unsigned(first_of_row + min(i0 + half, pitch - 4)));
@@ -97,9 +102,6 @@ __global__ void __launch_bounds__(tile_threads, 6)
 #pragma unroll
       for (int h = 0; h < 2; ++h) kept[h] = of_row[min(j0 / 32 + h, keep.per_row - 1)];
   };
-  const int halves = (T + half - 1) / half;
-  const int first = halves * split / splits, last = halves * (split + 1) / splits;
-  const int end = last == halves ? pitch : last * half;
   const float kept_scale = keep.scale * scale;
   const auto after = [&](int j0, float(&dp)[8][8]) {
 #pragma unroll
@@ -122,7 +124,7 @@ __global__ void __launch_bounds__(tile_threads, 6)
       }
     }
   };
-  block.for_tiles(d_o, i0, v, unit, first, last, meanwhile, before, after);
+  block.for_tiles(d_o, i0, v, unit, first, last, before, after);
 }
 
 // --- the gradients ------------------------------------------------------------------------------
@@ -223,7 +225,7 @@ __global__ void __launch_bounds__(tile_threads, 6)
   const int blocks = q.B * q.H * tiles;  // of each of the three
   const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
   const int row0 = int(blockIdx.x) % tiles * side;
-  if (which == 2) {
+  if (which == 1) {
     make_rows<W, true>(shared, ds, q, dk, unit, row0, false, lse, keep);
   } else {
     Scores left = ds;
