@@ -32,7 +32,7 @@ TEST_CASE("cuda dense: every rung, output and gradients, all sizes") {
         // A fresh lse goes through the backward that follows.
         for (int backward : rungs_of(Pattern::full, gpu::Pass::backward)) {
           if (rung > 2 ? backward != 5 && backward != 15 : backward != rung) continue;
-          if (backward == 15 && rung != 14) continue;  // only that one keeps weights
+          if (backward == 15 && rung != 14) continue;  // only that one keeps scores
           for (auto* x : {&run.dq, &run.dk, &run.dv}) KernelRun::poison_array(*x);
           run.run(gpu::Pass::backward, backward);
           const std::string both = str(what, "backward ", backward, " ");

@@ -1,23 +1,20 @@
-// Rung 14, dense forward as two plain products, with its weights kept for rung 15's backward:
+// Rung 14, dense forward as two plain products, with its scores kept for rung 15's backward:
 //
-//   S = Q Kᵀ, and of each query the largest score and the sum of 2^(score - largest)
-//   P = softmax(S) in S's place, O = (P ∘ keep) V
+//   S = Q Kᵀ, and of each query the largest score
+//   P = 2^(S - largest), O = (P ∘ keep) V / rowsum(P)
 //
 // A block of 64 threads makes 64 queries' numbers with a part of the keys, so that there are enough
 // blocks for few or short heads too; the second product turns scores into weights on their way to
-// shared memory. Both matrices lie transposed, a row for each key, as that product wants them, and
-// the sign of a weight tells whether dropout keeps it, so that the backward needs no bits. The
-// price is memory, 4 T² bytes a head until the backward, so it is chosen only where that is given.
+// shared memory, and sums them up. S lies transposed, a row for each key, as that product wants it.
+// The backward makes the weights again, which takes it less time than the second product would need
+// to write them. The price is memory, 4 T² bytes a head until the backward, so it is chosen only
+// where that is given.
 //
-// D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64) in a training step, with dropout: 35
-// µs each, a third more instructions than multiply-adds in 85 % of the cycles, instead of 113 for
-// rung 04's loop with its keys split between two groups of warps and scores written beside it.
-// Measured on an H100: 44 + 53 µs (rung 04 without kept weights 88), 71 and 61 % of the cycles. All
-// blocks start at the same time and wait for their first factors together; the second kernel's
-// parts of O go through memory. A thread that carries scores through registers to weigh them was
-// slower than one that weighs them in shared memory (63 µs), and so were four parts of the keys and
-// one.
-#include <algorithm>
+// D a multiple of 4 from 16 to 64. At (25,1,600,64) in a training step, with dropout, by the
+// profiler: RESULTS14
+// What did not help: scores through registers to weigh them (63 µs), four parts of the keys or one,
+// weights written in the scores' place, a tile's second product that starts as soon as counters say
+// that the tile's scores are there (0.1 % of a step, for two more kernels that clear counters).
 #include <cmath>
 
 #include "cuda/attention/matrix_steps.cuh"
@@ -33,7 +30,7 @@ namespace {
 // Scores are in powers of 2; a row of the matrix has a key's. tops: (splits,B·H,T) each query's
 // largest.
 template <int W>
-__global__ void __launch_bounds__(tile_threads, 6)
+__global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     dense_scores_14(Heads q, Heads k, Scores scores, float* tops, int* arrived, int splits,
                     float to_log2) {
   using X = RowTiles<W>;
@@ -94,7 +91,7 @@ struct Values {
 // several parts of the keys the last block to end adds the products, in order, and divides by the
 // sum of all weights.
 template <int W>
-__global__ void __launch_bounds__(tile_threads, 6)
+__global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     dense_values_14(Scores scores, Heads v, Heads o, const float* tops, int score_splits,
                     float* lse, float* parts, int* arrived, int splits, KeepBits keep) {
   using X = Values<W>;
@@ -222,16 +219,12 @@ __global__ void __launch_bounds__(tile_threads, 6)
     store_row(o, unit, i0 + row_of(at.y, i), at.x, sum[i], row_tops[row_of(at.y, i)]);
 }
 
-// How the keys are cut up: so many blocks that the device is full, each with a step at least.
+// How many parts of the keys each product is cut into.
 struct Splits {
   int scores, values;
-  Splits(const Call& c) {
-    const int tiles = tiles_of(c.q.T, side), rows = c.q.B / c.parts * c.q.H * tiles;
-    const auto splits = [&](int blocks, int most) {
-      return std::clamp(blocks * device().multiprocessors / std::max(1, rows), 1, most);
-    };
-    scores = splits(SS, tiles), values = splits(6, tiles_of(c.q.T, 32));
-  }
+  explicit Splits(const Call& c)
+      : scores(parts_of_keys(c, tiles_of(c.q.T, side))),
+        values(parts_of_keys(c, tiles_of(c.q.T, Values<64>::step))) {}
 };
 template <int W>
 size_t part_floats(const Call& c, const Splits& s) {
@@ -258,20 +251,21 @@ void run(const Call& c) {
   using B = Values<W>;
   launch(early({"dense_values_14", blocks * size_t(splits.values), tile_threads, B::shared_bytes}),
          c.stream, dense_values_14<W>, scores, c.v, c.o, tops, splits.scores, c.lse, parts, arrived,
-         splits.values, c.keep);
+         splits.values, c.keep.words ? c.keep : KeepBits{});
 }
 
 }  // namespace
 
 const Rung dense_14_forward{
     14,
-    "dense: two products, weights kept",
+    "dense: two products, scores kept",
     Pass::forward,
     is_dense,
     true,
     [](const Call& c) -> std::string {
-      if (!c.scores) return "no memory for the weights";
+      if (!c.scores) return "no memory for the scores";
       if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+      if (c.q.T > longest_kept) return str("length ", c.q.T, ", more than ", longest_kept);
       return unsupported_width(c);
     },
     [](const Call& c) {

@@ -78,7 +78,7 @@ struct Call {
   float* p = nullptr;       // top-k: (B,H,T,k) their probabilities, likewise
   void* index = nullptr;    // top-k backward: what make_topk_index() made of the keys, or nullptr
   float* scores = nullptr;  // full: score_floats() numbers, or nullptr; rung 14 forward leaves
-                            // the weights there, rung 15 backward reads them
+                            // them there, rung 15 backward reads them
   KeepBits keep;            // full, top-k: dropout on the weights; of rungs with drops() only
   Precision precision = Precision::fp32;  // full: of the products, for rungs on tensor cores
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them

@@ -1,7 +1,11 @@
 // What the dense kernels share that keep T × T matrices in memory: a block of 64 threads makes
 // 64 × 64 or 64 × W numbers of a product, 8 × 8 (or 8 × W / 8) a thread, with the next step's
-// factors on their way to shared memory while it multiplies. Such blocks are small, and many of
-// them on a multiprocessor wait at different times.
+// factors on their way to shared memory while it multiplies. Such blocks are small, and six of them
+// on a multiprocessor wait at different times. All kernels here have so many blocks: a kernel that
+// starts early takes room as it gets free, and fewer blocks would come together on the first
+// multiprocessors (a step at length 600 with 500 blocks in two kernels: 3.81 ms instead of 3.49). A
+// query's parts of the keys lie far apart in the grid, since blocks at distances of 132 share a
+// multiprocessor and its parts would be the longer ones of all queries (0.11 ms).
 //
 // Registers lie in two banks. A multiply-add reads three of them, which takes a second cycle unless
 // one is still at hand from the multiply-add before and the other two lie in different banks: ncu
@@ -13,19 +17,19 @@
 // of one in three to two, and dispatch stalls fall from 0.46 cycles an instruction to 0.12.
 #pragma once
 
-#include "cuda/attention/tile.cuh"
+#include <algorithm>
 
-#ifndef SS
-#define SS 6
-#endif
-#ifndef GS
-#define GS 6
-#endif
+#include "cuda/attention/rungs.h"
+#include "cuda/attention/tile.cuh"
+#include "cuda/device/device.h"
+
 namespace focus::gpu {
 
-inline constexpr int side = 64;  // queries and keys of a tile
+inline constexpr int side = 64;        // queries and keys of a tile
+inline constexpr int half = side / 2;  // keys are cut up in halves of it: 600 are 19, but 10 tiles
 inline constexpr int tile_threads = 64;
-inline constexpr int tall = side + 4;  // from row to row of a factor's 64 columns
+inline constexpr int blocks_at_a_time = 6;  // of a multiprocessor
+inline constexpr int tall = side + 4;       // from row to row of a factor's 64 columns
 
 // Copies ROWS × COLUMNS numbers of a matrix of `rows` rows to shared memory, again and again from
 // other places; 0 outside of it. A warp copies half of the rows. What does not change from step to
@@ -59,7 +63,8 @@ struct Copier {
 };
 
 // The same for 64 rows, which become columns: number (row,column) goes to (column,row). A warp's
-// lanes take 4 rows by 8 columns at a time: whole sectors of memory, different banks.
+// lanes take 4 rows by 8 columns at a time: whole sectors of memory, different banks. Copies are
+// many, 4 bytes each: inside the matrix they go without questions (1 % of a step).
 template <int COLUMNS>
 struct TransposingCopier {
   static constexpr int M = COLUMNS / 8, N = side / 2 / 4;
@@ -94,6 +99,15 @@ struct TransposingCopier {
       copies([&](int n, int m) { return n < rows_left && m < columns_left; });
   }
 };
+
+// Places in a head's matrix are counted in int.
+inline constexpr int longest_kept = 46336;
+
+// How many parts to cut the keys into, `most` at most: so many that the device is full.
+inline int parts_of_keys(const Call& c, int most) {
+  const int rows = c.q.B / c.parts * c.q.H * tiles_of(c.q.T, side);
+  return std::clamp(blocks_at_a_time * device().multiprocessors / std::max(1, rows), 1, most);
+}
 
 // Row i of the thread's 8 of 64, and column j of its C of 8·C.
 __device__ __forceinline__ int row_of(int y, int i) {
@@ -167,9 +181,6 @@ __device__ __forceinline__ void add_ab_products(float (&c)[8][C], const float* a
   }
 }
 
-// The keys are cut up in halves of a tile: 600 keys are 19, but 10 tiles.
-inline constexpr int half = side / 2;
-
 // Products of a block's 64 queries and one tile of 64 keys after another: a step takes a chunk of a
 // tile's channels.
 template <int W>
@@ -186,7 +197,7 @@ struct RowTiles {
   __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int unit,
                                             int first, int last, const Before& before,
                                             const After& after) const {
-    // The first step's factors come first: the second one's are not waited for with them.
+    // The first chunk comes first: the second one is not waited for with it.
     const TransposingCopier<chunk> queries(q.of(unit), q.row_stride, q.T, q.D);
     queries.start(rows, i0, 0);
     const TransposingCopier<chunk> copier(k.of(unit), k.row_stride, k.T, k.D);

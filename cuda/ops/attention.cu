@@ -15,7 +15,7 @@ namespace {
 // short lists. What those do not support goes the first way, slowly.
 enum class Way { rows, lists, ladder };
 constexpr int longest_short = 64;
-// A run's weights are kept for the backward up to this size: 166 sequences of 600 tokens, for each
+// A run's scores are kept for the backward up to this size: 166 sequences of 600 tokens, for each
 // of the model's blocks.
 constexpr size_t most_scores = size_t{60} * 1000000;
 

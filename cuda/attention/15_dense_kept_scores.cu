@@ -1,23 +1,23 @@
-// Rung 15, dense backward from kept weights: where rung 14 has left the T × T weights, the backward
+// Rung 15, dense backward from kept scores: where rung 14 has left the T × T scores, the backward
 // is four plain products instead of five in one kernel. Two kernels:
 //
-//   dS = scale · P ∘ (dO Vᵀ ∘ keep − delta)                  64 queries and a part of the keys a
-//   block dV = (P ∘ keep)ᵀ dO,  dK = dSᵀ Q,  dQ = dS K             64 rows of one of the three a
-//   block
+//   P = 2^(S - lse), dS = scale · P ∘ (dO Vᵀ ∘ keep − delta)  64 queries and a part of the keys a
+//                                                             block
+//   dV = (P ∘ keep)ᵀ dO,  dQ = dS K,  dK = dSᵀ Q              64 rows of one of the three a block
 //
-// A thread holds 8 × 8 numbers of one product, none waits for another's part of dQ, and the weights
-// for a tile are read while its product is made. The price is memory, 4 T² bytes a head until the
-// backward and as much again during it.
+// A thread holds 8 × 8 numbers of one product, and none waits for another's part of dQ. The blocks
+// of dV do not need dS: they start while the first kernel's last blocks still run (4 % of a step).
+// The price is memory, 4 T² bytes a head until the backward and as much again during it.
 //
-// D a multiple of 4 from 16 to 64. Predicted at (25,1,600,64) in a training step, with dropout: 35
-// µs for the first kernel, 85 for the second; before, they took 85 (with P ∘ keep written too)
-// and 98. Measured on an H100: 48 + 101 µs by the profiler, which empties the caches before each
-// kernel, and 147 together in turns with the version before (181); rung 05 takes 269. What did not
-// help the second kernel: transposing P and dS on their way, so that all products are Aᵀ B and
-// spare register banks, 4 bytes at a time (111 µs) or through registers (124); the first kernel
-// writing P ∘ keep, dS and dSᵀ, each as its product wants it (74 + 95).
-#include <algorithm>
+// D a multiple of 4 from 16 to 64. At (25,1,600,64) in a training step, with dropout, by the
+// profiler: RESULTS15
+// What did not help the second kernel: transposing P and dS on their way, so that all products are
+// Aᵀ B and spare register banks, 4 bytes at a time (111 µs) or through registers (124); the first
+// kernel writing P ∘ keep, dS and dSᵀ, each as its product wants it (74 + 95); the next step's
+// numbers of A in A B loaded as the last ones are used (60 % of the multiply-adds wait for banks,
+// instead of 15).
 #include <cmath>
+#include <type_traits>
 
 #include "cuda/attention/matrix_steps.cuh"
 #include "cuda/attention/rungs.h"
@@ -31,7 +31,7 @@ namespace {
 
 // A row of the scores has a key's, a row of dS a query's.
 template <int W>
-__global__ void __launch_bounds__(tile_threads, 6)
+__global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     dense_gradients_15(Heads v, Heads o, Heads d_o, const float* lse, Scores scores, Scores ds,
                        int splits, KeepBits keep, float scale) {
   using X = RowTiles<W>;
@@ -78,7 +78,8 @@ __global__ void __launch_bounds__(tile_threads, 6)
     of_row += (size_t(unit) * size_t(T) + size_t(min(i0 + of_lane, T - 1))) * size_t(keep.per_row);
   unsigned kept[2] = {~0u, ~0u};
   // A thread's scores come in four parts, 4 × 4 each: the first one ahead of the product, the next
-  // ones each while the one before it is used.
+  // ones each while the one before it is used. All at once, ahead, they would take the registers of
+  // two blocks.
   const float* from = scores.of(unit, 0);
   float* to = ds.of(unit, 0);
   const auto load_part = [&](float(&s)[4][4], int j0, int part) {
@@ -179,8 +180,10 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
   };
   float sum[8][C] = {};
   copy_right(0, 0);
-  if (weigh) load_rows(0);
-  if (!weigh) wait_for_previous();
+  if (weigh)
+    load_rows(0);
+  else
+    wait_for_previous();  // for dS
   copy_left(0, 0);
   for (int x = 0, stage = 0; x < T; x += step, stage ^= 1) {
     __pipeline_wait_prior(0);
@@ -217,7 +220,7 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
 
 // A block makes 64 rows of dV, dK or dQ. dK is a product with the transpose of what is in memory.
 template <int W>
-__global__ void __launch_bounds__(tile_threads, 6)
+__global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     dense_products_15(Scores scores, Scores ds, const float* lse, Heads q, Heads k, Heads d_o,
                       Heads dq, Heads dk, Heads dv, KeepBits keep) {
   SharedMemory shared;
@@ -237,32 +240,32 @@ __global__ void __launch_bounds__(tile_threads, 6)
 
 template <int W>
 void run(const Call& c) {
-  const int tiles = tiles_of(c.q.T, side), rows = c.q.B / c.parts * c.q.H * tiles;
-  // Four blocks for each multiprocessor, each with a tile of keys at least.
-  const int splits = std::clamp(GS * device().multiprocessors / std::max(1, rows), 1, tiles);
+  const int tiles = tiles_of(c.q.T, side), splits = parts_of_keys(c, tiles);
   const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles);
+  const KeepBits keep = c.keep.words ? c.keep : KeepBits{};
   const Scores scores{c.scores, c.q.T}, ds{static_cast<float*>(c.workspace), c.q.T};
   const float scale = 1 / std::sqrt(float(c.q.D));
   using A = RowTiles<W>;
   launch(early({"dense_gradients_15", blocks * size_t(splits), tile_threads,
                 shared_bytes_for(A::rows_floats, 2 * A::chunk_floats, side, side)}),
-         c.stream, dense_gradients_15<W>, c.v, c.o, c.d_o, c.lse, scores, ds, splits, c.keep,
-         scale);
+         c.stream, dense_gradients_15<W>, c.v, c.o, c.d_o, c.lse, scores, ds, splits, keep, scale);
   using B = Products<W>;
   launch(early({"dense_products_15", 3 * blocks, tile_threads, B::shared_bytes}), c.stream,
-         dense_products_15<W>, scores, ds, c.lse, c.q, c.k, c.d_o, c.dq, c.dk, c.dv, c.keep);
+         dense_products_15<W>, scores, ds, c.lse, c.q, c.k, c.d_o, c.dq, c.dk, c.dv, keep);
 }
 
 }  // namespace
 
 const Rung dense_15_backward{15,
-                             "dense: from kept weights",
+                             "dense: from kept scores",
                              Pass::backward,
                              is_dense,
                              true,
                              [](const Call& c) -> std::string {
-                               if (!c.scores) return "the forward kept no weights";
+                               if (!c.scores) return "the forward kept no scores";
                                if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+                               if (c.q.T > longest_kept)
+                                 return str("length ", c.q.T, ", more than ", longest_kept);
                                return unsupported_width(c);
                              },
                              [](const Call& c) { return score_floats(c.q) * sizeof(float); },
