@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     }
   };
   block.for_tiles(
-      q, i0, k, unit, first, last, [](int) {}, after);
+      q, i0, k, unit, first, last, [] {}, [](int) {}, after);
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {

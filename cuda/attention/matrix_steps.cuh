@@ -191,12 +191,13 @@ struct RowTiles {
   const Place<8> at;
   float *rows, *keys;  // shared: (W,tall), two of (chunk,tall)
 
-  // For tiles from half `first` to half last-1 calls before(first key) ahead of a tile's last chunk
-  // and after(first key, products) behind it. Of the last tile there may be only the first half.
-  template <class Before, class After>
+  // Calls meanwhile() once copies are on their way; then, for tiles from half `first` to half
+  // last-1, before(first key) ahead of a tile's last chunk and after(first key, products) behind
+  // it. Of the last tile there may be only the first half.
+  template <class Meanwhile, class Before, class After>
   __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int unit,
-                                            int first, int last, const Before& before,
-                                            const After& after) const {
+                                            int first, int last, const Meanwhile& meanwhile,
+                                            const Before& before, const After& after) const {
     // The first chunk comes first: the second one is not waited for with it.
     const TransposingCopier<chunk> queries(q.of(unit), q.row_stride, q.T, q.D);
     queries.start(rows, i0, 0);
@@ -209,6 +210,7 @@ struct RowTiles {
     const int steps = (last - first + 1) / 2 * chunks;
     copy(0);
     if (chunks > 1) queries.start(rows + chunk_floats, i0, chunk), copy(1);
+    meanwhile();
     float sum[8][8] = {};
     for (int step = 0; step < steps; ++step) {
       if (chunks > 1 && step == 0)
