@@ -31,7 +31,7 @@ namespace {
 // largest.
 template <int W>
 __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
-    dense_scores_14(Heads q, Heads k, Scores scores, float* tops, int* arrived, int splits,
+    dense_scores_14(Heads q, Heads k, Scores scores, float* tops, int* scored, int splits,
                     float to_log2) {
   using X = RowTiles<W>;
   SharedMemory shared;
@@ -41,7 +41,6 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   const int rows = q.B * q.H * tiles, split = int(blockIdx.x) / rows;
   const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
   wait_for_previous();
-  if (split == 0 && threadIdx.x == 0) arrived[unit * tiles + i0 / side] = 0;
   const int halves = (T + half - 1) / half, end = min(T, halves * (split + 1) / splits * half);
   const int first = halves * split / splits, last = halves * (split + 1) / splits;
   float top[8];  // of the thread's own columns
@@ -74,6 +73,7 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     const int row = i0 + row_of(at.y, i);
     if (row < T && at.x == 0) tops[(ptrdiff_t{split} * q.B * q.H + unit) * T + row] = whole;
   }
+  announce_part(scored + unit * tiles + i0 / side);
 }
 
 // --- the weights and the output -----------------------------------------------------------------
@@ -93,7 +93,8 @@ struct Values {
 template <int W>
 __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     dense_values_14(Scores scores, Heads v, Heads o, const float* tops, int score_splits,
-                    float* lse, float* parts, int* arrived, int splits, KeepBits keep) {
+                    const int* scored, float* lse, float* parts, int* arrived, int splits,
+                    KeepBits keep) {
   using X = Values<W>;
   constexpr int C = X::C, step = X::step;
   SharedMemory shared;
@@ -125,16 +126,18 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     for (int e = 0; e < 4; ++e)
       dropped[e] = ~words[min(i0 + weights.column + e, T - 1) * keep.per_row] >> weights.row;
   };
+  let_next_start();
   copy_values(first);
   load_bits(first);
-  wait_for_previous();
+  wait_for_parts(scored, unit * tiles + tile, unit * tiles + tile + 1, score_splits);
   copy_scores(first);
   // A thread a query: its largest score. Beyond T all weights are 2^-∞ = 0.
   const int own_row = i0 + int(threadIdx.x);
   float own_top = -INFINITY;
 #pragma unroll 2
   for (int s = 0; s < score_splits; ++s)
-    own_top = fmaxf(own_top, tops[(ptrdiff_t{s} * units + unit) * T + min(own_row, T - 1)]);
+    own_top =
+        fmaxf(own_top, __ldcg(tops + (ptrdiff_t{s} * units + unit) * T + min(own_row, T - 1)));
   row_tops[threadIdx.x] = own_row < T ? own_top : INFINITY;
   __syncthreads();
   // A thread weighs what it copies: scores of four queries.
@@ -171,6 +174,7 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     add_products<step, C>(sum, p_at + 4 * at.y, b + x % 2 * X::v_floats + at.x * vector_of<C>,
                           X::stride);
   }
+  wait_for_previous();
   // Four threads have weighed a query's keys.
   static_assert(Weights::vectors == 16);
   store4(row_sums + int(threadIdx.x) / 16 * side + weights.column, sums);
@@ -243,15 +247,16 @@ void run(const Call& c) {
   const Scores scores{c.scores, c.q.T};
   const float to_log2 = log2_e / std::sqrt(float(c.q.D));  // exp(scale·s) = 2^(to_log2·s)
   float *parts = static_cast<float*>(c.workspace), *tops = parts + part_floats<W>(c, splits);
-  int* arrived = reinterpret_cast<int*>(tops + top_floats(c, splits));
+  int *scored = reinterpret_cast<int*>(tops + top_floats(c, splits)), *arrived = scored + blocks;
+  launch(early({"clear_parts", 1, 256}), c.stream, clear_parts, scored, int(2 * blocks));
   using A = RowTiles<W>;
   launch(early({"dense_scores_14", blocks * size_t(splits.scores), tile_threads,
                 shared_bytes_for(A::rows_floats, 2 * A::chunk_floats)}),
-         c.stream, dense_scores_14<W>, c.q, c.k, scores, tops, arrived, splits.scores, to_log2);
+         c.stream, dense_scores_14<W>, c.q, c.k, scores, tops, scored, splits.scores, to_log2);
   using B = Values<W>;
   launch(early({"dense_values_14", blocks * size_t(splits.values), tile_threads, B::shared_bytes}),
-         c.stream, dense_values_14<W>, scores, c.v, c.o, tops, splits.scores, c.lse, parts, arrived,
-         splits.values, c.keep.words ? c.keep : KeepBits{});
+         c.stream, dense_values_14<W>, scores, c.v, c.o, tops, splits.scores, scored, c.lse, parts,
+         arrived, splits.values, c.keep.words ? c.keep : KeepBits{});
 }
 
 }  // namespace
@@ -273,7 +278,7 @@ const Rung dense_14_forward{
       size_t floats = top_floats(c, splits);
       for_width_up_to_64(
           c.q.D, [&](auto width) { floats += part_floats<decltype(width)::value>(c, splits); });
-      return 4 * (floats + size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)));
+      return 4 * (floats + 2 * size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side)));
     },
     [](Pattern, const Call& c) {
       for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });

@@ -33,7 +33,7 @@ namespace {
 template <int W>
 __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     dense_gradients_15(Heads v, Heads o, Heads d_o, const float* lse, Scores scores, Scores ds,
-                       int splits, KeepBits keep, float scale) {
+                       int* made, int splits, KeepBits keep, float scale) {
   using X = RowTiles<W>;
   SharedMemory shared;
   const X block{{}, shared.array<float>(X::rows_floats), shared.array<float>(2 * X::chunk_floats)};
@@ -124,6 +124,7 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     }
   };
   block.for_tiles(d_o, i0, v, unit, first, last, make_deltas, before, after);
+  announce_part(made + unit * tiles + i0 / side);
 }
 
 // --- the gradients ------------------------------------------------------------------------------
@@ -138,10 +139,11 @@ struct Products {
 
 // 64 rows of a product, from `row0` on: of `left`, or its transpose, with `right`. The two forms
 // share no registers, so that nvcc can choose each one's banks.
-template <int W, bool transposed>
+template <int W, bool transposed, class Ready>
 __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& left,
                                           const Heads& right, const Heads& to, int unit, int row0,
-                                          bool weigh, const float* lse, const KeepBits& keep) {
+                                          bool weigh, const float* lse, const KeepBits& keep,
+                                          const Ready& ready) {
   using X = Products<W>;
   constexpr int C = X::C, step = X::step;
   float *a = shared.array<float>(2 * X::a_floats), *b = shared.array<float>(2 * X::b_floats);
@@ -178,10 +180,8 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
   };
   float sum[8][C] = {};
   copy_right(0, 0);
-  if (weigh)
-    load_rows(0);
-  else
-    wait_for_previous();  // for dS
+  if (weigh) load_rows(0);
+  ready();
   copy_left(0, 0);
   for (int x = 0, stage = 0; x < T; x += step, stage ^= 1) {
     __pipeline_wait_prior(0);
@@ -209,7 +209,7 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
     else
       add_ab_products<step>(sum, a_at + at.y * X::wide, X::wide, b_at, X::stride);
   }
-  if (weigh) wait_for_previous();
+  wait_for_previous();
 #pragma unroll
   for (int i = 0; i < 8; ++i)
     store_row(to, unit, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i],
@@ -219,20 +219,26 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
 // A block makes 64 rows of dV, dK or dQ. dK is a product with the transpose of what is in memory.
 template <int W>
 __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
-    dense_products_15(Scores scores, Scores ds, const float* lse, Heads q, Heads k, Heads d_o,
-                      Heads dq, Heads dk, Heads dv, KeepBits keep) {
+    dense_products_15(Scores scores, Scores ds, const int* made, int splits, const float* lse,
+                      Heads q, Heads k, Heads d_o, Heads dq, Heads dk, Heads dv, KeepBits keep) {
   SharedMemory shared;
   const int tiles = (q.T + side - 1) / side;
   const int blocks = q.B * q.H * tiles;  // of each of the three
   const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
   const int row0 = int(blockIdx.x) % tiles * side;
+  // dV needs nothing of dS, dQ the rows of its queries, dK all rows.
+  const int tile = unit * tiles + row0 / side;
+  let_next_start();
   if (which == 1) {
-    make_rows<W, true>(shared, ds, q, dk, unit, row0, false, lse, keep);
+    make_rows<W, true>(shared, ds, q, dk, unit, row0, false, lse, keep,
+                       [&] { wait_for_parts(made, unit * tiles, (unit + 1) * tiles, splits); });
   } else {
     Scores left = ds;
     Heads right = k, to = dq;
     if (which == 0) left = scores, right = d_o, to = dv;
-    make_rows<W, false>(shared, left, right, to, unit, row0, which == 0, lse, keep);
+    make_rows<W, false>(shared, left, right, to, unit, row0, which == 0, lse, keep, [&] {
+      if (which != 0) wait_for_parts(made, tile, tile + 1, splits);
+    });
   }
 }
 
@@ -243,33 +249,39 @@ void run(const Call& c) {
   const KeepBits keep = c.keep.words ? c.keep : KeepBits{};
   const Scores scores{c.scores, c.q.T}, ds{static_cast<float*>(c.workspace), c.q.T};
   const float scale = 1 / std::sqrt(float(c.q.D));
+  int* made = reinterpret_cast<int*>(ds.data + score_floats(c.q));
+  launch(early({"clear_parts", 1, 256}), c.stream, clear_parts, made, int(blocks));
   using A = RowTiles<W>;
   launch(early({"dense_gradients_15", blocks * size_t(splits), tile_threads,
                 shared_bytes_for(A::rows_floats, 2 * A::chunk_floats, side, side)}),
-         c.stream, dense_gradients_15<W>, c.v, c.o, c.d_o, c.lse, scores, ds, splits, keep, scale);
+         c.stream, dense_gradients_15<W>, c.v, c.o, c.d_o, c.lse, scores, ds, made, splits, keep,
+         scale);
   using B = Products<W>;
   launch(early({"dense_products_15", 3 * blocks, tile_threads, B::shared_bytes}), c.stream,
-         dense_products_15<W>, scores, ds, c.lse, c.q, c.k, c.d_o, c.dq, c.dk, c.dv, keep);
+         dense_products_15<W>, scores, ds, made, splits, c.lse, c.q, c.k, c.d_o, c.dq, c.dk, c.dv,
+         keep);
 }
 
 }  // namespace
 
-const Rung dense_15_backward{15,
-                             "dense: from kept scores",
-                             Pass::backward,
-                             is_dense,
-                             true,
-                             [](const Call& c) -> std::string {
-                               if (!c.scores) return "the forward kept no scores";
-                               if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
-                               if (c.q.T > longest_kept)
-                                 return str("length ", c.q.T, ", more than ", longest_kept);
-                               return unsupported_width(c);
-                             },
-                             [](const Call& c) { return score_floats(c.q) * sizeof(float); },
-                             [](Pattern, const Call& c) {
-                               for_width_up_to_64(
-                                   c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-                             }};
+const Rung dense_15_backward{
+    15,
+    "dense: from kept scores",
+    Pass::backward,
+    is_dense,
+    true,
+    [](const Call& c) -> std::string {
+      if (!c.scores) return "the forward kept no scores";
+      if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+      if (c.q.T > longest_kept) return str("length ", c.q.T, ", more than ", longest_kept);
+      return unsupported_width(c);
+    },
+    [](const Call& c) {
+      return (score_floats(c.q) + size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side))) *
+             sizeof(float);
+    },
+    [](Pattern, const Call& c) {
+      for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
+    }};
 
 }  // namespace focus::gpu

@@ -238,6 +238,29 @@ struct RowTiles {
   }
 };
 
+// What one kernel makes in parts the next one may use before all of it is there: blocks announce
+// parts in counters, others wait until all parts of what they need are announced. The next kernel's
+// blocks start only when all of this one's run, so that such a wait ends.
+__device__ __forceinline__ void announce_part(int* parts) {
+  __threadfence();
+  __syncthreads();  // the block's part is written
+  if (threadIdx.x == 0) atomicAdd(parts, 1);
+}
+// Until counters first … last-1 have come to n. What was announced is then read from the
+// second-level cache, where it is: by __ldcg or copies of 16 bytes.
+__device__ __forceinline__ void wait_for_parts(const int* parts, int first, int last, int n) {
+  const volatile int* now = parts;
+  for (int i = first + int(threadIdx.x); i < last; i += tile_threads)
+    while (now[i] < n) spin();
+  __threadfence();
+  __syncthreads();
+}
+[[maybe_unused]] static __global__ void clear_parts(int* parts, int n) {
+  let_next_start();
+  wait_for_previous();
+  for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) parts[i] = 0;
+}
+
 // Writes `factor` times the thread's numbers of C columns to row `row`, one by one: a store of 16
 // bytes would bind the sums to registers in order.
 template <int C>

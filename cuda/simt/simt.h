@@ -99,6 +99,15 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
+// In a kernel that asks for each part of what the kernel before it makes whether it is there: from
+// now on the next kernel's blocks may start, though the one before may still run. What that one
+// writes must be of no use to the next one. All blocks call wait_for_previous() before they end.
+__device__ __forceinline__ void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // Asks for what is at `at` to be brought to the second-level cache, and waits for nothing.
 __device__ __forceinline__ void prefetch([[maybe_unused]] const float* at) {
 #ifdef __CUDACC__
