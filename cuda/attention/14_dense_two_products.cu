@@ -46,9 +46,9 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   float top[8];  // of the thread's own columns
 #pragma unroll
   for (int i = 0; i < 8; ++i) top[i] = -INFINITY;
-  const int pitch = scores.pitch(), i = i0 + 4 * at.y;
-  const bool inside[2] = {i < pitch, i + half < pitch};
-  float* column = scores.of(unit, 0) + i;
+  const int pitch = scores.pitch(), query = i0 + 4 * at.y;
+  const bool inside[2] = {query < pitch, query + half < pitch};
+  float* column = scores.of(unit, 0) + query;
   const auto after = [&](int j0, const float(&product)[8][8]) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
