@@ -5,17 +5,21 @@
 //                                                             block
 //   dV = (P ∘ keep)ᵀ dO,  dQ = dS K,  dK = dSᵀ Q              64 rows of one of the three a block
 //
-// A thread holds 8 × 8 numbers of one product, and none waits for another's part of dQ. The blocks
-// of dV do not need dS: they start while the first kernel's last blocks still run (4 % of a step).
+// A thread holds 8 × 8 numbers of one product, and none waits for another's part of dQ. The second
+// kernel's blocks come as the first one's end, in the order in which they can start: those of dV
+// need no dS (4 % of a step), those of dQ the rows of 64 queries, those of dK all rows of a head.
 // The price is memory, 4 T² bytes a head until the backward and as much again during it.
 //
-// D a multiple of 4 from 16 to 64. At (25,1,600,64) in a training step, with dropout, by the
-// profiler: RESULTS15
-// What did not help the second kernel: transposing P and dS on their way, so that all products are
-// Aᵀ B and spare register banks, 4 bytes at a time (111 µs) or through registers (124); the first
-// kernel writing P ∘ keep, dS and dSᵀ, each as its product wants it (74 + 95); the next step's
-// numbers of A in A B loaded as the last ones are used (60 % of the multiply-adds wait for banks,
-// instead of 15).
+// D a multiple of 4 from 16 to 64. At (25,1,600,64) in a training step with dropout each kernel
+// alone takes 57 and 103 µs on an H200 by the profiler, more than the 50 and 99 on an H100 when
+// blocks were fewer and none started early, but not together (rung 14). A multiply-add in the
+// second kernel takes 75 % of the cycles (71 when both forms of product shared registers), until
+// its last 15 µs, in which few warps are left. What did not help it: transposing P and dS on their
+// way, so that all products are Aᵀ B and spare register banks, 4 bytes at a time (111 µs) or
+// through registers (124); the first kernel writing P ∘ keep, dS and dSᵀ, each as its product wants
+// it (74 + 95); in A B the next step's numbers of A loaded as the last ones are used (60 % of the
+// multiply-adds wait for banks, instead of 16); two parts of the keys in the first kernel (4 % of a
+// step more).
 #include <cmath>
 #include <type_traits>
 
@@ -216,7 +220,7 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
               weigh ? keep.scale : 1.f);
 }
 
-// A block makes 64 rows of dV, dK or dQ. dK is a product with the transpose of what is in memory.
+// A block makes 64 rows of dV, dQ or dK. dK is a product with the transpose of what is in memory.
 template <int W>
 __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     dense_products_15(Scores scores, Scores ds, const int* made, int splits, const float* lse,
@@ -226,10 +230,8 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   const int blocks = q.B * q.H * tiles;  // of each of the three
   const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
   const int row0 = int(blockIdx.x) % tiles * side;
-  // dV needs nothing of dS, dQ the rows of its queries, dK all rows.
-  const int tile = unit * tiles + row0 / side;
   let_next_start();
-  if (which == 1) {
+  if (which == 2) {
     make_rows<W, true>(shared, ds, q, dk, unit, row0, false, lse, keep,
                        [&] { wait_for_parts(made, unit * tiles, (unit + 1) * tiles, splits); });
   } else {
@@ -237,7 +239,8 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     Heads right = k, to = dq;
     if (which == 0) left = scores, right = d_o, to = dv;
     make_rows<W, false>(shared, left, right, to, unit, row0, which == 0, lse, keep, [&] {
-      if (which != 0) wait_for_parts(made, tile, tile + 1, splits);
+      const int tile = unit * tiles + row0 / side;
+      if (which == 1) wait_for_parts(made, tile, tile + 1, splits);
     });
   }
 }

@@ -4,8 +4,8 @@
 // on a multiprocessor wait at different times. All kernels here have so many blocks: a kernel that
 // starts early takes room as it gets free, and fewer blocks would come together on the first
 // multiprocessors (a step at length 600 with 500 blocks in two kernels: 3.81 ms instead of 3.49). A
-// query's parts of the keys lie far apart in the grid, since blocks at distances of 132 share a
-// multiprocessor and its parts would be the longer ones of all queries (0.11 ms).
+// query's parts of the keys lie far apart in the grid: blocks 132 apart share a multiprocessor, and
+// with a query's three parts side by side these would be the longest part of each (0.11 ms).
 //
 // Registers lie in two banks. A multiply-add reads three of them, which takes a second cycle unless
 // one is still at hand from the multiply-add before and the other two lie in different banks: ncu
