@@ -279,6 +279,8 @@ int tiles_for(int M) {
 }  // namespace
 
 void normed_projections_backward(const NormedProjections& a, int runs, void* stream) {
+  if (a.precision != Precision::fp32)
+    return tensor_cores::normed_projections_backward(a, runs, stream);
   launch(early({"normed_projections_backward", size_t(tiles_for(a.M) * runs), threads,
                 shared_bytes_for(tile_floats, g_floats, tile_floats, tile_floats)}),
          stream, normed_projections_backward_kernel, a);
@@ -291,6 +293,8 @@ size_t block_shared_bytes() {
 
 void second_half_backward(const SecondHalf& a, const NormedProjections* next, int runs,
                           void* stream) {
+  if (a.precision != Precision::fp32)
+    return tensor_cores::second_half_backward(a, next, runs, stream);
   const size_t blocks = size_t(tiles_for(a.M) * runs);
   for_activation(a.activation, [&](auto chosen) {
     constexpr Activation activation = decltype(chosen)::value;

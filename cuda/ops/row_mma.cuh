@@ -1,0 +1,311 @@
+// What the fused kernels of a transformer block are made of on tensor cores (row_tile.cuh: in
+// float32): a block of four warps takes 64 rows of 64 channels through several operations, a warp
+// 16 of them, whole. The numbers stay in registers from one product to the next; shared memory
+// holds weights, and what a layer's gradients need from all warps.
+//
+// Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
+// 3: 16 bytes at a time, as memory is read and written. To the tensor core (cuda/simt/mma.h) the
+// even ones of 16 columns are one tile of 8, the odd ones another: its lane's columns 2t and 2t + 1
+// in each are those four. The same numbers are the next product's first factor as they stand, since
+// the order of the inner numbers is free: the step of 8 with the even ones takes 4t as its number t
+// and 4t + 2 as its number t + 4. Weights are read accordingly, from rows whose vectors of 16 bytes
+// are exchanged (`swizzled`) so that the lanes of one load use different banks.
+//
+// A row lies in four lanes: sums over its channels take two shuffles.
+#pragma once
+
+#include "cuda/one_launch/mma.cuh"
+#include "cuda/ops/activation.cuh"
+#include "cuda/ops/block.cuh"
+#include "cuda/simt/simt.h"
+
+namespace focus::gpu::row_mma {
+
+using one_launch::Factors;
+using one_launch::Numbers;
+using one_launch::RawA;
+using one_launch::RawB;
+
+constexpr int side = 64, warps = 4, threads = 32 * warps, tile_floats = side * side;
+constexpr int own = 16;  // columns of each of a lane's two rows
+
+// at[h][4·p + x]: row g + 8·h, column 16·p + 4·t + x.
+struct Rows {
+  float at[2][own];
+};
+
+template <class F>
+__device__ __forceinline__ void each(const F& f) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+#pragma unroll
+    for (int c = 0; c < own; ++c) f(h, c);
+}
+
+// The tile of a block, of which each run has tiles_of_run.
+struct Tile {
+  int run, g, t, first;  // first: the lane's first row in the tile
+  int left;              // rows of the run from there on
+  size_t row;            // the lane's first row among those of all runs
+
+  __device__ explicit Tile(int rows_of_run) {
+    const int tiles = (rows_of_run + side - 1) / side, lane = int(threadIdx.x) % 32;
+    const int begin = int(blockIdx.x) % tiles * side;
+    run = int(blockIdx.x) / tiles, g = lane / 4, t = lane % 4;
+    first = int(threadIdx.x) / 32 * 16 + g, left = rows_of_run - begin - first;
+    row = size_t(run) * size_t(rows_of_run) + size_t(begin + first);
+  }
+  __device__ bool has(int h) const { return 8 * h < left; }
+  __device__ size_t row_of(int h) const { return row + size_t(8 * h); }
+  __device__ size_t offset(int h) const { return row_of(h) * side + size_t(4 * t); }
+};
+
+__device__ __forceinline__ float4 vector(const Rows& x, int h, int p) {
+  return make_float4(x.at[h][4 * p], x.at[h][4 * p + 1], x.at[h][4 * p + 2], x.at[h][4 * p + 3]);
+}
+__device__ __forceinline__ void set_vector(Rows& x, int h, int p, float4 v) {
+  x.at[h][4 * p] = v.x, x.at[h][4 * p + 1] = v.y;
+  x.at[h][4 * p + 2] = v.z, x.at[h][4 * p + 3] = v.w;
+}
+
+// Rows that do not exist are 0.
+__device__ __forceinline__ void load(Rows& to, const Tile& t, const float* from) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+#pragma unroll
+    for (int p = 0; p < 4; ++p)
+      set_vector(to, h, p, t.has(h) ? load4(from + t.offset(h) + 16 * p) : make_float4(0, 0, 0, 0));
+}
+// to: may be nullptr.
+__device__ __forceinline__ void store(float* to, const Tile& t, const Rows& from) {
+  if (!to) return;
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+#pragma unroll
+    for (int p = 0; p < 4; ++p)
+      if (t.has(h)) store4(to + t.offset(h) + 16 * p, vector(from, h, p));
+}
+
+// As products read them.
+template <Precision P>
+__device__ __forceinline__ Rows operand(const Rows& x) {
+  Rows result;
+  each([&](int h, int c) { result.at[h][c] = one_launch::operand<P>(x.at[h][c]); });
+  return result;
+}
+
+// The whole row's sum of what each lane has of it.
+__device__ __forceinline__ float row_sum(float value) {
+  value += __shfl_xor_sync(all_lanes, value, 1);
+  return value + __shfl_xor_sync(all_lanes, value, 2);
+}
+
+// The activation, or its slope, of many numbers: chosen once.
+template <class F>
+__device__ __forceinline__ void with_activation(Activation a, const F& f) {
+  if (a == Activation::gelu)
+    f(Activation::gelu);
+  else if (a == Activation::mish)
+    f(Activation::mish);
+  else
+    f(Activation::relu);
+}
+
+// --- in shared memory: 64 rows of 64 numbers ----------------------------------------------------
+
+// Where the vector with number `vector` of a row lies: lanes read 8 vectors at once from
+//   by_row     two rows, two apart, four neighbouring vectors of each
+//   by_column  four rows, four apart, two neighbouring vectors of each
+//   of_rows    two neighbouring rows (when written), or four (when read)
+enum class Swizzle { by_row, by_column, of_rows };
+template <Swizzle S>
+__device__ __forceinline__ int swizzled(int row, int vector) {
+  const int other = S == Swizzle::by_row      ? (row >> 1 & 1) << 2
+                    : S == Swizzle::by_column ? (row >> 2 & 3) << 1
+                                              : (row & 1) << 2 | (row & 2);
+  return row * side + (vector ^ other) * 4;
+}
+
+// Starts copying a weight, or a bias.
+template <Swizzle S>
+__device__ __forceinline__ void copy_weight(float* to, const float* from) {
+  const int first = int(threadIdx.x) / 16, v = int(threadIdx.x) % 16;
+#pragma unroll
+  for (int row = 0; row < side; row += threads / 16)
+    __pipeline_memcpy_async(to + swizzled<S>(row + first, v), from + (row + first) * side + 4 * v,
+                            16);
+}
+__device__ __forceinline__ void copy_bias(float* to, const float* from) {
+  const int e = int(threadIdx.x) * 4;
+  if (e < side) __pipeline_memcpy_async(to + e, from + e, 16);
+}
+
+// to := the warp's rows, for weight_gradient().
+__device__ __forceinline__ void store_tile(float* to, const Tile& t, const Rows& from) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+#pragma unroll
+    for (int p = 0; p < 4; ++p)
+      store4(to + swizzled<Swizzle::of_rows>(t.first + 8 * h, 4 * p + t.t), vector(from, h, p));
+}
+
+// --- products -----------------------------------------------------------------------------------
+
+// c += A B, A as operand() leaves it: b(p, q, v) sets v[o][x] to B's number at row 16·p + 4·t + x
+// and column 16·q + 2·g + o.
+template <Precision P, class LoadB>
+__device__ __forceinline__ void add_product(Rows& c, const Rows& a, const LoadB& b) {
+  using F = Factors<P>;
+  float sums[8][4];
+  each([&](int h, int n) { sums[n / 4 * 2 + n % 2][2 * h + n % 4 / 2] = c.at[h][n]; });
+#pragma unroll
+  for (int p = 0; p < 4; ++p) {
+    typename F::A x[2];
+#pragma unroll
+    for (int s = 0; s < 2; ++s)
+      x[s] =
+          F::template of<Numbers::rounded>(RawA{{a.at[0][4 * p + s], a.at[1][4 * p + s],
+                                                 a.at[0][4 * p + 2 + s], a.at[1][4 * p + 2 + s]}});
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      float v[2][4];
+      b(p, q, v);
+#pragma unroll
+      for (int o = 0; o < 2; ++o) {
+        const typename F::B y[2] = {F::template of<Numbers::weights>(RawB{{v[o][0], v[o][2]}}),
+                                    F::template of<Numbers::weights>(RawB{{v[o][1], v[o][3]}})};
+        F::add(sums[2 * q + o], x, y);
+      }
+    }
+  }
+  each([&](int h, int n) { c.at[h][n] = sums[n / 4 * 2 + n % 2][2 * h + n % 4 / 2]; });
+}
+
+// c += A Wᵀ, W copied by_row.
+template <Precision P>
+__device__ __forceinline__ void add_by_transposed(Rows& c, const Tile& t, const Rows& a,
+                                                  const float* w) {
+  add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
+#pragma unroll
+    for (int o = 0; o < 2; ++o) {
+      const float4 u = load4(w + swizzled<Swizzle::by_row>(16 * q + 2 * t.g + o, 4 * p + t.t));
+      v[o][0] = u.x, v[o][1] = u.y, v[o][2] = u.z, v[o][3] = u.w;
+    }
+  });
+}
+// c += A W, W copied by_column.
+template <Precision P>
+__device__ __forceinline__ void add_by(Rows& c, const Tile& t, const Rows& a, const float* w) {
+  add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
+#pragma unroll
+    for (int x = 0; x < 4; ++x) {
+      const float2 u = load2(
+          w + swizzled<Swizzle::by_column>(16 * p + 4 * t.t + x, 4 * q + t.g / 2) + t.g % 2 * 2);
+      v[0][x] = u.x, v[1][x] = u.y;
+    }
+  });
+}
+
+// part (out,in) = Gᵀ A, of the block's 64 rows, as store_tile() left them: a warp's quarter.
+template <Precision P>
+__device__ __forceinline__ void weight_gradient(float* part, const Tile& t, const float* g,
+                                                const float* a) {
+  using F = Factors<P>;
+  const int warp = int(threadIdx.x) / 32, out = warp / 2 * 32, in = warp % 2 * 32;
+  // A tile's rows g and g + 8 are the rows 4·g and 4·g + 1 of the gradient, or 4·g + 2 and + 3.
+  float sums[2][4][4] = {};
+#pragma unroll
+  for (int n = 0; n < side; n += 16) {
+    typename F::A x[2][2];
+    typename F::B y[4][2];
+#pragma unroll
+    for (int s = 0; s < 2; ++s) {
+      const int row = n + 8 * s + t.t;
+      const auto at = [&](int from, int v) { return swizzled<Swizzle::of_rows>(row + from, v); };
+      const float4 u = load4(g + at(0, out / 4 + t.g)), w = load4(g + at(4, out / 4 + t.g));
+      x[0][s] = F::template of<Numbers::rounded>(RawA{{u.x, u.y, w.x, w.y}});
+      x[1][s] = F::template of<Numbers::rounded>(RawA{{u.z, u.w, w.z, w.w}});
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        const int v = in / 4 + 4 * q + t.g / 2, half = t.g % 2 * 2;
+        const float2 k = load2(a + at(0, v) + half), l = load2(a + at(4, v) + half);
+        y[2 * q][s] = F::template of<Numbers::rounded>(RawB{{k.x, l.x}});
+        y[2 * q + 1][s] = F::template of<Numbers::rounded>(RawB{{k.y, l.y}});
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) F::add(sums[i][j], x[i], y[j]);
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int q = 0; q < 2; ++q)
+        store4(part + (out + 4 * t.g + 2 * i + h) * side + in + 16 * q + 4 * t.t,
+               make_float4(sums[i][2 * q][2 * h], sums[i][2 * q + 1][2 * h],
+                           sums[i][2 * q][2 * h + 1], sums[i][2 * q + 1][2 * h + 1]));
+}
+
+// The bias's gradient, the sums of G's columns, in two steps with a barrier between them.
+// sums: (warps,64) in shared memory. Lanes that hold the same columns share the adding: each step
+// halves how many of them a lane goes on with.
+__device__ __forceinline__ void column_sums(float* sums, const Tile& t, const Rows& g) {
+  float sum[own];
+#pragma unroll
+  for (int c = 0; c < own; ++c) sum[c] = g.at[0][c] + g.at[1][c];
+#pragma unroll
+  for (int half = own / 2; half >= 2; half /= 2) {
+    const int lanes = 2 * half;  // apart: 16, 8, 4
+    const bool upper = int(threadIdx.x) & lanes;
+#pragma unroll
+    for (int c = 0; c < half; ++c) {
+      const float give = upper ? sum[c] : sum[half + c], keep = upper ? sum[half + c] : sum[c];
+      sum[c] = keep + __shfl_xor_sync(all_lanes, give, lanes);
+    }
+  }
+  // Now of the columns with numbers 2·g and 2·g + 1 among the lane's 16.
+  store2(sums + int(threadIdx.x) / 32 * side + t.g / 2 * 16 + 4 * t.t + t.g % 2 * 2,
+         make_float2(sum[0], sum[1]));
+}
+__device__ __forceinline__ void bias_gradient(float* part, const float* sums) {
+  const int o = int(threadIdx.x);
+  if (o >= side) return;
+  float sum = 0;
+#pragma unroll
+  for (int w = 0; w < warps; ++w) sum += sums[w * side + o];
+  part[side * side + o] = sum;
+}
+
+// --- dropout ------------------------------------------------------------------------------------
+
+// The bits of the lane's numbers: bit 16·p + x of a row's.
+struct Bits {
+  uint64_t row[2];
+  __device__ void load(const Tile& t, const unsigned char* kept) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+      row[h] = kept && t.has(h) ? reinterpret_cast<const uint64_t*>(kept)[t.row_of(h)] >> (4 * t.t)
+                                : ~uint64_t{0};
+  }
+  // x *= what dropout did
+  __device__ void apply(Rows& x, float scale) const {
+    each([&](int h, int c) { x.at[h][c] *= row[h] >> (c / 4 * 16 + c % 4) & 1 ? scale : 0.f; });
+  }
+};
+
+// Calls f(std::integral_constant<Precision, P>).
+template <class F>
+void for_precision(Precision p, const F& f) {
+  if (p == Precision::tf32x3) return f(std::integral_constant<Precision, Precision::tf32x3>{});
+  if (p == Precision::tf32) return f(std::integral_constant<Precision, Precision::tf32>{});
+  f(std::integral_constant<Precision, Precision::bf16>{});
+}
+
+inline size_t blocks_for(int M, int runs) {
+  return size_t((M + side - 1) / side) * size_t(runs);
+}
+
+}  // namespace focus::gpu::row_mma
