@@ -39,200 +39,145 @@ __device__ __forceinline__ void norm_backward(Rows& d, const Rows& n, const floa
   }
 }
 
-// to := v, or += v
-__device__ __forceinline__ void write(float* to, const Tile& t, const Rows& v, bool add) {
-  Rows sum = v;
-  if (add) {
-    Rows old;
-    load(old, t, to);
-    each([&](int h, int c) { sum.at[h][c] += old.at[h][c]; });
-  }
-  store(to, t, sum);
-}
-
-// Shared memory and the order in which layers pass through it.
-template <Precision P>
-struct Pipeline {
-  float *g, *inputs, *weights, *sums;  // two of each: a layer uses those that the one before it
-                                       // does not
-  int layer = 0;
-
-  __device__ explicit Pipeline(SharedMemory& shared)
-      : g(shared.array<float>(2 * tile_floats)),
-        inputs(shared.array<float>(2 * tile_floats)),
-        weights(shared.array<float>(2 * tile_floats)),
-        sums(shared.array<float>(2 * warps * side)) {}
-  static constexpr size_t bytes =
-      shared_bytes_for(2 * tile_floats, 2 * tile_floats, 2 * tile_floats, 2 * warps * side);
-
-  // Starts copying the weight of a layer, counted from the next one.
-  __device__ __forceinline__ void fetch(int ahead, const float* weight) {
-    copy_weight<Swizzle::by_column>(weights + (layer + ahead) % 2 * tile_floats, weight);
-    __pipeline_commit();
-  }
-  // The first weight is there for all. Two are on their way.
-  __device__ __forceinline__ void begin() {
-    __pipeline_wait_prior(1);
-    __syncthreads();
-  }
-  // An input of this layer, and maybe of later ones.
-  __device__ __forceinline__ const float* store_input(const Tile& t, const Rows& x) {
-    float* to = inputs + layer % 2 * tile_floats;
-    store_tile(to, t, operand<P>(x));
-    return to;
-  }
-  // dx += G W, and part := the layer's gradients. load(): starts loading what the next layer needs.
-  // weight: of the layer after the next, or nullptr.
-  template <class Load>
-  __device__ __forceinline__ void backward(Rows& dx, float* part, const Tile& t,
-                                           const Rows& gradient, const float* input,
-                                           const float* weight, const Load& load) {
-    const int now = layer % 2;
-    float *own_g = g + now * tile_floats, *own_sums = sums + now * warps * side;
-    column_sums(own_sums, t, gradient);
-    const Rows rounded = operand<P>(gradient);
-    store_tile(own_g, t, rounded);
-    add_by<P>(dx, t, rounded, weights + now * tile_floats);
-    load();
-    __pipeline_wait_prior(0);
-    __syncthreads();  // G, the input and the next weight are there for all, this one is not needed
-    if (weight) fetch(2, weight);
-    bias_gradient(part, own_sums);
-    weight_gradient<P>(part, t, own_g, input);
-    ++layer;
-  }
+// The layers q, k, v, the MLP's second and first, and W_o have the numbers 0 to 5, in the order of
+// the backward; these are the ones to make.
+struct Span {
+  int first, last;  // 0 or 3; 2 or 5
 };
 
-// dn := the gradient of the normalised rows n of x. `last`: loads what follows; weights: of the two
-// layers that follow, or nullptr.
-template <Precision P, class Load>
-__device__ __forceinline__ void projections_backward(Rows& dn, Rows& n, float2 (&stats)[2],
-                                                     Pipeline<P>& pipeline,
-                                                     const NormedProjections& a, float* parts,
-                                                     const Tile& t, const float* x,
-                                                     const float* const (&following)[2],
-                                                     const Load& last) {
-  const size_t parameters = size_t(t.run) * a.stride;
-  pipeline.fetch(0, a.layers[0].weight + parameters);
-  pipeline.fetch(1, a.layers[1].weight + parameters);
-  // Not the previous kernel's, but those before it wrote these.
-  load(n, t, x);
-  load_stats(stats, t, a.stats);
-  wait_for_previous();
-  Rows g;
-  load(g, t, a.dy[0]);
-  normalise(n, stats);
-  const float* input = pipeline.store_input(t, n);
-  each([&](int h, int c) { dn.at[h][c] = 0; });
-  pipeline.begin();
-  pipeline.backward(dn, parts, t, g, input, a.layers[2].weight + parameters,
-                    [&] { load(g, t, a.dy[1]); });
-  pipeline.backward(dn, parts + part_floats, t, g, input, following[0],
-                    [&] { load(g, t, a.dy[2]); });
-  pipeline.backward(dn, parts + 2 * part_floats, t, g, input, following[1], last);
-}
+constexpr size_t shared_bytes =
+    shared_bytes_for(2 * tile_floats, 2 * tile_floats, 2 * tile_floats, 2 * warps * side);
 
 template <Precision P>
 __global__ void __launch_bounds__(threads, 2)
-    normed_projections_backward_mma_kernel(NormedProjections a) {
+    block_backward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
+  // Two of each: a layer uses those that the one before it does not.
   SharedMemory shared;
-  Pipeline<P> pipeline(shared);
-  const Tile t(a.M);
-  Rows dn, n;
-  float2 stats[2];
-  projections_backward<P>(dn, n, stats, pipeline, a, a.parts + size_t(blockIdx.x) * 3 * part_floats,
-                          t, a.x, {nullptr, nullptr}, [] {});
-  norm_backward(dn, n, stats);
-  write(a.dx, t, dn, a.add_dx);
-}
-
-// projected: whether the next block's projections precede.
-template <Precision P>
-__global__ void __launch_bounds__(threads, 2)
-    second_half_backward_mma_kernel(SecondHalf a, NormedProjections next, bool projected) {
-  SharedMemory shared;
-  Pipeline<P> pipeline(shared);
-  float* parts = a.parts + size_t(blockIdx.x) * (projected ? 6 : 3) * part_floats;
-  const Tile t(a.M);
-  const size_t parameters = size_t(t.run) * a.stride;
-  const float* const weights[3] = {a.layers[0].weight + parameters, a.layers[1].weight + parameters,
-                                   a.layers[2].weight + parameters};
-  Bits kept[3];
-#pragma unroll
-  for (int layer = 0; layer < 3; ++layer) kept[layer].load(t, a.kept[layer]);
-  Rows dy, hidden, g, in, acc;
-  float2 stats[2];
-  const auto load_first = [&] {
-    load(dy, t, a.dy);
-    load(hidden, t, a.hidden);
+  float *g_tiles = shared.array<float>(2 * tile_floats),
+        *inputs = shared.array<float>(2 * tile_floats),
+        *weights = shared.array<float>(2 * tile_floats),
+        *sums = shared.array<float>(2 * warps * side);
+  const bool alone = span.last == 2;
+  const Tile t(alone ? next.M : a.M);
+  const size_t parameters = size_t(t.run) * (alone ? next.stride : a.stride);
+  const auto fetch = [&](int n) {
+    if (n <= span.last)
+      copy_weight<Swizzle::by_column>(
+          weights + n % 2 * tile_floats,
+          (n < 3 ? next.layers[n].weight : a.layers[5 - n].weight) + parameters);
+    __pipeline_commit();
   };
-  if (projected) {
-    projections_backward<P>(acc, in, stats, pipeline, next, parts, t, a.y, {weights[2], weights[1]},
-                            load_first);
-    parts += 3 * part_floats;
-    norm_backward(acc, in, stats);
-    each([&](int h, int c) { dy.at[h][c] += acc.at[h][c]; });
-  } else {
-    pipeline.fetch(0, weights[2]);
-    pipeline.fetch(1, weights[1]);
-    wait_for_previous();
-    load_first();
-    pipeline.begin();
+  fetch(span.first), fetch(span.first + 1);
+  const bool drops = !alone && a.kept[0];
+  unsigned kept = 0, kept_later = 0, kept_last = 0;
+  if (drops) {
+    kept = kept_bits_of(t, a.kept[2]);
+    kept_later = kept_bits_of(t, a.kept[1]), kept_last = kept_bits_of(t, a.kept[0]);
   }
 
-  // acc := the gradient of a layer's input, g that of its output, before dropout.
-  const auto backward = [&](int layer, const float* weight, const auto& load) {
-    if (a.kept[0]) kept[layer].apply(g, a.scale);
-    each([&](int h, int c) { acc.at[h][c] = 0; });
-    pipeline.backward(acc, parts + layer * part_floats, t, g, pipeline.store_input(t, in), weight,
-                      load);
-  };
+  // g: the gradient of the layer's output, dy: of what comes next; in: its input, in float32; dx:
+  // the gradient of that.
+  Rows g, in, dx, dy, hidden;
+  float2 stats[2];
+  const float* input = nullptr;  // the same, as the layer's gradients read it
+#pragma unroll 1
+  for (int n = span.first - 1; n <= span.last; ++n) {
+    const int now = n & 1;
+    float *g_tile = g_tiles + now * tile_floats, *own_sums = sums + now * warps * side;
+    if (n >= span.first) {
+      column_sums(own_sums, t, g);
+      g = operand<P>(g);
+      store_tile(g_tile, t, g);
+      if (n == 0 || n >= 3) {
+        float* to = inputs + now * tile_floats;
+        store_tile(to, t, operand<P>(in));
+        input = to;
+        each([&](int h, int c) { dx.at[h][c] = 0; });
+      }
+      add_by<P>(dx, t, g, weights + now * tile_floats);
+    }
 
-  g = dy;
-  with_activation(a.activation, [&](Activation chosen) {
-    each([&](int h, int c) { in.at[h][c] = activation_value(chosen, hidden.at[h][c]); });
-  });
-  backward(2, weights[0], [&] {
-    load(in, t, a.middle);
-    load_stats(stats, t, a.stats);
-  });
+    // What follows needs this, or the layer after it.
+    if (n == -1 || n == 3) {
+      load(in, t, n == 3 ? a.middle : alone ? next.x : a.y);
+      load_stats(stats, t, n == 3 ? a.stats : next.stats);
+    }
+    if (n < span.first) wait_for_previous();  // all above is from kernels before that one
+    if (n <= 2)
+      load(dy, t, n < 2 ? next.dy[n + 1] : !alone ? a.dy : next.add_dx ? next.dx : nullptr);
+    if (n == 2 && !alone) load(hidden, t, a.hidden);
+    if (n == 4) load(hidden, t, a.attended);
+    if (n == 5) {
+      if (a.add_attended) add(dx, t, a.d_attended);
+      store(a.d_attended, t, dx);
+    }
 
-  with_activation(a.activation, [&](Activation chosen) {
-    each([&](int h, int c) {
-      g.at[h][c] = acc.at[h][c] * activation_slope(chosen, hidden.at[h][c]);
-    });
-  });
-  normalise(in, stats);
-  Rows attended;
-  backward(1, nullptr, [&] { load(attended, t, a.attended); });
+    if (n < span.first) {
+      __pipeline_wait_prior(1);
+      __syncthreads();  // the first weight is there for all
+    } else {
+      __pipeline_wait_prior(0);
+      __syncthreads();  // G, the input and the next weight are there for all; nobody needs this one
+      fetch(n + 2);
+      const int place = n < 3 ? n : 5 - n + 3 - span.first;
+      float* part =
+          (alone ? next.parts : a.parts) +
+          (size_t(blockIdx.x) * size_t(span.last - span.first + 1) + size_t(place)) * part_floats;
+      bias_gradient(part, own_sums);
+      weight_gradient<P>(part, t, g_tile, input);
+    }
 
-  norm_backward(acc, in, stats);
-  each([&](int h, int c) { g.at[h][c] = dy.at[h][c] += acc.at[h][c]; });  // of the middle
-  write(a.dx, t, dy, a.add_dx);
-  in = attended;
-  backward(0, nullptr, [&] { write(a.d_attended, t, acc, a.add_attended); });
+    if (n == -1 || n == 3) normalise(in, stats);
+    if ((n == 2 && span.first == 0) || n == 4) {
+      norm_backward(dx, in, stats);
+      each([&](int h, int c) { dy.at[h][c] += dx.at[h][c]; });
+    }
+    if (n == 2 && alone) store(next.dx, t, dy);
+    if (n == span.last) return;
+    if (n == 3)
+      with_activation(a.activation, [&](Activation chosen) {
+        each([&](int h, int c) {
+          g.at[h][c] = dx.at[h][c] * activation_slope(chosen, hidden.at[h][c]);
+        });
+      });
+    else
+      g = dy;
+    if (n == 2)
+      with_activation(a.activation, [&](Activation chosen) {
+        each([&](int h, int c) { in.at[h][c] = activation_value(chosen, hidden.at[h][c]); });
+      });
+    if (n == 4) {
+      in = hidden;
+      if (a.add_dx) add(dy, t, a.dx);
+      store(a.dx, t, dy);
+    }
+    if (n < 2) continue;
+    if (drops) drop(g, kept, a.scale);
+    kept = kept_later, kept_later = kept_last;
+  }
+}
+
+void run(const char* name, const SecondHalf& a, const NormedProjections& next, Span span, int runs,
+         void* stream) {
+  const bool alone = span.last == 2;
+  for_precision(alone ? next.precision : a.precision, [&](auto chosen) {
+    launch(early({name, blocks_for(alone ? next.M : a.M, runs), threads, shared_bytes}), stream,
+           block_backward_mma_kernel<decltype(chosen)::value>, a, next, span);
+  });
 }
 
 }  // namespace
 
 void tensor_cores::normed_projections_backward(const NormedProjections& a, int runs, void* stream) {
-  for_precision(a.precision, [&](auto chosen) {
-    constexpr Precision P = decltype(chosen)::value;
-    launch(early({"normed_projections_backward_mma", blocks_for(a.M, runs), threads,
-                  Pipeline<P>::bytes}),
-           stream, normed_projections_backward_mma_kernel<P>, a);
-  });
+  run("normed_projections_backward_mma", {}, a, {0, 2}, runs, stream);
 }
 
 void tensor_cores::second_half_backward(const SecondHalf& a, const NormedProjections* next,
                                         int runs, void* stream) {
-  for_precision(a.precision, [&](auto chosen) {
-    constexpr Precision P = decltype(chosen)::value;
-    launch(early({next ? "projections_and_second_half_backward_mma" : "second_half_backward_mma",
-                  blocks_for(a.M, runs), threads, Pipeline<P>::bytes}),
-           stream, second_half_backward_mma_kernel<P>, a, next ? *next : NormedProjections{},
-           next != nullptr);
-  });
+  if (next)
+    run("projections_and_second_half_backward_mma", a, *next, {0, 5}, runs, stream);
+  else
+    run("second_half_backward_mma", a, {}, {3, 5}, runs, stream);
 }
 
 }  // namespace focus::gpu

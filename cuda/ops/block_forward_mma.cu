@@ -1,5 +1,9 @@
 // The kernels of block_forward.cu on tensor cores: the same operations, with what row_mma.cuh says
 // of who holds what. Warps meet only where weights arrive.
+//
+// One kernel, whose layers are the turns of a loop: each multiprocessor has about eight warps,
+// which go through the code once, so code that is there once for six products costs less to fetch
+// than to run.
 #include "cuda/device/launch.h"
 #include "cuda/ops/row_mma.cuh"
 
@@ -26,131 +30,102 @@ __device__ __forceinline__ void normalise(Rows& x, const Tile& t, float epsilon,
   }
 }
 
-__device__ __forceinline__ void copy_layer(float* weight, float* bias, const FusedLayer& layer,
-                                           size_t parameters) {
-  copy_weight<Swizzle::by_row>(weight, layer.weight + parameters);
-  copy_bias(bias, layer.bias + parameters);
-}
+// The layers W_o, the MLP's two, q, k, v have the numbers 0 to 5; these are the ones to make.
+struct Span {
+  int first, last;  // 0 or 3; 2 or 5
+};
 
-// A Wᵀ + b
-template <Precision P>
-__device__ __forceinline__ Rows apply(const Tile& t, const Rows& a, const float* weight,
-                                      const float* bias) {
-  Rows result;
-#pragma unroll
-  for (int p = 0; p < 4; ++p) {
-    const float4 b = load4(bias + 16 * p + 4 * t.t);
-    set_vector(result, 0, p, b), set_vector(result, 1, p, b);
-  }
-  add_by_transposed<P>(result, t, a, weight);
-  return result;
-}
-
-// q, k, v := the layers of the rows x, normalised.
-template <Precision P>
-__device__ __forceinline__ void project(const NormedProjections& a, const Tile& t, Rows& x,
-                                        const float* weights, const float* biases) {
-  normalise(x, t, a.epsilon, a.stats);
-  x = operand<P>(x);
-  __pipeline_wait_prior(0);
-  __syncthreads();  // the weights are there for all
-#pragma unroll 1
-  for (int layer = 0; layer < 3; ++layer)
-    store(a.y[layer], t, apply<P>(t, x, weights + layer * tile_floats, biases + layer * side));
-}
-
-template <Precision P>
-__global__ void __launch_bounds__(threads, 2) normed_projections_mma_kernel(NormedProjections a) {
-  SharedMemory shared;
-  float* weights = shared.array<float>(3 * tile_floats);
-  float* biases = shared.array<float>(3 * side);
-  const Tile t(a.M);
-#pragma unroll
-  for (int layer = 0; layer < 3; ++layer)
-    copy_layer(weights + layer * tile_floats, biases + layer * side, a.layers[layer],
-               size_t(t.run) * a.stride);
-  __pipeline_commit();
-  wait_for_previous();
-  Rows x;
-  load(x, t, a.x);
-  project<P>(a, t, x, weights, biases);
-}
-
-// projects: whether the next block's projections follow.
 template <Precision P>
 __global__ void __launch_bounds__(threads, 2)
-    second_half_mma_kernel(SecondHalf a, NormedProjections next, bool projects) {
+    block_forward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
+  const int count = span.last - span.first + 1;
   SharedMemory shared;
-  float *weights = shared.array<float>(3 * tile_floats), *biases = shared.array<float>(3 * side);
-  float* next_weights = projects ? shared.array<float>(3 * tile_floats) : nullptr;
-  float* next_biases = projects ? shared.array<float>(3 * side) : nullptr;
-  const Tile t(a.M);
-  const size_t parameters = size_t(t.run) * a.stride;
+  float *weights = shared.array<float>(count * tile_floats),
+        *biases = shared.array<float>(count * side);
+  const int M = span.first == 0 ? a.M : next.M;
+  const Tile t(M);
+  const size_t parameters = size_t(t.run) * (span.first == 0 ? a.stride : next.stride);
+  // In three groups: W_o, the MLP's, the projections'.
 #pragma unroll
-  for (int layer = 0; layer < 3; ++layer) {
-    copy_layer(weights + layer * tile_floats, biases + layer * side, a.layers[layer], parameters);
-    if (layer != 1) __pipeline_commit();
+  for (int n = 0; n < 6; ++n) {
+    if (span.first <= n && n <= span.last) {
+      const FusedLayer& layer = n < 3 ? a.layers[n] : next.layers[n - 3];
+      copy_weight<Swizzle::by_row>(weights + (n - span.first) * tile_floats,
+                                   layer.weight + parameters);
+      copy_bias(biases + (n - span.first) * side, layer.bias + parameters);
+    }
+    if (n == 0 || n == 2 || n == 5) __pipeline_commit();
   }
-  if (projects)
-#pragma unroll
-    for (int layer = 0; layer < 3; ++layer)
-      copy_layer(next_weights + layer * tile_floats, next_biases + layer * side, next.layers[layer],
-                 parameters);
-  __pipeline_commit();
-  // Not the previous kernel's, but those before it wrote these.
+  const bool drops = span.first == 0 && a.kept[0];
+  unsigned kept = 0, kept_later = 0, kept_last = 0;
   Rows middle, in;
-  Bits kept[3];
-#pragma unroll
-  for (int layer = 0; layer < 3; ++layer) kept[layer].load(t, a.kept[layer]);
-  load(middle, t, a.x);
+  if (span.first == 0) {
+    // Not the previous kernel, but those before it wrote these.
+    if (drops) {
+      kept = kept_bits_of(t, a.kept[0]);
+      kept_later = kept_bits_of(t, a.kept[1]), kept_last = kept_bits_of(t, a.kept[2]);
+    }
+    load(middle, t, a.x);
+  }
   wait_for_previous();
-  load(in, t, a.attended);
+  load(in, t, span.first == 0 ? a.attended : next.x);
 
-  // A layer's output as dropout leaves it.
-  const auto finished = [&](int layer) {
-    Rows result = apply<P>(t, operand<P>(in), weights + layer * tile_floats, biases + layer * side);
-    if (a.kept[0]) kept[layer].apply(result, a.scale);
-    return result;
-  };
-
-  __pipeline_wait_prior(2);
-  __syncthreads();  // W_o is there for all
-  in = finished(0);
-  each([&](int h, int c) { in.at[h][c] = middle.at[h][c] += in.at[h][c]; });
-  store(a.middle, t, middle);
-  normalise(in, t, a.epsilon, a.stats);
-  __pipeline_wait_prior(1);
-  __syncthreads();  // the MLP's weights are there for all
-  in = finished(1);
-  store(a.hidden, t, in);
-  with_activation(a.activation, [&](Activation chosen) {
-    each([&](int h, int c) { in.at[h][c] = activation_value(chosen, in.at[h][c]); });
-  });
-  in = finished(2);
-  each([&](int h, int c) { in.at[h][c] += middle.at[h][c]; });
-  store(a.y, t, in);
-  if (projects) project<P>(next, t, in, next_weights, next_biases);
+#pragma unroll 1
+  for (int n = span.first == 0 ? 0 : 2;; ++n) {
+    if (n == 0) __pipeline_wait_prior(2);
+    if (n == 1) __pipeline_wait_prior(1);
+    if (n == 2) __pipeline_wait_prior(0);
+    if (n < 3) __syncthreads();  // what was copied is there for all
+    Rows acc;
+    if (n >= span.first) {
+      const float* bias = biases + (n - span.first) * side + 4 * t.t;
+#pragma unroll
+      for (int p = 0; p < 4; ++p) {
+        const float4 b = load4(bias + 16 * p);
+        set_vector(acc, 0, p, b), set_vector(acc, 1, p, b);
+      }
+      add_by_transposed<P>(acc, t, operand<P>(in), weights + (n - span.first) * tile_floats);
+      if (drops && n < 3) drop(acc, kept, a.scale);
+      kept = kept_later, kept_later = kept_last;
+      if (n == 0 || n == 2)
+        each([&](int h, int c) { acc.at[h][c] = middle.at[h][c] += acc.at[h][c]; });
+      store(n == 0 ? a.middle : n == 1 ? a.hidden : n == 2 ? a.y : next.y[n - 3], t, acc);
+      if (n == span.last) return;
+      if (n > 2) continue;
+      in = acc;
+    }
+    if (n != 1)
+      normalise(in, t, n == 0 ? a.epsilon : next.epsilon, n == 0 ? a.stats : next.stats);
+    else
+      with_activation(a.activation, [&](Activation chosen) {
+        each([&](int h, int c) { in.at[h][c] = activation_value(chosen, in.at[h][c]); });
+      });
+  }
 }
 
-constexpr size_t layers_bytes = shared_bytes_for(3 * tile_floats, 3 * side);
+void run(const char* name, const SecondHalf& a, const NormedProjections& next, Span span, int runs,
+         void* stream) {
+  const int count = span.last - span.first + 1;
+  const size_t bytes = shared_bytes_for(count * tile_floats, count * side);
+  const Precision precision = span.first == 0 ? a.precision : next.precision;
+  for_precision(precision, [&](auto chosen) {
+    launch(early({name, blocks_for(span.first == 0 ? a.M : next.M, runs), threads, bytes}), stream,
+           block_forward_mma_kernel<decltype(chosen)::value>, a, next, span);
+  });
+}
 
 }  // namespace
 
 void tensor_cores::normed_projections_forward(const NormedProjections& a, int runs, void* stream) {
-  for_precision(a.precision, [&](auto chosen) {
-    launch(early({"normed_projections_mma", blocks_for(a.M, runs), threads, layers_bytes}), stream,
-           normed_projections_mma_kernel<decltype(chosen)::value>, a);
-  });
+  run("normed_projections_mma", {}, a, {3, 5}, runs, stream);
 }
 
 void tensor_cores::second_half_forward(const SecondHalf& a, const NormedProjections* next, int runs,
                                        void* stream) {
-  for_precision(a.precision, [&](auto chosen) {
-    launch(early({next ? "second_half_and_projections_mma" : "second_half_mma",
-                  blocks_for(a.M, runs), threads, next ? 2 * layers_bytes : layers_bytes}),
-           stream, second_half_mma_kernel<decltype(chosen)::value>, a,
-           next ? *next : NormedProjections{}, next != nullptr);
-  });
+  if (next)
+    run("second_half_and_projections_mma", a, *next, {0, 5}, runs, stream);
+  else
+    run("second_half_mma", a, {}, {0, 2}, runs, stream);
 }
 
 }  // namespace focus::gpu

@@ -68,13 +68,14 @@ __device__ __forceinline__ void set_vector(Rows& x, int h, int p, float4 v) {
   x.at[h][4 * p + 2] = v.z, x.at[h][4 * p + 3] = v.w;
 }
 
-// Rows that do not exist are 0.
+// Rows that do not exist are 0, as all are from nullptr.
 __device__ __forceinline__ void load(Rows& to, const Tile& t, const float* from) {
 #pragma unroll
   for (int h = 0; h < 2; ++h)
 #pragma unroll
     for (int p = 0; p < 4; ++p)
-      set_vector(to, h, p, t.has(h) ? load4(from + t.offset(h) + 16 * p) : make_float4(0, 0, 0, 0));
+      set_vector(to, h, p,
+                 from && t.has(h) ? load4(from + t.offset(h) + 16 * p) : make_float4(0, 0, 0, 0));
 }
 // to: may be nullptr.
 __device__ __forceinline__ void store(float* to, const Tile& t, const Rows& from) {
@@ -84,6 +85,12 @@ __device__ __forceinline__ void store(float* to, const Tile& t, const Rows& from
 #pragma unroll
     for (int p = 0; p < 4; ++p)
       if (t.has(h)) store4(to + t.offset(h) + 16 * p, vector(from, h, p));
+}
+
+__device__ __forceinline__ void add(Rows& to, const Tile& t, const float* from) {
+  Rows more;
+  load(more, t, from);
+  each([&](int h, int c) { to.at[h][c] += more.at[h][c]; });
 }
 
 // As products read them.
@@ -214,7 +221,7 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
   const int warp = int(threadIdx.x) / 32, out = warp / 2 * 32, in = warp % 2 * 32;
   // A tile's rows g and g + 8 are the rows 4·g and 4·g + 1 of the gradient, or 4·g + 2 and + 3.
   float sums[2][4][4] = {};
-#pragma unroll
+#pragma unroll 2
   for (int n = 0; n < side; n += 16) {
     typename F::A x[2][2];
     typename F::B y[4][2];
@@ -249,23 +256,25 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
                            sums[i][2 * q][2 * h + 1], sums[i][2 * q + 1][2 * h + 1]));
 }
 
+// Lanes HALF·2 apart that hold sums of the same columns add them up, each for half of the columns.
+template <int HALF, int N>
+__device__ __forceinline__ void share_sums(float (&sum)[N]) {
+  const bool upper = int(threadIdx.x) & 2 * HALF;
+#pragma unroll
+  for (int c = 0; c < HALF; ++c) {
+    const float low = sum[c], high = sum[HALF + c];
+    const float other = __shfl_xor_sync(all_lanes, upper ? low : high, 2 * HALF);
+    sum[c] = (upper ? high : low) + other;
+  }
+}
+
 // The bias's gradient, the sums of G's columns, in two steps with a barrier between them.
-// sums: (warps,64) in shared memory. Lanes that hold the same columns share the adding: each step
-// halves how many of them a lane goes on with.
+// sums: (warps,64) in shared memory.
 __device__ __forceinline__ void column_sums(float* sums, const Tile& t, const Rows& g) {
   float sum[own];
 #pragma unroll
   for (int c = 0; c < own; ++c) sum[c] = g.at[0][c] + g.at[1][c];
-#pragma unroll
-  for (int half = own / 2; half >= 2; half /= 2) {
-    const int lanes = 2 * half;  // apart: 16, 8, 4
-    const bool upper = int(threadIdx.x) & lanes;
-#pragma unroll
-    for (int c = 0; c < half; ++c) {
-      const float give = upper ? sum[c] : sum[half + c], keep = upper ? sum[half + c] : sum[c];
-      sum[c] = keep + __shfl_xor_sync(all_lanes, give, lanes);
-    }
-  }
+  share_sums<8>(sum), share_sums<4>(sum), share_sums<2>(sum);
   // Now of the columns with numbers 2·g and 2·g + 1 among the lane's 16.
   store2(sums + int(threadIdx.x) / 32 * side + t.g / 2 * 16 + 4 * t.t + t.g % 2 * 2,
          make_float2(sum[0], sum[1]));
@@ -281,20 +290,24 @@ __device__ __forceinline__ void bias_gradient(float* part, const float* sums) {
 
 // --- dropout ------------------------------------------------------------------------------------
 
-// The bits of the lane's numbers: bit 16·p + x of a row's.
-struct Bits {
-  uint64_t row[2];
-  __device__ void load(const Tile& t, const unsigned char* kept) {
+// The bits of the lane's numbers: of at[h][4·p + x] bit 8·h + 4·(p / 2) + 16·(p % 2) + x.
+__device__ __forceinline__ unsigned kept_bits_of(const Tile& t, const unsigned char* kept) {
+  unsigned bits = 0;
 #pragma unroll
-    for (int h = 0; h < 2; ++h)
-      row[h] = kept && t.has(h) ? reinterpret_cast<const uint64_t*>(kept)[t.row_of(h)] >> (4 * t.t)
-                                : ~uint64_t{0};
+  for (int h = 0; h < 2; ++h) {
+    if (!kept || !t.has(h)) continue;
+    const uint64_t row = reinterpret_cast<const uint64_t*>(kept)[t.row_of(h)] >> (4 * t.t);
+    bits |= ((unsigned(row) & 0xF000Fu) | (unsigned(row >> 32) & 0xF000Fu) << 4) << (8 * h);
   }
-  // x *= what dropout did
-  __device__ void apply(Rows& x, float scale) const {
-    each([&](int h, int c) { x.at[h][c] *= row[h] >> (c / 4 * 16 + c % 4) & 1 ? scale : 0.f; });
-  }
-};
+  return bits;
+}
+// x *= what dropout did
+__device__ __forceinline__ void drop(Rows& x, unsigned bits, float scale) {
+  each([&](int h, int c) {
+    const int p = c / 4, bit = 8 * h + p / 2 * 4 + p % 2 * 16 + c % 4;
+    x.at[h][c] *= bits >> bit & 1 ? scale : 0.f;
+  });
+}
 
 // Calls f(std::integral_constant<Precision, P>).
 template <class F>
