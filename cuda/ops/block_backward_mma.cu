@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(threads, 2)
       store_tile(g_tile, t, g);
       if (n == 0 || n >= 3) {
         float* to = inputs + now * tile_floats;
-        store_tile(to, t, operand<P>(in));
+        store_pairs(to, t, operand<P>(in));
         input = to;
         each([&](int h, int c) { dx.at[h][c] = 0; });
       }

@@ -120,51 +120,87 @@ __device__ __forceinline__ void with_activation(Activation a, const F& f) {
 
 // --- in shared memory: 64 rows of 64 numbers ----------------------------------------------------
 
-// Where the vector with number `vector` of a row lies: lanes read 8 vectors at once from
+// Where vectors lie: their numbers are exchanged within a row. Lanes read 8 vectors at once from
 //   by_row     two rows, two apart, four neighbouring vectors of each
 //   by_column  four rows, four apart, two neighbouring vectors of each
-//   of_rows    two neighbouring rows (when written), or four (when read)
-enum class Swizzle { by_row, by_column, of_rows };
+//   tile       two neighbouring rows (when written), or four (when read)
+//   pairs      the same of rows of 32 vectors
+enum class Swizzle { by_row, by_column, tile, pairs };
 template <Swizzle S>
-__device__ __forceinline__ int swizzled(int row, int vector) {
-  const int other = S == Swizzle::by_row      ? (row >> 1 & 1) << 2
-                    : S == Swizzle::by_column ? (row >> 2 & 3) << 1
-                                              : (row & 1) << 2 | (row & 2);
-  return row * side + (vector ^ other) * 4;
+__device__ __forceinline__ constexpr int exchanged(int row) {
+  return S == Swizzle::by_row      ? (row >> 1 & 1) << 2
+         : S == Swizzle::by_column ? (row >> 2 & 3) << 1
+         : S == Swizzle::tile      ? (row & 1) << 2 | (row & 2)
+                                   : (row & 3) << 1 | (row & 1);
+}
+// Of row + more_rows and vector + more_vectors, sums without a carry: what is more is known to the
+// compiler, what is not is computed once for many of them.
+template <Swizzle S>
+__device__ __forceinline__ int swizzled(int row, int vector, int more_rows, int more_vectors) {
+  constexpr int stride = S == Swizzle::pairs ? 2 * side : side;
+  return row * stride + more_rows * stride +
+         ((vector ^ exchanged<S>(row)) ^ (more_vectors ^ exchanged<S>(more_rows))) * 4;
 }
 
 // Starts copying a weight, or a bias.
 template <Swizzle S>
 __device__ __forceinline__ void copy_weight(float* to, const float* from) {
-  const int first = int(threadIdx.x) / 16, v = int(threadIdx.x) % 16;
+  const int row = int(threadIdx.x) / 16, v = int(threadIdx.x) % 16;
+  from += row * side + 4 * v;
 #pragma unroll
-  for (int row = 0; row < side; row += threads / 16)
-    __pipeline_memcpy_async(to + swizzled<S>(row + first, v), from + (row + first) * side + 4 * v,
-                            16);
+  for (int more = 0; more < side; more += threads / 16)
+    __pipeline_memcpy_async(to + swizzled<S>(row, v, more, 0), from + more * side, 16);
 }
 __device__ __forceinline__ void copy_bias(float* to, const float* from) {
   const int e = int(threadIdx.x) * 4;
   if (e < side) __pipeline_memcpy_async(to + e, from + e, 16);
 }
 
-// to := the warp's rows, for weight_gradient().
+// to := the warp's rows, as the first factor of weight_gradient().
 __device__ __forceinline__ void store_tile(float* to, const Tile& t, const Rows& from) {
 #pragma unroll
   for (int h = 0; h < 2; ++h)
 #pragma unroll
     for (int p = 0; p < 4; ++p)
-      store4(to + swizzled<Swizzle::of_rows>(t.first + 8 * h, 4 * p + t.t), vector(from, h, p));
+      store4(to + swizzled<Swizzle::tile>(t.first, t.t, 8 * h, 4 * p), vector(from, h, p));
+}
+// The same as the second: rows g and g + 8 number by number beside each other, 32 such pairs.
+__device__ __forceinline__ void store_pairs(float* to, const Tile& t, const Rows& from) {
+  const int row = int(threadIdx.x) / 32 * 8 + t.g;
+#pragma unroll
+  for (int p = 0; p < 4; ++p)
+#pragma unroll
+    for (int x = 0; x < 4; x += 2)
+      store4(to + swizzled<Swizzle::pairs>(row, 2 * t.t, 0, 8 * p + x / 2),
+             make_float4(from.at[0][4 * p + x], from.at[1][4 * p + x], from.at[0][4 * p + x + 1],
+                         from.at[1][4 * p + x + 1]));
 }
 
 // --- products -----------------------------------------------------------------------------------
+
+// c[j] += A B[j], of 16 inner numbers. Neighbouring instructions add to different sums: one that
+// adds to the same as the one before it waits.
+template <Precision P, int N>
+__device__ __forceinline__ void add_step(float (&c)[N][4], const typename Factors<P>::A (&a)[2],
+                                         const typename Factors<P>::B (&b)[N][2]) {
+  if constexpr (P == Precision::bf16) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) Factors<P>::add(c[j], a, b[j]);
+  } else {
+#pragma unroll
+    for (int s = 0; s < 2; ++s)
+#pragma unroll
+      for (int j = 0; j < N; ++j) Factors<P>::add(c[j], a[s], b[j][s]);
+  }
+}
 
 // c += A B, A as operand() leaves it: b(p, q, v) sets v[o][x] to B's number at row 16·p + 4·t + x
 // and column 16·q + 2·g + o.
 template <Precision P, class LoadB>
 __device__ __forceinline__ void add_product(Rows& c, const Rows& a, const LoadB& b) {
   using F = Factors<P>;
-  float sums[8][4];
-  each([&](int h, int n) { sums[n / 4 * 2 + n % 2][2 * h + n % 4 / 2] = c.at[h][n]; });
+  float sums[2][4][4];  // of columns 0 to 31 and 32 to 63
+  each([&](int h, int n) { sums[n / 8][n / 4 % 2 * 2 + n % 2][2 * h + n % 4 / 2] = c.at[h][n]; });
 #pragma unroll
   for (int p = 0; p < 4; ++p) {
     typename F::A x[2];
@@ -174,18 +210,22 @@ __device__ __forceinline__ void add_product(Rows& c, const Rows& a, const LoadB&
           F::template of<Numbers::rounded>(RawA{{a.at[0][4 * p + s], a.at[1][4 * p + s],
                                                  a.at[0][4 * p + 2 + s], a.at[1][4 * p + 2 + s]}});
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      float v[2][4];
-      b(p, q, v);
+    for (int half = 0; half < 2; ++half) {
+      typename F::B y[4][2];
 #pragma unroll
-      for (int o = 0; o < 2; ++o) {
-        const typename F::B y[2] = {F::template of<Numbers::weights>(RawB{{v[o][0], v[o][2]}}),
-                                    F::template of<Numbers::weights>(RawB{{v[o][1], v[o][3]}})};
-        F::add(sums[2 * q + o], x, y);
+      for (int q = 0; q < 2; ++q) {
+        float v[2][4];
+        b(p, 2 * half + q, v);
+#pragma unroll
+        for (int o = 0; o < 2; ++o)
+#pragma unroll
+          for (int s = 0; s < 2; ++s)
+            y[2 * q + o][s] = F::template of<Numbers::weights>(RawB{{v[o][s], v[o][2 + s]}});
       }
+      add_step<P>(sums[half], x, y);
     }
   }
-  each([&](int h, int n) { c.at[h][n] = sums[n / 4 * 2 + n % 2][2 * h + n % 4 / 2]; });
+  each([&](int h, int n) { c.at[h][n] = sums[n / 8][n / 4 % 2 * 2 + n % 2][2 * h + n % 4 / 2]; });
 }
 
 // c += A Wᵀ, W copied by_row.
@@ -195,7 +235,7 @@ __device__ __forceinline__ void add_by_transposed(Rows& c, const Tile& t, const 
   add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
-      const float4 u = load4(w + swizzled<Swizzle::by_row>(16 * q + 2 * t.g + o, 4 * p + t.t));
+      const float4 u = load4(w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p));
       v[o][0] = u.x, v[o][1] = u.y, v[o][2] = u.z, v[o][3] = u.w;
     }
   });
@@ -206,20 +246,21 @@ __device__ __forceinline__ void add_by(Rows& c, const Tile& t, const Rows& a, co
   add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
 #pragma unroll
     for (int x = 0; x < 4; ++x) {
-      const float2 u = load2(
-          w + swizzled<Swizzle::by_column>(16 * p + 4 * t.t + x, 4 * q + t.g / 2) + t.g % 2 * 2);
+      const float2 u = load2(w + swizzled<Swizzle::by_column>(4 * t.t, t.g / 2, 16 * p + x, 4 * q) +
+                             t.g % 2 * 2);
       v[0][x] = u.x, v[1][x] = u.y;
     }
   });
 }
 
-// part (out,in) = Gᵀ A, of the block's 64 rows, as store_tile() left them: a warp's quarter.
+// part (out,in) = Gᵀ A, of the block's 64 rows, as store_tile() and store_pairs() left them: a
+// warp's quarter. The number t of 8 inner ones is a row, the number t + 4 the row 8 below it.
 template <Precision P>
 __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, const float* g,
                                                 const float* a) {
   using F = Factors<P>;
   const int warp = int(threadIdx.x) / 32, out = warp / 2 * 32, in = warp % 2 * 32;
-  // A tile's rows g and g + 8 are the rows 4·g and 4·g + 1 of the gradient, or 4·g + 2 and + 3.
+  // Of 16 neighbouring rows of the gradient, 2·g and 2·g + 1 are a tile's rows g and g + 8.
   float sums[2][4][4] = {};
 #pragma unroll 2
   for (int n = 0; n < side; n += 16) {
@@ -227,23 +268,26 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
     typename F::B y[4][2];
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      const int row = n + 8 * s + t.t;
-      const auto at = [&](int from, int v) { return swizzled<Swizzle::of_rows>(row + from, v); };
-      const float4 u = load4(g + at(0, out / 4 + t.g)), w = load4(g + at(4, out / 4 + t.g));
-      x[0][s] = F::template of<Numbers::rounded>(RawA{{u.x, u.y, w.x, w.y}});
-      x[1][s] = F::template of<Numbers::rounded>(RawA{{u.z, u.w, w.z, w.w}});
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const auto at = [&](int more_rows) {
+          return load2(
+              g + t.g % 2 * 2 +
+              swizzled<Swizzle::tile>(t.t, out / 4 + t.g / 2, n + 4 * s + more_rows, 4 * i));
+        };
+        const float2 u = at(0), v = at(8);
+        x[i][s] = F::template of<Numbers::rounded>(RawA{{u.x, u.y, v.x, v.y}});
+      }
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
-        const int v = in / 4 + 4 * q + t.g / 2, half = t.g % 2 * 2;
-        const float2 k = load2(a + at(0, v) + half), l = load2(a + at(4, v) + half);
-        y[2 * q][s] = F::template of<Numbers::rounded>(RawB{{k.x, l.x}});
-        y[2 * q + 1][s] = F::template of<Numbers::rounded>(RawB{{k.y, l.y}});
+        const float4 u =
+            load4(a + swizzled<Swizzle::pairs>(t.t, in / 2 + t.g, n / 2 + 4 * s, 8 * q));
+        y[2 * q][s] = F::template of<Numbers::rounded>(RawB{{u.x, u.y}});
+        y[2 * q + 1][s] = F::template of<Numbers::rounded>(RawB{{u.z, u.w}});
       }
     }
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-#pragma unroll
-      for (int j = 0; j < 4; ++j) F::add(sums[i][j], x[i], y[j]);
+    for (int i = 0; i < 2; ++i) add_step<P>(sums[i], x[i], y);
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i)
@@ -251,7 +295,7 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
     for (int h = 0; h < 2; ++h)
 #pragma unroll
       for (int q = 0; q < 2; ++q)
-        store4(part + (out + 4 * t.g + 2 * i + h) * side + in + 16 * q + 4 * t.t,
+        store4(part + (out + 16 * i + 2 * t.g + h) * side + in + 16 * q + 4 * t.t,
                make_float4(sums[i][2 * q][2 * h], sums[i][2 * q + 1][2 * h],
                            sums[i][2 * q][2 * h + 1], sums[i][2 * q + 1][2 * h + 1]));
 }
