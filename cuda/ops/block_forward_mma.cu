@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(threads, 2)
   for (int n = 0; n < 6; ++n) {
     if (span.first <= n && n <= span.last) {
       const FusedLayer& layer = n < 3 ? a.layers[n] : next.layers[n - 3];
-      copy_weight<Swizzle::by_row>(weights + (n - span.first) * tile_floats,
-                                   layer.weight + parameters);
+      copy_weight<Swizzle::by_row, threads>(weights + (n - span.first) * tile_floats,
+                                            layer.weight + parameters, int(threadIdx.x));
       copy_bias(biases + (n - span.first) * side, layer.bias + parameters);
     }
     if (n == 0 || n == 2 || n == 5) __pipeline_commit();

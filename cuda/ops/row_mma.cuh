@@ -142,13 +142,13 @@ __device__ __forceinline__ int swizzled(int row, int vector, int more_rows, int 
          ((vector ^ exchanged<S>(row)) ^ (more_vectors ^ exchanged<S>(more_rows))) * 4;
 }
 
-// Starts copying a weight, or a bias.
-template <Swizzle S>
-__device__ __forceinline__ void copy_weight(float* to, const float* from) {
-  const int row = int(threadIdx.x) / 16, v = int(threadIdx.x) % 16;
+// Starts copying a weight, or a bias. COPYING: so many threads share a weight; this is one of them.
+template <Swizzle S, int COPYING>
+__device__ __forceinline__ void copy_weight(float* to, const float* from, int thread) {
+  const int row = thread / 16, v = thread % 16;
   from += row * side + 4 * v;
 #pragma unroll
-  for (int more = 0; more < side; more += threads / 16)
+  for (int more = 0; more < side; more += COPYING / 16)
     __pipeline_memcpy_async(to + swizzled<S>(row, v, more, 0), from + more * side, 16);
 }
 __device__ __forceinline__ void copy_bias(float* to, const float* from) {
@@ -186,6 +186,16 @@ __device__ __forceinline__ void add_step(float (&c)[N][4], const typename Factor
   if constexpr (P == Precision::bf16) {
 #pragma unroll
     for (int j = 0; j < N; ++j) Factors<P>::add(c[j], a, b[j]);
+  } else if constexpr (P == Precision::tf32x3) {
+#pragma unroll
+    for (int s = 0; s < 2; ++s) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) multiply_tf32(c[j], a[s].low, b[j][s].high);
+#pragma unroll
+      for (int j = 0; j < N; ++j) multiply_tf32(c[j], a[s].high, b[j][s].low);
+#pragma unroll
+      for (int j = 0; j < N; ++j) multiply_tf32(c[j], a[s].high, b[j][s].high);
+    }
   } else {
 #pragma unroll
     for (int s = 0; s < 2; ++s)
@@ -253,21 +263,20 @@ __device__ __forceinline__ void add_by(Rows& c, const Tile& t, const Rows& a, co
   });
 }
 
-// part (out,in) = Gᵀ A, of the block's 64 rows, as store_tile() and store_pairs() left them: a
-// warp's quarter. The number t of 8 inner ones is a row, the number t + 4 the row 8 below it.
+// part (out,in) = Gᵀ A, of the block's 64 rows, as store_tile() and store_pairs() left them: 32
+// rows of it, from `out`. The number t of 8 inner ones is a row of the tiles, the number t + 4 the
+// row 8 below it.
 template <Precision P>
 __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, const float* g,
-                                                const float* a) {
+                                                const float* a, int out) {
   using F = Factors<P>;
-  const int warp = int(threadIdx.x) / 32, out = warp / 2 * 32, in = warp % 2 * 32;
   // Of 16 neighbouring rows of the gradient, 2·g and 2·g + 1 are a tile's rows g and g + 8.
-  float sums[2][4][4] = {};
-#pragma unroll 2
+  float sums[2][2][4][4] = {};
+#pragma unroll 1
   for (int n = 0; n < side; n += 16) {
     typename F::A x[2][2];
-    typename F::B y[4][2];
 #pragma unroll
-    for (int s = 0; s < 2; ++s) {
+    for (int s = 0; s < 2; ++s)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const auto at = [&](int more_rows) {
@@ -279,25 +288,34 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
         x[i][s] = F::template of<Numbers::rounded>(RawA{{u.x, u.y, v.x, v.y}});
       }
 #pragma unroll
-      for (int q = 0; q < 2; ++q) {
-        const float4 u =
-            load4(a + swizzled<Swizzle::pairs>(t.t, in / 2 + t.g, n / 2 + 4 * s, 8 * q));
-        y[2 * q][s] = F::template of<Numbers::rounded>(RawB{{u.x, u.y}});
-        y[2 * q + 1][s] = F::template of<Numbers::rounded>(RawB{{u.z, u.w}});
-      }
-    }
+    for (int half = 0; half < 2; ++half) {
+      typename F::B y[4][2];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) add_step<P>(sums[i], x[i], y);
+      for (int s = 0; s < 2; ++s)
+#pragma unroll
+        for (int q = 0; q < 2; ++q) {
+          const float4 u =
+              load4(a + swizzled<Swizzle::pairs>(t.t, t.g, n / 2 + 4 * s, 16 * half + 8 * q));
+          y[2 * q][s] = F::template of<Numbers::rounded>(RawB{{u.x, u.y}});
+          y[2 * q + 1][s] = F::template of<Numbers::rounded>(RawB{{u.z, u.w}});
+        }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) add_step<P>(sums[i][half], x[i], y);
+    }
   }
+  part += (out + 2 * t.g) * side + 4 * t.t;
 #pragma unroll
   for (int i = 0; i < 2; ++i)
 #pragma unroll
     for (int h = 0; h < 2; ++h)
 #pragma unroll
-      for (int q = 0; q < 2; ++q)
-        store4(part + (out + 16 * i + 2 * t.g + h) * side + in + 16 * q + 4 * t.t,
-               make_float4(sums[i][2 * q][2 * h], sums[i][2 * q + 1][2 * h],
-                           sums[i][2 * q][2 * h + 1], sums[i][2 * q + 1][2 * h + 1]));
+      for (int q = 0; q < 4; ++q) {
+        const auto& tiles = sums[i][q / 2];
+        const int j = q % 2 * 2;
+        store4(part + (16 * i + h) * side + 16 * q,
+               make_float4(tiles[j][2 * h], tiles[j + 1][2 * h], tiles[j][2 * h + 1],
+                           tiles[j + 1][2 * h + 1]));
+      }
 }
 
 // Lanes HALF·2 apart that hold sums of the same columns add them up, each for half of the columns.
@@ -323,9 +341,7 @@ __device__ __forceinline__ void column_sums(float* sums, const Tile& t, const Ro
   store2(sums + int(threadIdx.x) / 32 * side + t.g / 2 * 16 + 4 * t.t + t.g % 2 * 2,
          make_float2(sum[0], sum[1]));
 }
-__device__ __forceinline__ void bias_gradient(float* part, const float* sums) {
-  const int o = int(threadIdx.x);
-  if (o >= side) return;
+__device__ __forceinline__ void bias_gradient(float* part, const float* sums, int o) {
   float sum = 0;
 #pragma unroll
   for (int w = 0; w < warps; ++w) sum += sums[w * side + o];
