@@ -311,12 +311,13 @@ size_t part_floats_of(int M, int layers, int runs) {
   return size_t(tiles_for(M) * runs) * size_t(layers * part_floats);
 }
 
-void sum_parts(const LayerGradients& to, const float* parts, int M, size_t stride, int runs,
-               void* stream) {
+void sum_parts(const LayerGradients& to, Precision precision, const float* parts, int M,
+               size_t stride, int runs, void* stream) {
   const int groups = (to.layers * part_floats + sum_floats - 1) / sum_floats;
   launch({"sum_parts", size_t(groups * runs), 32 * sum_warps,
           shared_bytes_for(sum_warps * sum_floats)},
-         stream, sum_parts_kernel, to, parts, tiles_for(M), stride);
+         stream, sum_parts_kernel, to, parts,
+         precision == Precision::fp32 ? tiles_for(M) : tensor_cores::parts_for(M), stride);
 }
 
 }  // namespace focus::gpu

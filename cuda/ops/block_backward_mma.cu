@@ -1,11 +1,10 @@
 // The kernels of block_backward.cu on tensor cores: the same operations, with what row_mma.cuh says
 // of who holds what, and the same parts.
 //
-// Four warps take the rows through the layers: rows of G, the gradient of a layer's output, times
-// its weight, and what lies between two layers. Two more warps make the layers' own gradients from
-// what those left of the layer before, G and its input, and fetch weights: so the first do not wait
-// for what nothing depends on. All meet once a layer; what one layer uses of shared memory the
-// next one leaves alone.
+// A layer takes one barrier. Before it a warp stores its rows of G and of the layer's input for all
+// and multiplies G, in registers, by the layer's weight; after it the warps make the layer's
+// gradients, while the weight after the next one and the next rows arrive. What they read is
+// written again two layers later.
 #include "cuda/device/launch.h"
 #include "cuda/ops/row_mma.cuh"
 
@@ -46,95 +45,99 @@ struct Span {
   int first, last;  // 0 or 3; 2 or 5
 };
 
-constexpr int gradient_threads = 64, all_threads = threads + gradient_threads;
+#ifndef FOCUS_BW
+#define FOCUS_BW 4
+#endif
+constexpr int warps = FOCUS_BW, threads = 32 * warps, tile_rows = 16 * warps;
+constexpr int tile_floats = tile_rows * side, sum_floats = warps * side;
 constexpr size_t shared_bytes =
-    shared_bytes_for(2 * tile_floats, 2 * tile_floats, 2 * tile_floats, 2 * warps * side);
-
-// Called by all warps, from two places.
-__device__ __forceinline__ void meet() {
-  __syncthreads();
-}
+    shared_bytes_for(2 * tile_floats, 2 * tile_floats, 2 * weight_floats, 2 * sum_floats);
 
 template <Precision P>
-__global__ void __launch_bounds__(all_threads, 2)
+__global__ void __launch_bounds__(threads, 8 / warps)
     block_backward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
-  // Two of each, for layers with an even and an odd number.
+  // Two of each: a layer uses those that the one before it does not.
   SharedMemory shared;
   float *g_tiles = shared.array<float>(2 * tile_floats),
         *inputs = shared.array<float>(2 * tile_floats),
-        *weights = shared.array<float>(2 * tile_floats),
-        *sums = shared.array<float>(2 * warps * side);
+        *weights = shared.array<float>(2 * weight_floats),
+        *sums = shared.array<float>(2 * sum_floats);
   const bool alone = span.last == 2;
-  const Tile t(alone ? next.M : a.M);
-
-  if (int(threadIdx.x) >= threads) {
-    const int thread = int(threadIdx.x) - threads;
-    const size_t parameters = size_t(t.run) * (alone ? next.stride : a.stride);
-    const auto fetch = [&](int n) {
-      if (n <= span.last)
-        copy_weight<Swizzle::by_column, gradient_threads>(
-            weights + n % 2 * tile_floats,
-            (n < 3 ? next.layers[n].weight : a.layers[5 - n].weight) + parameters, thread);
-      __pipeline_commit();
-    };
-    float* parts = (alone ? next.parts : a.parts) +
-                   size_t(blockIdx.x) * size_t(span.last - span.first + 1) * part_floats;
-    fetch(span.first), fetch(span.first + 1);
-    wait_for_previous();
-#pragma unroll 1
-    for (int n = span.first - 1;; ++n) {
-      if (n > span.first) {
-        const int made = n - 1, odd = made & 1, place = made < 3 ? made : 8 - made - span.first;
-        float* part = parts + place * part_floats;
-        bias_gradient(part, sums + odd * warps * side, thread);
-        weight_gradient<P>(part, t, g_tiles + odd * tile_floats,
-                           inputs + (made < 3 ? 0 : odd) * tile_floats, thread / 32 * 32);
-        if (made == span.last) return;
-      }
-      __pipeline_wait_prior(0);
-      meet();
-      if (n >= span.first) fetch(n + 2);
-    }
-  }
-
+  const Tile t(alone ? next.M : a.M, tile_rows);
+  const size_t parameters = size_t(t.run) * (alone ? next.stride : a.stride);
+  const auto fetch = [&](int n) {
+    if (n <= span.last)
+      copy_weight<Swizzle::by_column, threads>(
+          weights + n % 2 * weight_floats,
+          (n < 3 ? next.layers[n].weight : a.layers[5 - n].weight) + parameters, int(threadIdx.x));
+    __pipeline_commit();
+  };
+  fetch(span.first), fetch(span.first + 1);
   const bool drops = !alone && a.kept[0];
   unsigned kept = 0, kept_later = 0, kept_last = 0;
   if (drops) {
     kept = kept_bits_of(t, a.kept[2]);
     kept_later = kept_bits_of(t, a.kept[1]), kept_last = kept_bits_of(t, a.kept[0]);
   }
-  const float* x = alone ? next.x : a.y;  // what the projections' input is made of
-  // g: the gradient of the layer's output; dx: of its input; dy: of what lies between two norms.
-  Rows g, dx, dy;
+
+  // g: the gradient of the layer's output, dy: of what comes next; in: its input, in float32; dx:
+  // the gradient of that.
+  Rows g, in, dx, dy, hidden;
   float2 stats[2];
+  const float* input = nullptr;  // the same, as the layer's gradients read it
 #pragma unroll 1
-  for (int n = span.first - 1;; ++n) {
-    // What the next layer's input is made of, and once more, so that it need not be held, what
-    // this layer's was.
-    Rows fresh, again;
-    if (n >= span.first) add_by<P>(dx, t, g, weights + (n & 1) * tile_floats);
-    // What comes after this layer, and before the next one.
+  for (int n = span.first - 1; n <= span.last; ++n) {
+    const int now = n & 1;
+    float *g_tile = g_tiles + now * tile_floats, *own_sums = sums + now * sum_floats;
+    if (n >= span.first) {
+      column_sums(own_sums, t, g);
+      g = operand<P>(g);
+      store_tile(g_tile, t, g);
+      if (n == 0 || n >= 3) {
+        float* to = inputs + now * tile_floats;
+        store_pairs(to, t, operand<P>(in));
+        input = to;
+        each([&](int h, int c) { dx.at[h][c] = 0; });
+      }
+      add_by<P>(dx, t, g, weights + now * weight_floats);
+    }
+
+    // What follows needs this, or the layer after it.
     if (n == -1 || n == 3) {
-      load(fresh, t, n == 3 ? a.middle : x);
+      load(in, t, n == 3 ? a.middle : alone ? next.x : a.y);
       load_stats(stats, t, n == 3 ? a.stats : next.stats);
     }
     if (n < span.first) wait_for_previous();  // all above is from kernels before that one
     if (n <= 2)
       load(dy, t, n < 2 ? next.dy[n + 1] : !alone ? a.dy : next.add_dx ? next.dx : nullptr);
-    if (n == 2 && !alone) load(fresh, t, a.hidden);
-    if (n == 4) load(fresh, t, a.attended);
-    if (n >= 2) load(again, t, n == 2 ? x : n == 3 ? a.hidden : a.middle);
+    if (n == 2 && !alone) load(hidden, t, a.hidden);
+    if (n == 4) load(hidden, t, a.attended);
     if (n == 5) {
       if (a.add_attended) add(dx, t, a.d_attended);
       store(a.d_attended, t, dx);
     }
-    // The next layer's weight and this one's G and input are there for all; nobody reads this
-    // weight any more, nor what the layer before left.
-    meet();
 
+    if (n < span.first) {
+      __pipeline_wait_prior(1);
+      __syncthreads();  // the first weight is there for all
+    } else {
+      __pipeline_wait_prior(0);
+      __syncthreads();  // G, the input and the next weight are there for all; nobody needs this one
+      fetch(n + 2);
+      const int place = n < 3 ? n : 5 - n + 3 - span.first;
+      float* part =
+          (alone ? next.parts : a.parts) +
+          (size_t(blockIdx.x) * size_t(span.last - span.first + 1) + size_t(place)) * part_floats;
+      const int thread = int(threadIdx.x), warp = thread / 32;
+      if (thread < side) bias_gradient<warps>(part, own_sums, thread);
+      constexpr int shares = warps / 2, columns = side / shares;  // of a warp: 32 rows of these
+      weight_gradient<P, tile_rows, columns>(part, t, g_tile, input, warp / shares * 32,
+                                             warp % shares * columns);
+    }
+
+    if (n == -1 || n == 3) normalise(in, stats);
     if ((n == 2 && span.first == 0) || n == 4) {
-      normalise(again, stats);
-      norm_backward(dx, again, stats);
+      norm_backward(dx, in, stats);
       each([&](int h, int c) { dy.at[h][c] += dx.at[h][c]; });
     }
     if (n == 2 && alone) store(next.dx, t, dy);
@@ -142,31 +145,23 @@ __global__ void __launch_bounds__(all_threads, 2)
     if (n == 3)
       with_activation(a.activation, [&](Activation chosen) {
         each([&](int h, int c) {
-          g.at[h][c] = dx.at[h][c] * activation_slope(chosen, again.at[h][c]);
+          g.at[h][c] = dx.at[h][c] * activation_slope(chosen, hidden.at[h][c]);
         });
       });
     else
       g = dy;
+    if (n == 2)
+      with_activation(a.activation, [&](Activation chosen) {
+        each([&](int h, int c) { in.at[h][c] = activation_value(chosen, hidden.at[h][c]); });
+      });
     if (n == 4) {
+      in = hidden;
       if (a.add_dx) add(dy, t, a.dx);
       store(a.dx, t, dy);
     }
-    if (n >= 2) {
-      if (drops) drop(g, kept, a.scale);
-      kept = kept_later, kept_later = kept_last;
-    }
-    const int odd = (n + 1) & 1;
-    column_sums(sums + odd * warps * side, t, g);
-    g = operand<P>(g);
-    store_tile(g_tiles + odd * tile_floats, t, g);
-    if (n == 0 || n == 1) continue;
-    if (n == -1 || n == 3) normalise(fresh, stats);
-    if (n == 2)
-      with_activation(a.activation, [&](Activation chosen) {
-        each([&](int h, int c) { fresh.at[h][c] = activation_value(chosen, fresh.at[h][c]); });
-      });
-    store_pairs(inputs + odd * tile_floats, t, operand<P>(fresh));
-    each([&](int h, int c) { dx.at[h][c] = 0; });
+    if (n < 2) continue;
+    if (drops) drop(g, kept, a.scale);
+    kept = kept_later, kept_later = kept_last;
   }
 }
 
@@ -174,12 +169,17 @@ void run(const char* name, const SecondHalf& a, const NormedProjections& next, S
          void* stream) {
   const bool alone = span.last == 2;
   for_precision(alone ? next.precision : a.precision, [&](auto chosen) {
-    launch(early({name, blocks_for(alone ? next.M : a.M, runs), all_threads, shared_bytes}), stream,
-           block_backward_mma_kernel<decltype(chosen)::value>, a, next, span);
+    launch(early({name, tiles_for(alone ? next.M : a.M, tile_rows) * size_t(runs), threads,
+                  shared_bytes}),
+           stream, block_backward_mma_kernel<decltype(chosen)::value>, a, next, span);
   });
 }
 
 }  // namespace
+
+int tensor_cores::parts_for(int M) {
+  return int(tiles_for(M, tile_rows));
+}
 
 void tensor_cores::normed_projections_backward(const NormedProjections& a, int runs, void* stream) {
   run("normed_projections_backward_mma", {}, a, {0, 2}, runs, stream);

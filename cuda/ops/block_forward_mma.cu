@@ -13,6 +13,11 @@ namespace {
 
 using namespace row_mma;
 
+#ifndef FOCUS_FW
+#define FOCUS_FW 4
+#endif
+constexpr int warps = FOCUS_FW, threads = 32 * warps, tile_rows = 16 * warps;
+
 // Normalises rows. stats: may be nullptr.
 __device__ __forceinline__ void normalise(Rows& x, const Tile& t, float epsilon, float2* stats) {
 #pragma unroll
@@ -36,21 +41,21 @@ struct Span {
 };
 
 template <Precision P>
-__global__ void __launch_bounds__(threads, 2)
+__global__ void __launch_bounds__(threads, 8 / warps)
     block_forward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
   const int count = span.last - span.first + 1;
   SharedMemory shared;
-  float *weights = shared.array<float>(count * tile_floats),
+  float *weights = shared.array<float>(count * weight_floats),
         *biases = shared.array<float>(count * side);
   const int M = span.first == 0 ? a.M : next.M;
-  const Tile t(M);
+  const Tile t(M, tile_rows);
   const size_t parameters = size_t(t.run) * (span.first == 0 ? a.stride : next.stride);
   // In three groups: W_o, the MLP's, the projections'.
 #pragma unroll
   for (int n = 0; n < 6; ++n) {
     if (span.first <= n && n <= span.last) {
       const FusedLayer& layer = n < 3 ? a.layers[n] : next.layers[n - 3];
-      copy_weight<Swizzle::by_row, threads>(weights + (n - span.first) * tile_floats,
+      copy_weight<Swizzle::by_row, threads>(weights + (n - span.first) * weight_floats,
                                             layer.weight + parameters, int(threadIdx.x));
       copy_bias(biases + (n - span.first) * side, layer.bias + parameters);
     }
@@ -84,7 +89,7 @@ __global__ void __launch_bounds__(threads, 2)
         const float4 b = load4(bias + 16 * p);
         set_vector(acc, 0, p, b), set_vector(acc, 1, p, b);
       }
-      add_by_transposed<P>(acc, t, operand<P>(in), weights + (n - span.first) * tile_floats);
+      add_by_transposed<P>(acc, t, operand<P>(in), weights + (n - span.first) * weight_floats);
       if (drops && n < 3) drop(acc, kept, a.scale);
       kept = kept_later, kept_later = kept_last;
       if (n == 0 || n == 2)
@@ -106,11 +111,12 @@ __global__ void __launch_bounds__(threads, 2)
 void run(const char* name, const SecondHalf& a, const NormedProjections& next, Span span, int runs,
          void* stream) {
   const int count = span.last - span.first + 1;
-  const size_t bytes = shared_bytes_for(count * tile_floats, count * side);
+  const size_t bytes = shared_bytes_for(count * weight_floats, count * side);
   const Precision precision = span.first == 0 ? a.precision : next.precision;
   for_precision(precision, [&](auto chosen) {
-    launch(early({name, blocks_for(span.first == 0 ? a.M : next.M, runs), threads, bytes}), stream,
-           block_forward_mma_kernel<decltype(chosen)::value>, a, next, span);
+    launch(early({name, tiles_for(span.first == 0 ? a.M : next.M, tile_rows) * size_t(runs),
+                  threads, bytes}),
+           stream, block_forward_mma_kernel<decltype(chosen)::value>, a, next, span);
   });
 }
 

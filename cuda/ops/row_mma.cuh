@@ -1,6 +1,6 @@
 // What the fused kernels of a transformer block are made of on tensor cores (row_tile.cuh: in
-// float32): a block of four warps takes 64 rows of 64 channels through several operations, a warp
-// 16 of them, whole. The numbers stay in registers from one product to the next; shared memory
+// float32): a block takes rows of 64 channels through several operations, a warp 16 of
+// them, whole. The numbers stay in registers from one product to the next; shared memory
 // holds weights, and what a layer's gradients need from all warps.
 //
 // Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
@@ -26,7 +26,7 @@ using one_launch::Numbers;
 using one_launch::RawA;
 using one_launch::RawB;
 
-constexpr int side = 64, warps = 4, threads = 32 * warps, tile_floats = side * side;
+constexpr int side = 64, weight_floats = side * side;
 constexpr int own = 16;  // columns of each of a lane's two rows
 
 // at[h][4·p + x]: row g + 8·h, column 16·p + 4·t + x.
@@ -48,9 +48,9 @@ struct Tile {
   int left;              // rows of the run from there on
   size_t row;            // the lane's first row among those of all runs
 
-  __device__ explicit Tile(int rows_of_run) {
-    const int tiles = (rows_of_run + side - 1) / side, lane = int(threadIdx.x) % 32;
-    const int begin = int(blockIdx.x) % tiles * side;
+  __device__ Tile(int rows_of_run, int rows) {
+    const int tiles = (rows_of_run + rows - 1) / rows, lane = int(threadIdx.x) % 32;
+    const int begin = int(blockIdx.x) % tiles * rows;
     run = int(blockIdx.x) / tiles, g = lane / 4, t = lane % 4;
     first = int(threadIdx.x) / 32 * 16 + g, left = rows_of_run - begin - first;
     row = size_t(run) * size_t(rows_of_run) + size_t(begin + first);
@@ -263,17 +263,18 @@ __device__ __forceinline__ void add_by(Rows& c, const Tile& t, const Rows& a, co
   });
 }
 
-// part (out,in) = Gᵀ A, of the block's 64 rows, as store_tile() and store_pairs() left them: 32
-// rows of it, from `out`. The number t of 8 inner ones is a row of the tiles, the number t + 4 the
-// row 8 below it.
-template <Precision P>
+// part (out,in) = Gᵀ A, of a block's rows, as store_tile() and store_pairs() left them: 32 rows of
+// it from `out`, COLUMNS columns from `in`. The number t of 8 inner ones is a row of the tiles, the
+// number t + 4 the row 8 below it.
+template <Precision P, int ROWS, int COLUMNS>
 __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, const float* g,
-                                                const float* a, int out) {
+                                                const float* a, int out, int in) {
   using F = Factors<P>;
   // Of 16 neighbouring rows of the gradient, 2·g and 2·g + 1 are a tile's rows g and g + 8.
-  float sums[2][2][4][4] = {};
-#pragma unroll 1
-  for (int n = 0; n < side; n += 16) {
+  constexpr int N = COLUMNS >= 32 ? 4 : 2, groups = COLUMNS / (8 * N);
+  float sums[2][groups][N][4] = {};
+#pragma unroll 2
+  for (int n = 0; n < ROWS; n += 16) {
     typename F::A x[2][2];
 #pragma unroll
     for (int s = 0; s < 2; ++s)
@@ -288,30 +289,30 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
         x[i][s] = F::template of<Numbers::rounded>(RawA{{u.x, u.y, v.x, v.y}});
       }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      typename F::B y[4][2];
+    for (int group = 0; group < groups; ++group) {
+      typename F::B y[N][2];
 #pragma unroll
       for (int s = 0; s < 2; ++s)
 #pragma unroll
-        for (int q = 0; q < 2; ++q) {
-          const float4 u =
-              load4(a + swizzled<Swizzle::pairs>(t.t, t.g, n / 2 + 4 * s, 16 * half + 8 * q));
+        for (int q = 0; q < N / 2; ++q) {
+          const float4 u = load4(a + swizzled<Swizzle::pairs>(t.t, in / 2 + t.g, n / 2 + 4 * s,
+                                                              4 * N * group + 8 * q));
           y[2 * q][s] = F::template of<Numbers::rounded>(RawB{{u.x, u.y}});
           y[2 * q + 1][s] = F::template of<Numbers::rounded>(RawB{{u.z, u.w}});
         }
 #pragma unroll
-      for (int i = 0; i < 2; ++i) add_step<P>(sums[i][half], x[i], y);
+      for (int i = 0; i < 2; ++i) add_step<P>(sums[i][group], x[i], y);
     }
   }
-  part += (out + 2 * t.g) * side + 4 * t.t;
+  part += (out + 2 * t.g) * side + in + 4 * t.t;
 #pragma unroll
   for (int i = 0; i < 2; ++i)
 #pragma unroll
     for (int h = 0; h < 2; ++h)
 #pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        const auto& tiles = sums[i][q / 2];
-        const int j = q % 2 * 2;
+      for (int q = 0; q < COLUMNS / 16; ++q) {
+        const auto& tiles = sums[i][2 * q / N];
+        const int j = 2 * q % N;
         store4(part + (16 * i + h) * side + 16 * q,
                make_float4(tiles[j][2 * h], tiles[j + 1][2 * h], tiles[j][2 * h + 1],
                            tiles[j + 1][2 * h + 1]));
@@ -331,7 +332,7 @@ __device__ __forceinline__ void share_sums(float (&sum)[N]) {
 }
 
 // The bias's gradient, the sums of G's columns, in two steps with a barrier between them.
-// sums: (warps,64) in shared memory.
+// sums: (WARPS,64) in shared memory.
 __device__ __forceinline__ void column_sums(float* sums, const Tile& t, const Rows& g) {
   float sum[own];
 #pragma unroll
@@ -341,10 +342,11 @@ __device__ __forceinline__ void column_sums(float* sums, const Tile& t, const Ro
   store2(sums + int(threadIdx.x) / 32 * side + t.g / 2 * 16 + 4 * t.t + t.g % 2 * 2,
          make_float2(sum[0], sum[1]));
 }
+template <int WARPS>
 __device__ __forceinline__ void bias_gradient(float* part, const float* sums, int o) {
   float sum = 0;
 #pragma unroll
-  for (int w = 0; w < warps; ++w) sum += sums[w * side + o];
+  for (int w = 0; w < WARPS; ++w) sum += sums[w * side + o];
   part[side * side + o] = sum;
 }
 
@@ -377,8 +379,8 @@ void for_precision(Precision p, const F& f) {
   f(std::integral_constant<Precision, Precision::bf16>{});
 }
 
-inline size_t blocks_for(int M, int runs) {
-  return size_t((M + side - 1) / side) * size_t(runs);
+inline size_t tiles_for(int M, int rows) {
+  return size_t((M + rows - 1) / rows);
 }
 
 }  // namespace focus::gpu::row_mma
