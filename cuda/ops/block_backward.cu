@@ -257,9 +257,17 @@ __global__ void __launch_bounds__(32 * sum_warps)
   const float* from = parts + size_t(run) * size_t(tiles) * size_t(floats) + size_t(e);
   float4 sum = make_float4(0, 0, 0, 0);
   const auto add = [&](float4 v) { sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w; };
+  constexpr int ahead = 10;
   if (e < floats)
-#pragma unroll 8
-    for (int k = first; k < last; ++k) add(load4(from + size_t(k) * size_t(floats)));
+    for (int k0 = first; k0 < last; k0 += ahead) {
+      float4 next[ahead];
+#pragma unroll
+      for (int k = 0; k < ahead; ++k)
+        next[k] =
+            k0 + k < last ? load4(from + size_t(k0 + k) * size_t(floats)) : make_float4(0, 0, 0, 0);
+#pragma unroll
+      for (int k = 0; k < ahead; ++k) add(next[k]);
+    }
   store4(shares + warp * sum_floats + 4 * lane, sum);
   __syncthreads();  // all shares are there
   if (warp != 0 || e >= floats) return;
