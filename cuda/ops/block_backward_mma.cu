@@ -45,17 +45,29 @@ struct Span {
   int first, last;  // 0 or 3; 2 or 5
 };
 
-#ifndef FOCUS_BW
-#define FOCUS_BW 4
-#endif
-constexpr int warps = FOCUS_BW, threads = 32 * warps, tile_rows = 16 * warps;
-constexpr int tile_floats = tile_rows * side, sum_floats = warps * side;
-constexpr size_t shared_bytes =
-    shared_bytes_for(2 * tile_floats, 2 * tile_floats, 2 * weight_floats, 2 * sum_floats);
+// Blocks of many warps make fewer parts and read weights less often: 3 % of a step at 15000 rows.
+// With few warps there are more blocks: 6 % of a step at 1000 rows.
+template <int WARPS>
+struct Block {
+  static constexpr int threads = 32 * WARPS, tile_rows = 16 * WARPS;
+  static constexpr int tile_floats = tile_rows * side, sum_floats = WARPS * side;
+  static constexpr size_t shared_bytes =
+      shared_bytes_for(2 * tile_floats, 2 * tile_floats, 2 * weight_floats, 2 * sum_floats);
+  // A warp's share of a layer's gradient: 32 rows of these columns.
+  static constexpr int shares = WARPS / 2, columns = side / shares;
+};
+constexpr int few_warps = 4, many_warps = 8;
+bool takes_many(int M) {
+  using B = Block<many_warps>;
+  return M >= B::tile_rows * device().multiprocessors / 2 &&
+         B::shared_bytes <= device().shared_memory;
+}
 
-template <Precision P>
-__global__ void __launch_bounds__(threads, 8 / warps)
+template <Precision P, int WARPS>
+__global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
     block_backward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
+  using B = Block<WARPS>;
+  constexpr int tile_floats = B::tile_floats, sum_floats = B::sum_floats;
   // Two of each: a layer uses those that the one before it does not.
   SharedMemory shared;
   float *g_tiles = shared.array<float>(2 * tile_floats),
@@ -63,11 +75,11 @@ __global__ void __launch_bounds__(threads, 8 / warps)
         *weights = shared.array<float>(2 * weight_floats),
         *sums = shared.array<float>(2 * sum_floats);
   const bool alone = span.last == 2;
-  const Tile t(alone ? next.M : a.M, tile_rows);
+  const Tile t(alone ? next.M : a.M, B::tile_rows);
   const size_t parameters = size_t(t.run) * (alone ? next.stride : a.stride);
   const auto fetch = [&](int n) {
     if (n <= span.last)
-      copy_weight<Swizzle::by_column, threads>(
+      copy_weight<Swizzle::by_column, B::threads>(
           weights + n % 2 * weight_floats,
           (n < 3 ? next.layers[n].weight : a.layers[5 - n].weight) + parameters, int(threadIdx.x));
     __pipeline_commit();
@@ -129,10 +141,9 @@ __global__ void __launch_bounds__(threads, 8 / warps)
           (alone ? next.parts : a.parts) +
           (size_t(blockIdx.x) * size_t(span.last - span.first + 1) + size_t(place)) * part_floats;
       const int thread = int(threadIdx.x), warp = thread / 32;
-      if (thread < side) bias_gradient<warps>(part, own_sums, thread);
-      constexpr int shares = warps / 2, columns = side / shares;  // of a warp: 32 rows of these
-      weight_gradient<P, tile_rows, columns>(part, t, g_tile, input, warp / shares * 32,
-                                             warp % shares * columns);
+      if (thread < side) bias_gradient<WARPS>(part, own_sums, thread);
+      weight_gradient<P, B::tile_rows, B::columns>(part, t, g_tile, input, warp / B::shares * 32,
+                                                   warp % B::shares * B::columns);
     }
 
     if (n == -1 || n == 3) normalise(in, stats);
@@ -165,20 +176,30 @@ __global__ void __launch_bounds__(threads, 8 / warps)
   }
 }
 
-void run(const char* name, const SecondHalf& a, const NormedProjections& next, Span span, int runs,
-         void* stream) {
+template <int WARPS>
+void run_with(const char* name, const SecondHalf& a, const NormedProjections& next, Span span,
+              int runs, void* stream) {
+  using B = Block<WARPS>;
   const bool alone = span.last == 2;
   for_precision(alone ? next.precision : a.precision, [&](auto chosen) {
-    launch(early({name, tiles_for(alone ? next.M : a.M, tile_rows) * size_t(runs), threads,
-                  shared_bytes}),
-           stream, block_backward_mma_kernel<decltype(chosen)::value>, a, next, span);
+    launch(early({name, tiles_for(alone ? next.M : a.M, B::tile_rows) * size_t(runs), B::threads,
+                  B::shared_bytes}),
+           stream, block_backward_mma_kernel<decltype(chosen)::value, WARPS>, a, next, span);
   });
+}
+void run(const char* name, const SecondHalf& a, const NormedProjections& next, Span span, int runs,
+         void* stream) {
+  if (takes_many(span.last == 2 ? next.M : a.M))
+    run_with<many_warps>(name, a, next, span, runs, stream);
+  else
+    run_with<few_warps>(name, a, next, span, runs, stream);
 }
 
 }  // namespace
 
 int tensor_cores::parts_for(int M) {
-  return int(tiles_for(M, tile_rows));
+  return int(
+      tiles_for(M, takes_many(M) ? Block<many_warps>::tile_rows : Block<few_warps>::tile_rows));
 }
 
 void tensor_cores::normed_projections_backward(const NormedProjections& a, int runs, void* stream) {

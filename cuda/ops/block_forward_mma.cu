@@ -13,10 +13,7 @@ namespace {
 
 using namespace row_mma;
 
-#ifndef FOCUS_FW
-#define FOCUS_FW 4
-#endif
-constexpr int warps = FOCUS_FW, threads = 32 * warps, tile_rows = 16 * warps;
+constexpr int warps = 4, threads = 32 * warps, tile_rows = 16 * warps;
 
 // Normalises rows. stats: may be nullptr.
 __device__ __forceinline__ void normalise(Rows& x, const Tile& t, float epsilon, float2* stats) {
@@ -41,7 +38,7 @@ struct Span {
 };
 
 template <Precision P>
-__global__ void __launch_bounds__(threads, 8 / warps)
+__global__ void __launch_bounds__(threads, 2)
     block_forward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
   const int count = span.last - span.first + 1;
   SharedMemory shared;
