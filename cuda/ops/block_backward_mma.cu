@@ -5,6 +5,11 @@
 // and multiplies G, in registers, by the layer's weight; after it the warps make the layer's
 // gradients, while the weight after the next one and the next rows arrive. What they read is
 // written again two layers later.
+//
+// Measured at 15000 rows on an H200, cold caches: 28 µs for six layers in tf32, 25.5 in bf16, 39.5
+// in 3xtf32, 54 in float32 (predicted for tf32 and bf16: 22 to 28). Warps of their own for the
+// layers' gradients, beside those that take rows on, left 168 registers a thread: what spilled made
+// it 54 µs.
 #include "cuda/device/launch.h"
 #include "cuda/ops/row_mma.cuh"
 

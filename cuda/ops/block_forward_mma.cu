@@ -1,9 +1,13 @@
 // The kernels of block_forward.cu on tensor cores: the same operations, with what row_mma.cuh says
 // of who holds what. Warps meet only where weights arrive.
 //
-// One kernel, whose layers are the turns of a loop: each multiprocessor has about eight warps,
-// which go through the code once, so code that is there once for six products costs less to fetch
-// than to run.
+// One kernel, whose layers are the turns of a loop: 15000 rows are seven warps a multiprocessor,
+// which go through the code once. With six products one behind the other it was fetching the code
+// that took longest, in the backward 71 µs (`no_instruction` in the profiler); as a loop 30.
+//
+// Measured at 15000 rows on an H200, cold caches: 15.3 µs from one attention to the next in tf32,
+// 14.7 in bf16, 22 in 3xtf32, 33 in float32 (predicted for tf32 and bf16: 14). Blocks of 128 rows
+// take 16.4.
 #include "cuda/device/launch.h"
 #include "cuda/ops/row_mma.cuh"
 

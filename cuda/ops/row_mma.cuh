@@ -1,7 +1,7 @@
 // What the fused kernels of a transformer block are made of on tensor cores (row_tile.cuh: in
-// float32): a block takes rows of 64 channels through several operations, a warp 16 of
-// them, whole. The numbers stay in registers from one product to the next; shared memory
-// holds weights, and what a layer's gradients need from all warps.
+// float32): a block takes rows of 64 channels through several operations, a warp 16 of them, whole.
+// The numbers stay in registers from one product to the next; shared memory holds weights, and what
+// a layer's gradients need from all warps.
 //
 // Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
 // 3: 16 bytes at a time, as memory is read and written. To the tensor core (cuda/simt/mma.h) the
@@ -11,7 +11,8 @@
 // and 4t + 2 as its number t + 4. Weights are read accordingly, from rows whose vectors of 16 bytes
 // are exchanged (`swizzled`) so that the lanes of one load use different banks.
 //
-// A row lies in four lanes: sums over its channels take two shuffles.
+// A row lies in four lanes: sums over its channels take two shuffles. All but products is in
+// float32, the sums over a bias too.
 #pragma once
 
 #include "cuda/one_launch/mma.cuh"
@@ -42,7 +43,7 @@ __device__ __forceinline__ void each(const F& f) {
     for (int c = 0; c < own; ++c) f(h, c);
 }
 
-// The tile of a block, of which each run has tiles_of_run.
+// The rows of a block, a warp's and a lane's place in them.
 struct Tile {
   int run, g, t, first;  // first: the lane's first row in the tile
   int left;              // rows of the run from there on
