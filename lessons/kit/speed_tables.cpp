@@ -160,9 +160,9 @@ std::string gpu_step_table(const std::filesystem::path& csv) {
       {"ours graph", "ours as a graph"},
       {"ours fused", "ours, blocks fused"},
       {"ours one", "ours, one launch"},
-      {"ours one 3xtf32", "in 3xtf32"},
-      {"ours one tf32", "in tf32"},
-      {"ours one bf16", "in bf16"}};
+      {"ours 3xtf32", "in 3xtf32"},
+      {"ours tf32", "in tf32"},
+      {"ours bf16", "in bf16"}};
   std::vector<std::pair<std::string, std::map<std::string, Cells>>> shapes;  // in the file's order
   std::map<std::string, int> measured;
   for (const Cells& row :

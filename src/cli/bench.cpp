@@ -254,7 +254,8 @@ int bench_step_command(const Arguments& arguments) {
                  " is for --launch one and fused; here: ", plain ? said : problem);
     said += str(", products in ", name_of(precision));
     DeviceTrainees trainees(*device, s, optimizer, batch, seeds, how, precision);
-    const Device<float>::Facts facts = device->facts();
+    Device<float>::Facts facts = device->facts();
+    facts.multiply_adds *= times_float32(precision);
     print_what(str(arguments.text("device"), " (", device->hardware(), ")"), trainees.parameters());
     bench_on_device(trainees, facts, said, repeats, flop * seeds);
     return 0;
@@ -314,8 +315,10 @@ std::vector<Command> bench_commands() {
       "the median; with --seeds N it is the time for one step of all N models, and the scaling\n"
       "compares it with one model on one thread. Operations count two for each multiply-add of\n"
       "the linear layers and of attention, forward and backward, and nothing else.\n"
-      "On cuda, 'floor' is how long these take where every lane of the GPU does one a cycle, and\n"
-      "--repeats counts launches of 64 steps (one) or series of 20.\n"
+      "On cuda, 'floor' is how long these take where every lane of the GPU does one a cycle (on\n"
+      "tensor cores, where those do as many as they can), and --repeats counts launches of 64 "
+      "steps\n"
+      "(one) or series of 20.\n"
       "Example: focus bench step --attention topk --k 5 --length 40 --blocks 5 --threads 2";
   step.run = bench_step_command;
   return {step};

@@ -18,6 +18,20 @@ const char* name_of(Precision precision) {
   return "?";
 }
 
+double times_float32(Precision precision) {
+  switch (precision) {
+    case Precision::fp32:
+      break;
+    case Precision::tf32x3:
+      return 8 / 3.;
+    case Precision::tf32:
+      return 8;
+    case Precision::bf16:
+      return 16;
+  }
+  return 1;
+}
+
 Precision precision_of(const std::string& name) {
   for (const Precision p : {Precision::fp32, Precision::tf32x3, Precision::tf32, Precision::bf16})
     if (name == name_of(p)) return p;
