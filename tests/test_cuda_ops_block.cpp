@@ -57,6 +57,30 @@ Tensor<T> through_blocks(Tape<T>& tape, const std::vector<Tensor<T>>& in, const 
   return x;
 }
 
+// Relative errors of the output, of x's gradient, of all weights' and all biases'.
+std::array<double, 4> errors_of(const OperationResult& got, const OperationResult& wanted) {
+  std::array<double, 4> error{}, size{};
+  const auto add = [&](size_t part, const std::vector<double>& g, const std::vector<double>& w) {
+    REQUIRE(g.size() == w.size());
+    for (size_t i = 0; i < w.size(); ++i)
+      error[part] += std::pow(g[i] - w[i], 2), size[part] += std::pow(w[i], 2);
+  };
+  add(0, got.output, wanted.output);
+  for (size_t i = 0; i < wanted.gradients.size(); ++i)
+    add(i == 0 ? 1 : 3 - i % 2, got.gradients[i], wanted.gradients[i]);
+  for (size_t part = 0; part < 4; ++part) error[part] = std::sqrt(error[part] / size[part]);
+  return error;
+}
+
+// What the errors of one block may be, and what they must be for weights, x and the output, since
+// numbers of so few digits cannot do better: else the products were made with others.
+struct Limits {
+  Precision precision;
+  double least, most;
+};
+constexpr Limits below_fp32[] = {
+    {Precision::tf32x3, 1e-8, 5e-6}, {Precision::tf32, 5e-5, 1e-3}, {Precision::bf16, 4e-4, 1e-2}};
+
 }  // namespace
 
 TEST_CASE("device: fused blocks are the blocks") {
@@ -82,6 +106,42 @@ TEST_CASE("device: fused blocks are the blocks") {
   }
 }
 
+TEST_CASE("device: fused blocks on tensor cores, against double") {
+  struct Case {
+    int blocks, T;
+    Activation activation;
+    double dropout;
+  };
+  std::vector<Case> cases{Case{1, 1, Activation::gelu, 0.3}, {1, 63, Activation::mish, 0.3},
+                          {2, 65, Activation::gelu, 0},      {1, 130, Activation::mish, 0},
+                          {3, 20, Activation::gelu, 0.01},   {1, 17, Activation::relu, 0.3}};
+  // Larger blocks: under emulation, whose device is small, 130 rows are enough for them.
+  if (!gpu::emulated()) cases.push_back({1, 9000, Activation::gelu, 0.3});
+  for (const Case& c : cases) {
+    ModelSettings s;
+    s.attention = {Pattern::banded, std::min(3, c.T), 0, 1, 0};
+    s.activation = c.activation, s.dropout = c.dropout, s.blocks = c.blocks;
+    const auto shapes = block_shapes(1, c.T, c.blocks);
+    const auto blocks = [&](auto& tape, const auto& in) { return through_blocks(tape, in, s); };
+    const Noise noise{true, 0xb10cull, 3, 1};
+    const OperationResult wanted = run_operation<double>(nullptr, shapes, blocks, noise);
+    for (const Limits& limits : below_fp32) {
+      gpu::CudaOps device;
+      device.set_runs({noise.seed}, 0);
+      device.set_precision(limits.precision);
+      gpu::shuffle_threads(uint64_t(c.T));
+      const auto errors = errors_of(run_operation<float>(&device, shapes, blocks, noise), wanted);
+      // A slope of ReLU is decided by rounding where its argument is almost 0.
+      const double most = limits.most * c.blocks * (c.activation == Activation::relu ? 30 : 1);
+      INFO(str(name_of(limits.precision), ", ", c.blocks, " blocks of ", c.T, " tokens: output ",
+               errors[0], ", x ", errors[1], ", weights ", errors[2], ", biases ", errors[3]));
+      for (size_t part = 0; part < 4; ++part) CHECK(errors[part] <= most);
+      for (size_t part = 0; part < 3; ++part) CHECK(errors[part] >= limits.least);
+    }
+  }
+  gpu::shuffle_threads(0);
+}
+
 TEST_CASE("device: runs of fused blocks have the bits of each alone") {
   ModelSettings s;
   s.attention = {Pattern::topk, 5, 0, 1, 0.2};
@@ -92,8 +152,9 @@ TEST_CASE("device: runs of fused blocks have the bits of each alone") {
   for (int i = 0; i < 2 * batch * s.length; ++i) tokens.push_back(int(rng.below(9)));
   for (int i = 0; i < 2 * batch; ++i) labels.push_back(int(rng.below(4)));
   // Losses and gradients of the runs with these seeds, which train on batch number seed − 1.
-  const auto pass = [&](const std::vector<uint64_t>& seeds) {
+  const auto pass = [&](const std::vector<uint64_t>& seeds, Precision precision) {
     gpu::CudaOps device;
+    device.set_precision(precision);
     CHECK(device.fuses_blocks(s));
     PlacedModel model(device, s, seeds);
     Model<float> host(s);
@@ -126,10 +187,15 @@ TEST_CASE("device: runs of fused blocks have the bits of each alone") {
     for (size_t r = 0; r < seeds.size(); ++r) all[r].push_back(losses[r]);
     return all;
   };
-  const auto together = pass({1, 2});
-  for (size_t r = 0; r < 2; ++r) {
-    const auto alone = pass({r + 1});
-    CHECK(std::memcmp(alone[0].data(), together[r].data(), alone[0].size() * sizeof(float)) == 0);
+  std::vector<std::vector<float>> seen;
+  for (const Precision precision : {Precision::fp32, Precision::tf32x3, Precision::bf16}) {
+    const auto together = pass({1, 2}, precision);
+    for (size_t r = 0; r < 2; ++r) {
+      const auto alone = pass({r + 1}, precision);
+      CHECK(std::memcmp(alone[0].data(), together[r].data(), alone[0].size() * sizeof(float)) == 0);
+    }
+    for (const auto& other : seen) CHECK(together[0] != other);
+    seen.push_back(together[0]);
   }
 }
 

@@ -11,6 +11,7 @@
 #include "one_launch_run.h"
 #include "report/statistics.h"
 #include "study/engine.h"
+#include "train/placed_model.h"
 #include "train/trainer.h"
 
 using namespace focus;
@@ -87,7 +88,69 @@ Errors errors_of(Precision precision, const ModelSettings& s, int batch, int row
   return errors;
 }
 
+// The same, operation by operation.
+Errors errors_by_operations(Precision precision, const ModelSettings& s, int batch, int rows,
+                            uint64_t seed) {
+  Pair pair(s, OptimizerKind::sgd, batch, rows, seed);
+  gpu::CudaOps device;
+  device.set_precision(precision);
+  REQUIRE(device.precision_problem(precision, s) == "");
+  PlacedModel placed(device, s, {seed});
+  Workers workers(1);
+  Tape<float> tape(workers, &device);
+  Model<float> result(s);
+  Errors errors;
+  std::vector<float> wanted, got;
+  for (int n = 0; n * batch < rows; ++n) {
+    const double wanted_loss = double_step(pair, n, wanted);
+    placed.upload(0, pair.model);
+    std::vector<int> tokens, labels;
+    const int count = pair.batch_of(n, tokens, labels);
+    const gpu::DeviceArray<int> d_tokens(tokens), d_labels(labels);
+    gpu::shuffle_threads(uint64_t(n));
+    tape.reset(true, {true, 0, uint32_t(40 + n), 0});
+    device.fill(placed.gradients(), placed.stride(), 0);
+    const Tensor<float> loss =
+        cross_entropy(tape, placed.model().forward(tape, d_tokens.data(), count), d_labels.data());
+    tape.backward(loss);
+    float got_loss = 0;
+    device.download(&got_loss, loss.data, sizeof(float));
+    placed.download_gradients(0, result);
+    got.clear();
+    for (const Parameter<float>& p : result.parameters())
+      got.insert(got.end(), p.gradient_value.begin(), p.gradient_value.end());
+    errors.loss.push_back(std::abs(double(got_loss) - wanted_loss) / wanted_loss);
+    errors.gradient.push_back(relative_distance(got, wanted, wanted.size()));
+    pair.step(n);
+  }
+  gpu::shuffle_threads(0);
+  return errors;
+}
+
 }  // namespace
+
+TEST_CASE("precision: operation by operation, the gradient against double") {
+  struct Case {
+    Pattern pattern;
+    int k, length, blocks;
+  };
+  for (const Precision precision :
+       {Precision::fp32, Precision::tf32x3, Precision::tf32, Precision::bf16})
+    for (const Case& c : {Case{Pattern::full, 0, 7, 2}, Case{Pattern::topk, 5, 70, 2},
+                          Case{Pattern::banded, 3, 33, 1}}) {
+      ModelSettings s = model_of(c.pattern, c.k, c.length, c.blocks, 0.1);
+      s.activation = Activation::gelu;
+      const Errors e = errors_by_operations(precision, s, 2, 6, 31);
+      const Limits limits = gradient_limits(precision);
+      INFO(str(name_of(precision), ", ", name_of(c.pattern), "(", c.k, "), length ", c.length,
+               ": loss ", median(e.loss), ", gradient ", median(e.gradient)));
+      // Among 70 keys rounding decides about some of the last ones chosen.
+      CHECK(median(e.gradient) <= limits.most * (c.length == 70 ? 10 : 1));
+      CHECK(median(e.gradient) >= limits.least);
+      CHECK(median(e.loss) <= limits.most);
+      for (const double x : e.gradient) CHECK(x <= 0.5);
+    }
+}
 
 TEST_CASE("precision: the gradient against double, for every pattern") {
   struct Case {
@@ -232,6 +295,20 @@ TEST_CASE("precision: a run keeps it, resumed too") {
                        doctest::Contains("--precision tf32 is for --device cuda"), InputError);
   plan.settings.precision = Precision::fp32;
   CHECK(losses(trained("fp32", 2)) != losses(whole));
+  // Operation by operation too.
+  plan.step_kernel = "off";
+  const std::vector<double> exact = losses(trained("off-fp32", 2));
+  plan.settings.precision = Precision::tf32;
+  const std::vector<double> by_operations = losses(trained("off-whole", 2));
+  CHECK(by_operations != losses(whole));
+  CHECK(by_operations != exact);
+  REQUIRE(by_operations.size() == exact.size());
+  for (size_t i = 0; i < exact.size(); ++i)
+    CHECK(std::abs(by_operations[i] - exact[i]) <= 1e-2 * exact[i]);
+  trained("off-parts", 1);
+  resume(folder / "off-parts", 2, 0);
+  CHECK(last("off-parts") == last("off-whole"));
+  plan.step_kernel = "auto";
   plan.settings.precision = Precision::bf16, plan.settings.heads = 2;
   CHECK_THROWS_WITH_AS(trained("heads", 2),
                        doctest::Contains("here: d-model 64, d-mlp 64, 2 head(s)"), InputError);

@@ -70,9 +70,10 @@ void launch(const LaunchSize& size, void* stream, void (*kernel)(Parameters...),
                " has ", device().shared_memory, " for a block: use a lower rung");
   count_launch(size.name);
 #ifdef __CUDACC__
-  if (size.shared > 48 * 1024)  // beyond it a kernel must be told
+  // Beyond this a kernel must be told: the most of all, as recorded launches of it may have more.
+  if (size.shared > 48 * 1024)
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    int(size.shared)));
+                                    int(device().shared_memory)));
   cudaLaunchAttribute attributes[2]{};
   cudaLaunchConfig_t how{unsigned(size.blocks),
                          unsigned(size.threads),

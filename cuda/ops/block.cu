@@ -72,7 +72,8 @@ void sum_layers(Tape<float>& tape, CudaOps& device, const float* parts, int M,
       to.weight[to.layers] = tape.gradient(layer.weight);
       to.bias[to.layers++] = tape.gradient(layer.bias);
     }
-  sum_parts(to, parts, M, device.stride(), device.runs(), device.beside(CudaOps::Side::backward));
+  sum_parts(to, device.precision(), parts, M, device.stride(), device.runs(),
+            device.beside(CudaOps::Side::backward));
 }
 
 }  // namespace

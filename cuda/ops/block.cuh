@@ -59,6 +59,15 @@ void normed_projections_backward(const NormedProjections&, int runs, void* strea
 void second_half_forward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
 void second_half_backward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
 
+// The same where the precision is not fp32, which those call then (block_…_mma.cu).
+namespace tensor_cores {
+int parts_for(int M);  // of each layer's gradient, from M rows; at most the others'
+void normed_projections_forward(const NormedProjections&, int runs, void* stream);
+void normed_projections_backward(const NormedProjections&, int runs, void* stream);
+void second_half_forward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
+void second_half_backward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
+}  // namespace tensor_cores
+
 // Of shared memory, for a block of the kernel that needs most.
 size_t block_shared_bytes();
 
@@ -70,7 +79,7 @@ struct LayerGradients {
   int layers;
   float *weight[6], *bias[6];
 };
-void sum_parts(const LayerGradients&, const float* parts, int M, size_t stride, int runs,
+void sum_parts(const LayerGradients&, Precision, const float* parts, int M, size_t stride, int runs,
                void* stream);
 
 }  // namespace focus::gpu

@@ -257,9 +257,17 @@ __global__ void __launch_bounds__(32 * sum_warps)
   const float* from = parts + size_t(run) * size_t(tiles) * size_t(floats) + size_t(e);
   float4 sum = make_float4(0, 0, 0, 0);
   const auto add = [&](float4 v) { sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w; };
+  constexpr int ahead = 10;
   if (e < floats)
-#pragma unroll 8
-    for (int k = first; k < last; ++k) add(load4(from + size_t(k) * size_t(floats)));
+    for (int k0 = first; k0 < last; k0 += ahead) {
+      float4 next[ahead];
+#pragma unroll
+      for (int k = 0; k < ahead; ++k)
+        next[k] =
+            k0 + k < last ? load4(from + size_t(k0 + k) * size_t(floats)) : make_float4(0, 0, 0, 0);
+#pragma unroll
+      for (int k = 0; k < ahead; ++k) add(next[k]);
+    }
   store4(shares + warp * sum_floats + 4 * lane, sum);
   __syncthreads();  // all shares are there
   if (warp != 0 || e >= floats) return;
@@ -279,6 +287,8 @@ int tiles_for(int M) {
 }  // namespace
 
 void normed_projections_backward(const NormedProjections& a, int runs, void* stream) {
+  if (a.precision != Precision::fp32)
+    return tensor_cores::normed_projections_backward(a, runs, stream);
   launch(early({"normed_projections_backward", size_t(tiles_for(a.M) * runs), threads,
                 shared_bytes_for(tile_floats, g_floats, tile_floats, tile_floats)}),
          stream, normed_projections_backward_kernel, a);
@@ -291,6 +301,8 @@ size_t block_shared_bytes() {
 
 void second_half_backward(const SecondHalf& a, const NormedProjections* next, int runs,
                           void* stream) {
+  if (a.precision != Precision::fp32)
+    return tensor_cores::second_half_backward(a, next, runs, stream);
   const size_t blocks = size_t(tiles_for(a.M) * runs);
   for_activation(a.activation, [&](auto chosen) {
     constexpr Activation activation = decltype(chosen)::value;
@@ -307,12 +319,13 @@ size_t part_floats_of(int M, int layers, int runs) {
   return size_t(tiles_for(M) * runs) * size_t(layers * part_floats);
 }
 
-void sum_parts(const LayerGradients& to, const float* parts, int M, size_t stride, int runs,
-               void* stream) {
+void sum_parts(const LayerGradients& to, Precision precision, const float* parts, int M,
+               size_t stride, int runs, void* stream) {
   const int groups = (to.layers * part_floats + sum_floats - 1) / sum_floats;
   launch({"sum_parts", size_t(groups * runs), 32 * sum_warps,
           shared_bytes_for(sum_warps * sum_floats)},
-         stream, sum_parts_kernel, to, parts, tiles_for(M), stride);
+         stream, sum_parts_kernel, to, parts,
+         precision == Precision::fp32 ? tiles_for(M) : tensor_cores::parts_for(M), stride);
 }
 
 }  // namespace focus::gpu

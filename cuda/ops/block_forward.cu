@@ -204,6 +204,8 @@ void draw_kept(const SecondHalf& a, int runs, void* stream) {
 }
 
 void normed_projections_forward(const NormedProjections& a, int runs, void* stream) {
+  if (a.precision != Precision::fp32)
+    return tensor_cores::normed_projections_forward(a, runs, stream);
   launch(early({"normed_projections", blocks_for(a.M, runs), threads,
                 shared_bytes_for(tile_floats, 3 * tile_floats, 3 * side)}),
          stream, normed_projections_kernel, a);
@@ -211,6 +213,8 @@ void normed_projections_forward(const NormedProjections& a, int runs, void* stre
 
 void second_half_forward(const SecondHalf& a, const NormedProjections* next, int runs,
                          void* stream) {
+  if (a.precision != Precision::fp32)
+    return tensor_cores::second_half_forward(a, next, runs, stream);
   const size_t shared =
       shared_bytes_for(tile_floats, tile_floats, tile_floats, 3 * side, 3 * mask_floats);
   const size_t more = shared_bytes_for(3 * tile_floats, 3 * side);

@@ -11,7 +11,7 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int chunk = 32, ahead = 8;  // tokens of a block; how many are read before they are added
+constexpr int chunk = 32;  // tokens of a block, all read before one is added
 constexpr int sum_warps = 8;
 
 __global__ void embedding_forward(const int* tokens, const float* table, const float* positions,
@@ -36,19 +36,17 @@ __global__ void embedding_partial(const int* tokens, const float* dy, float* par
   const size_t end = first + chunk < per_run ? first + chunk : per_run;
   for (int c = int(threadIdx.x); c < C; c += int(blockDim.x)) {  // nobody else touches column c
     for (int v = 0; v < high - low; ++v) sums[v * C + c] = 0;
-    for (size_t t0 = first; t0 < end; t0 += ahead) {
-      int token[ahead];
-      float d[ahead];
+    int token[chunk];
+    float d[chunk];
 #pragma unroll
-      for (int e = 0; e < ahead; ++e) {
-        const size_t t = run * per_run + (t0 + size_t(e) < end ? t0 + size_t(e) : first);
-        token[e] = t0 + size_t(e) < end ? tokens[t] : -1;
-        d[e] = dy[t * size_t(C) + size_t(c)];
-      }
-#pragma unroll
-      for (int e = 0; e < ahead; ++e)
-        if (token[e] >= low && token[e] < high) sums[(token[e] - low) * C + c] += d[e];
+    for (int e = 0; e < chunk; ++e) {
+      const size_t t = run * per_run + (first + size_t(e) < end ? first + size_t(e) : first);
+      token[e] = first + size_t(e) < end ? tokens[t] : -1;
+      d[e] = dy[t * size_t(C) + size_t(c)];
     }
+#pragma unroll
+    for (int e = 0; e < chunk; ++e)
+      if (token[e] >= low && token[e] < high) sums[(token[e] - low) * C + c] += d[e];
     for (int v = low; v < high; ++v)
       partial[(at * size_t(V) + size_t(v)) * size_t(C) + size_t(c)] = sums[(v - low) * C + c];
   }
@@ -65,10 +63,16 @@ __global__ void __launch_bounds__(32 * sum_warps)
   const int first = int(int64_t{chunks} * warp / sum_warps);
   const int last = int(int64_t{chunks} * (warp + 1) / sum_warps);
   float sum = 0;
+  constexpr int ahead = 16;
   if (e < size)
-#pragma unroll 8
-    for (int k = first; k < last; ++k)
-      sum += partial[(run * size_t(chunks) + size_t(k)) * size + e];
+    for (int k0 = first; k0 < last; k0 += ahead) {
+      float next[ahead];
+#pragma unroll
+      for (int k = 0; k < ahead; ++k)
+        next[k] = k0 + k < last ? partial[(run * size_t(chunks) + size_t(k0 + k)) * size + e] : 0.f;
+#pragma unroll
+      for (int k = 0; k < ahead; ++k) sum += next[k];
+    }
   shares[warp * 32 + lane] = sum;
   __syncthreads();  // all shares are there
   if (warp != 0 || e >= size) return;

@@ -9,32 +9,43 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int ahead = 8;  // tokens that are read before they are added
+constexpr int ahead = 20;  // tokens that are read before they are added
 
 // As many warps as 128 KB of partial sums allow.
 int warps_for(int C) {
   return std::clamp(32768 / C, 1, 32);
 }
 
+// V neighbouring channels a lane, which V divides the channels into.
+template <int V>
 __global__ void __launch_bounds__(1024) mean_forward(const float* x, float* y, int T, int C) {
   SharedMemory shared;
   const int warps = int(blockDim.x) / 32;
   float* partial = shared.array<float>(warps * C);
   const int warp = int(threadIdx.x) / 32, lane = threadIdx.x % 32;
   const float* sequence = x + size_t(blockIdx.x) * size_t(T) * size_t(C);
-  for (int c = lane; c < C; c += 32) {
-    float sum = 0;
+  for (int c = lane * V; c < C; c += 32 * V) {
+    float sum[V] = {};
     for (int t0 = warp; t0 < T; t0 += ahead * warps) {
-      float next[ahead];
+      float next[ahead][V];
 #pragma unroll
       for (int e = 0; e < ahead; ++e) {
         const int t = t0 + e * warps;
-        next[e] = t < T ? sequence[size_t(t) * size_t(C) + size_t(c)] : 0.f;
+        const float* at = sequence + size_t(t) * size_t(C) + size_t(c);
+        if constexpr (V == 2) {
+          const float2 both = t < T ? load2(at) : make_float2(0, 0);
+          next[e][0] = both.x, next[e][1] = both.y;
+        } else {
+          next[e][0] = t < T ? *at : 0.f;
+        }
       }
 #pragma unroll
-      for (int e = 0; e < ahead; ++e) sum += next[e];
+      for (int e = 0; e < ahead; ++e)
+#pragma unroll
+        for (int i = 0; i < V; ++i) sum[i] += next[e][i];
     }
-    partial[warp * C + c] = sum;
+#pragma unroll
+    for (int i = 0; i < V; ++i) partial[warp * C + c + i] = sum[i];
   }
   __syncthreads();
   for (int c = int(threadIdx.x); c < C; c += int(blockDim.x)) {
@@ -63,7 +74,7 @@ Tensor<float> CudaOps::mean_tokens(Tape<float>& tape, const Tensor<float>& x) {
   const Tensor<float> y = tape.make({B, C});
   const int warps = warps_for(C);
   launch({"mean_forward", size_t(B), 32 * warps, shared_bytes_for(warps * C)}, stream(),
-         mean_forward, x.data, y.data, T, C);
+         C % 2 == 0 ? mean_forward<2> : mean_forward<1>, x.data, y.data, T, C);
   tape.record(y, [=, this, &tape] {
     const auto dx = tape.gradient_target(x);
     const float* dy = tape.gradient(y);

@@ -68,18 +68,32 @@ __global__ void update_parameters(DeviceUpdate u, size_t stride, const double* s
     rate = float(double(lr) / (1 - pow(0.9, t)));
     root = float(1 / sqrt(1 - pow(0.999, t)));
   }
-  const size_t first = size_t(blockIdx.x) % size_t(blocks) * per_block;
-  for (size_t e = first + threadIdx.x; e < first + per_block && e < u.parameters; e += threads) {
-    const size_t i = run * stride + e;
-    const float g = factor * u.gradient[i];
-    if (!u.adam) {
-      u.value[i] -= lr * g;
-      continue;
+  // All is read before anything is written, which to the compiler might be the same.
+  constexpr int each = per_block / threads;
+  const size_t first = size_t(blockIdx.x) % size_t(blocks) * per_block + threadIdx.x;
+  const size_t from = run * stride + first;
+  const size_t left = first < u.parameters ? (u.parameters - first + threads - 1) / threads : 0;
+  const int count = left < each ? int(left) : each;
+  float g[each], value[each], m[each], v[each];
+#pragma unroll
+  for (int k = 0; k < each; ++k)
+    if (k < count) {
+      const size_t i = from + size_t(k * threads);
+      g[k] = factor * u.gradient[i], value[k] = u.value[i];
+      if (u.adam) m[k] = u.m[i], v[k] = u.v[i];
     }
-    const float m = u.m[i] = 0.9f * u.m[i] + 0.1f * g;
-    const float v = u.v[i] = 0.999f * u.v[i] + float(1 - 0.999) * g * g;
-    u.value[i] -= rate * m / (sqrtf(v) * root + 1e-8f);
-  }
+#pragma unroll
+  for (int k = 0; k < each; ++k)
+    if (k < count) {
+      const size_t i = from + size_t(k * threads);
+      if (!u.adam) {
+        u.value[i] = value[k] - lr * g[k];
+        continue;
+      }
+      u.m[i] = m[k] = 0.9f * m[k] + 0.1f * g[k];
+      u.v[i] = v[k] = 0.999f * v[k] + float(1 - 0.999) * g[k] * g[k];
+      u.value[i] = value[k] - rate * m[k] / (sqrtf(v[k]) * root + 1e-8f);
+    }
 }
 
 __global__ void advance(Device<float>::Counters* counters) {
