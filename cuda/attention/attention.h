@@ -121,8 +121,9 @@ struct Rung {
   void (*run)(Pattern, const Call&);
 };
 const std::vector<Rung>& ladder();
-bool drops(const Rung& rung);    // does it know dropout?
-bool screens(const Rung& rung);  // do tensor cores make most of its scores?
+bool drops(const Rung& rung);            // does it know dropout?
+bool screens(const Rung& rung);          // do tensor cores make most of its scores?
+bool on_tensor_cores(const Rung& rung);  // are all its products made there, at Call.precision?
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
 
 }  // namespace focus::gpu

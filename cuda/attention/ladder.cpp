@@ -117,20 +117,25 @@ const std::vector<Rung>& ladder() {
       local_12_forward, local_12_backward, local_13_forward, local_13_backward,
       //@ end
       //@ authors
-      dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward,
+      dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward, dense_18_forward,
+      dense_19_backward,
       //@ end
   };
   return rungs;
 }
 
 bool drops(const Rung& rung) {
-  for (int number : {4, 5, 9, 11, 14, 15, 16, 17})
+  for (int number : {4, 5, 9, 11, 14, 15, 16, 17, 18, 19})
     if (rung.number == number) return true;
   return false;
 }
 
 bool screens(const Rung& rung) {
   return rung.number == 17;
+}
+
+bool on_tensor_cores(const Rung& rung) {
+  return rung.number == 18 || rung.number == 19;
 }
 
 // The last rung that supports the call: the ladders go from slow to fast.

@@ -20,7 +20,8 @@ extern const Rung topk_06_forward, topk_07_forward, topk_08_forward, topk_09_for
 //@ end
 
 //@ authors
-extern const Rung dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward;
+extern const Rung dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward,
+    dense_18_forward, dense_19_backward;
 //@ end
 
 inline bool is_dense(Pattern p) {
