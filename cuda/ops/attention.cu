@@ -99,8 +99,11 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
   void* index = nullptr;
   if (way == Way::ladder) {
     lse = tape.memory<float>(units * size_t(c.T));
-    const size_t size = score_floats(heads_bthd(nullptr, c.B, c.T, c.H, c.D));
-    if (tape.recording() && c.D <= 64 && size / size_t(runs()) <= most_scores)
+    Call call;
+    call.q = heads_bthd(nullptr, c.B, c.T, c.H, c.D), call.precision = precision();
+    const bool recomputed = on_tensor_cores(rung_for(c.pattern, Pass::backward, call));
+    const size_t size = score_floats(call.q);
+    if (tape.recording() && !recomputed && c.D <= 64 && size / size_t(runs()) <= most_scores)
       scores = tape.memory<float>(size);
     run_ladder(*this, c, lse, scores, nullptr, nullptr);
   } else if (way == Way::lists) {
