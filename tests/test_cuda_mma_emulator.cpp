@@ -84,7 +84,7 @@ TEST_CASE("mma: the layout of the fragments") {
 
 TEST_CASE("mma: matrices of 16-bit numbers, as rows and as columns, wherever their rows lie") {
   alignas(16) unsigned memory[40][4];
-  const auto row_at = [](int i, int row) { return memory[(7 * (8 * i + row) + 3) % 40]; };
+  const auto row_at = [&](int i, int row) { return memory[(7 * (8 * i + row) + 3) % 40]; };
   const auto number = [](int i, int row, int column) {
     return unsigned(1000 * i + 10 * row + column);
   };
