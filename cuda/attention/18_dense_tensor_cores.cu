@@ -17,10 +17,10 @@ std::string unsupported_on_tensor_cores(const Call& c) {
 namespace {
 
 // A warp takes 16 · MT queries and every second 32 keys.
-template <Precision P, int W, int MT>
+template <Precision P, int W, int MT, int RG, int BLOCKS>
 struct Forward {
   using X = Tiles18<P, W>;
-  static constexpr int row_groups = 4, key_groups = 2, threads = 32 * row_groups * key_groups;
+  static constexpr int row_groups = RG, key_groups = 2, threads = 32 * row_groups * key_groups;
   static constexpr int rows = 16 * MT * row_groups;  // of a block
   static constexpr int stages = 3, stage_words = 2 * X::tile_words;
   // What the second half of the warps hands over at the end, in place of the tiles.
@@ -29,10 +29,10 @@ struct Forward {
   static constexpr size_t shared_bytes = shared_bytes_for(stages * stage_words);
 };
 
-template <Precision P, int W, int MT>
-__global__ void __launch_bounds__(Forward<P, W, MT>::threads, 1)
+template <Precision P, int W, int MT, int RG, int BLOCKS>
+__global__ void __launch_bounds__(64 * RG, BLOCKS)
     dense_forward_18(const unsigned* copies, Heads o, float* lse, KeepBits keep, float to_log2) {
-  using Y = Forward<P, W, MT>;
+  using Y = Forward<P, W, MT, RG, BLOCKS>;
   using X = Tiles18<P, W>;
   SharedMemory shared;
   unsigned* tiles = shared.array<unsigned>(Y::stages * Y::stage_words);
@@ -60,9 +60,9 @@ __global__ void __launch_bounds__(Forward<P, W, MT>::threads, 1)
   for (int m = 0; m < MT; ++m)
 #pragma unroll
     for (int h = 0; h < 2; ++h)
-      words[m][h] = keep.words +
-                    (size_t(unit) * size_t(T) + size_t(min(row0 + 16 * m + at.g + 8 * h, T - 1))) *
-                        size_t(keep.per_row);
+      words[m][h] =
+          keep.words + (size_t(unit) * size_t(T) + size_t(min(row0 + 16 * m + at.row(h), T - 1))) *
+                           size_t(keep.per_row);
   unsigned bits[MT][2];
   const auto load_bits = [&](int j0) {
 #pragma unroll
@@ -103,7 +103,8 @@ __global__ void __launch_bounds__(Forward<P, W, MT>::threads, 1)
     if (j0 >= T) break;  // the last step: no barrier follows in the loop
     const unsigned* tile = tiles + step % Y::stages * Y::stage_words;
     float s[MT][4][4];
-    at.multiply_rows(s, a, tile, 32 * key_group);
+    at.multiply_rows(
+        s, [&](int m, int c) { return a[m][c]; }, tile, 32 * key_group);
     if (j0 + 32 > T) {
 #pragma unroll
       for (int n = 0; n < 4; ++n)
@@ -204,7 +205,7 @@ __global__ void __launch_bounds__(Forward<P, W, MT>::threads, 1)
           sum[m][j][i] =
               sum[m][j][i] * own_factor + hand[(4 * MT + (m * (W / 8) + j) * 4 + i) * 32] * factor;
         }
-      const int row = row0 + 16 * m + at.g + 8 * h;
+      const int row = row0 + 16 * m + at.row(h);
       if (row >= T) continue;
       at.store(o.of(unit) + row * o.row_stride, o.D, sum[m], h, keep.scale / all);
       if (at.t == 0) lse[ptrdiff_t{unit} * T + row] = top * ln_2 + logf(all);
@@ -214,21 +215,28 @@ __global__ void __launch_bounds__(Forward<P, W, MT>::threads, 1)
 template <Precision P, int W>
 void run(const Call& c) {
   unsigned* copies = static_cast<unsigned*>(c.workspace);
-  start_rounding<P, W>(c, {{c.q, c.k, c.v, {}}, 3, {}, nullptr}, copies, nullptr);
+  start_rounding<P, W, false>(c, copies, nullptr);
   const float to_log2 = log2_e / std::sqrt(float(c.q.D));  // exp(scale·s) = 2^(to_log2·s)
-  const auto start = [&](auto mt) {
-    using Y = Forward<P, W, decltype(mt)::value>;
+  const auto start = [&](auto mt, auto rg, auto bl) {
+    constexpr int MT = decltype(mt)::value, RG = decltype(rg)::value, BL = decltype(bl)::value;
+    using Y = Forward<P, W, MT, RG, BL>;
     launch(early({"dense_forward_18", size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, Y::rows)),
                   Y::threads, Y::shared_bytes}),
-           c.stream, dense_forward_18<P, W, decltype(mt)::value>, copies, c.o, c.lse, c.keep,
-           to_log2);
+           c.stream, dense_forward_18<P, W, MT, RG, BL>, copies, c.o, c.lse, c.keep, to_log2);
   };
   // Blocks of 64 queries where those of 128 would leave multiprocessors without.
   const int rows = c.q.B / c.parts * c.q.H * tiles_of(c.q.T, 64);
-  if (rows <= device().multiprocessors)
-    start(std::integral_constant<int, 1>{});
+  using one = std::integral_constant<int, 1>;
+  using two = std::integral_constant<int, 2>;
+  using four = std::integral_constant<int, 4>;
+  using eight = std::integral_constant<int, 8>;
+  const int v = getenv("V18") ? atoi(getenv("V18")) : 1;
+  if (rows <= device().multiprocessors || v == 2)
+    start(one{}, four{}, two{});
+  else if (v == 0)
+    start(two{}, four{}, one{});
   else
-    start(std::integral_constant<int, 2>{});
+    start(one{}, eight{}, one{});
 }
 
 }  // namespace

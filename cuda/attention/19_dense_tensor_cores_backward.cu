@@ -14,17 +14,26 @@ namespace focus::gpu {
 
 namespace {
 
-template <Precision P, int W>
+// MT: tiles of 16 rows of a warp. NT: tiles of 8 of the other rows at once. KG: so many warps share
+// the other rows of a tile. SHARED: own rows stay in shared memory, instead of registers.
+template <Precision PRECISION, int WIDTH, int TILES, int GROUPS, int COLUMNS, bool FROM_SHARED,
+          int BLOCKS>
 struct Backward {
+  static constexpr Precision P = PRECISION;
+  static constexpr int W = WIDTH, MT = TILES, KG = GROUPS, NT = COLUMNS, blocks = BLOCKS;
+  static constexpr bool SHARED = FROM_SHARED;
   using X = Tiles18<P, W>;
-  static constexpr int threads = 256, rows = 16 * threads / 32;
-  static constexpr int stages = 2;
+  static constexpr int rows = 128, row_groups = rows / (16 * MT), threads = 32 * row_groups * KG;
+  static constexpr int stages = 2, part = X::rows / KG;  // of a tile, for a warp
   // Two tiles; of queries their numbers and dropout's words, (4,64), a word for 32 keys.
   static constexpr int stats_at = 2 * X::tile_words, words_at = stats_at + 2 * X::rows;
   static constexpr int word_columns = rows / 32;
   static constexpr int stage_words = words_at + word_columns * X::rows;
-  static_assert(X::rows * word_columns == threads);
-  static constexpr size_t shared_bytes = shared_bytes_for(stages * stage_words);
+  static constexpr int own_words = SHARED ? 2 * rows * X::stride : 0;
+  static constexpr int hand_words = KG > 1 ? (KG - 1) * row_groups* MT* W / 2 * 32 : 0;
+  static_assert(hand_words <= own_words);
+  static_assert(X::rows * word_columns == threads && threads == 256);
+  static constexpr size_t shared_bytes = shared_bytes_for(stages * stage_words, own_words);
 };
 
 struct Copies {
@@ -32,15 +41,77 @@ struct Copies {
   const float* stats;
 };
 
-// dK and dV of 128 keys, 16 a warp.
-template <Precision P, int W>
-__device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, int unit, int block,
-                                        const Heads& dk, const Heads& dv, const KeepBits& keep,
-                                        float scale) {
-  using Y = Backward<P, W>;
-  using X = Tiles18<P, W>;
+// The two factors that a warp keeps, its own rows of two tensors.
+template <class Y>
+struct Own {
+  using X = typename Y::X;
+  typename X::A a[Y::SHARED ? 1 : 2][Y::MT][Y::W / 16];
+  const unsigned* tile;  // the warp's rows
+
+  // block: the rows of the block; row: the warp's first.
+  __device__ __forceinline__ void load(const X& at, unsigned* memory, const unsigned* x,
+                                       const unsigned* y, int row) {
+    tile = memory + row * X::stride;
+    if constexpr (Y::SHARED) {
+      X::template copy<Y::threads, Y::rows>(memory, x);
+      X::template copy<Y::threads, Y::rows>(memory + Y::rows * X::stride, y);
+    } else {
+#pragma unroll
+      for (int m = 0; m < Y::MT; ++m)
+#pragma unroll
+        for (int c = 0; c < Y::W / 16; ++c) {
+          a[0][m][c] = at.load_a(x + (row + 16 * m) * X::words, c);
+          a[1][m][c] = at.load_a(y + (row + 16 * m) * X::words, c);
+        }
+    }
+  }
+  template <int WHICH>
+  __device__ __forceinline__ typename X::A of(const X& at, int m, int c) const {
+    if constexpr (Y::SHARED)
+      return at.load_shared_a(tile + (WHICH * Y::rows + 16 * m) * X::stride, c);
+    else
+      return a[WHICH][m][c];
+  }
+};
+
+// Several warps have parts of the same sums: the first gets them all, in order.
+template <class Y>
+__device__ __forceinline__ void gather(float (&sum)[Y::MT][Y::W / 8][4], float* hand, int row_group,
+                                       int group, int lane) {
+  if constexpr (Y::KG > 1) {
+    constexpr int numbers = Y::MT * Y::W / 2;
+    __syncthreads();  // nobody reads there any more
+#pragma unroll
+    for (int other = 1; other < Y::KG; ++other) {
+      float* at = hand + ((other - 1) * Y::row_groups + row_group) * numbers * 32 + lane;
+      if (group == other)
+#pragma unroll
+        for (int i = 0; i < numbers; ++i)
+          at[i * 32] = sum[i / (Y::W / 2)][i / 4 % (Y::W / 8)][i % 4];
+    }
+    __syncthreads();  // they are there
+    if (group == 0)
+#pragma unroll
+      for (int other = 1; other < Y::KG; ++other) {
+        const float* at = hand + ((other - 1) * Y::row_groups + row_group) * numbers * 32 + lane;
+#pragma unroll
+        for (int i = 0; i < numbers; ++i)
+          sum[i / (Y::W / 2)][i / 4 % (Y::W / 8)][i % 4] += at[i * 32];
+      }
+  }
+}
+
+// dK and dV of 128 keys.
+template <class Y>
+__device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, unsigned* own_tiles,
+                                        int unit, int block, const Heads& dk, const Heads& dv,
+                                        const KeepBits& keep, float scale) {
+  using X = typename Y::X;
+  constexpr int MT = Y::MT, NT = Y::NT, W = Y::W;
   const X at;
-  const int T = dk.T, warp = int(threadIdx.x) / 32, j0 = block * Y::rows, own = j0 + 16 * warp;
+  const int T = dk.T, warp = int(threadIdx.x) / 32, row_group = warp % Y::row_groups;
+  const int group = warp / Y::row_groups;
+  const int in_block = 16 * MT * row_group, j0 = block * Y::rows, own = j0 + in_block;
   const int steps = (T + X::rows - 1) / X::rows;
   const float to_log2 = scale * log2_e;
   const auto copy = [&](int step) {
@@ -64,15 +135,11 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, int un
     }
     __pipeline_commit();
   };
+  Own<Y> kv;
+  kv.load(at, own_tiles, x.k + j0 * X::words, x.v + j0 * X::words, in_block);
 #pragma unroll
   for (int s = 0; s < Y::stages - 1; ++s) copy(s);
-  typename X::A k[1][W / 16], v[1][W / 16];
-#pragma unroll
-  for (int c = 0; c < W / 16; ++c) {
-    k[0][c] = at.load_a(x.k + own * X::words, c);
-    v[0][c] = at.load_a(x.v + own * X::words, c);
-  }
-  float dk_sum[1][W / 8][4] = {}, dv_sum[1][W / 8][4] = {};
+  float dk_sum[MT][W / 8][4] = {}, dv_sum[MT][W / 8][4] = {};
   const float keep_scale = keep.words ? keep.scale : 1.f;
   for (int step = 0; step < steps; ++step) {
     __pipeline_wait_prior(Y::stages - 2);
@@ -81,50 +148,64 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, int un
     if (own >= T) continue;
     const unsigned* tile = tiles + step % Y::stages * Y::stage_words;
     const float* stats = reinterpret_cast<const float*>(tile + Y::stats_at);
-    const unsigned* words = tile + Y::words_at + warp / 2 * X::rows;
+    const unsigned* words = tile + Y::words_at + in_block / 32 * X::rows;
 #pragma unroll 1
-    for (int i0 = 0; i0 < X::rows; i0 += 32) {
-      float p[1][4][4], ds[1][4][4];
-      at.multiply_rows(p, k, tile, i0);
-      at.multiply_rows(ds, v, tile + X::tile_words, i0);
+    for (int i0 = group * Y::part; i0 < (group + 1) * Y::part; i0 += 8 * NT) {
+      float p[MT][NT][4], ds[MT][NT][4];
+      at.multiply_rows(
+          p, [&](int m, int c) { return kv.template of<0>(at, m, c); }, tile, i0);
+      at.multiply_rows(
+          ds, [&](int m, int c) { return kv.template of<1>(at, m, c); }, tile + X::tile_words, i0);
 #pragma unroll
-      for (int n = 0; n < 4; ++n)
+      for (int n = 0; n < NT; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const int query = i0 + 8 * n + at.column(e);
           const float2 stat = load2(stats + 2 * query);
-          const unsigned bits = keep.words ? words[query] >> (warp % 2 * 16 + at.g) : all_lanes;
+          const unsigned bits =
+              keep.words ? words[query] >> (in_block % 32 + at.row(0)) : all_lanes;
 #pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            float& weight = p[0][n][2 * h + e];
-            float& gradient = ds[0][n][2 * h + e];
-            const bool kept = bits & (1u << (8 * h));
-            const float w = fast_exp2(fmaf(weight, to_log2, -stat.x));
-            gradient = w * fmaf(gradient, kept ? keep_scale : 0.f, -stat.y);
-            weight = kept ? w : 0.f;
-          }
+          for (int m = 0; m < MT; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+              float& weight = p[m][n][2 * h + e];
+              float& gradient = ds[m][n][2 * h + e];
+              const bool kept = bits & (1u << (16 * m + 8 * h));
+              const float w = fast_exp2(fmaf(weight, to_log2, -stat.x));
+              gradient = w * fmaf(gradient, kept ? keep_scale : 0.f, -stat.y);
+              weight = kept ? w : 0.f;
+            }
         }
       at.add_columns(dv_sum, p, tile + X::tile_words, i0);
       at.add_columns(dk_sum, ds, tile, i0);
     }
   }
+  float* hand = reinterpret_cast<float*>(own_tiles);
+  gather<Y>(dk_sum, hand, row_group, group, at.lane);
+  gather<Y>(dv_sum, hand, row_group, group, at.lane);
+  if (group > 0) return;
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = own + at.g + 8 * h;
-    if (row >= T) continue;
-    at.store(dk.of(unit) + row * dk.row_stride, dk.D, dk_sum[0], h, scale);
-    at.store(dv.of(unit) + row * dv.row_stride, dv.D, dv_sum[0], h, keep_scale);
-  }
+  for (int m = 0; m < MT; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = own + 16 * m + at.row(h);
+      if (row >= T) continue;
+      at.store(dk.of(unit) + row * dk.row_stride, dk.D, dk_sum[m], h, scale);
+      at.store(dv.of(unit) + row * dv.row_stride, dv.D, dv_sum[m], h, keep_scale);
+    }
 }
 
-// dQ of 128 queries, 16 a warp.
-template <Precision P, int W>
-__device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, int unit, int block,
-                                           const Heads& dq, const KeepBits& keep, float scale) {
-  using Y = Backward<P, W>;
-  using X = Tiles18<P, W>;
+// dQ of 128 queries.
+template <class Y>
+__device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, unsigned* own_tiles,
+                                           int unit, int block, const Heads& dq,
+                                           const KeepBits& keep, float scale) {
+  using X = typename Y::X;
+  constexpr int MT = Y::MT, W = Y::W;
   const X at;
-  const int T = dq.T, own = block * Y::rows + 16 * (int(threadIdx.x) / 32);
+  const int T = dq.T, warp = int(threadIdx.x) / 32, row_group = warp % Y::row_groups;
+  const int group = warp / Y::row_groups;
+  const int in_block = 16 * MT * row_group, own = block * Y::rows + in_block;
   const int steps = (T + X::rows - 1) / X::rows;
   const float to_log2 = scale * log2_e;
   const auto copy = [&](int step) {
@@ -135,31 +216,33 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, int
     }
     __pipeline_commit();
   };
+  Own<Y> qo;
+  qo.load(at, own_tiles, x.q + block * Y::rows * X::words, x.d_o + block * Y::rows * X::words,
+          in_block);
 #pragma unroll
   for (int s = 0; s < Y::stages - 1; ++s) copy(s);
-  typename X::A q[1][W / 16], d_o[1][W / 16];
+  float2 stats[MT][2];
+  const unsigned* words[MT][2];
+  unsigned bits[MT][2];
 #pragma unroll
-  for (int c = 0; c < W / 16; ++c) {
-    q[0][c] = at.load_a(x.q + own * X::words, c);
-    d_o[0][c] = at.load_a(x.d_o + own * X::words, c);
-  }
-  float2 stats[2];
-  const unsigned* words[2];
-  unsigned bits[2];
+  for (int m = 0; m < MT; ++m)
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = own + at.g + 8 * h;
-    stats[h] = load2(x.stats + 2 * row);
-    words[h] =
-        keep.words + (size_t(unit) * size_t(T) + size_t(min(row, T - 1))) * size_t(keep.per_row);
-  }
+    for (int h = 0; h < 2; ++h) {
+      const int row = own + 16 * m + at.row(h);
+      stats[m][h] = load2(x.stats + 2 * row);
+      words[m][h] =
+          keep.words + (size_t(unit) * size_t(T) + size_t(min(row, T - 1))) * size_t(keep.per_row);
+    }
   const auto load_bits = [&](int j0) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h)
-      bits[h] = keep.words ? words[h][min(j0 / 32, keep.per_row - 1)] >> at.column(0) : all_lanes;
+    for (int m = 0; m < MT; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+        bits[m][h] =
+            keep.words ? words[m][h][min(j0 / 32, keep.per_row - 1)] >> at.column(0) : all_lanes;
   };
-  load_bits(0);
-  float sum[1][W / 8][4] = {};
+  load_bits(group * Y::part);
+  float sum[MT][W / 8][4] = {};
   const float keep_scale = keep.words ? keep.scale : 1.f;
   for (int step = 0; step < steps; ++step) {
     __pipeline_wait_prior(Y::stages - 2);
@@ -168,50 +251,60 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, int
     if (own >= T) continue;
     const unsigned* tile = tiles + step % Y::stages * Y::stage_words;
 #pragma unroll 1
-    for (int x0 = 0; x0 < X::rows; x0 += 32) {
+    for (int x0 = group * Y::part; x0 < (group + 1) * Y::part; x0 += 32) {
       const int j0 = step * X::rows + x0;
       if (j0 >= T) break;
-      float p[1][4][4], ds[1][4][4];
-      at.multiply_rows(p, q, tile, x0);
-      at.multiply_rows(ds, d_o, tile + X::tile_words, x0);
+      float p[MT][4][4], ds[MT][4][4];
+      at.multiply_rows(
+          p, [&](int m, int c) { return qo.template of<0>(at, m, c); }, tile, x0);
+      at.multiply_rows(
+          ds, [&](int m, int c) { return qo.template of<1>(at, m, c); }, tile + X::tile_words, x0);
 #pragma unroll
       for (int n = 0; n < 4; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e)
 #pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            float& gradient = ds[0][n][2 * h + e];
-            const bool kept = bits[h] & (1u << (8 * n + (X::pairs ? e : 4 * e)));
-            const float w = fast_exp2(fmaf(p[0][n][2 * h + e], to_log2, -stats[h].x));
-            gradient = w * fmaf(gradient, kept ? keep_scale : 0.f, -stats[h].y);
-          }
+          for (int m = 0; m < MT; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+              float& gradient = ds[m][n][2 * h + e];
+              const bool kept = bits[m][h] & (1u << (8 * n + (X::pairs ? e : 4 * e)));
+              const float w = fast_exp2(fmaf(p[m][n][2 * h + e], to_log2, -stats[m][h].x));
+              gradient = w * fmaf(gradient, kept ? keep_scale : 0.f, -stats[m][h].y);
+            }
       if (j0 + 32 > T) {  // no keys: no weights, whatever the logarithm
 #pragma unroll
         for (int n = 0; n < 4; ++n)
 #pragma unroll
           for (int e = 0; e < 2; ++e)
-            if (j0 + 8 * n + at.column(e) >= T) ds[0][n][e] = ds[0][n][2 + e] = 0;
+            if (j0 + 8 * n + at.column(e) >= T)
+#pragma unroll
+              for (int m = 0; m < MT; ++m) ds[m][n][e] = ds[m][n][2 + e] = 0;
       }
-      load_bits(j0 + 32);
+      load_bits(Y::KG == 1 ? j0 + 32 : j0 + X::rows);
       at.add_columns(sum, ds, tile, x0);
     }
   }
+  gather<Y>(sum, reinterpret_cast<float*>(own_tiles), row_group, group, at.lane);
+  if (group > 0) return;
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = own + at.g + 8 * h;
-    if (row < T) at.store(dq.of(unit) + row * dq.row_stride, dq.D, sum[0], h, scale);
-  }
+  for (int m = 0; m < MT; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = own + 16 * m + at.row(h);
+      if (row < T) at.store(dq.of(unit) + row * dq.row_stride, dq.D, sum[m], h, scale);
+    }
 }
 
 // The first half of the blocks take keys, the second, which have less to do, queries.
-template <Precision P, int W>
-__global__ void __launch_bounds__(Backward<P, W>::threads, P == Precision::bf16 ? 2 : 1)
+template <class Y>
+__global__ void __launch_bounds__(256, Y::blocks)
     dense_backward_19(const unsigned* copies, const float* stats, Heads dq, Heads dk, Heads dv,
                       KeepBits keep, float scale) {
-  using Y = Backward<P, W>;
-  using X = Tiles18<P, W>;
+  using X = typename Y::X;
   SharedMemory shared;
   unsigned* tiles = shared.array<unsigned>(Y::stages * Y::stage_words);
+  unsigned* own_tiles = shared.array<unsigned>(Y::own_words);
   const int T = dq.T, padded = padded_rows(T), blocks = padded / Y::rows, units = dq.B * dq.H;
   const bool of_keys = int(blockIdx.x) < blocks * units;
   const int unit = int(blockIdx.x) / blocks % units, block = int(blockIdx.x) % blocks;
@@ -221,22 +314,34 @@ __global__ void __launch_bounds__(Backward<P, W>::threads, P == Precision::bf16 
                  stats + 2 * ptrdiff_t{unit} * padded};
   wait_for_previous();
   if (of_keys)
-    keys_19<P, W>(x, tiles, unit, block, dk, dv, keep, scale);
+    keys_19<Y>(x, tiles, own_tiles, unit, block, dk, dv, keep, scale);
   else
-    queries_19<P, W>(x, tiles, unit, block, dq, keep, scale);
+    queries_19<Y>(x, tiles, own_tiles, unit, block, dq, keep, scale);
 }
 
 template <Precision P, int W>
 void run(const Call& c) {
-  using Y = Backward<P, W>;
   unsigned* copies = static_cast<unsigned*>(c.workspace);
   float* stats = reinterpret_cast<float*>(copies + words_of_copies<P, W>(c, 4));
-  start_rounding<P, W>(c, {{c.q, c.k, c.v, c.d_o}, 4, c.o, c.lse}, copies, stats);
-  launch(
-      early({"dense_backward_19", 2 * size_t(c.q.B * c.q.H) * size_t(padded_rows(c.q.T) / Y::rows),
-             Y::threads, Y::shared_bytes}),
-      c.stream, dense_backward_19<P, W>, copies, stats, c.dq, c.dk, c.dv, c.keep,
-      1 / std::sqrt(float(c.q.D)));
+  start_rounding<P, W, true>(c, copies, stats);
+  const auto start = [&](auto of) {
+    using Y = decltype(of);
+    launch(early({"dense_backward_19",
+                  2 * size_t(c.q.B * c.q.H) * size_t(padded_rows(c.q.T) / Y::rows), Y::threads,
+                  Y::shared_bytes}),
+           c.stream, dense_backward_19<Y>, copies, stats, c.dq, c.dk, c.dv, c.keep,
+           1 / std::sqrt(float(c.q.D)));
+  };
+  const int v = getenv("V19") ? atoi(getenv("V19")) : 0;
+  constexpr bool bf16 = P == Precision::bf16;
+  if (v == 0)
+    start(Backward < P, W, 1, 1, bf16 ? 2 : 4, false, bf16 ? 2 : 1 > {});
+  else if (v == 1)
+    start(Backward<P, W, 2, 2, 4, true, 1>{});
+  else if (v == 2)
+    start(Backward<P, W, 1, 1, 4, true, 2>{});
+  else
+    start(Backward < P, W, 1, 1, bf16 ? 4 : 2, false, bf16 ? 1 : 1 > {});
 }
 
 }  // namespace

@@ -101,32 +101,47 @@ struct Tiles18 {
   // Which column of a result's tile of 8 a lane's e-th number stands for; which of 32 channels its
   // e-th number in the j-th of 4 tiles.
   __device__ __forceinline__ int column(int e) const { return pairs ? 2 * t + e : t + 4 * e; }
+  // Which row of a tile of 16 the lane's g-th and g + 8-th stand for.
+  __device__ __forceinline__ int row(int half) const {
+    return 8 * half + (pairs ? g : g / 2 + g % 2 * 4);
+  }
 
-  // Starts copying a tile to shared memory.
-  template <int THREADS>
+  // Starts copying ROWS rows to shared memory.
+  template <int THREADS, int ROWS = rows>
   static __device__ __forceinline__ void copy(unsigned* to, const unsigned* from) {
-    constexpr int vectors = words / 4;
-    static_assert(rows * vectors % THREADS == 0 && THREADS % vectors == 0);
+    constexpr int vectors = words / 4, all = ROWS * vectors;
 #pragma unroll
-    for (int n = 0; n < rows * vectors / THREADS; ++n) {
+    for (int n = 0; n < (all + THREADS - 1) / THREADS; ++n) {
       const int e = n * THREADS + int(threadIdx.x);
-      __pipeline_memcpy_async(to + e / vectors * stride + e % vectors * 4, from + 4 * e, 16);
+      if (all % THREADS == 0 || e < all)
+        __pipeline_memcpy_async(to + e / vectors * stride + e % vectors * 4, from + 4 * e, 16);
     }
   }
-  // 16 rows in memory, the c-th 16 channels.
+  // 16 rows, the c-th 16 channels: from memory, or from a tile in shared memory.
   __device__ __forceinline__ A load_a(const unsigned* from, int c) const {
     A a;
     if constexpr (pairs) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) a.at[i] = from[(g + i % 2 * 8) * words + 8 * c + t + i / 2 * 4];
     } else {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const Words4 x = words4(from + (g + 8 * i) * words + 16 * c + 4 * t);
-        a.at[0][i] = x.x, a.at[0][2 + i] = x.y, a.at[1][i] = x.z, a.at[1][2 + i] = x.w;
-      }
+      load_a(a, from, words, c);
     }
     return a;
+  }
+  __device__ __forceinline__ A load_shared_a(const unsigned* tile, int c) const {
+    A a;
+    if constexpr (pairs)
+      load_matrices(a.at, tile + lane % 16 * stride + 8 * c + lane / 16 * 4);
+    else
+      load_a(a, tile, stride, c);
+    return a;
+  }
+  __device__ __forceinline__ void load_a(A& a, const unsigned* from, int pitch, int c) const {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const Words4 x = words4(from + row(i) * pitch + 16 * c + 4 * t);
+      a.at[0][i] = x.x, a.at[0][2 + i] = x.y, a.at[1][i] = x.z, a.at[1][2 + i] = x.w;
+    }
   }
   // Two results' tiles of 8 as the factor of 16 rows and 16 inner numbers.
   static __device__ __forceinline__ A of_results(const float (&c0)[4], const float (&c1)[4]) {
@@ -175,36 +190,41 @@ struct Tiles18 {
         }
     }
   }
-  // Products of 16 rows with 32 of a tile: c[n] has the tile's rows 8n … 8n+7 from `row` on.
-  template <int MT>
-  __device__ __forceinline__ void multiply_rows(float (&c)[MT][4][4], const A (&a)[MT][W / 16],
+  // Products of 16 rows with 8 · NT of a tile: c[n] has the tile's rows 8n … 8n+7 from `row` on.
+  // load(m, c): the factor of the m-th 16 rows, the c-th 16 channels.
+  template <int MT, int NT, class LoadA>
+  __device__ __forceinline__ void multiply_rows(float (&c)[MT][NT][4], const LoadA& load,
                                                 const unsigned* tile, int row) const {
 #pragma unroll
     for (int m = 0; m < MT; ++m)
 #pragma unroll
-      for (int n = 0; n < 4; ++n)
+      for (int n = 0; n < NT; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i) c[m][n][i] = 0;
 #pragma unroll
-    for (int x = 0; x < W / 32; ++x)
+    for (int x = 0; x < W / 32; ++x) {
+      A a[MT][2];
 #pragma unroll
-      for (int n = 0; n < 4; ++n) {
+      for (int m = 0; m < MT; ++m) a[m][0] = load(m, 2 * x), a[m][1] = load(m, 2 * x + 1);
+#pragma unroll
+      for (int n = 0; n < NT; ++n) {
         B b[2];
         load_rows(b, tile, row + 8 * n, x);
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
-          F::add(c[m][n], a[m][2 * x], b[0]);
-          F::add(c[m][n], a[m][2 * x + 1], b[1]);
+          F::add(c[m][n], a[m][0], b[0]);
+          F::add(c[m][n], a[m][1], b[1]);
         }
       }
+    }
   }
-  // sum += weights times 32 rows of a tile.
-  template <int MT>
+  // sum += weights times 8 · NT rows of a tile.
+  template <int MT, int NT>
   __device__ __forceinline__ void add_columns(float (&sum)[MT][W / 8][4],
-                                              const float (&weights)[MT][4][4],
+                                              const float (&weights)[MT][NT][4],
                                               const unsigned* tile, int row) const {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
+    for (int h = 0; h < NT / 2; ++h) {
       A a[MT];
 #pragma unroll
       for (int m = 0; m < MT; ++m) a[m] = of_results(weights[m][2 * h], weights[m][2 * h + 1]);
@@ -248,66 +268,65 @@ FOCUS_HD constexpr int padded_rows(int T) {
   return (T + rows_of_block - 1) / rows_of_block * rows_of_block;
 }
 
-// The tensors that are rounded, one after another: each (B·H, padded T, words). With o, the last
-// but one is dO, and a query's numbers of the backward go to stats, (B·H, padded T, 2): the
+// The tensors that are rounded, one after another: each (B·H, padded T, words). With the
+// backward's, of which the last is dO, a query's numbers go to stats, (B·H, padded T, 2): the
 // logarithm of its weights' sum in powers of 2, and rowsum(dO ∘ O).
 struct ToRound {
-  Heads from[4];
-  int count;
-  Heads o;
+  Heads q, k, v, d_o, o;
   const float* lse;
 };
 
-inline constexpr int round_threads = 256, rows_at_once = 4;  // of a thread
+inline constexpr int round_threads = 256, rows_at_once = 2;  // of a thread
 
-template <Precision P, int W>
+template <Precision P, int W, bool BACKWARD>
 __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* to, float* stats) {
   using X = Tiles18<P, W>;
   constexpr int row_lanes = W / 4, rows = round_threads / row_lanes;  // of a block at once
-  const int T = x.from[0].T, D = x.from[0].D, padded = padded_rows(T);
-  const int blocks = padded / (rows * rows_at_once), units = x.from[0].B * x.from[0].H;
-  const int which = int(blockIdx.x) / (blocks * units), unit = int(blockIdx.x) / blocks % units;
+  constexpr int tensors = BACKWARD ? 4 : 3;
+  const int T = x.q.T, padded = padded_rows(T), blocks = padded / (rows * rows_at_once);
+  const int unit = int(blockIdx.x) / blocks, d = int(threadIdx.x) % row_lanes * 4;
   const int row0 = int(blockIdx.x) % blocks * (rows * rows_at_once) + int(threadIdx.x) / row_lanes;
-  const int d = int(threadIdx.x) % row_lanes * 4;
-  const Heads from = which == 0   ? x.from[0]
-                     : which == 1 ? x.from[1]
-                     : which == 2 ? x.from[2]
-                                  : x.from[3];
-  const bool with_stats = which == 3;
-  float4 numbers[rows_at_once], others[rows_at_once];
+  float4 numbers[rows_at_once][tensors], o[rows_at_once];
   wait_for_previous();
 #pragma unroll
   for (int n = 0; n < rows_at_once; ++n) {
     const int row = row0 + n * rows;
-    const bool inside = row < T && d < D;
-    numbers[n] =
-        inside ? load4(from.of(unit) + row * from.row_stride + d) : make_float4(0, 0, 0, 0);
-    if (with_stats)
-      others[n] = inside ? load4(x.o.of(unit) + row * x.o.row_stride + d) : make_float4(0, 0, 0, 0);
+    const auto load = [&](const Heads& from) {
+      return row < T && d < from.D ? load4(from.of(unit) + (row * from.row_stride + d))
+                                   : make_float4(0, 0, 0, 0);
+    };
+    numbers[n][0] = load(x.q), numbers[n][1] = load(x.k), numbers[n][2] = load(x.v);
+    if constexpr (BACKWARD) numbers[n][3] = load(x.d_o), o[n] = load(x.o);
   }
+  const ptrdiff_t tensor = ptrdiff_t{x.q.B} * x.q.H * padded * X::words;
 #pragma unroll
   for (int n = 0; n < rows_at_once; ++n) {
     const int row = row0 + n * rows;
-    const float4 y = numbers[n];
-    unsigned* at = to + ((ptrdiff_t{which} * units + unit) * padded + row) * X::words;
-    if constexpr (X::pairs) {
-      *reinterpret_cast<Words2*>(at + d / 2) = {to_bf16s(y.x, y.y), to_bf16s(y.z, y.w)};
-    } else {
-      using F = Fragments<P>;
-      *reinterpret_cast<Words4*>(at + d) = {F::rounded(y.x), F::rounded(y.y), F::rounded(y.z),
-                                            F::rounded(y.w)};
-    }
-    if (!with_stats) continue;
-    const float4 z = others[n];
-    float sum = y.x * z.x + y.y * z.y + (y.z * z.z + y.w * z.w);
+    unsigned* at = to + (ptrdiff_t{unit} * padded + row) * X::words;
 #pragma unroll
-    for (int lanes = row_lanes / 2; lanes > 0; lanes /= 2)
-      sum += __shfl_xor_sync(all_lanes, sum, lanes);
-    // Beyond T all weights are 2^(0 - ∞) = 0.
-    if (d == 0)
-      store2(stats + 2 * (ptrdiff_t{unit} * padded + row),
-             row < T ? make_float2(x.lse[ptrdiff_t{unit} * T + row] * log2_e, sum)
-                     : make_float2(INFINITY, 0));
+    for (int i = 0; i < tensors; ++i) {
+      const float4 y = numbers[n][i];
+      if constexpr (X::pairs) {
+        *reinterpret_cast<Words2*>(at + d / 2) = {to_bf16s(y.x, y.y), to_bf16s(y.z, y.w)};
+      } else {
+        using F = Fragments<P>;
+        *reinterpret_cast<Words4*>(at + d) = {F::rounded(y.x), F::rounded(y.y), F::rounded(y.z),
+                                              F::rounded(y.w)};
+      }
+      at += tensor;
+    }
+    if constexpr (BACKWARD) {
+      const float4 y = numbers[n][3], z = o[n];
+      float sum = y.x * z.x + y.y * z.y + (y.z * z.z + y.w * z.w);
+#pragma unroll
+      for (int lanes = row_lanes / 2; lanes > 0; lanes /= 2)
+        sum += __shfl_xor_sync(all_lanes, sum, lanes);
+      // Beyond T all weights are 2^(0 - ∞) = 0.
+      if (d == 0)
+        store2(stats + 2 * (ptrdiff_t{unit} * padded + row),
+               row < T ? make_float2(x.lse[ptrdiff_t{unit} * T + row] * log2_e, sum)
+                       : make_float2(INFINITY, 0));
+    }
   }
 }
 
@@ -334,13 +353,12 @@ size_t words_of_copies(const Call& c, int count) {
   return size_t(count) * size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) *
          size_t(Tiles18<P, W>::words);
 }
-template <Precision P, int W>
-void start_rounding(const Call& c, const ToRound& x, unsigned* to, float* stats) {
+template <Precision P, int W, bool BACKWARD>
+void start_rounding(const Call& c, unsigned* to, float* stats) {
   constexpr int rows = round_threads / (W / 4) * rows_at_once;
-  launch(early({"round_18",
-                size_t(x.count) * size_t(c.q.B * c.q.H) * size_t(padded_rows(c.q.T) / rows),
-                round_threads}),
-         c.stream, round_18<P, W>, x, to, stats);
+  launch(
+      early({"round_18", size_t(c.q.B * c.q.H) * size_t(padded_rows(c.q.T) / rows), round_threads}),
+      c.stream, round_18<P, W, BACKWARD>, ToRound{c.q, c.k, c.v, c.d_o, c.o, c.lse}, to, stats);
 }
 
 }  // namespace focus::gpu
