@@ -17,14 +17,14 @@ namespace {
 // MT: tiles of 16 rows of a warp. NT: tiles of 8 of the other rows at once. KG: so many warps share
 // the other rows of a tile. SHARED: own rows stay in shared memory, instead of registers.
 template <Precision PRECISION, int WIDTH, int TILES, int GROUPS, int COLUMNS, bool FROM_SHARED,
-          int BLOCKS>
+          int BLOCKS, int ROWS = 128, int STAGES = 3>
 struct Backward {
   static constexpr Precision P = PRECISION;
   static constexpr int W = WIDTH, MT = TILES, KG = GROUPS, NT = COLUMNS, blocks = BLOCKS;
   static constexpr bool SHARED = FROM_SHARED;
   using X = Tiles18<P, W>;
-  static constexpr int rows = 128, row_groups = rows / (16 * MT), threads = 32 * row_groups * KG;
-  static constexpr int stages = 2, part = X::rows / KG;  // of a tile, for a warp
+  static constexpr int rows = ROWS, row_groups = rows / (16 * MT), threads = 32 * row_groups * KG;
+  static constexpr int stages = STAGES, part = X::rows / KG;  // of a tile, for a warp
   // Two tiles; of queries their numbers and dropout's words, (4,64), a word for 32 keys.
   static constexpr int stats_at = 2 * X::tile_words, words_at = stats_at + 2 * X::rows;
   static constexpr int word_columns = rows / 32;
@@ -32,7 +32,7 @@ struct Backward {
   static constexpr int own_words = SHARED ? 2 * rows * X::stride : 0;
   static constexpr int hand_words = KG > 1 ? (KG - 1) * row_groups* MT* W / 2 * 32 : 0;
   static_assert(hand_words <= own_words);
-  static_assert(X::rows * word_columns == threads && threads == 256);
+  static_assert(X::rows * word_columns == threads);
   static constexpr size_t shared_bytes = shared_bytes_for(stages * stage_words, own_words);
 };
 
@@ -298,14 +298,15 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
 
 // The first half of the blocks take keys, the second, which have less to do, queries.
 template <class Y>
-__global__ void __launch_bounds__(256, Y::blocks)
+__global__ void __launch_bounds__(Y::threads, Y::blocks)
     dense_backward_19(const unsigned* copies, const float* stats, Heads dq, Heads dk, Heads dv,
                       KeepBits keep, float scale) {
   using X = typename Y::X;
   SharedMemory shared;
   unsigned* tiles = shared.array<unsigned>(Y::stages * Y::stage_words);
   unsigned* own_tiles = shared.array<unsigned>(Y::own_words);
-  const int T = dq.T, padded = padded_rows(T), blocks = padded / Y::rows, units = dq.B * dq.H;
+  const int T = dq.T, padded = padded_rows(T), units = dq.B * dq.H;
+  const int blocks = (T + Y::rows - 1) / Y::rows;
   const bool of_keys = int(blockIdx.x) < blocks * units;
   const int unit = int(blockIdx.x) / blocks % units, block = int(blockIdx.x) % blocks;
   const ptrdiff_t head = ptrdiff_t{padded} * X::words, tensor = units * head;
@@ -326,22 +327,21 @@ void run(const Call& c) {
   start_rounding<P, W, true>(c, copies, stats);
   const auto start = [&](auto of) {
     using Y = decltype(of);
-    launch(early({"dense_backward_19",
-                  2 * size_t(c.q.B * c.q.H) * size_t(padded_rows(c.q.T) / Y::rows), Y::threads,
-                  Y::shared_bytes}),
+    launch(early({"dense_backward_19", 2 * size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, Y::rows)),
+                  Y::threads, Y::shared_bytes}),
            c.stream, dense_backward_19<Y>, copies, stats, c.dq, c.dk, c.dv, c.keep,
            1 / std::sqrt(float(c.q.D)));
   };
   const int v = getenv("V19") ? atoi(getenv("V19")) : 0;
   constexpr bool bf16 = P == Precision::bf16;
   if (v == 0)
-    start(Backward < P, W, 1, 1, bf16 ? 2 : 4, false, bf16 ? 2 : 1 > {});
+    start(Backward<P, W, 1, 1, 4, false, 1>{});
   else if (v == 1)
-    start(Backward<P, W, 2, 2, 4, true, 1>{});
+    start(Backward<P, W, 1, 1, 4, false, 2, 64>{});
   else if (v == 2)
-    start(Backward<P, W, 1, 1, 4, true, 2>{});
-  else
-    start(Backward < P, W, 1, 1, bf16 ? 4 : 2, false, bf16 ? 1 : 1 > {});
+    start(Backward<P, W, 1, 1, 4, false, 1, 128, 2>{});
+  else if (v == 3)
+    start(Backward < P, W, 1, 1, bf16 ? 2 : 4, bf16 ? false : true, 2, 128, 2 > {});
 }
 
 }  // namespace

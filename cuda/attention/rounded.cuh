@@ -49,23 +49,22 @@ struct Fragments {  // of 32 bits: two products of 8 each
     high = x & 0xFFFFE000u;
     low = __float_as_uint(__uint_as_float(x) - __uint_as_float(high));
   }
-  static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b) {
+  // Of so many products that a sum takes one after another the s-th. 3xtf32: high + low, cut off,
+  // as in one_launch/mma.cuh.
+  static constexpr int steps = P == Precision::tf32 ? 2 : 6;
+  static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b, int s) {
     if constexpr (P == Precision::tf32) {
-      multiply_tf32(c, a.at[0], b.at[0]);
-      multiply_tf32(c, a.at[1], b.at[1]);
+      multiply_tf32(c, a.at[s], b.at[s]);
     } else {
-      // high + low, cut off: one_launch/mma.cuh.
+      const int h = s / 3;
+      unsigned a_part[4], b_part[2], other;
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        unsigned a_high[4], a_low[4], b_high[2], b_low[2];
+      for (int i = 0; i < 4; ++i)
+        s % 3 == 0 ? split(a.at[h][i], other, a_part[i]) : split(a.at[h][i], a_part[i], other);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) split(a.at[h][i], a_high[i], a_low[i]);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) split(b.at[h][i], b_high[i], b_low[i]);
-        multiply_tf32(c, a_low, b_high);
-        multiply_tf32(c, a_high, b_low);
-        multiply_tf32(c, a_high, b_high);
-      }
+      for (int i = 0; i < 2; ++i)
+        s % 3 == 1 ? split(b.at[h][i], other, b_part[i]) : split(b.at[h][i], b_part[i], other);
+      multiply_tf32(c, a_part, b_part);
     }
   }
 };
@@ -78,7 +77,8 @@ struct Fragments<Precision::bf16> {
   struct B {
     unsigned at[2];
   };
-  static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b) {
+  static constexpr int steps = 1;
+  static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b, int) {
     multiply_bf16(c, a.at, b.at);
   }
 };
@@ -206,16 +206,18 @@ struct Tiles18 {
       A a[MT][2];
 #pragma unroll
       for (int m = 0; m < MT; ++m) a[m][0] = load(m, 2 * x), a[m][1] = load(m, 2 * x + 1);
+      B b[NT][2];
 #pragma unroll
-      for (int n = 0; n < NT; ++n) {
-        B b[2];
-        load_rows(b, tile, row + 8 * n, x);
+      for (int n = 0; n < NT; ++n) load_rows(b[n], tile, row + 8 * n, x);
+        // One sum after another: a product that adds to the one before it would wait for it.
 #pragma unroll
-        for (int m = 0; m < MT; ++m) {
-          F::add(c[m][n], a[m][0], b[0]);
-          F::add(c[m][n], a[m][1], b[1]);
-        }
-      }
+      for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int s = 0; s < F::steps; ++s)
+#pragma unroll
+          for (int n = 0; n < NT; ++n)
+#pragma unroll
+            for (int m = 0; m < MT; ++m) F::add(c[m][n], a[m][h], b[n][h], s);
     }
   }
   // sum += weights times 8 · NT rows of a tile.
@@ -233,9 +235,11 @@ struct Tiles18 {
         B b[4];
         load_columns(b, tile, row + 16 * h, x);
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
+        for (int s = 0; s < F::steps; ++s)
 #pragma unroll
-          for (int m = 0; m < MT; ++m) F::add(sum[m][4 * x + j], a[m], b[j]);
+          for (int j = 0; j < 4; ++j)
+#pragma unroll
+            for (int m = 0; m < MT; ++m) F::add(sum[m][4 * x + j], a[m], b[j], s);
       }
     }
   }
