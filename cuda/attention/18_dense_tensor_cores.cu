@@ -14,6 +14,10 @@ std::string unsupported_on_tensor_cores(const Call& c) {
   return tensor_core_problem();
 }
 
+size_t copy_words(const Call& c) {
+  return 3 * words_of_copy(c);
+}
+
 namespace {
 
 // A warp takes 16 · MT queries and every second 32 keys.
@@ -223,7 +227,7 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
 
 template <Precision P, int W>
 void run(const Call& c) {
-  unsigned* copies = static_cast<unsigned*>(c.workspace);
+  unsigned* copies = c.copies ? c.copies : static_cast<unsigned*>(c.workspace);
   start_rounding<P, W, false>(c, copies, nullptr);
   const float to_log2 = log2_e / std::sqrt(float(c.q.D));  // exp(scale·s) = 2^(to_log2·s)
   const auto start = [&](auto mt, auto rg, auto bl, auto kg) {
@@ -254,24 +258,17 @@ void run(const Call& c) {
 
 }  // namespace
 
-const Rung dense_18_forward{
-    18,
-    "dense: tensor cores",
-    Pass::forward,
-    is_dense,
-    true,
-    unsupported_on_tensor_cores,
-    [](const Call& c) {
-      size_t words = 0;
-      for_precision_and_width(c, [&](auto precision, auto width) {
-        words = words_of_copies<decltype(precision)::value, decltype(width)::value>(c, 3);
-      });
-      return 4 * words;
-    },
-    [](Pattern, const Call& c) {
-      for_precision_and_width(c, [&](auto precision, auto width) {
-        run<decltype(precision)::value, decltype(width)::value>(c);
-      });
-    }};
+const Rung dense_18_forward{18,
+                            "dense: tensor cores",
+                            Pass::forward,
+                            is_dense,
+                            true,
+                            unsupported_on_tensor_cores,
+                            [](const Call& c) { return c.copies ? 0 : 4 * copy_words(c); },
+                            [](Pattern, const Call& c) {
+                              for_precision_and_width(c, [&](auto precision, auto width) {
+                                run<decltype(precision)::value, decltype(width)::value>(c);
+                              });
+                            }};
 
 }  // namespace focus::gpu

@@ -299,8 +299,8 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
 // The first half of the blocks take keys, the second, which have less to do, queries.
 template <class Y>
 __global__ void __launch_bounds__(Y::threads, Y::blocks)
-    dense_backward_19(const unsigned* copies, const float* stats, Heads dq, Heads dk, Heads dv,
-                      KeepBits keep, float scale) {
+    dense_backward_19(const unsigned* copies, const unsigned* d_o, const float* stats, Heads dq,
+                      Heads dk, Heads dv, KeepBits keep, float scale) {
   using X = typename Y::X;
   SharedMemory shared;
   unsigned* tiles = shared.array<unsigned>(Y::stages * Y::stage_words);
@@ -311,7 +311,7 @@ __global__ void __launch_bounds__(Y::threads, Y::blocks)
   const int unit = int(blockIdx.x) / blocks % units, block = int(blockIdx.x) % blocks;
   const ptrdiff_t head = ptrdiff_t{padded} * X::words, tensor = units * head;
   const unsigned* q = copies + unit * head;
-  const Copies x{q, q + tensor, q + 2 * tensor, q + 3 * tensor,
+  const Copies x{q, q + tensor, q + 2 * tensor, d_o + unit * head,
                  stats + 2 * ptrdiff_t{unit} * padded};
   wait_for_previous();
   if (of_keys)
@@ -320,16 +320,24 @@ __global__ void __launch_bounds__(Y::threads, Y::blocks)
     queries_19<Y>(x, tiles, own_tiles, unit, block, dq, keep, scale);
 }
 
+size_t stats_floats(const Call& c) {
+  return 2 * size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T));
+}
+
 template <Precision P, int W>
 void run(const Call& c) {
-  unsigned* copies = static_cast<unsigned*>(c.workspace);
-  float* stats = reinterpret_cast<float*>(copies + words_of_copies<P, W>(c, 4));
-  start_rounding<P, W, true>(c, copies, stats);
+  unsigned *d_o = static_cast<unsigned*>(c.workspace), *copies = c.copies;
+  float* stats = reinterpret_cast<float*>(d_o + words_of_copy<P, W>(c));
+  if (!copies) {  // the forward kept none
+    copies = reinterpret_cast<unsigned*>(stats + stats_floats(c));
+    start_rounding<P, W, false>(c, copies, nullptr);
+  }
+  start_rounding<P, W, true>(c, d_o, stats);
   const auto start = [&](auto of) {
     using Y = decltype(of);
     launch(early({"dense_backward_19", 2 * size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, Y::rows)),
                   Y::threads, Y::shared_bytes}),
-           c.stream, dense_backward_19<Y>, copies, stats, c.dq, c.dk, c.dv, c.keep,
+           c.stream, dense_backward_19<Y>, copies, d_o, stats, c.dq, c.dk, c.dv, c.keep,
            1 / std::sqrt(float(c.q.D)));
   };
   const int v = getenv("V19") ? atoi(getenv("V19")) : 0;
@@ -354,11 +362,7 @@ const Rung dense_19_backward{
     true,
     unsupported_on_tensor_cores,
     [](const Call& c) {
-      size_t words = 0;
-      for_precision_and_width(c, [&](auto precision, auto width) {
-        words = words_of_copies<decltype(precision)::value, decltype(width)::value>(c, 4);
-      });
-      return 4 * (words + 2 * size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)));
+      return 4 * (words_of_copy(c) + stats_floats(c) + (c.copies ? 0 : copy_words(c)));
     },
     [](Pattern, const Call& c) {
       for_precision_and_width(c, [&](auto precision, auto width) {

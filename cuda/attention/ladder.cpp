@@ -84,6 +84,8 @@ size_t score_floats(const Heads& q) {
 std::string unaligned(const Call& c) {
   for (const Heads* x : {&c.q, &c.k, &c.v, &c.o, &c.d_o, &c.dq, &c.dk, &c.dv})
     if (!aligned(*x)) return "a tensor's address or strides are not multiples of 16 bytes";
+  if (reinterpret_cast<uintptr_t>(c.copies) % 16 != 0)
+    return str("the copies are at address ", c.copies, ", not a multiple of 16");
   return "";
 }
 

@@ -272,9 +272,9 @@ FOCUS_HD constexpr int padded_rows(int T) {
   return (T + rows_of_block - 1) / rows_of_block * rows_of_block;
 }
 
-// The tensors that are rounded, one after another: each (B·H, padded T, words). With the
-// backward's, of which the last is dO, a query's numbers go to stats, (B·H, padded T, 2): the
-// logarithm of its weights' sum in powers of 2, and rowsum(dO ∘ O).
+// Rounds q, k and v, one after another: each (B·H, padded T, words); BACKWARD: dO, and a query's
+// numbers go to stats, (B·H, padded T, 2): the logarithm of its weights' sum in powers of 2, and
+// rowsum(dO ∘ O).
 struct ToRound {
   Heads q, k, v, d_o, o;
   const float* lse;
@@ -286,7 +286,7 @@ template <Precision P, int W, bool BACKWARD>
 __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* to, float* stats) {
   using X = Tiles18<P, W>;
   constexpr int row_lanes = W / 4, rows = round_threads / row_lanes;  // of a block at once
-  constexpr int tensors = BACKWARD ? 4 : 3;
+  constexpr int tensors = BACKWARD ? 1 : 3;
   const int T = x.q.T, padded = padded_rows(T), blocks = padded / (rows * rows_at_once);
   const int unit = int(blockIdx.x) / blocks, d = int(threadIdx.x) % row_lanes * 4;
   const int row0 = int(blockIdx.x) % blocks * (rows * rows_at_once) + int(threadIdx.x) / row_lanes;
@@ -299,8 +299,10 @@ __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* t
       return row < T && d < from.D ? load4(from.of(unit) + (row * from.row_stride + d))
                                    : make_float4(0, 0, 0, 0);
     };
-    numbers[n][0] = load(x.q), numbers[n][1] = load(x.k), numbers[n][2] = load(x.v);
-    if constexpr (BACKWARD) numbers[n][3] = load(x.d_o), o[n] = load(x.o);
+    if constexpr (BACKWARD)
+      numbers[n][0] = load(x.d_o), o[n] = load(x.o);
+    else
+      numbers[n][0] = load(x.q), numbers[n][1] = load(x.k), numbers[n][2] = load(x.v);
   }
   const ptrdiff_t tensor = ptrdiff_t{x.q.B} * x.q.H * padded * X::words;
 #pragma unroll
@@ -320,7 +322,7 @@ __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* t
       at += tensor;
     }
     if constexpr (BACKWARD) {
-      const float4 y = numbers[n][3], z = o[n];
+      const float4 y = numbers[n][0], z = o[n];
       float sum = y.x * z.x + y.y * z.y + (y.z * z.z + y.w * z.w);
 #pragma unroll
       for (int lanes = row_lanes / 2; lanes > 0; lanes /= 2)
@@ -352,11 +354,19 @@ void for_precision_and_width(const Call& c, const F& f) {
     widths(std::integral_constant<Precision, Precision::tf32x3>{});
 }
 
+// Of one tensor.
 template <Precision P, int W>
-size_t words_of_copies(const Call& c, int count) {
-  return size_t(count) * size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) *
-         size_t(Tiles18<P, W>::words);
+size_t words_of_copy(const Call& c) {
+  return size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) * size_t(Tiles18<P, W>::words);
 }
+inline size_t words_of_copy(const Call& c) {
+  size_t words = 0;
+  for_precision_and_width(c, [&](auto precision, auto width) {
+    words = words_of_copy<decltype(precision)::value, decltype(width)::value>(c);
+  });
+  return words;
+}
+
 template <Precision P, int W, bool BACKWARD>
 void start_rounding(const Call& c, unsigned* to, float* stats) {
   constexpr int rows = round_threads / (W / 4) * rows_at_once;

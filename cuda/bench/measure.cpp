@@ -127,6 +127,10 @@ AttentionBench::AttentionBench(Pattern pattern, const BenchSize& s)
     scores_ = DeviceArray<float>(size);
     call_.scores = scores_.data();
   }
+  if (s.precision != Precision::fp32 && s.D <= 64) {
+    copies_ = DeviceArray<unsigned>(copy_words(call_));
+    call_.copies = copies_.data();
+  }
   if (s.dropout > 0) {
     const int words = (s.T + 31) / 32;
     std::vector<unsigned> bits(lse_.size() * size_t(words));

@@ -72,7 +72,7 @@ class AttentionBench {
   BenchSize size_;
   DeviceArray<float> q_, k_, v_, d_o_, o_, dq_, dk_, dv_, lse_, p_, workspace_, flush_, scores_;
   DeviceArray<int> keys_;
-  DeviceArray<unsigned> keep_;
+  DeviceArray<unsigned> keep_, copies_;
   KeepBits kept_;  // dropout's, while it is timed
   Call call_;
 };
