@@ -26,7 +26,9 @@ struct Forward {
   using X = Tiles18<P, W>;
   static constexpr int row_groups = RG, key_groups = KG, threads = 32 * row_groups * key_groups;
   static constexpr int rows = 16 * MT * row_groups;  // of a block
-  static constexpr int stages = 3, stage_words = 2 * X::tile_words;
+  static constexpr int stages = 2, bit_columns = X::rows / 32;
+  // Two tiles; dropout's words of the queries.
+  static constexpr int stage_words = 2 * X::tile_words + bit_columns * rows;
   // What the second half of the warps hands over at the end, in place of the tiles.
   static constexpr int numbers = MT * (W / 8 * 4 + 4);
   static_assert(numbers * 32 * row_groups <= stages * stage_words);
@@ -45,7 +47,8 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
             key_group = warp / Y::row_groups;
   const int T = o.T, padded = padded_rows(T), blocks = (T + Y::rows - 1) / Y::rows;
   const int unit = int(blockIdx.x) / blocks;
-  const int row0 = int(blockIdx.x) % blocks * Y::rows + row_group * 16 * MT;  // of the warp
+  const int block_row = int(blockIdx.x) % blocks * Y::rows, in_block = row_group * 16 * MT;
+  const int row0 = block_row + in_block;  // of the warp
   const ptrdiff_t tensor = ptrdiff_t{o.B} * o.H * padded * X::words;
   const unsigned* q = copies + ptrdiff_t{unit} * padded * X::words;
   const unsigned *k = q + tensor, *v = k + tensor;
@@ -55,26 +58,11 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
       unsigned* to = tiles + step % Y::stages * Y::stage_words;
       X::template copy<Y::threads>(to, k + step * (X::rows * X::words));
       X::template copy<Y::threads>(to + X::tile_words, v + step * (X::rows * X::words));
+      if (keep.words)
+        X::template copy_bits<Y::threads, Y::rows, Y::bit_columns>(
+            to + 2 * X::tile_words, keep, unit, T, block_row, step * Y::bit_columns);
     }
     __pipeline_commit();
-  };
-  // Words of dropout for the lane's queries, of 32 keys, read ahead.
-  const unsigned* words[MT][2];
-#pragma unroll
-  for (int m = 0; m < MT; ++m)
-#pragma unroll
-    for (int h = 0; h < 2; ++h)
-      words[m][h] =
-          keep.words + (size_t(unit) * size_t(T) + size_t(min(row0 + 16 * m + at.row(h), T - 1))) *
-                           size_t(keep.per_row);
-  unsigned bits[MT][2];
-  const auto load_bits = [&](int j0) {
-#pragma unroll
-    for (int m = 0; m < MT; ++m)
-#pragma unroll
-      for (int h = 0; h < 2; ++h)
-        bits[m][h] =
-            keep.words ? words[m][h][min(j0 / 32, keep.per_row - 1)] >> at.column(0) : all_lanes;
   };
 
   wait_for_previous();
@@ -85,7 +73,6 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
   for (int m = 0; m < MT; ++m)
 #pragma unroll
     for (int c = 0; c < W / 16; ++c) a[m][c] = at.load_a(q + (row0 + 16 * m) * X::words, c);
-  load_bits(32 * key_group);
 
   // Of the queries g and g + 8 of each tile: what scores are seen from, in powers of 2, and the
   // lane's part of the weights' sum. As long as no score exceeds it by more than 2^8, it stays.
@@ -120,6 +107,16 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
 #pragma unroll
               for (int m = 0; m < MT; ++m) s[m][n][e] = s[m][n][2 + e] = -INFINITY;
       }
+      unsigned bits[MT][2];
+#pragma unroll
+      for (int m = 0; m < MT; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          bits[m][h] =
+              keep.words
+                  ? tile[2 * X::tile_words + x0 / 32 * Y::rows + in_block + 16 * m + at.row(h)] >>
+                        at.column(0)
+                  : all_lanes;
       float top[MT][2];
       bool higher = false;
 #pragma unroll
@@ -165,7 +162,6 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
             }
           l[m][h] += weights;
         }
-      load_bits(j0 + 32 * KG);
       at.add_columns(sum, s, tile + X::tile_words, x0);
     }
   }

@@ -17,7 +17,7 @@ namespace {
 // MT: tiles of 16 rows of a warp. NT: tiles of 8 of the other rows at once. KG: so many warps share
 // the other rows of a tile. SHARED: own rows stay in shared memory, instead of registers.
 template <Precision PRECISION, int WIDTH, int TILES, int GROUPS, int COLUMNS, bool FROM_SHARED,
-          int BLOCKS, int ROWS = 128, int STAGES = 3>
+          int BLOCKS, int ROWS = 128, int STAGES = 2>
 struct Backward {
   static constexpr Precision P = PRECISION;
   static constexpr int W = WIDTH, MT = TILES, KG = GROUPS, NT = COLUMNS, blocks = BLOCKS;
@@ -25,14 +25,13 @@ struct Backward {
   using X = Tiles18<P, W>;
   static constexpr int rows = ROWS, row_groups = rows / (16 * MT), threads = 32 * row_groups * KG;
   static constexpr int stages = STAGES, part = X::rows / KG;  // of a tile, for a warp
-  // Two tiles; of queries their numbers and dropout's words, (4,64), a word for 32 keys.
+  // Two tiles; of a tile of queries their numbers; dropout's words.
   static constexpr int stats_at = 2 * X::tile_words, words_at = stats_at + 2 * X::rows;
-  static constexpr int word_columns = rows / 32;
-  static constexpr int stage_words = words_at + word_columns * X::rows;
+  static constexpr int own_columns = rows / 32, tile_columns = X::rows / 32;
+  static constexpr int stage_words = words_at + own_columns * X::rows;
   static constexpr int own_words = SHARED ? 2 * rows * X::stride : 0;
   static constexpr int hand_words = KG > 1 ? (KG - 1) * row_groups* MT* W / 2 * 32 : 0;
   static_assert(hand_words <= own_words);
-  static_assert(X::rows * word_columns == threads);
   static constexpr size_t shared_bytes = shared_bytes_for(stages * stage_words, own_words);
 };
 
@@ -122,16 +121,9 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, unsign
       if (int(threadIdx.x) < X::rows / 2)
         __pipeline_memcpy_async(to + Y::stats_at + 4 * threadIdx.x,
                                 x.stats + 2 * X::rows * step + 4 * threadIdx.x, 16);
-      if (keep.words) {
-        const int row = int(threadIdx.x) / Y::word_columns, query = step * X::rows + row;
-        const int column = int(threadIdx.x) % Y::word_columns, word = j0 / 32 + column;
-        copy_or_zero<1>(
-            reinterpret_cast<float*>(to + Y::words_at + column * X::rows + row),
-            reinterpret_cast<const float*>(
-                keep.words + (size_t(unit) * size_t(T) + size_t(query)) * size_t(keep.per_row) +
-                word),
-            query < T && word < keep.per_row);
-      }
+      if (keep.words)
+        X::template copy_bits<Y::threads, X::rows, Y::own_columns>(to + Y::words_at, keep, unit, T,
+                                                                   step * X::rows, j0 / 32);
     }
     __pipeline_commit();
   };
@@ -151,6 +143,7 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, unsign
     const unsigned* words = tile + Y::words_at + in_block / 32 * X::rows;
 #pragma unroll 1
     for (int i0 = group * Y::part; i0 < (group + 1) * Y::part; i0 += 8 * NT) {
+      if (step * X::rows + i0 >= T) break;
       float p[MT][NT][4], ds[MT][NT][4];
       at.multiply_rows(
           p, [&](int m, int c) { return kv.template of<0>(at, m, c); }, tile, i0);
@@ -213,6 +206,9 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
       unsigned* to = tiles + step % Y::stages * Y::stage_words;
       X::template copy<Y::threads>(to, x.k + step * (X::rows * X::words));
       X::template copy<Y::threads>(to + X::tile_words, x.v + step * (X::rows * X::words));
+      if (keep.words)
+        X::template copy_bits<Y::threads, Y::rows, Y::tile_columns>(
+            to + Y::words_at, keep, unit, T, block * Y::rows, step * Y::tile_columns);
     }
     __pipeline_commit();
   };
@@ -222,26 +218,10 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
 #pragma unroll
   for (int s = 0; s < Y::stages - 1; ++s) copy(s);
   float2 stats[MT][2];
-  const unsigned* words[MT][2];
-  unsigned bits[MT][2];
 #pragma unroll
   for (int m = 0; m < MT; ++m)
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = own + 16 * m + at.row(h);
-      stats[m][h] = load2(x.stats + 2 * row);
-      words[m][h] =
-          keep.words + (size_t(unit) * size_t(T) + size_t(min(row, T - 1))) * size_t(keep.per_row);
-    }
-  const auto load_bits = [&](int j0) {
-#pragma unroll
-    for (int m = 0; m < MT; ++m)
-#pragma unroll
-      for (int h = 0; h < 2; ++h)
-        bits[m][h] =
-            keep.words ? words[m][h][min(j0 / 32, keep.per_row - 1)] >> at.column(0) : all_lanes;
-  };
-  load_bits(group * Y::part);
+    for (int h = 0; h < 2; ++h) stats[m][h] = load2(x.stats + 2 * (own + 16 * m + at.row(h)));
   float sum[MT][W / 8][4] = {};
   const float keep_scale = keep.words ? keep.scale : 1.f;
   for (int step = 0; step < steps; ++step) {
@@ -254,6 +234,15 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
     for (int x0 = group * Y::part; x0 < (group + 1) * Y::part; x0 += 32) {
       const int j0 = step * X::rows + x0;
       if (j0 >= T) break;
+      unsigned bits[MT][2];
+#pragma unroll
+      for (int m = 0; m < MT; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          bits[m][h] =
+              keep.words ? tile[Y::words_at + x0 / 32 * Y::rows + in_block + 16 * m + at.row(h)] >>
+                               at.column(0)
+                         : all_lanes;
       float p[MT][4][4], ds[MT][4][4];
       at.multiply_rows(
           p, [&](int m, int c) { return qo.template of<0>(at, m, c); }, tile, x0);
@@ -281,7 +270,6 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
 #pragma unroll
               for (int m = 0; m < MT; ++m) ds[m][n][e] = ds[m][n][2 + e] = 0;
       }
-      load_bits(Y::KG == 1 ? j0 + 32 : j0 + X::rows);
       at.add_columns(sum, ds, tile, x0);
     }
   }
@@ -345,11 +333,9 @@ void run(const Call& c) {
   if (v == 0)
     start(Backward<P, W, 1, 1, 4, false, 1>{});
   else if (v == 1)
-    start(Backward<P, W, 1, 1, 4, false, 2, 64>{});
+    start(Backward < P, W, 1, 1, bf16 ? 4 : 2, false, bf16 ? 2 : 1, bf16 ? 64 : 128 > {});
   else if (v == 2)
-    start(Backward<P, W, 1, 1, 4, false, 1, 128, 2>{});
-  else if (v == 3)
-    start(Backward < P, W, 1, 1, bf16 ? 2 : 4, bf16 ? false : true, 2, 128, 2 > {});
+    start(Backward<P, W, 2, 2, 4, true, 1>{});
 }
 
 }  // namespace

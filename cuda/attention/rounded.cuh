@@ -93,7 +93,7 @@ struct Tiles18 {
   static constexpr bool pairs = P == Precision::bf16;  // two numbers a word
   static constexpr int words = pairs ? W / 2 : W;      // of a row in memory
   static constexpr int stride = words + 4;             // from row to row in shared memory
-  static constexpr int rows = 64;                      // of a tile
+  static constexpr int rows = 128;                     // of a tile
   static constexpr int tile_words = rows * stride;
 
   int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
@@ -115,6 +115,22 @@ struct Tiles18 {
       const int e = n * THREADS + int(threadIdx.x);
       if (all % THREADS == 0 || e < all)
         __pipeline_memcpy_async(to + e / vectors * stride + e % vectors * 4, from + 4 * e, 16);
+    }
+  }
+  // Starts copying dropout's words of ROWS rows of weights, of COLUMNS · 32 keys from 32 · word on,
+  // a row of shared memory for each 32 keys; 0 where there is none.
+  template <int THREADS, int ROWS, int COLUMNS>
+  static __device__ __forceinline__ void copy_bits(unsigned* to, const KeepBits& keep, int unit,
+                                                   int T, int row0, int word0) {
+    const unsigned* head = keep.words + size_t(unit) * size_t(T) * size_t(keep.per_row);
+#pragma unroll
+    for (int n = 0; n < (ROWS * COLUMNS + THREADS - 1) / THREADS; ++n) {
+      const int e = n * THREADS + int(threadIdx.x);
+      const int row = row0 + e / COLUMNS, word = word0 + e % COLUMNS;
+      if (ROWS * COLUMNS % THREADS == 0 || e < ROWS * COLUMNS)
+        copy_or_zero<1>(reinterpret_cast<float*>(to + e % COLUMNS * ROWS + e / COLUMNS),
+                        reinterpret_cast<const float*>(head + (row * keep.per_row + word)),
+                        row < T && word < keep.per_row);
     }
   }
   // 16 rows, the c-th 16 channels: from memory, or from a tile in shared memory.
