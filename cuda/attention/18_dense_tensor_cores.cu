@@ -65,6 +65,10 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
     __pipeline_commit();
   };
 
+  if (!keep.words)
+    for (int s = 0; s < Y::stages; ++s)
+      X::template keep_all<Y::threads, Y::rows, Y::bit_columns>(tiles + s * Y::stage_words +
+                                                                2 * X::tile_words);
   wait_for_previous();
 #pragma unroll
   for (int s = 0; s < Y::stages - 1; ++s) copy(s);
@@ -113,10 +117,8 @@ __global__ void __launch_bounds__(32 * RG * KG, BLOCKS)
 #pragma unroll
         for (int h = 0; h < 2; ++h)
           bits[m][h] =
-              keep.words
-                  ? tile[2 * X::tile_words + x0 / 32 * Y::rows + in_block + 16 * m + at.row(h)] >>
-                        at.column(0)
-                  : all_lanes;
+              tile[2 * X::tile_words + x0 / 32 * Y::rows + in_block + 16 * m + at.row(h)] >>
+              at.column(0);
       float top[MT][2];
       bool higher = false;
 #pragma unroll

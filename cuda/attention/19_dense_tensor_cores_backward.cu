@@ -127,6 +127,10 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, unsign
     }
     __pipeline_commit();
   };
+  if (!keep.words)
+    for (int s = 0; s < Y::stages; ++s)
+      X::template keep_all<Y::threads, X::rows, Y::own_columns>(tiles + s * Y::stage_words +
+                                                                Y::words_at);
   Own<Y> kv;
   kv.load(at, own_tiles, x.k + j0 * X::words, x.v + j0 * X::words, in_block);
 #pragma unroll
@@ -149,27 +153,40 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* tiles, unsign
           p, [&](int m, int c) { return kv.template of<0>(at, m, c); }, tile, i0);
       at.multiply_rows(
           ds, [&](int m, int c) { return kv.template of<1>(at, m, c); }, tile + X::tile_words, i0);
+      // P and dV first: dS is made while tensor cores make dV.
+      float kept[MT][NT][4];
+      unsigned bits[NT][2];
 #pragma unroll
       for (int n = 0; n < NT; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const int query = i0 + 8 * n + at.column(e);
-          const float2 stat = load2(stats + 2 * query);
-          const unsigned bits =
-              keep.words ? words[query] >> (in_block % 32 + at.row(0)) : all_lanes;
+          const float lse = stats[2 * query];
+          bits[n][e] = words[query] >> (in_block % 32 + at.row(0));
 #pragma unroll
           for (int m = 0; m < MT; ++m)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
               float& weight = p[m][n][2 * h + e];
-              float& gradient = ds[m][n][2 * h + e];
-              const bool kept = bits & (1u << (16 * m + 8 * h));
-              const float w = fast_exp2(fmaf(weight, to_log2, -stat.x));
-              gradient = w * fmaf(gradient, kept ? keep_scale : 0.f, -stat.y);
-              weight = kept ? w : 0.f;
+              weight = fast_exp2(fmaf(weight, to_log2, -lse));
+              kept[m][n][2 * h + e] = bits[n][e] & (1u << (16 * m + 8 * h)) ? weight : 0.f;
             }
         }
-      at.add_columns(dv_sum, p, tile + X::tile_words, i0);
+      at.add_columns(dv_sum, kept, tile + X::tile_words, i0);
+#pragma unroll
+      for (int n = 0; n < NT; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float delta = stats[2 * (i0 + 8 * n + at.column(e)) + 1];
+#pragma unroll
+          for (int m = 0; m < MT; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+              float& gradient = ds[m][n][2 * h + e];
+              const float scaled = bits[n][e] & (1u << (16 * m + 8 * h)) ? keep_scale : 0.f;
+              gradient = p[m][n][2 * h + e] * fmaf(gradient, scaled, -delta);
+            }
+        }
       at.add_columns(dk_sum, ds, tile, i0);
     }
   }
@@ -212,6 +229,10 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
     }
     __pipeline_commit();
   };
+  if (!keep.words)
+    for (int s = 0; s < Y::stages; ++s)
+      X::template keep_all<Y::threads, Y::rows, Y::tile_columns>(tiles + s * Y::stage_words +
+                                                                 Y::words_at);
   Own<Y> qo;
   qo.load(at, own_tiles, x.q + block * Y::rows * X::words, x.d_o + block * Y::rows * X::words,
           in_block);
@@ -240,9 +261,7 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* tiles, uns
 #pragma unroll
         for (int h = 0; h < 2; ++h)
           bits[m][h] =
-              keep.words ? tile[Y::words_at + x0 / 32 * Y::rows + in_block + 16 * m + at.row(h)] >>
-                               at.column(0)
-                         : all_lanes;
+              tile[Y::words_at + x0 / 32 * Y::rows + in_block + 16 * m + at.row(h)] >> at.column(0);
       float p[MT][4][4], ds[MT][4][4];
       at.multiply_rows(
           p, [&](int m, int c) { return qo.template of<0>(at, m, c); }, tile, x0);

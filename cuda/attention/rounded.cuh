@@ -133,6 +133,12 @@ struct Tiles18 {
                         row < T && word < keep.per_row);
     }
   }
+  // Without dropout all are kept; nobody copies over them.
+  template <int THREADS, int ROWS, int COLUMNS>
+  static __device__ __forceinline__ void keep_all(unsigned* to) {
+#pragma unroll 1
+    for (int e = int(threadIdx.x); e < ROWS * COLUMNS; e += THREADS) to[e] = all_lanes;
+  }
   // 16 rows, the c-th 16 channels: from memory, or from a tile in shared memory.
   __device__ __forceinline__ A load_a(const unsigned* from, int c) const {
     A a;
