@@ -3,18 +3,18 @@
 //
 // A first kernel rounds the tensors into memory, once for all blocks that read them: rows of bf16
 // pairs, of tf32, or (3xtf32) float32 as it is, 0 beyond T and D. So the other kernels copy whole
-// tiles and ask no bounds. A warp multiplies tiles of 16 rows, which it keeps in registers, with
-// tiles in shared memory, whose rows are a factor's columns (scores: inner numbers are channels) or
-// its rows (weights times values: inner numbers are keys). What comes of the first product is in
-// the registers that the second wants, for any order of inner numbers does as long as both factors
-// agree:
+// tiles and ask no bounds, and the backward can have the forward's copies.
 //
-//   bf16   the order of simt/mma.h; load_matrices() reads rows or columns alike
-//   tf32   a lane reads four channels at once, two of each product of 8. Result column 2t + e
-//   stands
-//          for row t + 4e of a tile, and for channel 4t + 16e + j of 32 in the j-th tile of 8: then
-//          all reads are of 16 bytes, and the 8 lanes that are served at once find 32 banks, with
-//          rows 68 (or 36) words apart.
+// A warp multiplies 16 rows, which it keeps in registers, with tiles in shared memory, whose rows
+// are a factor's columns (scores: inner numbers are channels) or its rows (weights times values:
+// inner numbers are keys). What comes of the first product lies in the registers that the second
+// wants, since any order of inner numbers does if both factors agree:
+//
+//   bf16   the order of simt/mma.h; load_matrices() reads rows and columns alike
+//   tf32   a lane reads four channels at once, two of each product of 8. Column 2t + e of a result
+//          stands for row t + 4e of 8, and for channel 4t + 16e + j of 32 in the j-th tile of 8:
+//          then all reads are of 16 bytes, and the 8 lanes that are served at once find 32
+//          different banks, with rows 68 (or 36) words apart
 #pragma once
 
 #include "cuda/attention/rungs.h"
@@ -85,84 +85,91 @@ struct Fragments<Precision::bf16> {
 
 // Tiles of W channels.
 template <Precision P, int W>
-struct Tiles18 {
+struct RoundedTiles {
   static_assert(W % 32 == 0);
   using F = Fragments<P>;
   using A = typename F::A;
   using B = typename F::B;
+  static constexpr int width = W;
   static constexpr bool pairs = P == Precision::bf16;  // two numbers a word
   static constexpr int words = pairs ? W / 2 : W;      // of a row in memory
   static constexpr int stride = words + 4;             // from row to row in shared memory
-  static constexpr int rows = 128;                     // of a tile
+  static constexpr int rows = 128;                     // of a tile, and of a block
   static constexpr int tile_words = rows * stride;
+  // A step's shared memory: two tiles; of queries, in the backward, their numbers; dropout's words
+  // for 128 by 128 weights, a row for each 32 keys.
+  static constexpr int stats_at = 2 * tile_words, bits_at = stats_at + 2 * rows;
+  static constexpr int bit_columns = rows / 32, step_words = bits_at + bit_columns * rows;
+  static constexpr size_t shared_bytes = shared_bytes_for(2 * step_words);
 
   int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
 
   // Which column of a result's tile of 8 a lane's e-th number stands for; which of 32 channels its
   // e-th number in the j-th of 4 tiles.
   __device__ __forceinline__ int column(int e) const { return pairs ? 2 * t + e : t + 4 * e; }
+  // Of a word that is shifted by column(0), the bit of the lane's e-th number in the n-th tile
+  // of 8.
+  static constexpr __device__ unsigned bit_of(int n, int e) {
+    return 1u << (8 * n + (pairs ? e : 4 * e));
+  }
   // Which row of a tile of 16 the lane's g-th and g + 8-th stand for.
   __device__ __forceinline__ int row(int half) const {
     return 8 * half + (pairs ? g : g / 2 + g % 2 * 4);
   }
 
-  // Starts copying ROWS rows to shared memory.
-  template <int THREADS, int ROWS = rows>
+  // Starts copying a tile to shared memory.
+  template <int THREADS>
   static __device__ __forceinline__ void copy(unsigned* to, const unsigned* from) {
-    constexpr int vectors = words / 4, all = ROWS * vectors;
+    constexpr int vectors = words / 4, all = rows * vectors;
+    static_assert(all % THREADS == 0);
 #pragma unroll
-    for (int n = 0; n < (all + THREADS - 1) / THREADS; ++n) {
+    for (int n = 0; n < all / THREADS; ++n) {
       const int e = n * THREADS + int(threadIdx.x);
-      if (all % THREADS == 0 || e < all)
-        __pipeline_memcpy_async(to + e / vectors * stride + e % vectors * 4, from + 4 * e, 16);
+      __pipeline_memcpy_async(to + e / vectors * stride + e % vectors * 4, from + 4 * e, 16);
     }
   }
-  // Starts copying dropout's words of ROWS rows of weights, of COLUMNS · 32 keys from 32 · word on,
-  // a row of shared memory for each 32 keys; 0 where there is none.
-  template <int THREADS, int ROWS, int COLUMNS>
-  static __device__ __forceinline__ void copy_bits(unsigned* to, const KeepBits& keep, int unit,
-                                                   int T, int row0, int word0) {
+  // Starts copying dropout's words of ROWS queries from row0 on, for 128 keys from j0 on; 0 where
+  // there is none.
+  template <int THREADS, int ROWS = rows>
+  static __device__ __forceinline__ void copy_bits(unsigned* step, const KeepBits& keep, int unit,
+                                                   int T, int row0, int j0) {
+    if (!keep.words) return;
     const unsigned* head = keep.words + size_t(unit) * size_t(T) * size_t(keep.per_row);
+    static_assert(ROWS * bit_columns % THREADS == 0 || ROWS * bit_columns < THREADS);
 #pragma unroll
-    for (int n = 0; n < (ROWS * COLUMNS + THREADS - 1) / THREADS; ++n) {
+    for (int n = 0; n < (ROWS * bit_columns + THREADS - 1) / THREADS; ++n) {
       const int e = n * THREADS + int(threadIdx.x);
-      const int row = row0 + e / COLUMNS, word = word0 + e % COLUMNS;
-      if (ROWS * COLUMNS % THREADS == 0 || e < ROWS * COLUMNS)
-        copy_or_zero<1>(reinterpret_cast<float*>(to + e % COLUMNS * ROWS + e / COLUMNS),
-                        reinterpret_cast<const float*>(head + (row * keep.per_row + word)),
-                        row < T && word < keep.per_row);
+      const int row = row0 + e / bit_columns, word = j0 / 32 + e % bit_columns;
+      if (ROWS * bit_columns % THREADS == 0 || e < ROWS * bit_columns)
+        copy_or_zero<1>(
+            reinterpret_cast<float*>(step + bits_at + e % bit_columns * rows + e / bit_columns),
+            reinterpret_cast<const float*>(head + (row * keep.per_row + word)),
+            row < T && word < keep.per_row);
     }
   }
-  // Without dropout all are kept; nobody copies over them.
-  template <int THREADS, int ROWS, int COLUMNS>
-  static __device__ __forceinline__ void keep_all(unsigned* to) {
+  // Without dropout all are kept: the words are set once, and the loops have no branch.
+  template <int THREADS>
+  static __device__ __forceinline__ void keep_all(unsigned* steps, const KeepBits& keep) {
+    if (keep.words) return;
 #pragma unroll 1
-    for (int e = int(threadIdx.x); e < ROWS * COLUMNS; e += THREADS) to[e] = all_lanes;
+    for (int e = int(threadIdx.x); e < rows * bit_columns; e += THREADS)
+      steps[bits_at + e] = steps[step_words + bits_at + e] = all_lanes;
   }
-  // 16 rows, the c-th 16 channels: from memory, or from a tile in shared memory.
-  __device__ __forceinline__ A load_a(const unsigned* from, int c) const {
-    A a;
-    if constexpr (pairs) {
+  // 16 rows in memory, as a factor.
+  __device__ __forceinline__ void load_a(A (&a)[W / 16], const unsigned* from) const {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) a.at[i] = from[(g + i % 2 * 8) * words + 8 * c + t + i / 2 * 4];
-    } else {
-      load_a(a, from, words, c);
-    }
-    return a;
-  }
-  __device__ __forceinline__ A load_shared_a(const unsigned* tile, int c) const {
-    A a;
-    if constexpr (pairs)
-      load_matrices(a.at, tile + lane % 16 * stride + 8 * c + lane / 16 * 4);
-    else
-      load_a(a, tile, stride, c);
-    return a;
-  }
-  __device__ __forceinline__ void load_a(A& a, const unsigned* from, int pitch, int c) const {
+    for (int c = 0; c < W / 16; ++c) {
+      if constexpr (pairs) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const Words4 x = words4(from + row(i) * pitch + 16 * c + 4 * t);
-      a.at[0][i] = x.x, a.at[0][2 + i] = x.y, a.at[1][i] = x.z, a.at[1][2 + i] = x.w;
+        for (int i = 0; i < 4; ++i) a[c].at[i] = from[row(i % 2) * words + 8 * c + t + i / 2 * 4];
+      } else {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const Words4 x = words4(from + row(i) * words + 16 * c + 4 * t);
+          a[c].at[0][i] = x.x, a[c].at[0][2 + i] = x.y;
+          a[c].at[1][i] = x.z, a[c].at[1][2 + i] = x.w;
+        }
+      }
     }
   }
   // Two results' tiles of 8 as the factor of 16 rows and 16 inner numbers.
@@ -212,56 +219,41 @@ struct Tiles18 {
         }
     }
   }
-  // Products of 16 rows with 8 · NT of a tile: c[n] has the tile's rows 8n … 8n+7 from `row` on.
-  // load(m, c): the factor of the m-th 16 rows, the c-th 16 channels.
-  template <int MT, int NT, class LoadA>
-  __device__ __forceinline__ void multiply_rows(float (&c)[MT][NT][4], const LoadA& load,
-                                                const unsigned* tile, int row) const {
+  // Products of 16 rows with 32 of a tile: c[n] has the tile's rows 8n … 8n+7 from `first` on. One
+  // sum after another: a product that adds to the one before it would wait for it.
+  __device__ __forceinline__ void multiply_rows(float (&c)[4][4], const A (&a)[W / 16],
+                                                const unsigned* tile, int first) const {
 #pragma unroll
-    for (int m = 0; m < MT; ++m)
+    for (int n = 0; n < 4; ++n)
 #pragma unroll
-      for (int n = 0; n < NT; ++n)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) c[m][n][i] = 0;
+      for (int i = 0; i < 4; ++i) c[n][i] = 0;
 #pragma unroll
     for (int x = 0; x < W / 32; ++x) {
-      A a[MT][2];
+      B b[4][2];
 #pragma unroll
-      for (int m = 0; m < MT; ++m) a[m][0] = load(m, 2 * x), a[m][1] = load(m, 2 * x + 1);
-      B b[NT][2];
-#pragma unroll
-      for (int n = 0; n < NT; ++n) load_rows(b[n], tile, row + 8 * n, x);
-        // One sum after another: a product that adds to the one before it would wait for it.
+      for (int n = 0; n < 4; ++n) load_rows(b[n], tile, first + 8 * n, x);
 #pragma unroll
       for (int h = 0; h < 2; ++h)
 #pragma unroll
         for (int s = 0; s < F::steps; ++s)
 #pragma unroll
-          for (int n = 0; n < NT; ++n)
-#pragma unroll
-            for (int m = 0; m < MT; ++m) F::add(c[m][n], a[m][h], b[n][h], s);
+          for (int n = 0; n < 4; ++n) F::add(c[n], a[2 * x + h], b[n][h], s);
     }
   }
-  // sum += weights times 8 · NT rows of a tile.
-  template <int MT, int NT>
-  __device__ __forceinline__ void add_columns(float (&sum)[MT][W / 8][4],
-                                              const float (&weights)[MT][NT][4],
-                                              const unsigned* tile, int row) const {
+  // sum += weights times 32 rows of a tile.
+  __device__ __forceinline__ void add_columns(float (&sum)[W / 8][4], const float (&weights)[4][4],
+                                              const unsigned* tile, int first) const {
 #pragma unroll
-    for (int h = 0; h < NT / 2; ++h) {
-      A a[MT];
-#pragma unroll
-      for (int m = 0; m < MT; ++m) a[m] = of_results(weights[m][2 * h], weights[m][2 * h + 1]);
+    for (int h = 0; h < 2; ++h) {
+      const A a = of_results(weights[2 * h], weights[2 * h + 1]);
 #pragma unroll
       for (int x = 0; x < W / 32; ++x) {
         B b[4];
-        load_columns(b, tile, row + 16 * h, x);
+        load_columns(b, tile, first + 16 * h, x);
 #pragma unroll
         for (int s = 0; s < F::steps; ++s)
 #pragma unroll
-          for (int j = 0; j < 4; ++j)
-#pragma unroll
-            for (int m = 0; m < MT; ++m) F::add(sum[m][4 * x + j], a[m], b[j], s);
+          for (int j = 0; j < 4; ++j) F::add(sum[4 * x + j], a, b[j], s);
       }
     }
   }
@@ -288,10 +280,9 @@ struct Tiles18 {
   }
 };
 
-// Copies start at rows of whole tiles and blocks.
-inline constexpr int rows_of_block = 128;
+// Copies have whole tiles.
 FOCUS_HD constexpr int padded_rows(int T) {
-  return (T + rows_of_block - 1) / rows_of_block * rows_of_block;
+  return (T + 127) / 128 * 128;
 }
 
 // Rounds q, k and v, one after another: each (B·H, padded T, words); BACKWARD: dO, and a query's
@@ -306,7 +297,7 @@ inline constexpr int round_threads = 256, rows_at_once = 2;  // of a thread
 
 template <Precision P, int W, bool BACKWARD>
 __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* to, float* stats) {
-  using X = Tiles18<P, W>;
+  using X = RoundedTiles<P, W>;
   constexpr int row_lanes = W / 4, rows = round_threads / row_lanes;  // of a block at once
   constexpr int tensors = BACKWARD ? 1 : 3;
   const int T = x.q.T, padded = padded_rows(T), blocks = padded / (rows * rows_at_once);
@@ -379,7 +370,8 @@ void for_precision_and_width(const Call& c, const F& f) {
 // Of one tensor.
 template <Precision P, int W>
 size_t words_of_copy(const Call& c) {
-  return size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) * size_t(Tiles18<P, W>::words);
+  return size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) *
+         size_t(RoundedTiles<P, W>::words);
 }
 inline size_t words_of_copy(const Call& c) {
   size_t words = 0;
