@@ -21,10 +21,6 @@ std::string unsupported_on_tensor_cores(const Call& c) {
   return too_little_shared_memory(bytes);
 }
 
-size_t copy_words(const Call& c) {
-  return 3 * words_of_copy(c);
-}
-
 namespace {
 
 // A block takes 16 · GROUPS queries, two of its warps each 16 of them: one the even 32 keys, one

@@ -200,7 +200,7 @@ size_t stats_floats(const Call& c) {
 template <Precision P, int W>
 void run(const Call& c) {
   unsigned *d_o = static_cast<unsigned*>(c.workspace), *copies = c.copies;
-  float* stats = reinterpret_cast<float*>(d_o + words_of_copy<P, W>(c));
+  float* stats = reinterpret_cast<float*>(d_o + words_of_copy(c));
   if (!copies) {  // the forward has left none
     copies = reinterpret_cast<unsigned*>(stats + stats_floats(c));
     start_rounding<P, W, false>(c, copies, nullptr);

@@ -92,7 +92,7 @@ struct Call {
   int rung = 0;            // 0: the fastest that supports the call
 };
 
-// How many words the copies of q, k and v take at the call's precision.
+// How many words the copies of q, k and v take at the call's precision, for D up to 64.
 size_t copy_words(const Call& call);
 
 enum class Pass { forward, backward };

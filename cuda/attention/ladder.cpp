@@ -81,6 +81,11 @@ size_t score_floats(const Heads& q) {
   return size_t(q.B) * size_t(q.H) * size_t(q.T) * size_t(Scores{nullptr, q.T}.pitch());
 }
 
+size_t copy_words(const Call& c) {
+  const size_t words = (c.q.D <= 32 ? 32 : 64) / (c.precision == Precision::bf16 ? 2 : 1);
+  return 3 * size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) * words;
+}
+
 std::string unaligned(const Call& c) {
   for (const Heads* x : {&c.q, &c.k, &c.v, &c.o, &c.d_o, &c.dq, &c.dk, &c.dv})
     if (!aligned(*x)) return "a tensor's address or strides are not multiples of 16 bytes";

@@ -280,11 +280,6 @@ struct RoundedTiles {
   }
 };
 
-// Copies have whole tiles.
-FOCUS_HD constexpr int padded_rows(int T) {
-  return (T + 127) / 128 * 128;
-}
-
 // Rounds q, k and v, one after another: each (B·H, padded T, words); BACKWARD: dO, and a query's
 // numbers go to stats, (B·H, padded T, 2): the logarithm of its weights' sum in powers of 2, and
 // rowsum(dO ∘ O).
@@ -367,18 +362,8 @@ void for_precision_and_width(const Call& c, const F& f) {
     widths(std::integral_constant<Precision, Precision::tf32x3>{});
 }
 
-// Of one tensor.
-template <Precision P, int W>
-size_t words_of_copy(const Call& c) {
-  return size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) *
-         size_t(RoundedTiles<P, W>::words);
-}
 inline size_t words_of_copy(const Call& c) {
-  size_t words = 0;
-  for_precision_and_width(c, [&](auto precision, auto width) {
-    words = words_of_copy<decltype(precision)::value, decltype(width)::value>(c);
-  });
-  return words;
+  return copy_words(c) / 3;
 }
 
 template <Precision P, int W, bool BACKWARD>

@@ -114,4 +114,9 @@ inline int tiles_of(int n, int size) {
   return (n + size - 1) / size;
 }
 
+// Copies for tensor cores (rounded.cuh) have whole tiles of 128 rows.
+FOCUS_HD constexpr int padded_rows(int T) {
+  return (T + 127) / 128 * 128;
+}
+
 }  // namespace focus::gpu
