@@ -1,6 +1,19 @@
 // Rung 18, dense forward on tensor cores, at 3xtf32, tf32 or bf16: scores, softmax and output in
 // one kernel, with no T × T matrix in memory (FlashAttention-2, Dao 2023, algorithm 1), after one
 // that rounds q, k and v.
+//
+// D a multiple of 4 from 16 to 64; sums, weights and their logarithm in float32. A row with a NaN
+// score becomes a NaN row. Infinite numbers stay infinite in tf32 and bf16, where the largest
+// finite ones become infinite too, and become NaN at 3xtf32.
+//
+// Predicted at (25,1,600,64) in a training step, with dropout: 3.5 + 10.5 µs in bf16, by 0.6
+// products of 16 × 8 × 16 a cycle, two reads of shared memory for each, and 10 instructions for a
+// weight beside them; 4 + 17.5 in tf32, where a product has half the inner numbers. Measured on an
+// H100: 5.3 + 17.7 and 7.2 + 27.7 (rung 14: 44 + 53). Products take a third of the cycles; the rest
+// is four warps on a scheduler that wait for shared memory and for each other, and a fifth goes to
+// the beginning and the end. No faster: warps with 32 queries, which read keys half as often but
+// are half as many; blocks of 64 queries, two at a time (tf32: 10 % slower). Dropout's words that
+// each lane read from memory itself cost 1.5 µs; they come with the tiles.
 #include <algorithm>
 #include <cmath>
 
