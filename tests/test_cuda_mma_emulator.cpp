@@ -82,6 +82,33 @@ TEST_CASE("mma: the layout of the fragments") {
   });
 }
 
+TEST_CASE("mma: matrices of 16-bit numbers, as rows and as columns, wherever their rows lie") {
+  alignas(16) unsigned memory[40][4];
+  const auto row_at = [&](int i, int row) { return memory[(7 * (8 * i + row) + 3) % 40]; };
+  const auto number = [](int i, int row, int column) {
+    return unsigned(1000 * i + 10 * row + column);
+  };
+  for (int i = 0; i < 4; ++i)
+    for (int row = 0; row < 8; ++row)
+      for (int w = 0; w < 4; ++w)
+        row_at(i, row)[w] = number(i, row, 2 * w) | number(i, row, 2 * w + 1) << 16;
+  unsigned rows[32][4], columns[32][4];
+  simt::run_grid({"matrices", {1, 1, 1}, {32, 1, 1}, 0}, [&] {
+    const int lane = int(threadIdx.x);
+    unsigned x[4];
+    load_matrices(x, row_at(lane / 8, lane % 8));
+    for (int i = 0; i < 4; ++i) rows[lane][i] = x[i];
+    load_transposed(x, row_at(lane / 8, lane % 8));
+    for (int i = 0; i < 4; ++i) columns[lane][i] = x[i];
+  });
+  for (int lane = 0; lane < 32; ++lane)
+    for (int i = 0; i < 4; ++i) {
+      const int g = lane / 4, t = lane % 4;
+      CHECK(rows[lane][i] == (number(i, g, 2 * t) | number(i, g, 2 * t + 1) << 16));
+      CHECK(columns[lane][i] == (number(i, 2 * t, g) | number(i, 2 * t + 1, g) << 16));
+    }
+}
+
 TEST_CASE("mma: rounding to tf32") {
   CHECK(to_tf32(1.5f) == __float_as_uint(1.5f));
   // Half of the last place goes away from zero, less than half to zero.

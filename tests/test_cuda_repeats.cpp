@@ -36,6 +36,7 @@ TEST_CASE("cuda repeats: the same bits every time, every deterministic rung") {
       if (!rung.has_pattern(pattern) || !rung.deterministic) continue;
       CAPTURE(rung.number);
       KernelRun run = in.run_of(pattern);
+      if (!run.supports(rung.number)) continue;  // those on tensor cores have tests of their own
       run.run(gpu::Pass::forward);
       std::vector<float> first[4];
       // The slowest rungs less often.
@@ -72,6 +73,7 @@ TEST_CASE("cuda repeats: NaN and infinity in dO reach what they must, and no oth
         if (!rung.has_pattern(pattern) || rung.pass != gpu::Pass::backward) continue;
         const std::string what = str(name_of(pattern), " rung ", rung.number, " dO ", value);
         KernelRun run = in.run_of(pattern), well = clean.run_of(pattern);
+        if (!run.supports(rung.number)) continue;
         for (KernelRun* r : {&run, &well}) {
           r->run(gpu::Pass::forward);
           r->run(gpu::Pass::backward, rung.number);
@@ -108,6 +110,7 @@ TEST_CASE("cuda repeats: a NaN in a query, from forward to backward") {
       if (!rung.has_pattern(pattern) || rung.pass != gpu::Pass::backward) continue;
       const std::string what = str(name_of(pattern), " rung ", rung.number);
       KernelRun run = in.run_of(pattern);
+      if (!run.supports(rung.number)) continue;
       run.run(gpu::Pass::forward);
       run.run(gpu::Pass::backward, rung.number);
       CHECK_MESSAGE(sick(in.s, run.o.host(), unit, t), what);

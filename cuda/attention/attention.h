@@ -79,7 +79,10 @@ struct Call {
   void* index = nullptr;    // top-k backward: what make_topk_index() made of the keys, or nullptr
   float* scores = nullptr;  // full: score_floats() numbers, or nullptr; rung 14 forward leaves
                             // them there, rung 15 backward reads them
-  KeepBits keep;            // full, top-k: dropout on the weights; of rungs with drops() only
+  unsigned* copies = nullptr;  // full, on tensor cores: copy_words() words at a multiple of 16
+                               // bytes, or nullptr; rung 18 forward leaves q, k and v there, as
+                               // products want them, rung 19 backward reads them
+  KeepBits keep;               // full, top-k: dropout on the weights; of rungs with drops() only
   Precision precision = Precision::fp32;  // full: of the products, for rungs on tensor cores
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
@@ -88,6 +91,9 @@ struct Call {
   void* stream = nullptr;  // a cudaStream_t
   int rung = 0;            // 0: the fastest that supports the call
 };
+
+// How many words the copies of q, k and v take at the call's precision, for D up to 64.
+size_t copy_words(const Call& call);
 
 enum class Pass { forward, backward };
 
@@ -121,8 +127,9 @@ struct Rung {
   void (*run)(Pattern, const Call&);
 };
 const std::vector<Rung>& ladder();
-bool drops(const Rung& rung);    // does it know dropout?
-bool screens(const Rung& rung);  // do tensor cores make most of its scores?
+bool drops(const Rung& rung);            // does it know dropout?
+bool screens(const Rung& rung);          // do tensor cores make most of its scores?
+bool on_tensor_cores(const Rung& rung);  // are all its products made there, at Call.precision?
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
 
 }  // namespace focus::gpu

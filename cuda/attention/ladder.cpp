@@ -81,9 +81,16 @@ size_t score_floats(const Heads& q) {
   return size_t(q.B) * size_t(q.H) * size_t(q.T) * size_t(Scores{nullptr, q.T}.pitch());
 }
 
+size_t copy_words(const Call& c) {
+  const size_t words = (c.q.D <= 32 ? 32 : 64) / (c.precision == Precision::bf16 ? 2 : 1);
+  return 3 * size_t(c.q.B) * size_t(c.q.H) * size_t(padded_rows(c.q.T)) * words;
+}
+
 std::string unaligned(const Call& c) {
   for (const Heads* x : {&c.q, &c.k, &c.v, &c.o, &c.d_o, &c.dq, &c.dk, &c.dv})
     if (!aligned(*x)) return "a tensor's address or strides are not multiples of 16 bytes";
+  if (reinterpret_cast<uintptr_t>(c.copies) % 16 != 0)
+    return str("the copies are at address ", c.copies, ", not a multiple of 16");
   return "";
 }
 
@@ -117,20 +124,25 @@ const std::vector<Rung>& ladder() {
       local_12_forward, local_12_backward, local_13_forward, local_13_backward,
       //@ end
       //@ authors
-      dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward,
+      dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward, dense_18_forward,
+      dense_19_backward,
       //@ end
   };
   return rungs;
 }
 
 bool drops(const Rung& rung) {
-  for (int number : {4, 5, 9, 11, 14, 15, 16, 17})
+  for (int number : {4, 5, 9, 11, 14, 15, 16, 17, 18, 19})
     if (rung.number == number) return true;
   return false;
 }
 
 bool screens(const Rung& rung) {
   return rung.number == 17;
+}
+
+bool on_tensor_cores(const Rung& rung) {
+  return rung.number == 18 || rung.number == 19;
 }
 
 // The last rung that supports the call: the ladders go from slow to fast.

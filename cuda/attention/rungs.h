@@ -20,7 +20,8 @@ extern const Rung topk_06_forward, topk_07_forward, topk_08_forward, topk_09_for
 //@ end
 
 //@ authors
-extern const Rung dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward;
+extern const Rung dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward,
+    dense_18_forward, dense_19_backward;
 //@ end
 
 inline bool is_dense(Pattern p) {
@@ -111,6 +112,11 @@ void for_width_and_rows(const Call& c, const F& f) {
 
 inline int tiles_of(int n, int size) {
   return (n + size - 1) / size;
+}
+
+// Copies for tensor cores (rounded.cuh) have whole tiles of 128 rows.
+FOCUS_HD constexpr int padded_rows(int T) {
+  return (T + 127) / 128 * 128;
 }
 
 }  // namespace focus::gpu

@@ -14,6 +14,13 @@ namespace {
 
 using namespace gpu;
 
+// How many times as many multiply-adds as the other lanes in float32 tensor cores make at most.
+double times_float32(const Rung& rung, Precision precision) {
+  if (screens(rung)) return 16;  // in bf16
+  if (!on_tensor_cores(rung)) return 1;
+  return precision == Precision::bf16 ? 16 : precision == Precision::tf32 ? 8 : 8 / 3.;
+}
+
 struct Table {
   std::string csv =
       "rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,quartile1_ms,"
@@ -23,9 +30,8 @@ struct Table {
   void add(Pattern pattern, const BenchSize& s, const Rung& rung, const Measurement& m) {
     const Work work = work_of(pattern, rung.pass, s);
     const char* pass = rung.pass == Pass::forward ? "forward" : "backward";
-    // The larger of the two times that nothing can beat. Tensor cores make at most 16 times as many
-    // multiply-adds in bf16 as the other lanes in float32.
-    const double operations = work.useful / (screens(rung) ? 16 : 1);
+    // The larger of the two times that nothing can beat.
+    const double operations = work.useful / times_float32(rung, s.precision);
     const double floor_ms = 1e3 * std::max(operations / roof.operations, work.bytes / roof.bytes);
     const double percent = 100 * floor_ms / m.cold;
     if (percent > 100)
@@ -63,9 +69,7 @@ void bench_ladder(Table& table, Pattern pattern, const BenchSize& size, int64_t 
   AttentionBench bench(pattern, size);
   for (const Rung& rung : ladder()) {
     if (!rung.has_pattern(pattern) || (only > 0 && rung.number != only)) continue;
-    Call call;
-    call.q = heads_bhtd(nullptr, size.B, size.H, size.T, size.D), call.kept = size.kept;
-    if (const std::string why = rung.unsupported(call); !why.empty())
+    if (const std::string why = rung.unsupported(bench.call()); !why.empty())
       print(str("  ", rung.number, "  ", rung.name, ": not for this size: ", why, "\n"));
     else
       table.add(pattern, size, rung, bench.measure(rung.pass, rung, runs));
@@ -118,6 +122,8 @@ int bench_attention_command(const Arguments& arguments) {
   BenchSize size;
   size.B = whole("batch", 1, 65536), size.H = whole("heads", 1, 1024);
   size.T = whole("length", 1, 1 << 20), size.D = whole("width", 1, 128);
+  size.precision = precision_of(arguments.text("precision"));
+  size.dropout = arguments.number("dropout", 0, 0.99);
   size.kept = whole("k", 1, size.T), size.global_tokens = whole("global-tokens", 0, size.T - 1);
   const int runs = whole("repeats", 5, 1000);
   const int64_t only = arguments.whole("rung", 0, 99);
@@ -126,9 +132,11 @@ int bench_attention_command(const Arguments& arguments) {
   char text[400];
   std::snprintf(text, sizeof text,
                 "%s\nroof: %.1f TFLOP/s float32, %.0f GB/s copy (measured)\n"
-                "batch %d, heads %d, length %d, width %d, k %d, global tokens %d\n",
+                "batch %d, heads %d, length %d, width %d, k %d, global tokens %d, precision %s, "
+                "dropout %g\n",
                 device_text().c_str(), table.roof.operations / 1e12, table.roof.bytes / 1e9, size.B,
-                size.H, size.T, size.D, size.kept, size.global_tokens);
+                size.H, size.T, size.D, size.kept, size.global_tokens, name_of(size.precision),
+                size.dropout);
   print(text);
   std::string header = "# " + std::string(text);
   for (size_t at = header.find('\n'); at + 1 < header.size(); at = header.find('\n', at + 1))
@@ -151,17 +159,20 @@ int bench_attention_command(const Arguments& arguments) {
 
 std::vector<Command> bench_attention_commands() {
   Command c{"bench attention", "time the GPU's attention kernels, from naive to optimised"};
-  c.flags = {{"attention", "NAME", "full, topk, banded, block or all", "all"},
-             {"rung", "N", "this rung of the ladder only (0: all)", "0"},
-             {"batch", "N", "sequences", "16"},
-             {"heads", "N", "attention heads", "16"},
-             {"length", "N", "tokens a sequence", "2048"},
-             {"width", "N", "channels of a head", "64"},
-             {"k", "N", "keys each query keeps, or the width of band and block", "5"},
-             {"global-tokens", "N", "of the tokens, banded and block", "0"},
-             {"repeats", "N", "runs to time, at least 5 (slow rungs: 5)", "20"},
-             {"sweep", "0|1", "then top-k beside dense over the length", "0"},
-             {"csv", "FILE", "write the table here too"}};
+  c.flags = {
+      {"attention", "NAME", "full, topk, banded, block or all", "all"},
+      {"rung", "N", "this rung of the ladder only (0: all)", "0"},
+      {"batch", "N", "sequences", "16"},
+      {"heads", "N", "attention heads", "16"},
+      {"length", "N", "tokens a sequence", "2048"},
+      {"width", "N", "channels of a head", "64"},
+      {"k", "N", "keys each query keeps, or the width of band and block", "5"},
+      {"global-tokens", "N", "of the tokens, banded and block", "0"},
+      {"precision", "NAME", "rungs 18 and 19: fp32 (not at all), 3xtf32, tf32 or bf16", "fp32"},
+      {"dropout", "P", "on full attention's weights, where a rung knows it", "0"},
+      {"repeats", "N", "runs to time, at least 5 (slow rungs: 5)", "20"},
+      {"sweep", "0|1", "then top-k beside dense over the length", "0"},
+      {"csv", "FILE", "write the table here too"}};
   c.more =
       "Each rung is checked against the CPU in double before and after it is timed. Cold: with an\n"
       "empty second-level cache; warm: again and again. TFLOP/s counts what the result needs, the\n"

@@ -12,6 +12,8 @@ namespace focus::gpu {
 struct BenchSize {
   int B = 16, H = 16, T = 2048, D = 64;
   int kept = 5, global_tokens = 0;
+  Precision precision = Precision::fp32;  // of the rungs that have all products on tensor cores
+  double dropout = 0;                     // on full attention's weights, in what is timed
 };
 
 // InputError, with the command's name, if kernels cannot be timed here: an emulated build, no GPU.
@@ -47,7 +49,8 @@ class AttentionBench {
  public:
   AttentionBench(Pattern pattern, const BenchSize& size);
 
-  // RunError if a result differs from float64's by more than 1e-5, before or after timing.
+  // RunError if a result differs from float64's by more than its precision allows (1e-5 in
+  // float32), before or after timing. Both checks are without dropout.
   Measurement measure(Pass pass, const Rung& rung, int runs);
   // Of a top-k forward rung's warm time, the ms that choosing takes: what the same kernel saves
   // when the first k keys are every query's best and no other is ever kept. What it costs to
@@ -55,17 +58,22 @@ class AttentionBench {
   double selection_ms(const Rung& rung, int runs);
 
   // Its parts. Inputs of number `which`, with exact_scores such that float32 chooses the same keys
-  // as float64; the relative error of one run on them (RunError beyond 1e-5); one run.
+  // as float64; the relative error of one run on them (RunError beyond its limit); one run.
   void set_inputs(uint32_t which, bool exact_scores);
   double check(Pass pass, const Rung& rung, uint32_t which);
   void run(Pass pass, const Rung& rung);
   double warm_ms(Pass pass, const Rung& rung, int runs);
+  // The call that is timed, for a rung to say whether it supports it.
+  const Call& call() const { return call_; }
 
  private:
+  void forward_for(const Rung& rung);
   Pattern pattern_;
   BenchSize size_;
-  DeviceArray<float> q_, k_, v_, d_o_, o_, dq_, dk_, dv_, lse_, p_, workspace_, flush_;
+  DeviceArray<float> q_, k_, v_, d_o_, o_, dq_, dk_, dv_, lse_, p_, workspace_, flush_, scores_;
   DeviceArray<int> keys_;
+  DeviceArray<unsigned> keep_, copies_;
+  KeepBits kept_;  // dropout's, while it is timed
   Call call_;
 };
 

@@ -35,14 +35,15 @@ __global__ void add_numbers(float* to, const float* from, size_t n) {
 
 // The call as cuda/attention takes it; with gradients, its backward. Is the
 // result complete, dropout applied?
-bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scores, void* index,
-                const AttentionGradients* g) {
+bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scores,
+                unsigned* copies, void* index, const AttentionGradients* g) {
   const auto heads = [&](const float* x) {
     return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
   };
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
-  call.lse = lse, call.scores = scores, call.kept = c.k, call.keys = c.keys, call.p = c.p;
+  call.lse = lse, call.scores = scores, call.copies = copies, call.kept = c.k, call.keys = c.keys,
+  call.p = c.p;
   call.parts = device.runs(), call.stream = device.stream();
   call.precision = device.precision();
   if (g)
@@ -96,13 +97,18 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     wait_for(Side::forward);
   }
   float *lse = nullptr, *scores = nullptr;
+  unsigned* copies = nullptr;
   void* index = nullptr;
   if (way == Way::ladder) {
     lse = tape.memory<float>(units * size_t(c.T));
-    const size_t size = score_floats(heads_bthd(nullptr, c.B, c.T, c.H, c.D));
-    if (tape.recording() && c.D <= 64 && size / size_t(runs()) <= most_scores)
-      scores = tape.memory<float>(size);
-    run_ladder(*this, c, lse, scores, nullptr, nullptr);
+    Call call;
+    call.q = heads_bthd(nullptr, c.B, c.T, c.H, c.D), call.precision = precision();
+    // What the forward leaves for the backward.
+    if (tape.recording() && on_tensor_cores(rung_for(c.pattern, Pass::backward, call)))
+      copies = tape.memory<unsigned>(copy_words(call));
+    else if (tape.recording() && c.D <= 64 && score_floats(call.q) / size_t(runs()) <= most_scores)
+      scores = tape.memory<float>(score_floats(call.q));
+    run_ladder(*this, c, lse, scores, copies, nullptr, nullptr);
   } else if (way == Way::lists) {
     const bool chosen = c.pattern == Pattern::topk;
     if (chosen && tape.recording()) {
@@ -110,7 +116,7 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
       call.q = heads_bthd(nullptr, c.B, c.T, c.H, c.D), call.kept = c.k;
       index = tape.memory<char>(topk_index_bytes(call));
     }
-    const bool done = chosen && run_ladder(*this, c, nullptr, nullptr, index, nullptr);
+    const bool done = chosen && run_ladder(*this, c, nullptr, nullptr, nullptr, index, nullptr);
     if (!done) attention_lists(c, !chosen, stream());
   } else {
     attention_rows(c, random, tape.noise().on, stream());
@@ -128,7 +134,7 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
       AttentionGradients own = g;
       for (auto [add, to] : {std::pair(g.add_q, &own.dq), {g.add_k, &own.dk}, {g.add_v, &own.dv}})
         if (add) *to = tape.memory<float>(n);
-      run_ladder(*this, c, lse, scores, index, &own);
+      run_ladder(*this, c, lse, scores, copies, index, &own);
       for (auto [to, from] : {std::pair(g.dq, own.dq), {g.dk, own.dk}, {g.dv, own.dv}})
         if (to != from)
           launch({"add_numbers", (n + 255) / 256, 256}, stream(), add_numbers, to, from, n);

@@ -1,5 +1,7 @@
 #include "cuda/simt/mma.h"
 
+#include <cstring>
+
 namespace focus::gpu {
 
 namespace {
@@ -64,6 +66,26 @@ void multiply_lanes_bf16(void* const (&lanes)[32]) {
       lanes, 2, [](unsigned bits, int e) { return e == 0 ? low_bf16(bits) : high_bf16(bits); });
 }
 
+struct Rows {
+  unsigned* to;
+  const unsigned* row;
+};
+template <bool TRANSPOSED>
+void load_lanes(void* const (&lanes)[32]) {
+  unsigned m[4][8][4];  // all rows
+  for (int lane = 0; lane < 32; ++lane)
+    std::memcpy(m[lane / 8][lane % 8], static_cast<const Rows*>(lanes[lane])->row, 16);
+  const auto number = [&](int i, int row, int column) {
+    return m[i][row][column / 2] >> (column % 2 * 16) & 0xFFFF;
+  };
+  for (int lane = 0; lane < 32; ++lane)
+    for (int i = 0; i < 4; ++i) {
+      const int g = lane / 4, t = lane % 4;
+      static_cast<const Rows*>(lanes[lane])->to[i] =
+          TRANSPOSED ? number(i, 2 * t, g) | number(i, 2 * t + 1, g) << 16 : m[i][g][t];
+    }
+}
+
 }  // namespace
 
 unsigned to_tf32(float x) {
@@ -91,6 +113,15 @@ void multiply_bf16(float (&c)[4], const unsigned (&a)[2], const unsigned (&b)[1]
                    int line) {
   Lane<8, 2, 1> mine{c, a, b};
   simt::warp_works(multiply_lanes_bf16<8>, &mine, file, line);
+}
+
+void load_matrices(unsigned (&to)[4], const unsigned* row, const char* file, int line) {
+  Rows mine{to, row};
+  simt::warp_works(load_lanes<false>, &mine, file, line);
+}
+void load_transposed(unsigned (&to)[4], const unsigned* row, const char* file, int line) {
+  Rows mine{to, row};
+  simt::warp_works(load_lanes<true>, &mine, file, line);
 }
 
 }  // namespace focus::gpu

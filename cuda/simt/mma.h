@@ -12,6 +12,10 @@
 //   B (8 × 8, bf16)     b[0] (2t and 2t+1, g)
 //   B (16 × 8, bf16)    the same, then b[1] (2t+8 and 2t+9, g)
 //
+// load_matrices() reads four matrices of 8 × 8 numbers of 16 bits, each row 16 bytes of shared
+// memory wherever lane 8·i + row says for matrix i. A lane gets of each the numbers (g, 2t and
+// 2t+1), or, transposed, (2t and 2t+1, g): a factor's rows, or its columns, as B wants them.
+//
 // tf32 has float32's exponent and 10 bits of fraction, in the upper 19 bits of a register; bf16 has
 // 7, in 16. Products are exact, sums are in float32, whose order and rounding are the hardware's
 // own: the emulation adds in double and rounds once.
@@ -78,6 +82,19 @@ __device__ __forceinline__ void multiply_bf16(float (&c)[4], const unsigned (&a)
 
 #undef FOCUS_MMA
 
+__device__ __forceinline__ void load_matrices(unsigned (&to)[4], const unsigned* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+__device__ __forceinline__ void load_transposed(unsigned (&to)[4], const unsigned* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+
 #else
 
 unsigned to_tf32(float x);
@@ -87,6 +104,8 @@ unsigned to_bf16s(float low, float high);
 void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], FOCUS_HERE);
 void multiply_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], FOCUS_HERE);
 void multiply_bf16(float (&c)[4], const unsigned (&a)[2], const unsigned (&b)[1], FOCUS_HERE);
+void load_matrices(unsigned (&to)[4], const unsigned* row, FOCUS_HERE);
+void load_transposed(unsigned (&to)[4], const unsigned* row, FOCUS_HERE);
 #undef FOCUS_HERE
 
 #endif
