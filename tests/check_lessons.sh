@@ -27,7 +27,7 @@ build() {  # build TARGET...: libraries anew, so that they hold nothing of anoth
 run() { (cd "$tree" && timeout 300 build/stage-"$1" --no-colors) > "$log" 2>&1; }
 
 for nn in $lessons; do
-  "$kit" snapshot "$nn" "$tree" && tests/reuse_objects.sh "$tree" || { bad "no snapshot"; continue; }
+  "$kit" snapshot "$nn" "$tree" && tests/reuse_objects.sh "$tree" cuda/ || { bad "no snapshot"; continue; }
   stages=
   for n in $all; do [ "$n" -gt "$nn" ] || stages="$stages build/stage-$n"; done
   # shellcheck disable=SC2086

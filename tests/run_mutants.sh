@@ -78,7 +78,7 @@ case "${MAKEFLAGS:-}" in
 esac
 # shellcheck disable=SC2086
 ${MAKE:-make} --no-print-directory $jobs -C "$here" -f ../../Makefile MODE=release NVCC= WERROR= \
-  FLAGS_release="-O1 -DNDEBUG -w" $targets || exit 2
+  FLAGS_release="-O3 -DNDEBUG -w" $targets || exit 2
 for stage in $stages; do
   nn=${stage#tests/stage_}; nn=${nn%%_*}
   kernels_too=$(library "$nn")
