@@ -16,7 +16,7 @@ unset MAKEFLAGS MFLAGS MAKELEVEL 2> /dev/null
 passed=0 failed=0 skipped=0
 kit=build/kit
 log=$(mktemp) || exit 2
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" "$log-lessons"' EXIT
 
 wanted() { [ -z "${ONLY:-}" ] || case " $ONLY " in *" $1 "*) ;; *) return 1 ;; esac; }
 one() {  # one NAME COMMAND...: a check that is right or wrong
@@ -66,12 +66,15 @@ report() {
   [ $drawn -eq 0 ] && [ $same -eq 0 ] && echo "figures and verdicts are those of the recorded results"
 }
 one report report
+# The lessons' check goes from step to step, mostly on one processor: the others run beside it.
+if wanted lessons; then tests/check_lessons.sh $kit > "$log-lessons" 2>&1 & beside=$!; fi
+lessons() { wait $beside; status=$?; cat "$log-lessons"; return $status; }
 many mutants tests/run_mutants.sh $kit
-many lessons tests/check_lessons.sh $kit
 many kit tests/check_kit.sh $kit
 many readme tests/check_readme.sh build/focus
 many slurm tests/slurm/run_slurm_test.sh build/focus
 many book env KIT=$kit ATTENTION=build/attention lessons/book/check_book.sh
+many lessons lessons
 
 [ $skipped -eq 0 ] && tail= || tail=", $skipped skipped"
 echo "$passed passed, $failed failed$tail"

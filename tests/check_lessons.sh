@@ -6,7 +6,7 @@
 #   tests/check_lessons.sh KIT [NN ...]      all lessons, or those named
 #
 # Works in build/check-lessons, which grows from lesson to lesson, so that what has not changed is
-# not compiled again. Last line: N passed, N failed.
+# not compiled again, nor what is as in the whole project. Last line: N passed, N failed.
 set -u
 kit=$PWD/${1:?which kit}
 shift
@@ -27,7 +27,7 @@ build() {  # build TARGET...: libraries anew, so that they hold nothing of anoth
 run() { (cd "$tree" && timeout 300 build/stage-"$1" --no-colors) > "$log" 2>&1; }
 
 for nn in $lessons; do
-  "$kit" snapshot "$nn" "$tree" || { bad "no snapshot"; continue; }
+  "$kit" snapshot "$nn" "$tree" && tests/reuse_objects.sh "$tree" cuda/ || { bad "no snapshot"; continue; }
   stages=
   for n in $all; do [ "$n" -gt "$nn" ] || stages="$stages build/stage-$n"; done
   # shellcheck disable=SC2086

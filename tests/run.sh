@@ -8,12 +8,12 @@
 # programs. Output is shown only where something failed. Last line: N passed, N failed[, N skipped].
 set -u
 
-one() {  # one PROGRAM OUT: says what came of it; OUT/counts is 'PASSED FAILED SKIPPED'
-  program=$1 log=$2/log
+one() {  # one PROGRAM OUT OPTION: says what came of it; OUT/counts is 'PASSED FAILED SKIPPED'
+  program=$1 log=$2/log option=$3
   case $(basename "$program") in
     fuzz_*) "$program" "${FUZZ_SECONDS:-3}" > "$log" 2>&1 ;;
     *.sh) "$program" "${FOCUS:-build/focus}" > "$log" 2>&1 ;;
-    *) "$program" > "$log" 2>&1 ;;
+    *) "$program" ${option:+"$option"} > "$log" 2>&1 ;;
   esac
   status=$?
   case $(basename "$program") in
@@ -34,6 +34,7 @@ one() {  # one PROGRAM OUT: says what came of it; OUT/counts is 'PASSED FAILED S
   read -r p f s <<COUNTS
 ${numbers:-0 1 0}
 COUNTS
+  [ -z "$option" ] || s=0  # the other part runs them
   [ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1  # it crashed after its summary, or before
   echo "$p $f $s" > "$2/counts"
   {
@@ -44,24 +45,31 @@ COUNTS
   cat "$2/said"  # at once: others are running
 }
 if [ "${1:-}" = --one ]; then
-  one "$2" "$3"
+  one "$2" "$3" "$4"
   exit 0
 fi
 
 here=$(mktemp -d) || exit 2
 trap 'rm -rf "$here"' EXIT
+# What takes longest, the emulated kernels, is run in two parts: tests that train, and the others.
+training='*_bench_step.cpp,*_one_launch.cpp,*_precision.cpp,*_study.cpp,*_trainer.cpp'
 n=0
 for program; do
-  n=$((n + 1))
-  mkdir "$here/$n"
-  printf '%s\0%s\0' "$program" "$here/$n"
-done | xargs -0 -n 2 -P "$(nproc 2> /dev/null || echo 1)" "$0" --one
+  case $program in
+    *cuda-emulated-tests) set -- "-sf=$training" "-sfe=$training" ;;
+    *) set -- "" ;;
+  esac
+  for option; do
+    n=$((n + 1))
+    mkdir "$here/$n"
+    printf '%s\0%s\0%s\0' "$program" "$here/$n" "$option"
+  done
+done | xargs -0 -n 3 -P "$(nproc 2> /dev/null || echo 1)" "$0" --one
 
-passed=0 failed=0 skipped=0 n=0
-for program; do
-  n=$((n + 1))
+passed=0 failed=0 skipped=0
+for part in "$here"/*; do
   read -r p f s <<COUNTS
-$(cat "$here/$n/counts" || echo 0 1 0)
+$(cat "$part/counts" || echo 0 1 0)
 COUNTS
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done

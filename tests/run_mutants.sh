@@ -7,8 +7,8 @@
 #   tests/run_mutants.sh KIT [NN ...]            all lessons that have mutants, or those named
 #   UPDATE=1 tests/run_mutants.sh KIT [NN ...]   also writes mistakes.tsv anew
 #
-# Uses build/mutants: src there is the source with all mutants, and is compiled again only where it
-# changed. A mutant that crashes or hangs the test is caught too, and said so; it leaves no marks. Nor
+# Uses build/mutants: src there is the source with all mutants, and is compiled only where it changed
+# and is not as in the project. A mutant that crashes or hangs the test is caught too, and said so; it leaves no marks. Nor
 # does one whose failures differ from run to run: its line in mistakes.tsv ends with none.
 # Exit status 0 if all is as it should be.
 set -u
@@ -56,6 +56,7 @@ HEADER
 done
 ln -sfn ../../tests "$here/tests"
 ln -sfn ../../lessons "$here/lessons"
+tests/reuse_objects.sh "$here"
 
 # --- one build for all ---
 stages=
@@ -77,7 +78,7 @@ case "${MAKEFLAGS:-}" in
 esac
 # shellcheck disable=SC2086
 ${MAKE:-make} --no-print-directory $jobs -C "$here" -f ../../Makefile MODE=release NVCC= WERROR= \
-  FLAGS_release="-O1 -DNDEBUG -w" $targets || exit 2
+  FLAGS_release="-O3 -DNDEBUG -w" $targets || exit 2
 for stage in $stages; do
   nn=${stage#tests/stage_}; nn=${nn%%_*}
   kernels_too=$(library "$nn")

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Spares TREE, which has sources of this checkout beside changed ones, compiling what would come out
+# the same: copies those objects of build/ of which all files are the same in TREE, included ones
+# too, but for whole lines of comments (tags are comments). What is not certainly the same is left
+# to TREE's make.
+#
+#   tests/reuse_objects.sh TREE [FOLDER/]     in the root, once TREE is written
+#
+# FOLDER/: but none of which a file is there. Where TREE compiles with other options, the kernels are
+# left, whose bits are the same in every grouping only if all are compiled alike.
+set -u
+tree=${1:?which tree} but=${2:-no folder}
+
+sources() { find -L "$1/src" "$1/cuda" "$1/tests" "$1/lessons" -name '*.[ch]*' -type f 2> /dev/null; }
+same=$({ sources .; sources "$tree"; } | xargs awk -v tree="$tree" '
+  !/^ *\/\// {text[FILENAME] = text[FILENAME] $0 "\n"}
+  END {for (file in text) if (text[file] == text[tree substr(file, 2)]) print substr(file, 3)}')
+same=" $(echo $same) "
+
+find build/obj -name '*.d' | while read -r list; do
+  object=${list%.d}.o
+  [ "$object" != build/obj/src/cli/main.o ] || continue  # has options of its own
+  # The list's first rule, which ends with the first line that does not go on: OBJECT: FILE...
+  for file in $(awk '{on = sub(/\\$/, ""); sub(/^[^ ]*:/, ""); print} !on {exit}' "$list"); do
+    case $file in /*) continue ;; "$but"*) continue 2 ;; esac  # /*: the compiler's own
+    [ "$file" -nt "$object" ] && continue 2
+    case $same in *" $file "*) ;; *) continue 2 ;; esac
+  done
+  mkdir -p "$tree/${object%/*}"
+  cp "$object" "$list" "$tree/${object%/*}"
+done
