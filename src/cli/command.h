@@ -54,6 +54,7 @@ struct Command {
 
 // One for each file of commands.
 std::vector<Command> train_commands();
+std::vector<Command> curve_commands();
 std::vector<Command> model_commands();  // predict, show, eval, check
 std::vector<Command> data_commands();
 std::vector<Command> bench_commands();

@@ -35,8 +35,8 @@ int complain(int status, std::string message) {
 int run(int argc, char** argv) {
   using namespace focus;
   std::vector<Command> commands;
-  for (const auto& part :
-       {train_commands(), study_commands(), model_commands(), data_commands(), bench_commands()})
+  for (const auto& part : {train_commands(), study_commands(), curve_commands(), model_commands(),
+                           data_commands(), bench_commands()})
     commands.insert(commands.end(), part.begin(), part.end());
 #ifdef FOCUS_KERNELS
   commands.push_back(bench_attention_commands().front());
