@@ -50,8 +50,9 @@ struct Span {
   int first, last;  // 0 or 3; 2 or 5
 };
 
-// Blocks of many warps make fewer parts and read weights less often: 3 % of a step at 15000 rows.
-// With few warps there are more blocks: 6 % of a step at 1000 rows.
+// Blocks of many warps make fewer parts and read weights less often. At 15000 rows the kernel takes
+// 29.5 µs instead of 28, but the sums over parts 8 instead of 11.5, and a step 3 % less. With few
+// warps there are more blocks: at 1000 rows a step takes 6 % less.
 template <int WARPS>
 struct Block {
   static constexpr int threads = 32 * WARPS, tile_rows = 16 * WARPS;
