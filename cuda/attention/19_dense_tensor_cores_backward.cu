@@ -17,6 +17,9 @@
 // of 64 rows (equal); warps with 32 rows that read their own factors from shared memory too (equal
 // in bf16, 8 µs more in tf32); 16 queries at a time instead of 32 (2 µs more). Rounding q, k and v
 // again instead of keeping the forward's copies took 4 µs (tf32: 7).
+//
+// At (16,16,2048,64), without dropout: 6.1 ms in bf16 and 14.1 in tf32. Tiles of 64 rows took 4.1
+// (two blocks on a multiprocessor) and 6.8 there: why tiles of 128 are slow was not found out.
 #include <cmath>
 
 #include "cuda/attention/rounded.cuh"
