@@ -50,7 +50,7 @@ struct Fragments {  // of 32 bits: two products of 8 each
     low = __float_as_uint(__uint_as_float(x) - __uint_as_float(high));
   }
   // Of so many products that a sum takes one after another the s-th. 3xtf32: high + low, cut off,
-  // as in one_launch/mma.cuh.
+  // as in simt/factors.h.
   static constexpr int steps = P == Precision::tf32 ? 2 : 6;
   static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b, int s) {
     if constexpr (P == Precision::tf32) {

@@ -15,17 +15,12 @@
 // float32, the sums over a bias too.
 #pragma once
 
-#include "cuda/one_launch/mma.cuh"
 #include "cuda/ops/activation.cuh"
 #include "cuda/ops/block.cuh"
+#include "cuda/simt/factors.h"
 #include "cuda/simt/simt.h"
 
 namespace focus::gpu::row_mma {
-
-using one_launch::Factors;
-using one_launch::Numbers;
-using one_launch::RawA;
-using one_launch::RawB;
 
 constexpr int side = 64, weight_floats = side * side;
 constexpr int own = 16;  // columns of each of a lane's two rows
@@ -98,7 +93,7 @@ __device__ __forceinline__ void add(Rows& to, const Tile& t, const float* from) 
 template <Precision P>
 __device__ __forceinline__ Rows operand(const Rows& x) {
   Rows result;
-  each([&](int h, int c) { result.at[h][c] = one_launch::operand<P>(x.at[h][c]); });
+  each([&](int h, int c) { result.at[h][c] = gpu::operand<P>(x.at[h][c]); });
   return result;
 }
 
