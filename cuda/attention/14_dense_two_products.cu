@@ -273,10 +273,7 @@ const Rung dense_14_forward{
     is_dense,
     true,
     [](const Call& c) -> std::string {
-      if (!c.scores) return "no memory for the scores";
-      if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
-      if (c.q.T > longest_kept) return str("length ", c.q.T, ", more than ", longest_kept);
-      return unsupported_width(c);
+      return c.scores ? unsupported_with_scores(c) : "no memory for the scores";
     },
     [](const Call& c) {
       const Splits splits(c);

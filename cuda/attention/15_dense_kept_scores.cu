@@ -274,10 +274,7 @@ const Rung dense_15_backward{
     is_dense,
     true,
     [](const Call& c) -> std::string {
-      if (!c.scores) return "the forward kept no scores";
-      if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
-      if (c.q.T > longest_kept) return str("length ", c.q.T, ", more than ", longest_kept);
-      return unsupported_width(c);
+      return c.scores ? unsupported_with_scores(c) : "the forward kept no scores";
     },
     [](const Call& c) {
       return (score_floats(c.q) + size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side))) *

@@ -313,7 +313,7 @@ const Rung topk_16_forward{
     is_topk,
     true,
     [](const Call& c) -> std::string {
-      if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+      if (std::string why = wider_than_64(c); !why.empty()) return why;
       if (c.rung == 0 && !few_tiles(c, 128)) return "rung 09 has enough tiles";
       const std::string why = unsupported_list(c);
       return why.empty() ? too_little_shared_memory(Tiles<64>::shared_bytes) : why;

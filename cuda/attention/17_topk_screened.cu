@@ -399,7 +399,7 @@ const Rung topk_17_forward{
     is_topk,
     true,
     [](const Call& c) -> std::string {
-      if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+      if (std::string why = wider_than_64(c); !why.empty()) return why;
       if (std::string why = tensor_core_problem(); !why.empty()) return why;
       const std::string why = unsupported_list(c);
       return why.empty() ? too_little_shared_memory(Screen<64, longest_list>::shared_bytes) : why;

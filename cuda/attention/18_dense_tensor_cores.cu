@@ -26,7 +26,7 @@ namespace focus::gpu {
 
 std::string unsupported_on_tensor_cores(const Call& c) {
   if (c.precision == Precision::fp32) return "for --precision 3xtf32, tf32 and bf16";
-  if (c.q.D > 64) return str("width ", c.q.D, ", more than 64");
+  if (std::string why = wider_than_64(c); !why.empty()) return why;
   if (const std::string why = unsupported_width(c); !why.empty()) return why;
   if (const std::string why = tensor_core_problem(); !why.empty()) return why;
   size_t bytes = 0;

@@ -66,6 +66,9 @@ struct Scores {
   }
 };
 size_t score_floats(const Heads& q);  // how many numbers that are
+// In training scores are kept for the backward up to this size: 166 sequences of 600 tokens of a
+// run, for each of the model's blocks.
+inline constexpr size_t most_kept_scores = size_t{60} * 1000000;
 
 // A call's arguments. What a pattern or direction does not name, it does not read.
 struct Call {

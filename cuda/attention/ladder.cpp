@@ -100,6 +100,10 @@ std::string unsupported_width(const Call& c) {
   return unaligned(c);
 }
 
+std::string wider_than_64(const Call& c) {
+  return c.q.D > 64 ? str("width ", c.q.D, ", more than 64") : "";
+}
+
 std::string too_little_shared_memory(size_t bytes) {
   if (bytes <= device().shared_memory) return "";
   return str("a block needs ", bytes, " bytes of shared memory, ", device().name, " has ",

@@ -103,6 +103,13 @@ struct TransposingCopier {
 // Places in a head's matrix are counted in int.
 inline constexpr int longest_kept = 46336;
 
+// On the host: "" if the kernels that keep scores support a call that has memory for them.
+inline std::string unsupported_with_scores(const Call& c) {
+  if (std::string why = wider_than_64(c); !why.empty()) return why;
+  if (c.q.T > longest_kept) return str("length ", c.q.T, ", more than ", longest_kept);
+  return unsupported_width(c);
+}
+
 // How many parts to cut the keys into, `most` at most: so many that the device is full.
 inline int parts_of_keys(const Call& c, int most) {
   const int rows = c.q.B / c.parts * c.q.H * tiles_of(c.q.T, side);

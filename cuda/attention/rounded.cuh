@@ -19,7 +19,7 @@
 
 #include "cuda/attention/rungs.h"
 #include "cuda/device/launch.h"
-#include "cuda/simt/mma.h"
+#include "cuda/simt/factors.h"
 
 namespace focus::gpu {
 
@@ -43,14 +43,12 @@ struct Fragments {  // of 32 bits: two products of 8 each
     unsigned at[2][2];
   };
   static __device__ __forceinline__ unsigned rounded(float x) {
-    return P == Precision::tf32 ? to_tf32(x) : __float_as_uint(x);
+    return __float_as_uint(operand<P>(x));
   }
   static __device__ __forceinline__ void split(unsigned x, unsigned& high, unsigned& low) {
-    high = x & 0xFFFFE000u;
-    low = __float_as_uint(__uint_as_float(x) - __uint_as_float(high));
+    Factors<Precision::tf32x3>::split(__uint_as_float(x), high, low);
   }
-  // Of so many products that a sum takes one after another the s-th. 3xtf32: high + low, cut off,
-  // as in simt/factors.h.
+  // Of so many products that a sum takes one after another the s-th. 3xtf32: of high + low.
   static constexpr int steps = P == Precision::tf32 ? 2 : 6;
   static __device__ __forceinline__ void add(float (&c)[4], const A& a, const B& b, int s) {
     if constexpr (P == Precision::tf32) {
@@ -348,18 +346,12 @@ __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* t
 std::string unsupported_on_tensor_cores(const Call& c);
 template <class F>
 void for_precision_and_width(const Call& c, const F& f) {
-  const auto widths = [&](auto precision) {
+  for_tensor_core_precision(c.precision, [&](auto precision) {
     if (c.q.D <= 32)
       f(precision, std::integral_constant<int, 32>{});
     else
       f(precision, std::integral_constant<int, 64>{});
-  };
-  if (c.precision == Precision::bf16)
-    widths(std::integral_constant<Precision, Precision::bf16>{});
-  else if (c.precision == Precision::tf32)
-    widths(std::integral_constant<Precision, Precision::tf32>{});
-  else
-    widths(std::integral_constant<Precision, Precision::tf32x3>{});
+  });
 }
 
 inline size_t words_of_copy(const Call& c) {

@@ -59,6 +59,8 @@ void for_width(int D, const F& f) {
   fail_input("width ", D, ": at most 128");
 }
 
+// "" if the width is at most 64.
+std::string wider_than_64(const Call& c);
 // The same for kernels that have no room for more than 64 channels.
 template <class F>
 void for_width_up_to_64(int D, const F& f) {

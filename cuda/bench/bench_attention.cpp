@@ -14,11 +14,11 @@ namespace {
 
 using namespace gpu;
 
-// How many times as many multiply-adds as the other lanes in float32 tensor cores make at most.
+// By the precision in which a rung makes most of its products.
 double times_float32(const Rung& rung, Precision precision) {
-  if (screens(rung)) return 16;  // in bf16
-  if (!on_tensor_cores(rung)) return 1;
-  return precision == Precision::bf16 ? 16 : precision == Precision::tf32 ? 8 : 8 / 3.;
+  return focus::times_float32(screens(rung)           ? Precision::bf16
+                              : on_tensor_cores(rung) ? precision
+                                                      : Precision::fp32);
 }
 
 struct Table {

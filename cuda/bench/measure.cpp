@@ -36,8 +36,6 @@ AttentionSettings settings_of(Pattern pattern, const BenchSize& s) {
           .global_tokens = is_positional(pattern) ? s.global_tokens : 0};
 }
 
-constexpr size_t most_scores = size_t{60} * 1000000;  // that are kept for the backward
-
 // ‖got − wanted‖ / ‖wanted‖ of the first head.
 double relative_error(const DeviceArray<float>& got, const std::vector<double>& wanted) {
   std::vector<float> head(wanted.size());
@@ -123,7 +121,7 @@ AttentionBench::AttentionBench(Pattern pattern, const BenchSize& s)
   call_.precision = s.precision;
   if (pattern != Pattern::full) return;
   // For the rungs that keep weights, where a training run would let them.
-  if (const size_t size = score_floats(call_.q); size <= most_scores) {
+  if (const size_t size = score_floats(call_.q); size <= most_kept_scores) {
     scores_ = DeviceArray<float>(size);
     call_.scores = scores_.data();
   }

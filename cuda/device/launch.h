@@ -42,14 +42,23 @@ inline constexpr bool starts_early = [] {
 #endif
 }();
 
+#ifdef __CUDACC__
+// A kernel must be told that it may have more than 48 KB of shared memory. It is told of all there
+// is: less would undo what recorded launches of the same kernel need.
+template <class Kernel>
+void allow_shared_memory(Kernel* kernel) {
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  int(device().shared_memory)));
+}
+#endif
+
 // How many blocks of a kernel the device runs at the same time.
 template <class Kernel>
 int blocks_at_once([[maybe_unused]] Kernel* kernel, [[maybe_unused]] int threads,
                    [[maybe_unused]] size_t shared) {
 #ifdef __CUDACC__
   if (shared > device().shared_memory) return 0;
-  CUDA_CHECK(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+  allow_shared_memory(kernel);
   int per_multiprocessor = 0;
   CUDA_CHECK(
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads, shared));
@@ -70,10 +79,7 @@ void launch(const LaunchSize& size, void* stream, void (*kernel)(Parameters...),
                " has ", device().shared_memory, " for a block: use a lower rung");
   count_launch(size.name);
 #ifdef __CUDACC__
-  // Beyond this a kernel must be told: the most of all, as recorded launches of it may have more.
-  if (size.shared > 48 * 1024)
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    int(device().shared_memory)));
+  if (size.shared > 48 * 1024) allow_shared_memory(kernel);
   cudaLaunchAttribute attributes[2]{};
   cudaLaunchConfig_t how{unsigned(size.blocks),
                          unsigned(size.threads),

@@ -15,9 +15,6 @@ namespace {
 // short lists. What those do not support goes the first way, slowly.
 enum class Way { rows, lists, ladder };
 constexpr int longest_short = 64;
-// A run's scores are kept for the backward up to this size: 166 sequences of 600 tokens, for each
-// of the model's blocks.
-constexpr size_t most_scores = size_t{60} * 1000000;
 
 Way way_of(const AttentionCall& c) {
   const bool width = c.D >= 16 && c.D <= 128 && c.D % 4 == 0;
@@ -106,7 +103,8 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
     // What the forward leaves for the backward.
     if (tape.recording() && on_tensor_cores(rung_for(c.pattern, Pass::backward, call)))
       copies = tape.memory<unsigned>(copy_words(call));
-    else if (tape.recording() && c.D <= 64 && score_floats(call.q) / size_t(runs()) <= most_scores)
+    else if (tape.recording() && c.D <= 64 &&
+             score_floats(call.q) / size_t(runs()) <= most_kept_scores)
       scores = tape.memory<float>(score_floats(call.q));
     run_ladder(*this, c, lse, scores, copies, nullptr, nullptr);
   } else if (way == Way::lists) {

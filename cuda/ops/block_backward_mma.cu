@@ -187,7 +187,7 @@ void run_with(const char* name, const SecondHalf& a, const NormedProjections& ne
               int runs, void* stream) {
   using B = Block<WARPS>;
   const bool alone = span.last == 2;
-  for_precision(alone ? next.precision : a.precision, [&](auto chosen) {
+  for_tensor_core_precision(alone ? next.precision : a.precision, [&](auto chosen) {
     launch(early({name, tiles_for(alone ? next.M : a.M, B::tile_rows) * size_t(runs), B::threads,
                   B::shared_bytes}),
            stream, block_backward_mma_kernel<decltype(chosen)::value, WARPS>, a, next, span);

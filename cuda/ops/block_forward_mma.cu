@@ -114,7 +114,7 @@ void run(const char* name, const SecondHalf& a, const NormedProjections& next, S
   const int count = span.last - span.first + 1;
   const size_t bytes = shared_bytes_for(count * weight_floats, count * side);
   const Precision precision = span.first == 0 ? a.precision : next.precision;
-  for_precision(precision, [&](auto chosen) {
+  for_tensor_core_precision(precision, [&](auto chosen) {
     launch(early({name, tiles_for(span.first == 0 ? a.M : next.M, tile_rows) * size_t(runs),
                   threads, bytes}),
            stream, block_forward_mma_kernel<decltype(chosen)::value>, a, next, span);

@@ -367,14 +367,6 @@ __device__ __forceinline__ void drop(Rows& x, unsigned bits, float scale) {
   });
 }
 
-// Calls f(std::integral_constant<Precision, P>).
-template <class F>
-void for_precision(Precision p, const F& f) {
-  if (p == Precision::tf32x3) return f(std::integral_constant<Precision, Precision::tf32x3>{});
-  if (p == Precision::tf32) return f(std::integral_constant<Precision, Precision::tf32>{});
-  f(std::integral_constant<Precision, Precision::bf16>{});
-}
-
 inline size_t tiles_for(int M, int rows) {
   return size_t((M + rows - 1) / rows);
 }

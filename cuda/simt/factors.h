@@ -3,6 +3,8 @@
 // agree.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/simt/mma.h"
 #include "tensor/precision.h"
 
@@ -34,6 +36,17 @@ __device__ __forceinline__ float2 operand(float2 x) {
 template <Precision P>
 __device__ __forceinline__ float4 operand(float4 x) {
   return make_float4(operand<P>(x.x), operand<P>(x.y), operand<P>(x.z), operand<P>(x.w));
+}
+
+// On the host: calls f(std::integral_constant<Precision, P>) for a precision other than fp32.
+template <class F>
+void for_tensor_core_precision(Precision precision, const F& f) {
+  if (precision == Precision::tf32x3)
+    f(std::integral_constant<Precision, Precision::tf32x3>{});
+  else if (precision == Precision::tf32)
+    f(std::integral_constant<Precision, Precision::tf32>{});
+  else
+    f(std::integral_constant<Precision, Precision::bf16>{});
 }
 
 // Factors of tensor cores' products, rounded; and the products of 8 inner numbers, or of 16.

@@ -177,8 +177,7 @@ class Trainer {
     const Precision precision = plan_.settings.precision;
     return str(problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
                                : "steps: operation by operation, recorded once (" + problem + ")",
-               precision == Precision::fp32 ? "" : ", products in ",
-               precision == Precision::fp32 ? "" : name_of(precision));
+               precision == Precision::fp32 ? "" : str(", products in ", name_of(precision)));
   }
 
   fs::path folder(const Run& run) const { return plan_.out / str("seed-", run.seed()); }
