@@ -51,7 +51,7 @@ $(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp %_count.cpp,$(C
 	$(LINK)
 CUDA_TEST_PROGRAMS += $(B)/cuda-tests
 
-# For callers in other languages (tests/peers/attention_ratio.py).
+# For callers in other languages (tests/pytorch/attention_ratio.py).
 $(B)/libfocus-attention.so: LDFLAGS += -shared
 $(B)/libfocus-attention.so: $(call cuda_obj,$(KERNELS)) \
     $(call emulated_obj,$(CUDA_HOST) src/attention/pattern.cpp) $(CUDA_RUNTIME)

@@ -1,4 +1,4 @@
-// README's tables of speed, from the recorded measurements in tests/peers/results.
+// README's tables of speed, from the recorded measurements in tests/pytorch/results.
 #pragma once
 
 #include <filesystem>

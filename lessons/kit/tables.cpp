@@ -33,7 +33,7 @@ std::string table_of_lessons(const Manifest& manifest) {
 }
 
 std::string table_named(const Manifest& manifest, const fs::path& page, const std::string& name) {
-  const fs::path measured = manifest.root / "tests/peers/results";
+  const fs::path measured = manifest.root / "tests/pytorch/results";
   if (name == "lessons") return table_of_lessons(manifest);
   if (name == "step speed") return step_speed_table(measured / "cpu_step.csv");
   if (name == "gpu step speed") return gpu_step_table(measured / "gpu_step.csv");
