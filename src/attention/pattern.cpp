@@ -53,13 +53,6 @@ Range ordinary_keys(const AttentionSettings& a, int query, int n) {
 }
 //@ end
 
-//@ from 05
-//@ before
-//~ [[noreturn]] void comes_later(Pattern p) {
-//~   fail_input(name_of(p), " attention comes with a later lesson");
-//~ }
-//~
-//@ end
 constexpr Pattern all_patterns[] = {Pattern::full, Pattern::banded,  Pattern::block,
                                     Pattern::topk, Pattern::bottomk, Pattern::random};
 
@@ -105,23 +98,22 @@ void check_settings(const AttentionSettings& a, int length) {
 }
 
 int count_entries(const AttentionSettings& a, int T) {
-  const int g = a.global_tokens, n = T - g;
   if (a.pattern == Pattern::full) return T * T;
-  //@ from 05
-  if (!is_positional(a.pattern)) return T * a.k;
-  //@ before
-  //~ if (!is_positional(a.pattern)) comes_later(a.pattern);
-  //@ end
   //@ from 04
-  int entries = g * T;
-  for (int i = 0; i < n; ++i) {
-    const Range own = ordinary_keys(a, i, n);
-    entries += own.end - own.begin + g;
+  if (is_positional(a.pattern)) {
+    const int g = a.global_tokens, n = T - g;
+    int entries = g * T;
+    for (int i = 0; i < n; ++i) {
+      const Range own = ordinary_keys(a, i, n);
+      entries += own.end - own.begin + g;
+    }
+    return entries;
   }
-  return entries;
-  //@ before
-  //~ comes_later(a.pattern);
   //@ end
+  //@ from 05
+  if (uses_k(a.pattern)) return T * a.k;
+  //@ end
+  fail_input(name_of(a.pattern), " attention comes with a later lesson");
 }
 
 void fill_key_lists(const AttentionSettings& a, int T, int* begin, int* keys) {

@@ -159,15 +159,12 @@ Tensor<T> activate(Tape<T>& tape, const Tensor<T>& x, Activation activation) {
       return apply<Gelu<T>>(tape, x);
     case Activation::mish:
       return apply<Mish<T>>(tape, x);
-    //@ before
-    //~ case Activation::gelu:
-    //~ case Activation::mish:
-    //~   fail_input("activation '", name_of(activation), "' comes with lesson 07: use relu");
     //@ end
     case Activation::relu:
-      break;
+      return apply<Relu<T>>(tape, x);
+    default:
+      fail_input("activation '", name_of(activation), "' comes with a later lesson");
   }
-  return apply<Relu<T>>(tape, x);
 }
 
 template Tensor<float> activate(Tape<float>&, const Tensor<float>&, Activation);

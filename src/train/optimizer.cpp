@@ -140,15 +140,17 @@ void step_by_moments(std::vector<T>& w, const std::vector<T>& m, const std::vect
 template <class T>
 Optimizer<T>::Optimizer(OptimizerKind kind, const std::deque<Parameter<T>>& parameters)
     : kind_(kind) {
-  if (kind != OptimizerKind::adam) return;
+  if (kind == OptimizerKind::sgd) return;
   //@ from 12
-  for (const Parameter<T>& p : parameters) {
-    m_.emplace_back(p.value.size());
-    v_.emplace_back(p.value.size());
+  if (kind == OptimizerKind::adam) {
+    for (const Parameter<T>& p : parameters) {
+      m_.emplace_back(p.value.size());
+      v_.emplace_back(p.value.size());
+    }
+    return;
   }
-  //@ before
-  //~ fail_input("optimizer 'adam' comes with lesson 12: use sgd");
   //@ end
+  fail_input("optimizer '", name_of(kind), "' comes with a later lesson");
 }
 
 template <class T>
