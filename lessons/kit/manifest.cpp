@@ -71,7 +71,9 @@ const Lesson& Manifest::lesson(const std::string& number) const {
 
 std::vector<std::string> files_at(const Manifest& manifest, const std::string& lesson) {
   manifest.lesson(lesson);
-  std::vector<std::string> all = {"Makefile", ".clang-format", ".gitignore"}, kept;
+  std::vector<std::string> kept;
+  std::vector<std::string> all = {"Makefile", "LICENSE", ".clang-format", ".gitignore",
+                                  ".gitattributes"};
   for (const char* folder : {"src/", "tests/", "lessons/", "cuda/"})
     if (std::filesystem::is_directory(manifest.root / folder))
       list_files(manifest.root, folder, all);
