@@ -61,7 +61,7 @@ tests/reuse_objects.sh "$here"
 # --- one build for all ---
 stages=
 targets="build/libfocus.a build/obj/tests/stage_main.o"
-kernels=$(sed -n 's/^KERNEL_LESSONS := //p' cuda/cuda.mk)
+kernels=$(sed -n 's/^KERNEL_LESSONS *:= //p' cuda/cuda.mk)
 library() {  # library NN: what lesson NN's test links with besides
   case " $kernels " in *" $1 "*) echo build/libfocus-emulated.a ;; esac
 }
