@@ -2,7 +2,7 @@
 # `make check-authors`: the checks of those who change the project, beside the tests.
 #   - the sources are formatted as .clang-format says
 #   - what is generated is current: README's table of lessons, figures, verdicts, known mistakes
-#   - every wrong version tagged in the source is caught by its lesson's stage test, and recognised
+#   - every mistake of the gaps' pages is caught by its lesson's stage test, and recognised
 #   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
 #   - the student's and the instructor's commands, also with hostile submissions
 #   - the commands of README and lessons
