@@ -11,10 +11,11 @@ NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/c
 GPU  := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 CUDA_ARCH ?= $(if $(GPU),native,sm_75)
 
-KERNELS      := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/ops/*.cu cuda/bench/*.cu) \
-                cuda/device/device.cu
+# cuda/fast is there for speed alone: the lessons before 16 do without.
+KERNELS      := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/ops/*.cu cuda/bench/*.cu \
+                  cuda/fast/*/*.cu) cuda/device/device.cu
 CUDA_HOST    := $(wildcard cuda/attention/*.cpp)
-EMULATOR     := $(wildcard cuda/simt/*.cpp)
+EMULATOR     := $(wildcard cuda/simt/*.cpp cuda/fast/tensor_cores/*.cpp)
 # A student's tree has the kernels, their emulator and nothing that needs nvcc.
 BENCH        := $(wildcard cuda/bench/bench_attention.cpp)
 ifneq ($(BENCH),)
@@ -69,7 +70,7 @@ KERNEL_LESSONS := 08 09 10 16
 COUNTED_LESSONS := 08 09 10
 # Its test runs single functions of the kernels, in kernels of its own.
 $(B)/obj/tests/stage_16_one_launch.o: CXXFLAGS += -Wno-unknown-pragmas
-$(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu)) \
+$(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu cuda/fast/attention/*.cu)) \
     $(call emulated_obj,cuda/device/device.cu cuda/bench/measure.cpp $(wildcard cuda/lesson/*.cpp) \
       $(CUDA_HOST) $(EMULATOR))
 	@echo "  AR   $@"

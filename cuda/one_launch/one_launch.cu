@@ -5,7 +5,7 @@
 #include "cuda/device/device.h"
 #include "cuda/one_launch/kernels.h"
 #include "cuda/one_launch/one_launch.h"
-#include "cuda/one_launch/plan.cuh"
+#include "cuda/one_launch/arguments.cuh"
 #include "error.h"
 #include "ops/embedding.h"
 

@@ -11,7 +11,7 @@
 
 #include "cuda/device/launch.h"
 #include "cuda/one_launch/block_backward.cuh"
-#include "cuda/one_launch/ends.cuh"
+#include "cuda/one_launch/embed_and_classify.cuh"
 #include "cuda/one_launch/kernels.h"
 #include "cuda/one_launch/update.cuh"
 
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
     //@ plan not finite; then the run ends, with its weights as they were.
     //@ hint 1 Three things are written by all blocks and then read by all: the parts, the squares
     //@ hint 1 and the weights. What goes wrong without each of the barriers?
-    //@ hint 2 README, "The norm before the update"; plan.cuh says where losses, norms and made are.
+    //@ hint 2 README, "The norm before the update"; arguments.cuh says where losses, norms and made are.
     //@ hint 3 wait or return; sum_gradients; wait or return; result = step_result
     //@ hint 3 finite = std::isfinite of result.loss and of result.norm
     //@ hint 3 if part is 0 and threadIdx.x is 0: p.losses[ptrdiff_t(run) * p.steps + n] =

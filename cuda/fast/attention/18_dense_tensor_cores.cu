@@ -19,8 +19,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cuda/attention/rounded.cuh"
 #include "cuda/device/device.h"
+#include "cuda/fast/attention/rounded.cuh"
 
 namespace focus::gpu {
 
@@ -203,6 +203,7 @@ const Rung dense_18_forward{18,
                               for_precision_and_width(c, [&](auto precision, auto width) {
                                 run<decltype(precision)::value, decltype(width)::value>(c);
                               });
-                            }};
+                            },
+                            {.dropout = true, .tensor_cores = true}};
 
 }  // namespace focus::gpu

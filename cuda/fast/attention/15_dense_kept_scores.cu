@@ -23,9 +23,9 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cuda/attention/matrix_steps.cuh"
-#include "cuda/attention/rungs.h"
 #include "cuda/device/launch.h"
+#include "cuda/fast/attention/matrix_steps.cuh"
+#include "cuda/fast/attention/rungs.h"
 
 namespace focus::gpu {
 
@@ -282,6 +282,7 @@ const Rung dense_15_backward{
     },
     [](Pattern, const Call& c) {
       for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true, .after_rung = 14}};
 
 }  // namespace focus::gpu

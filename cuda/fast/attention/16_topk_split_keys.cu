@@ -24,9 +24,9 @@
 
 #include "cuda/attention/best_keys.cuh"
 #include "cuda/attention/row_lanes.cuh"
-#include "cuda/attention/rungs.h"
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
+#include "cuda/fast/attention/rungs.h"
 
 namespace focus::gpu {
 
@@ -329,6 +329,7 @@ const Rung topk_16_forward{
                  c.v, c.o, c.keys, c.p, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)));
         });
       });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

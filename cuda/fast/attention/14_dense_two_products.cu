@@ -22,9 +22,9 @@
 // registers to weigh them (63 µs), four parts of the keys or one.
 #include <cmath>
 
-#include "cuda/attention/matrix_steps.cuh"
-#include "cuda/attention/rungs.h"
 #include "cuda/device/launch.h"
+#include "cuda/fast/attention/matrix_steps.cuh"
+#include "cuda/fast/attention/rungs.h"
 
 namespace focus::gpu {
 
@@ -284,6 +284,7 @@ const Rung dense_14_forward{
     },
     [](Pattern, const Call& c) {
       for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

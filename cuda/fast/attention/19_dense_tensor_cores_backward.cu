@@ -22,7 +22,7 @@
 // took 4.1 and 6.8 on an H100. (In another run, beside something else, these took 6.1 and 14.1.)
 #include <cmath>
 
-#include "cuda/attention/rounded.cuh"
+#include "cuda/fast/attention/rounded.cuh"
 
 namespace focus::gpu {
 
@@ -244,6 +244,7 @@ const Rung dense_19_backward{
       for_precision_and_width(c, [&](auto precision, auto width) {
         run<decltype(precision)::value, decltype(width)::value>(c);
       });
-    }};
+    },
+    {.dropout = true, .tensor_cores = true}};
 
 }  // namespace focus::gpu
