@@ -2,7 +2,7 @@
 # Times a training step of the paper's short models on the GPU in the three ways that lesson 16
 # compares, for one run and for ten, and writes cuda/results/launch_rungs.csv. About a minute.
 #
-#   tests/peers/record_launches.sh [FOCUS] [FILE]
+#   tests/pytorch/record_launches.sh [FOCUS] [FILE]
 #
 # Then: make lesson-16, put what it wrote (out/lesson-16) into lessons/16-one-launch/results, make tables.
 set -u

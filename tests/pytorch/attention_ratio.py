@@ -1,7 +1,7 @@
 """Times the attention kernels beside PyTorch's, in one process, on the same inputs, in turns.
 
     make build/libfocus-attention.so
-    python3 tests/peers/attention_ratio.py [--out tests/peers/results/attention_h200.csv]
+    python3 tests/pytorch/attention_ratio.py [--out tests/pytorch/results/attention_h200.csv]
 
 Needs a CUDA GPU and PyTorch 2.5 or later. Everything is float32 with PyTorch's default of exact
 products. Small shapes are timed as replays of CUDA graphs, on both sides. Prints one line for each

@@ -9,7 +9,7 @@ blocks, and one launch for many steps where the model fits. Then the fastest of 
 tensor cores.
 times_ours is against the fastest of ours in float32.
 
-    python tests/peers/gpu_step.py [--out FILE] [--focus build/focus] [--rounds 3] [--skip compiled]
+    python tests/pytorch/gpu_step.py [--out FILE] [--focus build/focus] [--rounds 3] [--skip compiled]
 """
 import argparse
 import datetime
@@ -113,7 +113,7 @@ def ours(focus, how, attention, length, blocks, seeds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--focus", default="build/focus")
-    parser.add_argument("--out", default="tests/peers/results/gpu_step.csv")
+    parser.add_argument("--out", default="tests/pytorch/results/gpu_step.csv")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--skip", nargs="*", default=[])
     a = parser.parse_args()
