@@ -6,6 +6,8 @@
 
 using namespace focus;
 
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
+
 TEST_CASE("bench step: by operations, as a graph, fused and in one launch") {
   ModelSettings s;
   s.attention = {Pattern::topk, 2, 0, 1, 0.1};
@@ -24,3 +26,5 @@ TEST_CASE("bench step: by operations, as a graph, fused and in one launch") {
   }
   CHECK(operations > 10);
 }
+
+TEST_SUITE_END();

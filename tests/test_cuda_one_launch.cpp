@@ -8,6 +8,8 @@
 using namespace focus;
 using namespace focus::test;
 
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
+
 namespace {
 
 struct Errors {
@@ -185,3 +187,5 @@ TEST_CASE("one launch: which models do not fit, and why") {
   s = model_of(Pattern::full, 0, 40, 200, 0.01);
   CHECK(gpu::one_launch_problem(s, 25).find("shared memory") != std::string::npos);
 }
+
+TEST_SUITE_END();

@@ -17,6 +17,8 @@
 using namespace focus;
 using namespace focus::test;
 
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
+
 namespace {
 
 constexpr Precision below_fp32[] = {Precision::tf32x3, Precision::tf32, Precision::bf16};
@@ -338,3 +340,5 @@ TEST_CASE("precision: studies vary it") {
   CHECK_THROWS_AS(run_study(study("1"), {}), InputError);
   CHECK_THROWS_AS(run_study(study("2"), {.device = &device}), InputError);
 }
+
+TEST_SUITE_END();

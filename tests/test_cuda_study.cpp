@@ -8,6 +8,8 @@
 
 namespace focus::test {
 
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -141,5 +143,7 @@ TEST_CASE("device study: stopped, gone on with, and never mixed with the CPU's r
   }
   CHECK(message.find("were made with --device cuda, not cpu") != std::string::npos);
 }
+
+TEST_SUITE_END();
 
 }  // namespace focus::test

@@ -8,6 +8,8 @@
 
 namespace focus::test {
 
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
+
 namespace fs = std::filesystem;
 
 namespace {
@@ -161,5 +163,7 @@ TEST_CASE("device: a NaN stops the run, says where, and leaves it as it was") {
     CHECK(runs[0].steps_in_epoch() == 0);
   }
 }
+
+TEST_SUITE_END();
 
 }  // namespace focus::test

@@ -73,41 +73,13 @@ __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, co
     const float r = in ? rstd[row] : 0.f;
     const float4 zero = make_float4(0, 0, 0, 0);
     const float4 d = in ? load4(dy + place) : zero, v = in ? load4(y + place) : zero;
-    //@ begin 16 norm-gradient points=3
-    //@ plan d holds the thread's four numbers of dy, v those of y; 16 lanes hold a row. The means
-    //@ plan over the row: of d, and of d · v (row_sum, sum_of, dot_of). Lanes whose row is not `in`
-    //@ plan go on to the next row, after the sums. Add r · (d - mean - v · mean_y) to the four
-    //@ plan numbers at dx + place; then write them, each times dropout.factor(its bit), to branch +
-    //@ plan place, as operand<H::precision>(…), which rounds for tensor cores where those multiply.
-    //@ plan The bits of the row are at mask + 8 · row, a bit a channel.
-    //@ hint 1 What happens to a warp whose one half has left the loop when the other calls row_sum?
-    //@ hint 2 README, "Half a warp a row", has the formula and where the bits are; load4, store4.
-    //@ hint 2 dropout.factor(bits) looks at the lowest bit only.
-    //@ hint 3 mean = row_sum(sum_of(d)) / width; mean_y = row_sum(dot_of(d, v)) / width
-    //@ hint 3 if (!in) continue;
-    //@ hint 3 to = load4(dx + place); each of its four += r · (d - mean - v · mean_y)
-    //@ hint 3 store4(dx + place, to)
-    //@ hint 3 bits = dropout.on() ? mask[row * 8 + at.channel / 8] >> at.channel % 8 : 0
-    //@ hint 3 store4(branch + place, operand<H::precision>(of factor(bits) · to.x, …))
-    //@ notice Two results in one pass: the gradient that goes past the branch, and the one that
-    //@ notice goes into it. Launched one by one, these were three kernels and three trips through
-    //@ notice memory.
-    //@ mutant(0) norm-leaves-early: lanes without a row leave before the sums of their warp
-    //~ if (!in) continue;
-    //@ mutant norm-no-mean: the mean of the gradient is not subtracted
-    //~ const float mean = 0, mean_y = row_sum(dot_of(d, v)) / width;
-    //@ mutant norm-no-product: the part along y is not subtracted
-    //~ const float mean = row_sum(sum_of(d)) / width, mean_y = 0;
+    //@ gap 16 norm-gradient
     const float mean = row_sum(sum_of(d)) / width, mean_y = row_sum(dot_of(d, v)) / width;
     if (!in) continue;
-    //@ mutant norm-sets: the gradient is set, what was there is lost
-    //~ float4 to = make_float4(0, 0, 0, 0);
     float4 to = load4(dx + place);
     to.x += r * (d.x - mean - v.x * mean_y), to.y += r * (d.y - mean - v.y * mean_y);
     to.z += r * (d.z - mean - v.z * mean_y), to.w += r * (d.w - mean - v.w * mean_y);
     store4(dx + place, to);
-    //@ mutant norm-first-bits: every channel looks at the first bits of its byte
-    //~ const unsigned bits = dropout.on() ? mask[row * 8 + at.channel / 8] : 0u;
     const unsigned bits = dropout.on() ? mask[row * 8 + at.channel / 8] >> at.channel % 8 : 0u;
     store4(branch + place,
            operand<H::precision>(

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "peers"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "pytorch"))
 from model import Model, Settings, training_step  # noqa: E402
 
 # What a case leaves out.  Gradient norms come out above 1, so the clip acts unless it is set high.
