@@ -132,8 +132,7 @@ void run(const Call& c) {
   using X = Tiles<W, Rows>;
   launch({"dense_fwd_04", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
           X::shared_bytes},
-         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, c.keep,
-         1 / std::sqrt(float(c.q.D)));
+         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, c.keep, c.scale());
 }
 
 }  // namespace

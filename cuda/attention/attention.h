@@ -1,5 +1,5 @@
-// Attention on the GPU, in float32: softmax(Q Kᵀ / √D over the kept keys) V and its gradients, for
-// every head of every sequence (paper, section 2). The CPU's src/attention is the reference.
+// Attention on the GPU, in float32: softmax(C · Q Kᵀ / √D over the kept keys) V and its gradients,
+// for every head of every sequence (paper, section 2). The CPU's src/attention is the reference.
 //
 // One function for each pattern and direction. Each is a ladder of kernels ("rungs"), from the
 // plainest to the fastest; by default the fastest that supports the call runs. The rungs are
@@ -8,6 +8,7 @@
 // on the CPU (simt/emulator.h), in host memory.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -75,6 +76,7 @@ struct Call {
   Heads q, k, v, o;         // o: forward writes, backward of dense, banded and block reads
   float* lse = nullptr;     // (B,H,T) logarithm of the sum of exp(scaled score); forward writes,
                             // backward reads; not top-k
+  float score_scale = 1;    // C, a factor on the scores beside 1/√D
   int kept = 0;             // top-k: k; banded, block: the width
   int global_tokens = 0;    // banded, block: the last tokens, which see and are seen by all
   int* keys = nullptr;      // top-k: (B,H,T,k) ascending; forward writes, backward reads
@@ -93,6 +95,9 @@ struct Call {
   size_t workspace_size = 0;
   void* stream = nullptr;  // a cudaStream_t
   int rung = 0;            // 0: the fastest that supports the call
+
+  // What a product of rows of q and k is multiplied by: C/√D.
+  float scale() const { return score_scale / std::sqrt(float(q.D)); }
 };
 
 // How many words the copies of q, k and v take at the call's precision, for D up to 64.

@@ -45,7 +45,8 @@ void check(Pattern pattern, Pass pass, const Call& c) {
     fail_input("attention: q has shape ", shape(c.q), ", more than 2e9 rows");
   check_settings({.pattern = pattern,
                   .k = is_dense(pattern) ? 0 : c.kept,
-                  .global_tokens = is_local(pattern) ? c.global_tokens : 0},
+                  .global_tokens = is_local(pattern) ? c.global_tokens : 0,
+                  .score_scale = c.score_scale},
                  c.q.T);
   check_tensor("q", c.q, c.q);
   check_tensor("k", c.k, c.q);

@@ -412,8 +412,7 @@ const Rung topk_17_forward{
           const auto start = [&](auto kernel) {
             launch({"topk_fwd_17", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
                     X::threads, X::shared_bytes},
-                   c.stream, kernel, c.q, c.k, c.v, c.o, c.keys, c.p, c.keep, c.kept,
-                   1 / std::sqrt(float(c.q.D)));
+                   c.stream, kernel, c.q, c.k, c.v, c.o, c.keys, c.p, c.keep, c.kept, c.scale());
           };
           constexpr int W = decltype(width)::value, K = decltype(list)::value;
           if (tiles_of(c.q.T, X::keys) * X::tile_words <= X::rows_or_tiles)

@@ -224,8 +224,7 @@ void run(const Call& c) {
   launch(
       early({"dense_backward_19", 2 * size_t(c.q.B * c.q.H) * size_t(padded_rows(c.q.T) / X::rows),
              threads, X::shared_bytes}),
-      c.stream, dense_backward_19<P, W>, copies, d_o, stats, c.dq, c.dk, c.dv, c.keep,
-      1 / std::sqrt(float(c.q.D)));
+      c.stream, dense_backward_19<P, W>, copies, d_o, stats, c.dq, c.dk, c.dv, c.keep, c.scale());
 }
 
 }  // namespace
