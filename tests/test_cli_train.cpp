@@ -3,7 +3,7 @@
 
 #include "cli.h"
 #include "files/metrics.h"
-#include "train/trainer.h"
+#include "train/store.h"
 
 using namespace focus;
 using namespace focus::cli;

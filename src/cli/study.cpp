@@ -144,15 +144,7 @@ int submit_to_slurm(const Study& study, StudyOptions options, const std::string&
   if (options.shards > 1) fail_input("--slurm makes the shards itself: leave --shard out");
   const bool on_cpu = device == "cpu";
   if (!on_cpu) check_device_name(device), options.device_elsewhere = device;
-  plan_study(study, options);  // what is wrong is said here, not in a job's log
-  {
-    const Origin origin = on_cpu ? origin_of_this_program(study) : origin_elsewhere(study, device);
-    FolderLock lock = FolderLock::make(options.out);
-    StudyStore store(options.out);
-    store.check(study, origin);  // another process may have begun there since
-    store.begin(study, origin, lock);
-    lock.keep();
-  }
+  start_study(study, options);  // what is wrong is said here, not in a job's log
   char program[4096] = {};
   const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
   if (length <= 0) fail_input("--slurm: this system does not say where the program is");

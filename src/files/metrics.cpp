@@ -93,6 +93,18 @@ std::string metrics_text(const std::vector<EpochMetrics>& rows) {
   return text;
 }
 
+EpochMetrics as_written(EpochMetrics row) {
+  const auto round = [](const char* format, double& value) {
+    std::string text;
+    append_number(text, format, value);
+    value = std::strtod(text.c_str() + 1, nullptr);
+  };
+  for (double* loss : {&row.train_loss, &row.val_loss}) round(",%.9g", *loss);
+  for (double* accuracy : {&row.train_accuracy, &row.val_accuracy}) round(",%.4f", *accuracy);
+  round(",%.3f", row.seconds);
+  return row;
+}
+
 std::vector<EpochMetrics> parse_metrics(std::string_view text, const std::string& name) {
   std::map<std::pair<int, uint64_t>, EpochMetrics> rows;
   for (int number = 1; number == 1 || !text.empty(); ++number) {

@@ -30,6 +30,10 @@ struct EpochMetrics {
 // The text of a metrics.csv with these rows, in the order given.
 std::string metrics_text(const std::vector<EpochMetrics>& rows);
 
+// The row with the numbers that a file holds of it: what is in memory and what is read later are
+// the same.
+EpochMetrics as_written(EpochMetrics row);
+
 // The rows of a metrics.csv, sorted. `name` stands for the file in messages. Throws InputError with
 // the line (the header is line 1) for a wrong header, a wrong column count, text that is no number,
 // a number out of its range, and an epoch and seed that occur twice.

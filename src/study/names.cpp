@@ -48,7 +48,7 @@ std::string identity_text(const RunSettings& settings) {
   std::string text;
   for (const SettingField& field : setting_fields()) {
     const std::string value = field.get(settings);
-    if (std::string_view(field.name) != "epochs" && value != field.get(plain))
+    if (field.is_flag && std::string_view(field.name) != "epochs" && value != field.get(plain))
       text += str(field.name, "=", value, "\n");
   }
   return text;
@@ -61,7 +61,9 @@ std::string run_folder_name(const RunSettings& settings, uint64_t seed) {
   if (settings.global_tokens > 0) name += str("-g", settings.global_tokens);
   for (const SettingField& field : setting_fields()) {
     const std::string_view key = field.name;
-    if (is_mechanism(key) || key == "task" || key == "epochs" || key.ends_with("-data")) continue;
+    if (is_mechanism(key) || key == "task" || key == "epochs" || key.ends_with("-data") ||
+        !field.is_flag)
+      continue;
     const std::string value = field.get(settings);
     if (value == field.get(usual)) continue;
     const bool is_word = key == "activation" || key == "optimizer" || key == "precision";

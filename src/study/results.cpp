@@ -161,7 +161,7 @@ std::string settings_note(const RunSettings& settings) {
   std::string text;
   for (const SettingField& field : setting_fields()) {
     const std::string value = field.get(settings);
-    if (!value.empty() && field.in_files(settings))
+    if (!value.empty() && field.is_flag && field.in_files(settings))
       text += str(text.empty() ? "" : " ", field.name, "=", value);
   }
   return text;

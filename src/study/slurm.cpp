@@ -9,19 +9,13 @@
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "suggest.h"
 
 namespace focus {
 
 namespace fs = std::filesystem;
 
 namespace {
-
-// A word for a shell: in single quotes.
-std::string quoted(const std::string& text) {
-  std::string word = "'";
-  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return word + "'";
-}
 
 // sbatch reads the #SBATCH lines itself, without a shell: blanks need double quotes there.
 std::string sbatch_value(const std::string& text) {
@@ -91,7 +85,7 @@ std::string shard_script(const SlurmJob& job) {
              "\n#SBATCH --output=", sbatch_value(dir + "/slurm/shard-%a.log"), "\n",
              job.device == "cpu" ? "" : "#SBATCH --gres=gpu:1\n",
              "# One shard of the study. Submit it again after a time limit: it goes on.\n",
-             "dir=", quoted(dir), "\n", "exec ", quoted(job.program.string()),
+             "dir=", shell_word(dir), "\n", "exec ", shell_word(job.program.string()),
              " study \"$dir/study.csv\" --out \"$dir/parts/$SLURM_ARRAY_TASK_ID\" \\\n",
              "  --shard \"$SLURM_ARRAY_TASK_ID/", job.shards, "\" --threads ", job.threads,
              job.device == "cpu" ? "" : " --device " + job.device, "\n");
@@ -102,7 +96,7 @@ std::string merge_script(const SlurmJob& job) {
   return str("#!/bin/sh\n#SBATCH --job-name=focus-merge\n#SBATCH --output=",
              sbatch_value(dir + "/slurm/merge.log"), "\n",
              "# Joins the shards into the study's folder, once all are over.\n",
-             "dir=", quoted(dir), "\n", "exec ", quoted(job.program.string()),
+             "dir=", shell_word(dir), "\n", "exec ", shell_word(job.program.string()),
              " study merge --out \"$dir\" \"$dir\"/parts/*\n");
 }
 
