@@ -57,10 +57,10 @@ std::string table_of_last_epochs(const TrainPlan& plan, const std::vector<EpochM
     const auto last = std::find_if(rows.rbegin(), rows.rend(),
                                    [&](const EpochMetrics& row) { return row.seed == seed; });
     if (last == rows.rend()) continue;
-    text << std::setw(9) << seed << std::setw(7) << last->epoch << std::setprecision(4)
-         << std::setw(12) << last->train_loss << std::setprecision(2) << std::setw(8)
-         << last->train_accuracy << " %" << std::setprecision(4) << std::setw(15) << last->val_loss
-         << std::setprecision(2) << std::setw(8) << last->val_accuracy << " %\n";
+    text << std::setw(9) << seed << std::setw(7) << last->epoch << std::setprecision(2)
+         << std::setw(12) << loss_text(last->train_loss) << std::setw(8) << last->train_accuracy
+         << " %" << std::setw(15) << loss_text(last->val_loss) << std::setw(8) << last->val_accuracy
+         << " %\n";
   }
   return text.str();
 }

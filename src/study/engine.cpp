@@ -175,6 +175,9 @@ class Engine {
   }
 
   StudyOutcome report() {
+    if (!store_.exists())
+      fail_input(options_.out.string(),
+                 " holds no study: it has no study.txt; run the study first");
     const Provenance there = store_.provenance();
     take_sizes_of_files(study_, there.data);
     store_.check(study_, there);

@@ -28,7 +28,7 @@ std::string value_text(const std::string& field, const std::string& value) {
   std::string text = is_word ? value : field + "=" + value;
   // The absolute name of a data file may hold what separates columns and words.
   for (char& c : text)
-    if (c == ',' || c == ' ' || (c >= 0 && c < ' ')) c = '_';
+    if (c == ',' || c == ' ' || uint8_t(c) < ' ') c = '_';
   return text;
 }
 

@@ -34,6 +34,9 @@ std::vector<uint64_t> parse_seeds(const std::string& text, const std::string& na
 
 // A nested document has no place here, and a deep one would exhaust the parser's stack.
 TextMap parse_flat_object(std::string_view bytes, const std::string& name) {
+  // The JSON library would stop at a NUL; a file that a crash has left may hold nothing else.
+  if (bytes.find('\0') != bytes.npos)
+    fail_input(name, ": is not valid JSON: it holds NUL bytes; is it damaged?");
   TextMap text;
   int depth = 0;
   const auto shallow = [&](int, nlohmann::json::parse_event_t event, nlohmann::json&) {
@@ -49,8 +52,12 @@ TextMap parse_flat_object(std::string_view bytes, const std::string& name) {
       if (!value.is_string()) fail_input(name, ": the setting '", key, "' is not a text in quotes");
       text[key] = value.get<std::string>();
     }
-  } catch (const nlohmann::json::exception& error) {
-    fail_input(name, ": is not valid JSON (", error.what(), ")");
+  } catch (const nlohmann::json::parse_error& error) {
+    const std::string_view before = bytes.substr(0, std::min(error.byte, bytes.size()));
+    fail_input(name, ", line ", 1 + std::count(before.begin(), before.end(), '\n'),
+               ": is not valid JSON; is the file cut short?");
+  } catch (const nlohmann::json::exception&) {
+    fail_input(name, ": is not valid JSON");
   }
   return text;
 }
@@ -168,7 +175,8 @@ void RunFolder::announce(FolderLock& lock) const {
   }
 }
 
-void RunFolder::save(uint64_t seed, const Safetensors& state, bool is_best) const {
+void RunFolder::save(uint64_t seed, Safetensors state, bool is_best) const {
+  state.metadata.erase("run.epochs");  // how far a run goes is no part of what it is
   if (is_best) state.write(checkpoint(seed, "best"));
   state.write(checkpoint(seed));
 }

@@ -72,7 +72,7 @@ class RunFolder {
   // What a run leaves behind: lines, then checkpoints, then how it ended. Several threads may save
   // different seeds.
   void add(std::span<const EpochMetrics> rows) { metrics_.add(rows); }
-  void save(uint64_t seed, const Safetensors& checkpoint, bool is_best) const;
+  void save(uint64_t seed, Safetensors checkpoint, bool is_best) const;
   void end(const std::string& outcome) const;
 
  private:
