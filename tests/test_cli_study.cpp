@@ -279,6 +279,7 @@ TEST_CASE("cli: what sbatch prints is understood, and never called a refusal whe
   CHECK(strange.err.find("printed no job number: 'Hello'") != std::string::npos);
   const Outcome refused = submit("echo 'invalid array' >&2; exit 1");
   CHECK(refused.status == 2);
-  CHECK(refused.err.find("sbatch refused o/slurm/shards.sh: invalid array") != std::string::npos);
+  CHECK(refused.err.starts_with("focus: sbatch refused "));
+  CHECK(refused.err.find("o/slurm/shards.sh: invalid array") != std::string::npos);
   ::setenv("PATH", before.c_str(), 1);
 }

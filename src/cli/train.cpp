@@ -65,12 +65,14 @@ std::string table_of_last_epochs(const TrainPlan& plan, const std::vector<EpochM
   return text.str();
 }
 
-// What ended runs early, as one line: "seed 3, epoch 2, …; the other 9 runs are finished".
+// What ended runs early, as one line: "seed 3, epoch 2, …; 9 runs are finished".
 [[noreturn]] void fail_of(const std::vector<std::string>& failures, size_t runs) {
-  std::string text;
-  for (const std::string& failure : failures) text += (text.empty() ? "" : "; ") + failure;
-  if (const size_t others = runs - failures.size(); others > 0)
-    text += str("; the other ", others, others == 1 ? " run is finished" : " runs are finished");
+  std::string text = failures.front();
+  const auto tell = [&](size_t n, const char* what) {
+    if (n > 0) text += str("; ", n, n == 1 ? " run " : " runs ", what);
+  };
+  tell(failures.size() - 1, "more ended so");
+  tell(runs - failures.size(), "went on to the end");
   fail_run(text);
 }
 

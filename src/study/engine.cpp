@@ -387,6 +387,8 @@ class Engine {
   void failed(size_t i, const RunError& error) {
     State& state = states_[i];
     state.failure = error.what();
+    for (size_t at; (at = state.failure.find("-nan")) != std::string::npos;)
+      state.failure.erase(at, 1);  // the sign of a NaN means nothing, and machines differ in it
     if (state.folder && !folder_)
       saver_->put({.run = i, .rows = std::exchange(state.not_saved, {}), .outcome = state.failure});
     int left = settings_of(i).epochs;

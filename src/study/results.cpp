@@ -87,6 +87,8 @@ class Reader {
   void read_row() {
     const std::span<const std::string_view> cells = lines_.cells();
     if (cells.size() < 2 || cells[0].empty()) lines_.fail("no variant's name before a comma");
+    if (cells.size() != 7)
+      lines_.fail(cells.size(), " columns, but 7 are needed: ", results_columns);
     StudiedVariant& variant = variant_named(std::string(cells[0]));
     const EpochMetrics row = parse_metrics_row(lines_, cells.subspan(1), false);
     std::vector<EpochMetrics>& curve = curve_of(variant, row.seed);
