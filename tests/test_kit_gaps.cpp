@@ -238,6 +238,7 @@ TEST_CASE("this project's own gaps: points, help and mistakes of each lesson") {
   const Manifest manifest = read_manifest(".");
   for (const std::string& problem : gap_problems(manifest)) FAIL_CHECK(problem);
   for (const Lesson& lesson : manifest.lessons) {
+    if (lesson.number == "00") continue;  // one file to read, without gaps
     CAPTURE(lesson.folder);
     int points = 0, mistakes = 0;
     for (const Gap& gap : gaps_of_lesson(manifest, lesson.number)) {
@@ -255,6 +256,7 @@ TEST_CASE("a student's tree has nothing of its gaps' solutions and of later less
   const Manifest manifest = read_manifest(".");
   const auto folder = std::filesystem::temp_directory_path() / str("focus-tree-", ::getpid());
   for (const Lesson& lesson : manifest.lessons) {
+    if (lesson.number == "00") continue;  // one file to read, without gaps
     CAPTURE(lesson.folder);
     std::filesystem::remove_all(folder);
     write_student_tree(manifest, lesson.number, folder);

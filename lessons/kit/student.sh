@@ -69,7 +69,7 @@ case $do in
     echo "hint $step of 3:"
     field "$gap" "$step" | sed 's/^/  /'
     [ -e lesson.txt ] && remember 3 "$lesson hint $gap $step"
-    if [ "$step" -lt 3 ]; then echo "more: make hint-$nn"
+    if [ "$step" -lt 3 ]; then echo "more: make hint-$nn${GAP:+ GAP=$gap}"
     else echo "that was all; the solution: make solution-$nn ASK=1 GAP=$gap"
     fi
     others=$(for name in $(gaps); do [ "$name" = "$gap" ] || printf ' %s' "$name"; done)
