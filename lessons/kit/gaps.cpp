@@ -54,7 +54,7 @@ std::vector<Change> changes_of(const Section& section, const std::string& page) 
 }
 
 void read_page(const fs::path& root, Gap& gap) {
-  static const std::regex title("# ([a-z0-9-]+), ([0-9]+) points?"),
+  static const std::regex title("# ([a-z0-9-]+), ([0-9]{1,3}) points?"),
       mistake("## Mistake ([a-z0-9-]+): (.+)");
   std::vector<Section> sections;
   for (const Line& line : read_lines(root, gap.page, true)) {
@@ -103,8 +103,7 @@ void add_wrapped(std::string& out, const std::string& before, std::string text) 
   out += before + text + "\n";
 }
 
-// --- gaps in a student's file
-// -----------------------------------------------------------------------
+// --- gaps in a student's file --------------------------------------------------------------------
 
 std::string first_line(const Gap& gap) {
   return "// ---- gap " + gap.lesson + " " + gap.name + " ";
