@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <iostream>
 #include <map>
+#include <sstream>
 
 #include "error.h"
 #include "files/atomic_file.h"
@@ -320,10 +321,104 @@ void draw_sharpness(const Records& r, const fs::path& file) {
   if (!write_figure(figure, file, &why_not)) std::cout << why_not << "\n";
 }
 
+// One line of lessons/17-sharpness/results/entropy.csv: before training, in nats.
+struct Arm {
+  std::string task, attention;
+  int k = 0;
+  double c = 1, entropy = 0;
+  const RecordedVariant* run = nullptr;
+};
+
+// Those that have been run.
+std::vector<Arm> arms(const Records& r, const fs::path& file) {
+  std::vector<Arm> all;
+  std::istringstream text(read_file(file, 1 << 16));
+  for (std::string line; std::getline(text, line);) {
+    if (line.starts_with('#') || line.starts_with("task,")) continue;
+    std::istringstream cells(line);
+    std::string k, c, entropy;
+    Arm arm;
+    for (std::string* cell : {&arm.task, &arm.attention, &k, &c, &entropy})
+      if (!std::getline(cells, *cell, ','))
+        fail_input(file.string(), ": '", line, "' lacks a cell");
+    arm.k = int(parse_integer(k)), arm.c = parse_number(c), arm.entropy = parse_number(entropy);
+    arm.run = at_scale(r, arm.task, arm.attention, arm.k, arm.c);
+    if (arm.run) all.push_back(arm);
+  }
+  return all;
+}
+
+std::vector<double> ranks(const std::vector<double>& values) {
+  std::vector<double> all;
+  for (const double v : values) {
+    double below = 0, equal = 0;
+    for (const double w : values) below += w < v, equal += w == v;
+    all.push_back(below + (equal - 1) / 2);
+  }
+  return all;
+}
+
+double correlation(const std::vector<double>& x, const std::vector<double>& y) {
+  const double mx = mean(x), my = mean(y);
+  double xy = 0, xx = 0, yy = 0;
+  for (size_t i = 0; i < x.size(); ++i)
+    xy += (x[i] - mx) * (y[i] - my), xx += (x[i] - mx) * (x[i] - mx),
+        yy += (y[i] - my) * (y[i] - my);
+  return xy / std::sqrt(xx * yy);
+}
+
 std::string in_words(const Against& c, const char* faster, const char* slower) {
   if (c.faster && c.factor() >= alike) return faster;
   if (c.slower && c.factor() <= 1 / alike) return slower;
   return c.is_alike() || c.faster || c.slower ? "alike" : "undecided";
+}
+
+// S4: topk(5) at C = 1 against full attention at the C whose entropy comes nearest.
+std::string at_equal_entropy(const std::vector<Arm>& all) {
+  std::string text;
+  for (const std::string& task : tasks) {
+    const Arm *five = nullptr, *full = nullptr;
+    for (const Arm& a : all)
+      if (a.task == task && a.attention == "topk" && a.k == 5 && a.c == 1) five = &a;
+    if (!five) continue;
+    for (const Arm& a : all)
+      if (a.task == task && a.attention == "full" &&
+          (!full || std::abs(a.entropy - five->entropy) < std::abs(full->entropy - five->entropy)))
+        full = &a;
+    const Against c(*five->run, *full->run);
+    const std::string what = in_words(c, "adds", "takes away");
+    text += str(text.empty() ? "" : "; ", task, ": topk(5) at C = 1 (entropy ",
+                format("%.2f", five->entropy), ") against full at C = ", c_text(full->c), " (",
+                format("%.2f", full->entropy), "): ", c.text(), ", sparsity ", what);
+  }
+  return text;
+}
+
+// Control 4: do epochs follow the entropy at the start, whatever makes it?
+std::string one_curve(const std::vector<Arm>& all) {
+  std::vector<double> entropies, epochs;
+  double worst = 1;
+  std::string pair;
+  std::vector<const Arm*> here;
+  for (const Arm& a : all)
+    if (a.task == "even-pairs") here.push_back(&a);
+  for (const Arm* a : here) {
+    entropies.push_back(a->entropy), epochs.push_back(median_of(*a->run));
+    for (const Arm* b : here) {
+      const double ratio = median_of(*a->run) / median_of(*b->run);
+      if (std::abs(a->entropy - b->entropy) > std::log(1.2) || !(ratio > worst)) continue;
+      worst = ratio;
+      pair = str(a->run->mechanism, format(" (%.2f nats, ", a->entropy),
+                 epochs_text(median_of(*a->run)), " epochs) and ", b->run->mechanism,
+                 format(" (%.2f nats, ", b->entropy), epochs_text(median_of(*b->run)), " epochs)");
+    }
+  }
+  const double rho = correlation(ranks(entropies), ranks(epochs));
+  return str(rho >= 0.8 && worst <= 1.5 ? "one curve" : "**not one curve**", ": over ", here.size(),
+             " arms the rank correlation of entropy and epochs is ", format("%.2f", rho),
+             " (0.8 asked); of arms whose effective numbers of keys are within 20 % the farthest "
+             "apart are ",
+             pair, " (a factor of 1.5 allowed)");
 }
 
 // Returns the verdict's text.
@@ -392,6 +487,7 @@ std::string sharpness(const Records& r, const fs::path& folder, Page& page) {
     if (what == "adds") adds.push_back(task);
     if (what == "takes away") takes.push_back(task);
   }
+  const std::vector<Arm> measured = arms(r, folder.parent_path() / "entropy.csv");
   const size_t n = asked.size();
   const bool sharper = s1.size() + 1 >= n;
   const std::string verdict = sharper && suffices.size() + 1 >= n && adds.size() <= 1
@@ -418,7 +514,9 @@ std::string sharpness(const Records& r, const fs::path& folder, Page& page) {
           "1: the first named needs "
           "fewer epochs):\n\n",
           judged, "\n**", words,
-          ".**\n\n- S4, at equal entropy: the entropies at the start are lesson 17's.\n- S5, where "
+          ".**\n\n- S4, at equal entropy before training: ", at_equal_entropy(measured),
+          ".\n- Control 4, ", one_curve(measured),
+          ".\n- S5, where "
           "it hurts: ",
           hurts.empty() ? "nowhere among the runs made" : list(hurts),
           "; by a point or less, with nine or ten seeds: ", list(little),
