@@ -27,7 +27,7 @@ using Numbers = std::vector<float>;
 // The paper's, but for length 40, 5000 examples and 100 epochs.
 struct Settings {
   int length = 20, examples = 2500, epochs = 20;
-  uint64_t seed = 153476998;
+  uint64_t seed = 235510766;
   int vocabulary = 3, classes = 2;  // the tokens 0, 1 and PAD
   int blocks = 5, width = 32, mlp = 32;
   int k = 0;  // attend to the k highest scores; 0: to all
@@ -413,7 +413,7 @@ const char* const help = R"(Learns even pairs: with attention to the k highest s
   --attention full|topk   only one of the two
   --k K                   how many scores count, from 1 to the length (5)
   --length L              tokens in a sequence, from 2 to 500 (20)
-  --seed S                of data, initial weights and order (153476998)
+  --seed S                of data, initial weights and order (235510766)
   --epochs N              passes over the 2500 examples, from 1 to 1000 (20))";
 
 int main(int argc, char** argv) {
