@@ -51,10 +51,10 @@ report() {
   (cd "$copy" && for lesson in lessons/[0-9][0-9]-*; do
     n=${lesson#lessons/}
     "$bin/lesson-${n%%-*}" --redraw > /dev/null || exit 1
-  done)
+  done && "$bin/findings" > /dev/null)
   drawn=$?
   same=0
-  for file in $(git ls-files lessons | grep '/results/'); do
+  for file in $(git ls-files lessons | grep '/results/\|FINDINGS'); do
     cmp "$file" "$copy/$file" || same=1
   done
   rm -rf "$copy"
