@@ -152,6 +152,7 @@ const Rung dense_04_forward{
     [](Pattern, const Call& c) {
       for_width_and_rows(
           c, [&](auto width, auto rows) { run<decltype(width)::value, decltype(rows)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

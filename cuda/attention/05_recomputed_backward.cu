@@ -213,6 +213,7 @@ const Rung dense_05_backward{
     },
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

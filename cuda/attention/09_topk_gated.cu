@@ -180,6 +180,7 @@ const Rung topk_09_forward{9,
                              for_width_and_rows(c, [&](auto width, auto rows) {
                                run<decltype(width)::value, decltype(rows)::value>(c);
                              });
-                           }};
+                           },
+                           {.dropout = true}};
 
 }  // namespace focus::gpu

@@ -245,6 +245,7 @@ const Rung topk_11_backward{
     [](const Call& c) { return weight_bytes(c) + (c.index ? 0 : Index(c).bytes()); },
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

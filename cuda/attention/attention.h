@@ -87,7 +87,7 @@ struct Call {
   unsigned* copies = nullptr;  // full, on tensor cores: copy_words() words at a multiple of 16
                                // bytes, or nullptr; rung 18 forward leaves q, k and v there, as
                                // products want them, rung 19 backward reads them
-  KeepBits keep;               // full, top-k: dropout on the weights; of rungs with drops() only
+  KeepBits keep;  // full, top-k: dropout on the weights; by rungs with features.dropout only
   Precision precision = Precision::fp32;  // full: of the products, for rungs on tensor cores
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
@@ -133,11 +133,20 @@ struct Rung {
   std::string (*unsupported)(const Call&);
   size_t (*workspace)(const Call&);
   void (*run)(Pattern, const Call&);
+  struct Features {
+    bool dropout = false;       // applies Call.keep
+    bool screening = false;     // makes most scores on tensor cores, in bf16
+    bool tensor_cores = false;  // makes all products there, at Call.precision
+    int after_rung = 0;         // backward: needs what this forward rung left; 0: any rung
+  } features = {};
 };
 const std::vector<Rung>& ladder();
-bool drops(const Rung& rung);            // does it know dropout?
-bool screens(const Rung& rung);          // do tensor cores make most of its scores?
-bool on_tensor_cores(const Rung& rung);  // are all its products made there, at Call.precision?
+inline bool drops(const Rung& rung) {
+  return rung.features.dropout;
+}
+inline bool on_tensor_cores(const Rung& rung) {
+  return rung.features.tensor_cores;
+}
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
 
 }  // namespace focus::gpu

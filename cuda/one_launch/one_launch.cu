@@ -3,9 +3,9 @@
 
 #include "attention/pattern.h"
 #include "cuda/device/device.h"
+#include "cuda/one_launch/arguments.cuh"
 #include "cuda/one_launch/kernels.h"
 #include "cuda/one_launch/one_launch.h"
-#include "cuda/one_launch/plan.cuh"
 #include "error.h"
 #include "ops/embedding.h"
 
