@@ -537,6 +537,78 @@ TextMap control(double c, const char* key = nullptr, const std::string& value = 
   return settings;
 }
 
+// What the rules say of the controls of one task; nothing of what was not run.
+std::string judge_controls(const Records& r, const std::string& task) {
+  std::string text;
+  const auto full = [&](const TextMap& settings) { return r.find(task, "full", 0, settings); };
+  const RecordedVariant *one = full({}), *four = full(control(4));
+  const auto as_four = [&](const RecordedVariant* v) {
+    const Against c(*v, *four);
+    return c.faster || c.is_alike();
+  };
+  const auto much_slower = [&](const RecordedVariant* v) {
+    return Against(*v, *four).factor() < 1 / alike || !std::isfinite(median_of(*v));
+  };
+  const RecordedVariant *start = full(control(1, "qk-scale", "2")),
+                        *rate = full(control(1, "qk-rate", "4"));
+  if (one && four && start && rate) {
+    const bool s = as_four(start), f = as_four(rate);
+    text += str("- **1, start or rate: ",
+                s && f                    ? "either will do"
+                : s && much_slower(rate)  ? "it is the start"
+                : f && much_slower(start) ? "it is the rate"
+                                          : "both are needed",
+                "**, by the rule. Against full at C = 1, C = 4 is faster by ",
+                format("%.1f", Against(*four, *one).factor()), ", the start alone by ",
+                format("%.1f", Against(*start, *one).factor()), ", the rate alone by ",
+                format("%.1f", Against(*rate, *one).factor()), ".\n");
+  }
+  const auto best = [&](const char* attention, int k, double c) {
+    const RecordedVariant* found = nullptr;
+    for (const char* lr : {"0.025", "0.05", "0.1", "0.2", "0.4", "0.8"}) {
+      const RecordedVariant* v = r.find(task, attention, k, control(c, "lr", lr));
+      if (v && (!found || median_of(*v) < median_of(*found))) found = v;
+    }
+    return found;
+  };
+  if (full(control(1, "lr", "0.2")) && full(control(4, "lr", "0.2"))) {
+    const RecordedVariant *b1 = best("full", 0, 1), *b4 = best("full", 0, 4),
+                          *t1 = best("topk", 5, 1);
+    const auto at_rate = [](const RecordedVariant* v) {
+      return str(epochs_text(median_of(*v)), " at ", number_text(v->settings.lr));
+    };
+    text += str("- **2, each at its best rate: ",
+                Against(*b4, *b1).faster ? "the rate does not replace sharpness" : "undecided",
+                "**: full at C = 1 ", at_rate(b1), ", full at C = 4 ", at_rate(b4),
+                ", topk(5) at C = 1 ", at_rate(t1), "; full at C = 4 against full at C = 1 ",
+                compared(b4, b1), ", against topk(5) ", compared(b4, t1), ".\n");
+  }
+  const RecordedVariant *frozen = full(control(4, "freeze-qk", "yes")),
+                        *five = r.find(task, "topk", 5),
+                        *frozen_five = r.find(task, "topk", 5, control(1, "freeze-qk", "yes"));
+  if (frozen && frozen_five) {
+    const Against a(*frozen, *four), b(*frozen_five, *five);
+    const auto fine = [](const Against& c) { return c.faster || c.is_alike(); };
+    const bool needed = a.factor() < 0.5 || b.factor() < 0.5;
+    text += str("- **3, Q and K frozen: ",
+                fine(a) && fine(b) ? "attention need not be learnt"
+                : needed           ? "attention has to be learnt"
+                                   : "between the two",
+                "**: frozen against trained, full at C = 4 ", a.text(), "; topk(5) at C = 1 ",
+                b.text(), ".\n");
+  }
+  const RecordedVariant *loose1 = full(control(1, "clip", "0")),
+                        *loose4 = full(control(4, "clip", "0"));
+  if (loose1 && loose4) {
+    const Against c(*loose4, *loose1);
+    const bool not_clip = c.faster && !(c.factor() < Against(*four, *one).factor() / 2);
+    text += str("- **5, without the clip: ", not_clip ? "not the clip" : "undecided",
+                "**: full at C = 4 ", epochs_of(loose4), ", at C = 1 ", epochs_of(loose1), "; ",
+                c.text(), ". Many of these runs end with NaN.\n");
+  }
+  return text;
+}
+
 void controls(const Records& r, Page& page) {
   std::string text = "### Controls\n\n";
   for (const std::string& task : {tasks[0], tasks[1]}) {
@@ -591,7 +663,7 @@ void controls(const Records& r, Page& page) {
       s["clip"] = "0";
       return r.find(task, "full", 0, s);
     }());
-    text += rows + "\n";
+    text += str(rows, "\n", judge_controls(r, task), "\n");
   }
   page.body += text;
 }
@@ -701,9 +773,10 @@ int run() {
   sharpness(r, lessons / "17-sharpness/results/paper", page);
   controls(r, page);
   gpu_hours(r, page);
-  not_run({lessons / "07-activations/paper.csv", lessons / "17-sharpness/paper.csv",
-           lessons / "06-generalisation/list-operations.csv"},
-          r, page);
+  not_run(
+      {lessons / "07-activations/paper.csv", lessons / "17-sharpness/paper.csv",
+       lessons / "17-sharpness/controls.csv", lessons / "06-generalisation/list-operations.csv"},
+      r, page);
   const std::string text = str(
       "# Findings\n\nThe paper's claims beside our measurements at its own scale: its tasks, "
       "lengths, models, epochs and "

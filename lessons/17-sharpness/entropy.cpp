@@ -1,8 +1,6 @@
 // results/entropy.csv: how many keys a query attends to before training, in the runs of paper.csv
 // and controls.csv on even pairs and missing duplicate. Lesson 17's rules compare arms of equal
 // entropy.
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -19,22 +17,6 @@ namespace {
 
 constexpr int sequences = 20, seeds = 10;
 
-// In nats, of the softmax over the k largest scores (bottomk: smallest; full: all).
-double entropy(std::vector<double> scores, const RunSettings& s) {
-  if (s.attention == Pattern::bottomk)
-    std::sort(scores.begin(), scores.end());
-  else
-    std::sort(scores.rbegin(), scores.rend());
-  if (s.attention != Pattern::full) scores.resize(size_t(s.k));
-  const double largest = *std::max_element(scores.begin(), scores.end());
-  double sum = 0, weighted = 0;  // of e^x and of x e^x
-  for (const double score : scores) {
-    const double x = score - largest;
-    sum += std::exp(x), weighted += x * std::exp(x);
-  }
-  return std::log(sum) - weighted / sum;
-}
-
 // The mean over queries, sequences, blocks and seeds.
 double mean_entropy(const RunSettings& settings) {
   std::vector<double> all;
@@ -45,14 +27,12 @@ double mean_entropy(const RunSettings& settings) {
     Run run(few, seed, make_run_data(few, seed));
     const PaddedData& data = run.data().val;
     const std::vector<int> tokens(data.tokens.begin(), data.tokens.end());
-    visit_attention_scores<float>(run.model(), tokens.data(), data.rows, workers,
-                                  [&](const HeadScores& head) {
-                                    for (int b = 0; b < head.B; ++b)
-                                      for (int i = 0; i < head.T; ++i) {
-                                        const auto row = head.row(b, i);
-                                        all.push_back(entropy({row.begin(), row.end()}, settings));
-                                      }
-                                  });
+    const AttentionSettings attention = settings.model_settings(1, data.length).attention;
+    visit_attention_scores<float>(
+        run.model(), tokens.data(), data.rows, workers, [&](const HeadScores& head) {
+          for (const QueryStatistics& q : query_statistics(head, attention))
+            all.push_back(q.entropy);
+        });
   }
   return mean(all);
 }
