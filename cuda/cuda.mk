@@ -11,9 +11,9 @@ NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/c
 GPU  := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 CUDA_ARCH ?= $(if $(GPU),native,sm_75)
 
-KERNELS      := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/ops/*.cu cuda/bench/*.cu) \
-                cuda/device/device.cu
-CUDA_HOST    := $(wildcard cuda/attention/*.cpp)
+KERNELS      := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/ops/*.cu cuda/bench/*.cu cuda/stepper/*.cu) \
+                $(wildcard cuda/device/*.cu)
+CUDA_HOST    := $(wildcard cuda/attention/*.cpp cuda/stepper/*.cpp)
 EMULATOR     := $(wildcard cuda/simt/*.cpp)
 # A student's tree has the kernels, their emulator and nothing that needs nvcc.
 BENCH        := $(wildcard cuda/bench/bench_attention.cpp)

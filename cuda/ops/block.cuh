@@ -4,6 +4,7 @@
 
 #include "cuda/ops/ops.h"
 #include "cuda/simt/simt.h"
+#include "tensor/precision.h"
 
 namespace focus::gpu {
 

@@ -9,7 +9,7 @@
 #include "study/names.h"
 #include "study/store.h"
 #include "train/memory.h"
-#include "train/run_group.h"
+#include "train/scheduler.h"
 
 namespace focus {
 
@@ -141,8 +141,9 @@ class StudyRunner {
       if (s.precision == Precision::fp32) continue;
       const ModelSettings model =
           s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
-      check_precision(s, options_.device ? options_.device->precision_problem(s.precision, model)
-                                         : "--device cpu");
+      check_precision(s, options_.device
+                             ? options_.device->problem({.model = model, .precision = s.precision})
+                             : "--device cpu");
     }
   }
 
@@ -261,7 +262,7 @@ class StudyRunner {
     };
     events.failed = [&](size_t job, const RunError& error) { failed(left[job], error); };
     if (options_.device)
-      return run_together(*options_.device, jobs, most_together, true, stop(), events);
+      return run_together(*options_.device, jobs, most_together, "auto", stop(), events);
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
   }

@@ -7,7 +7,6 @@
 
 #include "study/results.h"
 #include "study/study.h"
-#include "tensor/device.h"
 #include "train/run.h"
 
 namespace focus {
@@ -22,7 +21,7 @@ struct StudyOptions {
   double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
   // Where the runs are made; nullptr: the CPU. A device takes the runs together that differ only in
   // rates, epochs and seed; `threads` and `together` are of no use then.
-  Device<float>* device = nullptr;
+  Device* device = nullptr;
   // Or the name of a device of other machines, which will make them: for plan_study only.
   std::string device_elsewhere = {};
 };

@@ -23,7 +23,7 @@ std::string today() {
 
 }  // namespace
 
-Origin origin_of_this_program(const Study& study, const Device<float>* device) {
+Origin origin_of_this_program(const Study& study, const Device* device) {
   Origin origin{results_version, "cpu", {}, {hardware_text()}, today(), today()};
   if (device) origin.device = device->name(), origin.hardware = {device->hardware()};
   for (const StudyVariant& variant : study.variants) {

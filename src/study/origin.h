@@ -10,7 +10,7 @@
 
 #include "study/results.h"
 #include "study/study.h"
-#include "tensor/device.h"
+#include "train/stepper.h"
 
 namespace focus {
 
@@ -24,7 +24,7 @@ struct Origin {
 
 // Runs the probes that the study's variants need, some milliseconds each, on the CPU. device: where
 // the study's runs are made; nullptr: the CPU.
-Origin origin_of_this_program(const Study& study, const Device<float>* device = nullptr);
+Origin origin_of_this_program(const Study& study, const Device* device = nullptr);
 
 // Of a study whose runs other machines will make, on a device of this name.
 Origin origin_elsewhere(const Study& study, const std::string& device);

@@ -9,7 +9,6 @@ void Tape<T>::reset(bool recording, Noise noise) {
   steps_.clear();
   free_.clear();
   arena_.reset();
-  if (device_arena_) device_arena_->reset();
   recording_ = recording;
   noise_ = noise;
 }
@@ -66,31 +65,21 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
 }
 
 template <class T>
-void Tape<T>::fill(T* x, size_t n, T value) {
-  if (device_)
-    device_->fill(x, n, value);
-  else
-    std::fill(x, x + n, value);
-}
-
-template <class T>
 T* Tape<T>::gradient(const Tensor<T>& x) {
   const Target target = gradient_target(x);
-  if (target.fresh) fill(target.data, x.gradient->size, T(0));
+  if (target.fresh) std::fill(target.data, target.data + x.gradient->size, T(0));
   return target.data;
 }
 
 template <class T>
 void Tape<T>::backward(const Tensor<T>& loss) {
   if (!recording_) fail_input("backward: the tape was not recording");
-  const int losses = device_ ? device_->runs() : 1;  // one for each run
-  if (!(loss.shape == Shape{losses}))
-    fail_input("backward: the loss has shape ", loss.shape.text(), ", not [", losses, "]");
+  if (!(loss.shape == Shape{1}))
+    fail_input("backward: the loss has shape ", loss.shape.text(), ", not [1]");
   if (steps_.empty())
     fail_input("backward: nothing is recorded; a tape plays once for each forward");
   //@ begin 02 play-tape points=5
-  //@ plan 1. The gradient of the loss with respect to itself is 1: fill(gradient(loss),
-  //@ plan    loss.size(), T(1)) sets it.
+  //@ plan 1. The gradient of the loss with respect to itself is 1: set gradient(loss)[0].
   //@ plan 2. Until steps_ is empty, take out its last step. If nobody has added to its output's
   //@ plan    gradient (step.output->data is nullptr), the loss does not depend on it: go on.
   //@ plan 3. Else run it: step.run(step.backward).
@@ -100,7 +89,7 @@ void Tape<T>::backward(const Tensor<T>& loss) {
   //@ hint 1 it?
   //@ hint 2 README, "Last first" and "Give memory back". Step and FreeBuffer are at the end of
   //@ hint 2 tape.h.
-  //@ hint 3 fill gradient(loss) with 1
+  //@ hint 3 gradient(loss)[0] = 1
   //@ hint 3 while steps_ is not empty:
   //@ hint 3   step = the last of steps_; remove it
   //@ hint 3   if step.output->data is nullptr: go on with the next
@@ -112,7 +101,7 @@ void Tape<T>::backward(const Tensor<T>& loss) {
   //@ notice by accident.
   //@ mutant tape-starts-from-loss: the loss's own gradient is the loss and not 1
   //~ gradient(loss)[0] = loss.data[0];
-  fill(gradient(loss), loss.size(), T(1));
+  gradient(loss)[0] = T(1);
   while (!steps_.empty()) {
     //@ mutant(2) tape-forwards: backwards run in the order of the forward
     //~   const Step step = steps_.front();

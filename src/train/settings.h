@@ -28,7 +28,7 @@ struct RunSettings {
   OptimizerKind optimizer = OptimizerKind::sgd;
   double lr = 0.1, lr_decay = 0.9995, clip = 0.5;  // clip 0: none
   int batch = 25, epochs = 100;
-  Precision precision = Precision::fp32;  // another one needs a device (Device::set_precision)
+  Precision precision = Precision::fp32;  // another one needs a device
   int train_size = 5000, val_size = 2000, length = 40;
   std::string train_data, val_data;  // files; empty: generated
 

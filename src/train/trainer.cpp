@@ -8,7 +8,6 @@
 #include "files/folder.h"
 #include "train/memory.h"
 #include "train/run.h"
-#include "train/run_group.h"
 #include "train/saver.h"
 #include "train/scheduler.h"
 
@@ -47,13 +46,11 @@ class Trainer {
   // Known before anything is written: can the device do it, and do the runs fit there?
   void try_device() {
     const RunSettings& s = plan_.settings;
-    check_precision(s, device_
-                           ? device_->precision_problem(s.precision, runs_[0].model().settings())
-                           : "--device cpu");
+    check_precision(s, device_ ? device_->problem(step_settings()) : "--device cpu");
     if (!device_) return;
-    std::vector<Run*> all;
-    for (Run& run : runs_) all.push_back(&run);
-    RunGroup(*device_, all, by_kernel());
+    std::vector<StepRun> all;
+    for (const Run& run : runs_) all.push_back(run.step_run());
+    device_->make_stepper(step_settings(), std::move(all));
   }
 
   // Writes the folder of new runs. What a failure (a full disk, say) leaves is removed again.
@@ -121,27 +118,29 @@ class Trainer {
       go_on_device(stop);
       return result();
     }
-    const auto after = [this](size_t i, std::optional<EpochMetrics> row) {
+    const auto after = [this](size_t i, const Run&, std::optional<EpochMetrics> row) {
       if (row) row->seconds += seconds_before_;
       keep({item_of(i, row)});
       const std::lock_guard lock(callback_mutex_);
       if (row && observer_.on_epoch) observer_.on_epoch(*row);
     };
-    run_side_by_side(runs_, plan_.settings.epochs, plan_.threads, stop, after);
+    run_side_by_side(jobs_of(runs_, plan_.settings.epochs), plan_.threads, int(runs_.size()), stop,
+                     {after});
     return result();
   }
 
  private:
   // An epoch is written while the next one is computed.
   void go_on_device(const std::atomic<bool>& stop) {
-    if (observer_.on_note) observer_.on_note(note());
+    if (observer_.on_note) observer_.on_note(device_->explain(step_settings()));
     Saver saver([this](const std::vector<Saver::Item>& items) { keep(items); });
-    run_together(*device_, runs_, plan_.settings.epochs, by_kernel(), stop,
-                 [&](size_t i, std::optional<EpochMetrics> row) {
+    run_together(*device_, jobs_of(runs_, plan_.settings.epochs), int(runs_.size()),
+                 plan_.step_kernel, stop,
+                 {[&](size_t i, const Run&, std::optional<EpochMetrics> row) {
                    if (row) row->seconds += seconds_before_;
                    saver.put(item_of(i, row));
                    if (row && observer_.on_epoch) observer_.on_epoch(*row);
-                 });
+                 }});
     saver.finish();
   }
 
@@ -166,18 +165,10 @@ class Trainer {
     });
   }
 
-  // Why the device's step kernel does not make the steps; "" if it does.
-  std::string kernel_problem() {
-    if (plan_.step_kernel == "off") return "--step-kernel off";
-    return step_kernel_problem(*device_, runs_[0]);
-  }
-  bool by_kernel() { return kernel_problem().empty(); }
-  std::string note() {
-    const std::string problem = kernel_problem();
-    const Precision precision = plan_.settings.precision;
-    return str(problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
-                               : "steps: operation by operation, recorded once (" + problem + ")",
-               precision == Precision::fp32 ? "" : str(", products in ", name_of(precision)));
+  StepSettings step_settings() const {
+    StepSettings settings = runs_[0].step_settings();
+    settings.form = plan_.step_kernel;
+    return settings;
   }
 
   fs::path folder(const Run& run) const { return plan_.out / str("seed-", run.seed()); }
@@ -190,7 +181,7 @@ class Trainer {
   TrainPlan plan_;
   TrainObserver observer_;
   MetricsFile metrics_;
-  std::unique_ptr<Device<float>> device_;  // nullptr: the CPU
+  std::unique_ptr<Device> device_;  // nullptr: the CPU
   std::deque<Run> runs_;
   std::mutex callback_mutex_;
   double seconds_before_ = 0;
