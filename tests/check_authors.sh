@@ -2,7 +2,7 @@
 # `make check-authors`: the checks of those who change the project, beside the tests.
 #   - the sources are formatted as .clang-format says
 #   - what is generated is current: README's table of lessons, figures, verdicts, known mistakes
-#   - every wrong version tagged in the source is caught by its lesson's stage test, and recognised
+#   - every mistake of the gaps' pages is caught by its lesson's stage test, and recognised
 #   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
 #   - the student's and the instructor's commands, also with hostile submissions
 #   - the commands of README and lessons
@@ -13,17 +13,17 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 # The makes below take all processors again; a recipe that runs this script has no say in it.
 unset MAKEFLAGS MFLAGS MAKELEVEL 2> /dev/null
-passed=0 failed=0 skipped=0
+. tests/check.sh
 kit=build/kit
 log=$(mktemp) || exit 2
 trap 'rm -f "$log" "$log-lessons"' EXIT
 
 wanted() { [ -z "${ONLY:-}" ] || case " $ONLY " in *" $1 "*) ;; *) return 1 ;; esac; }
-one() {  # one NAME COMMAND...: a check that is right or wrong
+one() {  # one NAME WORDS COMMAND...: a check that is right or wrong
   wanted "$1" || return 0
   echo "--- $1"
   shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  check "$@"
 }
 many() {  # many NAME COMMAND...: a script whose last line adds up its own checks
   wanted "$1" || return 0
@@ -32,23 +32,18 @@ many() {  # many NAME COMMAND...: a script whose last line adds up its own check
   "$@" > "$log" 2>&1
   status=$?
   cat "$log"
-  counts=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed,* *\([0-9]*\).*/\1 \2 \3/p' "$log" | tail -n 1)
-  read -r p f s <<COUNTS
-${counts:-0 1}
-COUNTS
-  [ $status -ne 77 ] || p=0 f=0 s=1 status=0  # it cannot run here
-  [ $status -eq 0 ] || [ "$f" -gt 0 ] || f=1
-  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
+  # shellcheck disable=SC2046
+  add_sum $(sum_of $status < "$log")
 }
 
 formatted() {
   find src cuda tests lessons \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) |
-    xargs clang-format --dry-run -Werror && echo "formatted as .clang-format says"
+    xargs clang-format --dry-run -Werror
 }
-if command -v clang-format > /dev/null; then one format formatted
-else skipped=$((skipped + 1)); echo "skipped: the format check needs clang-format"
+if command -v clang-format > /dev/null; then one format "the sources are formatted as .clang-format says" formatted
+else skip "the format check needs clang-format"
 fi
-one tables $kit tables --check
+one tables "the tables are those of the recorded results" $kit tables --check
 # What is recorded is what `make report` makes of it (in a copy: a mistake leaves the tree alone).
 report() {
   copy=$(mktemp -d) && git ls-files -z README.md lessons | xargs -0 cp --parents -t "$copy" || return 1
@@ -63,9 +58,9 @@ report() {
     cmp "$file" "$copy/$file" || same=1
   done
   rm -rf "$copy"
-  [ $drawn -eq 0 ] && [ $same -eq 0 ] && echo "figures and verdicts are those of the recorded results"
+  [ $drawn -eq 0 ] && [ $same -eq 0 ]
 }
-one report report
+one report "figures and verdicts are those of the recorded results" report
 # The lessons' check goes from step to step, mostly on one processor: the others run beside it.
 if wanted lessons; then tests/check_lessons.sh $kit > "$log-lessons" 2>&1 & beside=$!; fi
 lessons() { wait $beside; status=$?; cat "$log-lessons"; return $status; }
@@ -76,6 +71,4 @@ many slurm tests/slurm/run_slurm_test.sh build/focus
 many book env KIT=$kit ATTENTION=build/attention lessons/book/check_book.sh
 many lessons lessons
 
-[ $skipped -eq 0 ] && tail= || tail=", $skipped skipped"
-echo "$passed passed, $failed failed$tail"
-[ $failed -eq 0 ]
+print_sum

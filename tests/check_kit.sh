@@ -8,7 +8,7 @@ kit=$PWD/${1:?which kit}
 root=$PWD
 here=$(mktemp -d) || exit 2
 trap 'rm -rf "$here"' EXIT
-passed=0 failed=0
+. tests/check.sh
 log=$here/log
 unset MAKEFLAGS MFLAGS MAKELEVEL GAP STEP ASK DIR LESSON JSON 2> /dev/null
 fast="FLAGS_release=-O0"
@@ -19,16 +19,10 @@ expect() {  # expect STATUS PATTERN NAME COMMAND...: exit status, and a pattern 
   "$@" > "$log" 2>&1
   status=$?
   if [ $status -eq "$wanted" ] && { [ -z "$pattern" ] || grep -q -- "$pattern" "$log"; }; then
-    passed=$((passed + 1)); echo "ok      $name"
+    ok "$name"
   else
-    failed=$((failed + 1)); cat "$log"
-    echo "FAILED  $name: status $status, wanted $wanted and '$pattern'"
+    cat "$log"; bad "$name: status $status, wanted $wanted and '$pattern'"
   fi
-}
-check() {  # check NAME COMMAND...
-  name=$1
-  shift
-  expect 0 "" "$name" "$@"
 }
 
 # --- a student ---
@@ -51,7 +45,7 @@ expect 2 "has no gap 'x'" "a wrong gap is named" make hint-01 GAP=x
 expect 2 "has not passed yet" "no solution before success" make solution-01
 expect 0 "$first" "but on request" make solution-01 ASK=1 "GAP=$first"
 expect 0 "0 of $count gaps filled, next: $first" "progress" make progress
-for gap in $gaps; do "$kit" --root "$root" fill "$tree" "$gap" || failed=$((failed + 1)); done
+for gap in $gaps; do "$kit" --root "$root" fill "$tree" "$gap" || bad "fill $gap"; done
 expect 0 "not tested yet" "progress, filled" make progress
 expect 0 "Lesson 01 is done" "filled with our code it is green" make test-01 $fast
 expect 0 "passed on" "progress, passed" make progress
@@ -101,11 +95,10 @@ graded no-lesson "no lesson.txt that names a lesson"
 graded partial "tests fail: "
 graded partial " passes"
 if grep -q "note: student code could change your files" "$here/graded"; then
-  echo "skipped: this kernel cannot keep student code from changing files"
+  skip "this kernel cannot keep student code from changing files"
 else
   check "what is not the student's was not deleted" test -e "$here/precious"
 fi
 check "the JSON report has them all" sh -c "[ \$(grep -c '\"submission\"' $here/grades.json) -eq $(ls "$all" | wc -l) ]"
 expect 2 "is no folder" "a folder that is not there" "$kit" grade "$here/nowhere"
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+print_sum

@@ -14,11 +14,11 @@ root=$PWD
 tree=$root/build/check-lessons
 all=$(sed -n 's/.*"folder": *"\([0-9]*\)-.*/\1/p' lessons/manifest.json)
 lessons=${*:-$all}
-passed=0 failed=0
+. tests/check.sh
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
-ok() { passed=$((passed + 1)); echo "lesson $nn  $*"; }
-bad() { failed=$((failed + 1)); tail -n 30 "$log"; echo "lesson $nn  FAILED: $*"; }
+
+failing() { tail -n 30 "$log"; bad "$@"; }
 
 build() {  # build TARGET...: libraries anew, so that they hold nothing of another lesson
   (cd "$tree" && rm -f build/*.a build/stage-* build/lesson-* &&
@@ -27,39 +27,38 @@ build() {  # build TARGET...: libraries anew, so that they hold nothing of anoth
 run() { (cd "$tree" && timeout 300 build/stage-"$1" --no-colors) > "$log" 2>&1; }
 
 for nn in $lessons; do
-  "$kit" snapshot "$nn" "$tree" && tests/reuse_objects.sh "$tree" cuda/ || { bad "no snapshot"; continue; }
+  "$kit" snapshot "$nn" "$tree" && tests/reuse_objects.sh "$tree" cuda/ || { failing "lesson $nn: no snapshot"; continue; }
   stages=
   for n in $all; do [ "$n" -gt "$nn" ] || stages="$stages build/stage-$n"; done
   # shellcheck disable=SC2086
   if build all $stages; then
     red=
     for n in $all; do [ "$n" -gt "$nn" ] || run "$n" || red="$red $n"; done
-    [ -z "$red" ] && ok "builds with earlier lessons only and passes" || bad "its snapshot fails stage$red"
+    [ -z "$red" ] && ok "lesson $nn: builds with earlier lessons only and passes" || failing "lesson $nn: its snapshot fails stage$red"
   else
-    bad "its snapshot does not build"
+    failing "lesson $nn: its snapshot does not build"
     continue
   fi
 
-  "$kit" snapshot --stubs "$nn" "$tree" || { bad "no stubs"; continue; }
+  "$kit" snapshot --stubs "$nn" "$tree" || { failing "lesson $nn: no stubs"; continue; }
   gaps=$("$kit" hints "$nn" | awk -F'\t' '$2 == "place" {print $1}')
   count=$(echo "$gaps" | wc -l)
   step=0
   for gap in $gaps ""; do
-    build "build/stage-$nn" || { bad "with $step of $count gaps filled it does not build"; break; }
+    build "build/stage-$nn" || { failing "lesson $nn: with $step of $count gaps filled it does not build"; break; }
     if [ $step -eq "$count" ]; then
-      run "$nn" && ok "is green with all $count gaps filled" || bad "filled with our code it is red"
+      run "$nn" && ok "lesson $nn: is green with all $count gaps filled" || failing "lesson $nn: filled with our code it is red"
       break
     fi
     if run "$nn"; then
-      bad "is green with only $step of $count gaps filled"
+      failing "lesson $nn: is green with only $step of $count gaps filled"
     elif grep -q '^  FAIL' "$log" || ! grep -q "^  EMPTY lesson $nn: the gap '" "$log"; then
-      bad "with $step of $count gaps filled it is red for another reason than an empty gap"
+      failing "lesson $nn: with $step of $count gaps filled it is red for another reason than an empty gap"
     else
-      ok "with $step of $count gaps filled is red: $(sed -n "s/^  EMPTY .*the gap '\([^']*\)'.*/\1/p" "$log" | sort -u | tr '\n' ' ')"
+      ok "lesson $nn: with $step of $count gaps filled is red: $(sed -n "s/^  EMPTY .*the gap '\([^']*\)'.*/\1/p" "$log" | sort -u | tr '\n' ' ')"
     fi
-    (cd "$root" && "$kit" fill "$tree" "$gap") || bad "cannot fill $gap"
+    (cd "$root" && "$kit" fill "$tree" "$gap") || failing "lesson $nn: cannot fill $gap"
     step=$((step + 1))
   done
 done
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+print_sum

@@ -10,9 +10,7 @@ focus=$PWD/${1:?which focus}
 root=$PWD
 here=$(mktemp -d) || exit 2
 trap 'rm -rf "$here"' EXIT
-passed=0 failed=0
-ok() { passed=$((passed + 1)); echo "ok      $*"; }
-bad() { failed=$((failed + 1)); echo "FAILED  $*"; }
+. tests/check.sh
 
 unset MAKEFLAGS MFLAGS MAKELEVEL 2> /dev/null
 # In code blocks (indented or fenced) and in `…`, comments and variables dropped.
@@ -42,5 +40,4 @@ while read -r command; do
     *) cat log; bad "$command: status $status" ;;
   esac
 done < commands
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+print_sum

@@ -48,8 +48,7 @@ struct OperationInputs {
   }
 };
 
-using Operation =
-    std::function<Tensor<double>(Tape<double>&, const std::vector<Tensor<double>>&)>;
+using Operation = std::function<Tensor<double>(Tape<double>&, const std::vector<Tensor<double>>&)>;
 
 inline OperationResult on_tape(const OperationInputs& in, const Operation& operation,
                                const Noise& noise = {}) {

@@ -15,7 +15,7 @@ export MALLOC_PERTURB_=85
 
 run_stage() {  # sets status
   rm -f "$out/marks"
-  (cd $here && FOCUS_MUTANT=$name FOCUS_MARKS=run/$nn-$name/marks timeout 60 ./stage-"$nn" --no-colors) > "$out/log" 2>&1
+  (cd $here && FOCUS_MISTAKE=$name FOCUS_MARKS=run/$nn-$name/marks timeout 60 ./stage-"$nn" --no-colors) > "$out/log" 2>&1
   status=$?
 }
 run_stage

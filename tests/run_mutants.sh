@@ -1,6 +1,6 @@
 #!/bin/sh
-# Do the stage tests catch what they should? Builds every mutant of every lesson at once (the tags
-# are explained in lessons/kit/tags.h), then runs each lesson's stage test with no mutant, which must
+# Do the stage tests catch what they should? Builds every mutant of every lesson at once (the markers
+# are explained in lessons/kit/gaps.h), then runs each lesson's stage test with no mutant, which must
 # pass, and with each of its mutants, which must fail, and be recognised: the report names the mistake
 # by its words (lessons/NN-*/mistakes.tsv holds the marks of each mutant's failures).
 #
@@ -19,7 +19,7 @@ here=build/mutants
 mkdir -p "$here"
 tab=$(printf '\t')
 
-"$kit" mutants > "$here/list" || exit 2
+"$kit" mistakes > "$here/list" || exit 2
 lessons=${*:-$(cut -f1 "$here/list" | LC_ALL=C sort -u)}
 doubles=$(cut -f3 "$here/list" | sort | uniq -d)
 [ -z "$doubles" ] || { echo "mutants of the same name: $doubles" >&2; exit 2; }
@@ -33,26 +33,26 @@ put() {  # put FILE: standard input becomes $here/FILE
 # The kernels too, which run on the CPU here.
 sources() {
   find src -name '*.h' -o -name '*.cpp'
-  [ ! -d cuda ] || find cuda/cuda.mk cuda/attention cuda/device cuda/lesson cuda/one_launch cuda/ops cuda/simt -type f
+  [ ! -d cuda ] || find cuda/cuda.mk cuda/attention cuda/device cuda/fast cuda/lesson cuda/one_launch cuda/ops cuda/simt -type f
 }
 sources > "$here/sources"
 while read -r file; do
-  if grep -q '^ *//@ begin' "$file"; then "$kit" mutate "$file" | put "$file"
+  if grep -q '^ *//@ gap' "$file"; then "$kit" with-mistakes "$file" | put "$file"
   else put "$file" < "$file"
   fi
 done < "$here/sources"
-put src/focus_mutant.h <<'HEADER'
+put src/focus_mistake.h <<'HEADER'
 #pragma once
 #include <cstdlib>
 #include <cstring>
-// Is this the mutant that the environment variable FOCUS_MUTANT names?
-inline bool focus_mutant(const char* name) {
-  static const char* const chosen = std::getenv("FOCUS_MUTANT");
+// Is this the mutant that the environment variable FOCUS_MISTAKE names?
+inline bool focus_mistake(const char* name) {
+  static const char* const chosen = std::getenv("FOCUS_MISTAKE");
   return chosen && std::strcmp(chosen, name) == 0;
 }
 HEADER
 (cd "$here" && sources) | while read -r file; do
-  [ -e "$file" ] || [ "$file" = src/focus_mutant.h ] || rm "$here/$file"
+  [ -e "$file" ] || [ "$file" = src/focus_mistake.h ] || rm "$here/$file"
 done
 ln -sfn ../../tests "$here/tests"
 ln -sfn ../../lessons "$here/lessons"
@@ -61,7 +61,7 @@ tests/reuse_objects.sh "$here"
 # --- one build for all ---
 stages=
 targets="build/libfocus.a build/obj/tests/stage_main.o"
-kernels=$(sed -n 's/^KERNEL_LESSONS := //p' cuda/cuda.mk)
+kernels=$(sed -n 's/^KERNEL_LESSONS *:= //p' cuda/cuda.mk)
 library() {  # library NN: what lesson NN's test links with besides
   case " $kernels " in *" $1 "*) echo build/libfocus-emulated.a ;; esac
 }

@@ -8,6 +8,8 @@
 using namespace focus;
 using namespace focus::test;
 
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
+
 namespace {
 
 struct Errors {
@@ -38,8 +40,7 @@ Errors compare(const ModelSettings& s, OptimizerKind kind, int batch, int rows) 
       CHECK(!results[r].failed);
       CHECK(results[r].losses[0] == gradients[r].loss);
       errors.loss.push_back(std::abs(double(results[r].losses[0]) - wanted.loss) / wanted.loss);
-      errors.gradient.push_back(
-          relative_distance(flat(gradients[r].parameters), wanted.gradients));
+      errors.gradient.push_back(relative_distance(flat(gradients[r].parameters), wanted.gradients));
       std::vector<float> got = launched.weights(), moved = wanted.weights;
       for (size_t i = 0; i < got.size(); ++i) got[i] -= before[i], moved[i] -= before[i];
       errors.step.push_back(relative_distance(got, moved));
@@ -74,6 +75,15 @@ TEST_CASE("one launch: steps as the CPU's, for every pattern") {
       check_errors(
           str(name_of(c.pattern), "(", c.k, "), length ", c.length, ", dropout ", dropout),
           compare(model_of(c.pattern, c.k, c.length, c.blocks, dropout), OptimizerKind::sgd, 3, 8));
+}
+
+TEST_CASE("one launch: a factor on the scores") {
+  for (double scale : {0.5, 4.0})
+    for (Pattern pattern : {Pattern::full, Pattern::topk, Pattern::banded}) {
+      ModelSettings s = model_of(pattern, 5, 11, 2, 0.1);
+      s.attention.score_scale = scale;
+      check_errors(str(name_of(pattern), ", scale ", scale), compare(s, OptimizerKind::sgd, 3, 8));
+    }
 }
 
 TEST_CASE("one launch: more sequences than the sum over them loads at once") {
@@ -173,3 +183,5 @@ TEST_CASE("one launch: which models do not fit, and why") {
   s = model_of(Pattern::full, 0, 40, 200, 0.01);
   CHECK(gpu::one_launch_problem(s, 25).find("shared memory") != std::string::npos);
 }
+
+TEST_SUITE_END();

@@ -54,8 +54,8 @@ TEST_CASE("device: linear") {
           accumulate ? "aaa" : "saa",
           [](auto& tape, const auto& x) { return linear(tape, x[0], x[1], x[2]); },
           [&](OnDevice& d) {
-            gpu::linear_forward({}, size, d.x[0].data(), {d.x[1].data(), d.x[2].data()},
-                                d.y.data(), nullptr);
+            gpu::linear_forward({}, size, d.x[0].data(), {d.x[1].data(), d.x[2].data()}, d.y.data(),
+                                nullptr);
             gpu::linear_backward({}, size, d.x[0].data(), d.x[1].data(), d.dy.data(),
                                  d.dx[0].data(), accumulate, {d.dx[1].data(), d.dx[2].data()},
                                  parts.data(), nullptr);
@@ -80,8 +80,8 @@ TEST_CASE("device: linear of several runs, each with its own weights") {
     gpu::DeviceArray<float> dw(std::vector<float>(2 * 25, 0.25f));
     const float* from = w.data() + first * 25;
     gpu::linear_forward(runs, size, x.data() + first * 39, {from, from + 15}, y.data(), nullptr);
-    gpu::linear_backward(runs, size, x.data() + first * 39, from, dy.data() + first * 65,
-                         dx.data(), false, {dw.data(), dw.data() + 15}, parts.data(), nullptr);
+    gpu::linear_backward(runs, size, x.data() + first * 39, from, dy.data() + first * 65, dx.data(),
+                         false, {dw.data(), dw.data() + 15}, parts.data(), nullptr);
     const size_t last = size_t(runs.count) - 1;  // of the runs: its output and gradients
     const auto add = [&](const std::vector<float>& of_all, size_t each, size_t n) {
       const auto at = of_all.begin() + ptrdiff_t(last * each);
@@ -215,8 +215,8 @@ TEST_CASE("device: cross-entropy") {
     tape.backward(loss);
     wanted.insert(wanted.end(), logits.gradient_value.begin(), logits.gradient_value.end());
 
-    const gpu::DeviceArray<float> x(as<float>(in.values[0])), dx = scratch(size_t(29 * N)),
-                                  on_device = scratch(1), rows = scratch(2 * 29);
+    const gpu::DeviceArray<float> x(as<float>(in.values[0])),
+        dx = scratch(size_t(29 * N)), on_device = scratch(1), rows = scratch(2 * 29);
     const gpu::DeviceArray<int> d_labels(labels);
     gpu::cross_entropy_forward({}, 29, N, x.data(), d_labels.data(),
                                reinterpret_cast<double*>(rows.data()), on_device.data(), nullptr);

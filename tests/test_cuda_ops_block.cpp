@@ -224,8 +224,7 @@ TEST_CASE("device: runs of fused blocks have the bits of each alone") {
       step_runs.push_back(run.step_run), epochs.push_back(run.epoch);
     }
     gpu::GraphStepper stepper(settings, step_runs, true, true);
-    for (size_t r = 0; r < runs.size(); ++r)
-      stepper.load(int(r), runs[r].model, runs[r].optimizer);
+    for (size_t r = 0; r < runs.size(); ++r) stepper.load(int(r), runs[r].model, runs[r].optimizer);
     std::vector<std::vector<float>> all;
     for (const Gradients& g : stepper.gradients(epochs, 0)) {
       std::vector<float>& of_run = all.emplace_back(g.logits);

@@ -16,6 +16,8 @@
 using namespace focus;
 using namespace focus::test;
 
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
+
 namespace {
 
 constexpr Precision below_fp32[] = {Precision::tf32x3, Precision::tf32, Precision::bf16};
@@ -59,8 +61,7 @@ double double_step(const RandomRun& run, int batch, int n, std::vector<float>& g
     labels.push_back(data.labels[size_t(row)]);
   }
   const Noise noise{true, run.step_run.seed, run.epoch.steps_before + uint32_t(n), 0};
-  const double loss =
-      compute_gradients(model, tape, tokens.data(), labels.data(), count, noise);
+  const double loss = compute_gradients(model, tape, tokens.data(), labels.data(), count, noise);
   gradient.clear();
   for (const Parameter<double>& p : model.parameters())
     for (const double x : p.gradient_value) gradient.push_back(float(x));
@@ -229,10 +230,9 @@ TEST_CASE("precision: names") {
 
 TEST_CASE("precision: a run keeps it, resumed too") {
   namespace fs = std::filesystem;
-  known_devices().push_back({"kernels", [] { return std::string(); },
-                             []() -> std::unique_ptr<Device> {
-                               return std::make_unique<gpu::CudaDevice>();
-                             }});
+  known_devices().push_back(
+      {"kernels", [] { return std::string(); },
+       []() -> std::unique_ptr<Device> { return std::make_unique<gpu::CudaDevice>(); }});
   const fs::path folder = fs::temp_directory_path() / str("focus-precision-", ::getpid());
   TrainPlan plan;
   plan.settings.attention = Pattern::topk, plan.settings.k = 3;
@@ -311,3 +311,5 @@ TEST_CASE("precision: studies vary it") {
   CHECK_THROWS_AS(run_study(study("1"), {}), InputError);
   CHECK_THROWS_AS(run_study(study("2"), {.device = &device}), InputError);
 }
+
+TEST_SUITE_END();

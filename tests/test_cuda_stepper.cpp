@@ -37,8 +37,7 @@ Distances distances(Stepper& stepper, RandomRuns& runs, const StepSettings& sett
       REQUIRE(made[r].failed == made_by_cpu[r].failed);
       const double loss = double(made_by_cpu[r].losses[0]);
       d.loss.push_back(std::abs(double(made[r].losses[0]) - loss) / loss);
-      d.gradient.push_back(
-          relative_distance(flat(got[r].parameters), flat(wanted[r].parameters)));
+      d.gradient.push_back(relative_distance(flat(got[r].parameters), flat(wanted[r].parameters)));
       stepper.store(int(r), run.model, run.optimizer);
       std::vector<float> moved = run.weights();
       cpu.store(int(r), run.model, run.optimizer);
@@ -253,8 +252,9 @@ TEST_CASE("cuda device: the form of a step, and why") {
   CHECK(device.explain(s) ==
         "steps: a list of kernels, most of a block in two, recorded once (--step-kernel off)");
   s.form = "auto", s.model.length = 70;
-  CHECK(device.explain(s) ==
-        "steps: a list of kernels, most of a block in two, recorded once (70 tokens, more than 48)");
+  CHECK(
+      device.explain(s) ==
+      "steps: a list of kernels, most of a block in two, recorded once (70 tokens, more than 48)");
   s.precision = Precision::tf32;
   CHECK(device.problem(s) == "");
   s.model.attention.heads = 2;

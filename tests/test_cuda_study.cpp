@@ -1,15 +1,16 @@
 // Studies on a device: many settings share its kernels, and no run notices.
+#include <doctest/doctest.h>
 #include <unistd.h>
 
 #include <filesystem>
-
-#include <doctest/doctest.h>
 
 #include "cuda/device/device.h"
 #include "cuda/stepper/cuda_device.h"
 #include "study/engine.h"
 
 namespace focus::test {
+
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
 
 namespace {
 
@@ -144,5 +145,7 @@ TEST_CASE("device study: stopped, gone on with, and never mixed with the CPU's r
   }
   CHECK(message.find("were made with --device cuda, not cpu") != std::string::npos);
 }
+
+TEST_SUITE_END();
 
 }  // namespace focus::test

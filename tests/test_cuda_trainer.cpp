@@ -1,7 +1,7 @@
 // Training on the device: golden files, the CPU's curves, many runs together, resuming.
-#include <filesystem>
-
 #include <doctest/doctest.h>
+
+#include <filesystem>
 
 #include "cuda/device/device.h"
 #include "cuda/stepper/cuda_device.h"
@@ -10,6 +10,8 @@
 #include "train/scheduler.h"
 
 namespace focus::test {
+
+TEST_SUITE_BEGIN("training");  // slow: tests/run.sh runs them beside the others
 
 namespace fs = std::filesystem;
 
@@ -58,8 +60,7 @@ TEST_CASE("device: every golden file within its limits") {
   for (const auto& entry : fs::directory_iterator("tests/golden")) {
     if (entry.path().extension() != ".safetensors") continue;
     ++files;
-    for (const GoldenError& e :
-         check_golden(Safetensors::read(entry.path().string()), 1, &device))
+    for (const GoldenError& e : check_golden(Safetensors::read(entry.path().string()), 1, &device))
       CHECK_MESSAGE(e.ok(), str(entry.path(), ", ", e.name, ": ", e.error, ", limit ", e.limit));
   }
   CHECK(files > 10);
@@ -167,5 +168,7 @@ TEST_CASE("device: a NaN stops the run, says where, and leaves it as it was") {
     CHECK(runs[0].steps_in_epoch() == 0);
   }
 }
+
+TEST_SUITE_END();
 
 }  // namespace focus::test

@@ -10,8 +10,8 @@
 
 #include "study/engine.h"
 #include "study/store.h"
-#include "train/probe.h"
 #include "train/cpu_stepper.h"
+#include "train/probe.h"
 #include "train/scheduler.h"
 
 using namespace focus;

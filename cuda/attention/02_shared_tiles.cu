@@ -31,19 +31,7 @@ __global__ void __launch_bounds__(threads)
   float sum[4][4] = {};
 
   for (int x0 = 0; x0 < inner; x0 += slice) {
-    //@ begin 09 slices points=4
-    //@ plan all threads together copy rows i0 … of a and columns j0 … of b, `slice` terms of each
-    //@ plan sum
-    //@ plan from x0 on, to shared memory: number (row, term) of a to a_slice[term · padded + row],
-    //@ plan (term, column) of b to b_slice[term · padded + column]; 0 for what does not exist
-    //@ hint 1 256 threads, 1024 numbers: which does thread t copy? which neighbours share a line?
-    //@ hint 2 README, "Slices"; a matrix whose col is 1 lies row by row, else column by column
-    //@ hint 3 e = t, t + 256, …; if a.col is 1 row e / slice and term e % slice, else row e % tile
-    //@ hint 3 and
-    //@ hint 3 term e / tile; b likewise; read if row and term are inside, else 0
-    //@ notice the zeros make the loop below right without a single comparison in it
-    //@ mutant slices-quarter: each thread copies one number only
-    //~ for (int e = t; e < threads; e += threads) {
+    //@ gap 09 slices
     for (int e = t; e < tile * slice; e += threads) {
       // Neighbouring threads read neighbouring addresses, whichever way the matrix lies.
       const bool a_by_row = a.col == 1, b_by_row = b.col == 1;
@@ -51,10 +39,6 @@ __global__ void __launch_bounds__(threads)
       const int bj = b_by_row ? e % tile : e / slice, bx = b_by_row ? e / tile : e % slice;
       const bool a_in = i0 + ai < rows && x0 + ax < inner;
       const bool b_in = j0 + bj < columns && x0 + bx < inner;
-      //@ mutant slices-same: every slice of a is the first one
-      //~ a_slice[ax * padded + ai] = a_in ? a_head[(i0 + ai) * a.row + ax * a.col] : 0.f;
-      //@ mutant slices-turned: a's slice is not turned over
-      //~ a_slice[ai * slice + ax] = a_in ? a_head[(i0 + ai) * a.row + (x0 + ax) * a.col] : 0.f;
       a_slice[ax * padded + ai] = a_in ? a_head[(i0 + ai) * a.row + (x0 + ax) * a.col] : 0.f;
       b_slice[bx * padded + bj] = b_in ? b_head[(x0 + bx) * b.row + (j0 + bj) * b.col] : 0.f;
     }

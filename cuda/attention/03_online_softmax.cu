@@ -54,28 +54,14 @@ __global__ void __launch_bounds__(rows)
         const float4 x = load4(k_tile + j * W + d);
         s += qi[d] * x.x + qi[d + 1] * x.y + qi[d + 2] * x.z + qi[d + 3] * x.w;
       }
-      //@ begin 09 online-step points=5
-      //@ plan a key with score s and value v_tile + j · W has come: if s is the largest so far, m
-      //@ plan becomes s and what was summed shrinks; then add its weight to l and weight · value to
-      //@ plan oi
-      //@ hint 1 l and oi were summed with exp(score − old m): by what must they be multiplied?
-      //@ hint 2 README, "A softmax in one pass"; minus infinity minus minus infinity is not a
-      //@ hint 2 number
-      //@ hint 3 if s > m: shrink = exp(m − s), m = s, l *= shrink, oi[d] *= shrink; then
-      //@ hint 3 p = s is −∞ ? 0 : exp(s − m), l += p, oi[d] += p · v[d]
-      //@ notice after k keys in random order only 1 + 1/2 + … + 1/k of them were a new largest
+      //@ gap 09 online-step
       if (s > m) {
         const float shrink = expf(m - s);
-        //@ mutant online-sum-kept: the sum does not shrink
-        //~ m = s;
         m = s, l *= shrink;
 #pragma unroll
-        //@ mutant online-output-kept: the output does not shrink
         for (int d = 0; d < W; ++d) oi[d] *= shrink;
       }
       // A score of minus infinity weighs nothing, also before any other has come.
-      //@ mutant online-infinity: minus infinity minus minus infinity is taken
-      //~ const float p = expf(s - m);
       const float p = s == -INFINITY ? 0.f : expf(s - m);
       l += p;
 #pragma unroll
@@ -110,7 +96,7 @@ const Rung dense_03_forward{
         constexpr int W = decltype(width)::value;
         launch({"dense_fwd_03", size_t(tiles_of(c.q.T, rows)) * size_t(c.q.B * c.q.H), rows,
                 shared_bytes_for(keys * W, keys * W)},
-               c.stream, dense_fwd_03<W>, c.q, c.k, c.v, c.o, c.lse, 1 / std::sqrt(float(c.q.D)));
+               c.stream, dense_fwd_03<W>, c.q, c.k, c.v, c.o, c.lse, c.scale());
       });
     }};
 

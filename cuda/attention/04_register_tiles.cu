@@ -82,26 +82,13 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
     }
 #pragma unroll
     for (int i = 0; i < R; ++i) {
-      //@ begin 09 row-softmax points=4
-      //@ plan the thread's N scores of row i: the row's largest (other lanes hold the rest), in
-      //@ plan powers of 2; shrink l and out; add each weight to l, then write it to its place
-      //@ plan in p_tile, there times keep.factor(unit · T + row, key) if keep.words (dropout)
-      //@ hint 1 which lanes hold the rest of the row, and what must they agree on?
-      //@ hint 2 Place::reduce_row in tile.cuh; the step of rung 03
-      //@ hint 3 top = max(m[i], reduce_row(max of s[i], Maximum) · to_log2); base = top, or 0 if
-      //@ hint 3 that is −∞; shrink = 2^(m[i] − base); m[i] = top; p = 2^(s[i][j] · to_log2 − base)
-      //@ hint 3 for each j, to p_tile[(y + TY · i) · p_stride + x + TX · j]
-      //@ notice l is of the thread's own columns only: the lanes' sums meet once, at the end
+      //@ gap 09 row-softmax
       float top = s[i][0];
 #pragma unroll
       for (int j = 1; j < N; ++j) top = fmaxf(top, s[i][j]);
-      //@ mutant row-own-largest: each lane takes the largest of its own columns
-      //~ top = fmaxf(m[i], top * to_log2);
       top = fmaxf(m[i], Place<TX>::reduce_row(top, Maximum{}) * to_log2);
       // While all scores are minus infinity, all weights are 2^(−∞ − 0) = 0.
       const float base = top == -INFINITY ? 0.f : top, shrink = fast_exp2(m[i] - base);
-      //@ mutant row-sum-kept: the sum does not shrink
-      //~ m[i] = top;
       m[i] = top, l[i] *= shrink;
 #pragma unroll
       for (int c = 0; c < C; ++c) out[i][c] *= shrink;
@@ -113,8 +100,6 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
           const int row = min(i0 + at.y + TY * i, T - 1), key = min(j0 + at.x + TX * j, T - 1);
           p *= keep.factor(size_t(unit) * size_t(T) + size_t(row), key);
         }
-        //@ mutant row-columns: the lane's weights are put side by side
-        //~ p_tile[(at.y + TY * i) * X::p_stride + at.x * N + j] = p;
         p_tile[(at.y + TY * i) * X::p_stride + at.x + TX * j] = p;
       }
       //@ end
@@ -147,8 +132,7 @@ void run(const Call& c) {
   using X = Tiles<W, Rows>;
   launch({"dense_fwd_04", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
           X::shared_bytes},
-         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, c.keep,
-         1 / std::sqrt(float(c.q.D)));
+         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, c.keep, c.scale());
 }
 
 }  // namespace
@@ -168,6 +152,7 @@ const Rung dense_04_forward{
     [](Pattern, const Call& c) {
       for_width_and_rows(
           c, [&](auto width, auto rows) { run<decltype(width)::value, decltype(rows)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

@@ -89,25 +89,14 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
         float s[R][N] = {};
         add_abt<W>(s, q_tile + at.y * X::stride, TY * X::stride, k_tile + at.x * X::stride,
                    TX * X::stride);
-        //@ begin 09 weights-and-gradients points=4
-        //@ plan s holds scores without scale: make them the weights P, 0 outside of the sequence,
-        //@ plan also in p_tile; then dP = dO Vᵀ as S was made, and scale · P · (dP − delta) to
-        //@ plan ds_tile; what goes to p_tile and dP take the factor kept(row, key) of dropout
-        //@ hint 1 which two numbers of a row replace its whole softmax?
-        //@ hint 2 README, "Backward: recompute"; row_sums holds lse in powers of 2, then delta
-        //@ hint 3 P = 2^(s · to_log2 − row_sums[y]); dp from add_abt with d_o_tile and v_tile;
-        //@ hint 3 dS = scale · P · (dp − row_sums[side + y]); place (y, x) is at y · p_stride + x
-        //@ notice five products instead of two that read T × T stored weights: and still faster
+        //@ gap 09 weights-and-gradients
 #pragma unroll
         for (int i = 0; i < R; ++i)
 #pragma unroll
           for (int j = 0; j < N; ++j) {
             const int y = at.y + TY * i, x = at.x + TX * j;
             const bool in = i0 + y < T && j0 + x < T;
-            //@ mutant weights-unnormed: the logarithm of the row's sum is forgotten
-            //~ s[i][j] = in ? fast_exp2(s[i][j] * to_log2) : 0.f;
             s[i][j] = in ? fast_exp2(fmaf(s[i][j], to_log2, -row_sums[y])) : 0.f;
-            //@ mutant weights-not-kept: the weights are not written for dV
             p_tile[y * X::p_stride + x] = s[i][j] * kept(y, x);
           }
         float dp[R][N] = {};
@@ -119,8 +108,6 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
           for (int j = 0; j < N; ++j) {
             const int y = at.y + TY * i, x = at.x + TX * j;
             const float d = dp[i][j] * kept(y, x);
-            //@ mutant weights-no-delta: delta is not subtracted
-            //~ ds_tile[y * X::p_stride + x] = scale * s[i][j] * d;
             ds_tile[y * X::p_stride + x] = scale * s[i][j] * (d - row_sums[side + y]);
           }
         //@ end
@@ -194,7 +181,7 @@ template <int W>
 void run(const Call& c) {
   using X = Tiles<W>;
   const int units = c.q.B * c.q.H, splits = splits_of(c);
-  const float scale = 1 / std::sqrt(float(c.q.D));
+  const float scale = c.scale();
   float *delta = static_cast<float*>(c.workspace), *copies = delta + delta_floats(c);
   launch({"dense_delta_05", (rows_of_call(c) + 7) / 8, 256}, c.stream, dense_delta_05, c.o, c.d_o,
          delta);
@@ -226,6 +213,7 @@ const Rung dense_05_backward{
     },
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

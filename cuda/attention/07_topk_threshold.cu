@@ -43,22 +43,10 @@ __global__ void topk_select_07(const float* scores, int* keys, float* p, int k, 
   Cut cut{0, 0, top, !__any_sync(all_lanes, nan)};
 
   unsigned threshold = 0;
-  //@ begin 10 threshold-bits points=3
-  //@ plan from the highest bit down: does a threshold with this bit set still leave k scores at or
-  //@ plan above it? then it stays set (nothing to do if the cut is not valid)
-  //@ hint 1 what is the largest number that at least k of the row's numbers reach?
-  //@ hint 2 ordered() above; the lanes of the warp share the row: lane, lane + 32, …
-  //@ hint 3 for each bit: count over own j of ordered(s[j]) >= (threshold | bit); sum_of_warp; if
-  //@ hint 3 at
-  //@ hint 3 least k: threshold |= bit
-  //@ notice 32 passes whatever k is, and the row comes from the cache each time
+  //@ gap 10 threshold-bits
   for (unsigned bit = 0x80000000u; cut.valid && bit > 0; bit >>= 1) {
     int reach = 0;
     for (int j = lane; j < T; j += 32) reach += ordered(s[j]) >= (threshold | bit);
-    //@ mutant bits-fewer: one score less than k has to reach it
-    //~ if (sum_of_warp(reach) + 1 >= k) threshold |= bit;
-    //@ mutant bits-lane: each lane counts its own scores only
-    //~ if (reach >= k) threshold |= bit;
     if (sum_of_warp(reach) >= k) threshold |= bit;
   }
   //@ end

@@ -106,32 +106,16 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
       __syncwarp();  // the tables are complete
       unsigned mine = lane < X::slots ? passed[lane] : 0;
       if (__any_sync(all_lanes, mine != 0)) {
-        //@ begin 10 merge points=4
-        //@ plan offer the lane's list what passed for its query, in ascending order of the keys,
-        //@ plan and
-        //@ plan clear the bits; then every thread takes the new gates of its R rows from the lanes
-        //@ plan that keep them
-        //@ hint 1 bit b of `mine` stands for which key, and where is its score?
-        //@ hint 2 the table of the lane's query begins at tables + lane · table_stride; the first
-        //@ hint 2 bit
-        //@ hint 2 of x is __ffs(x) − 1; row i of a thread is slot i · 4 + row_in_warp
-        //@ hint 3 passed[lane] = 0; while mine: take its lowest bit, offer(table[bit], base + bit);
-        //@ hint 3 __syncwarp; gate[i] = __shfl_sync(all_lanes, best.gate(), i · 4 + row_in_warp)
-        //@ notice a gate of the last merge is too low at worst: too much passes, never too little
-        //@ mutant merge-not-cleared: the bits stay set for the next 32 keys
+        //@ gap 10 merge
         if (mine != 0) passed[lane] = 0;
         while (mine != 0) {
           const int bit = __ffs(int(mine)) - 1;
           mine &= mine - 1;
-          //@ mutant merge-key: the second half of a tile counts its keys from the tile's start
-          //~ best.offer(tables[lane * X::table_stride + bit], j0 + bit);
           best.offer(tables[lane * X::table_stride + bit], base + bit);
         }
         __syncwarp();  // before the tables are written again
 #pragma unroll
         for (int i = 0; i < R; ++i)
-          //@ mutant merge-own-gate: a thread takes the gate of its own list for all its rows
-          //~ gate[i] = best.gate();
           gate[i] = __shfl_sync(all_lanes, best.gate(), i * 4 + at.row_in_warp);
         //@ end
       }
@@ -175,7 +159,7 @@ void run(const Call& c) {
     launch({"topk_fwd_09", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
             X::shared_bytes},
            c.stream, topk_fwd_09<W, decltype(list)::value, Rows>, c.q, c.k, c.v, c.o, c.keys, c.p,
-           c.keep, c.kept, 1 / std::sqrt(float(c.q.D)));
+           c.keep, c.kept, c.scale());
   });
 }
 
@@ -196,6 +180,7 @@ const Rung topk_09_forward{9,
                              for_width_and_rows(c, [&](auto width, auto rows) {
                                run<decltype(width)::value, decltype(rows)::value>(c);
                              });
-                           }};
+                           },
+                           {.dropout = true}};
 
 }  // namespace focus::gpu

@@ -36,29 +36,14 @@ struct BestKeys {
 
   __device__ void offer(float s, int j) {
     has_nan |= s != s;
-    //@ begin 10 offer points=5
-    //@ plan put the score and its key where they belong in the descending list; what stood there
-    //@ plan and
-    //@ plan behind it moves one place down, the last falls off; no branch, no place known at run
-    //@ plan time only
-    //@ hint 1 once the place is found, what goes into the next place, and into the one after it?
-    //@ hint 2 passes() says when a score goes in front; the comment above says why not s > score[e]
-    //@ hint 3 found = false; for each e: found = found or passes(s, score[e]); keep what stood
-    //@ hint 3 there;
-    //@ hint 3 if found write (s, j) there, and (s, j) becomes what stood there
-    //@ notice all K places are passed whatever comes: a warp would wait for the longest way anyway
+    //@ gap 10 offer
     bool found = false;
 #pragma unroll
     for (int e = 0; e < K; ++e) {
-      //@ mutant offer-ties: of equal scores the higher key goes in front
-      //~ found = found || !(s < score[e]);
       found = found || passes(s, score[e]);
       const float old_score = score[e];
       const int old_key = key[e];
-      //@ mutant offer-keys-stay: the keys do not move with their scores
-      //~ score[e] = found ? s : old_score;
       score[e] = found ? s : old_score, key[e] = found ? j : old_key;
-      //@ mutant offer-no-moving: what stood there does not move down
       s = found ? old_score : s, j = found ? old_key : j;
     }
     //@ end

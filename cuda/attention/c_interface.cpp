@@ -1,4 +1,4 @@
-// attention() for callers in other languages, such as tests/peers/attention_ratio.py: contiguous
+// attention() for callers in other languages, such as tests/pytorch/attention_ratio.py: contiguous
 // (B,H,T,D) tensors as plain pointers, errors as text.
 #include <cstring>
 #include <exception>
@@ -10,7 +10,7 @@ namespace {
 using namespace focus;
 using namespace focus::gpu;
 
-// As in tests/peers/attention_ratio.py.
+// As in tests/pytorch/attention_ratio.py.
 struct PlainCall {
   const char* pattern;
   int backward, B, H, T, D, kept, global_tokens, rung;

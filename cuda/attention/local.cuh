@@ -38,26 +38,13 @@ struct Window {
   __device__ Visible queries_of(int key) const {
     if (key >= n) return {0, n, n, T};
     int begin = 0, end = 0;
-    //@ begin 09 queries-of points=3
-    //@ plan the ordinary queries that see this ordinary key, begin … end−1: for a band and for a
-    //@ plan block
-    //@ hint 1 with n = 9 and width 5, which queries see key 0? key 4? key 8?
-    //@ hint 2 keys_of above: solve it for the query; the ends of the sequence are different
-    //@ hint 3 band: 0 if key < width, else key − width + 1 + left; n if key ≥ n − width, else
-    //@ hint 3 key + left + 1; block: its own block, as in keys_of
-    //@ notice at the ends a key can be seen by more queries than the band is wide
+    //@ gap 09 queries-of
     if (banded) {
       // A band begins at query − left, or at an end of the sequence, where several begin.
       const int left = (width - 1) / 2;
-      //@ mutant queries-left-end: the shifted bands at the left end are forgotten
-      //~ begin = max(key - width + 1 + left, 0);
       begin = key < width ? 0 : key - width + 1 + left;
-      //@ mutant queries-right-end: the shifted bands at the right end are forgotten
-      //~ end = min(key + left + 1, n);
       end = key >= n - width ? n : key + left + 1;
     } else {
-      //@ mutant queries-block-first: every key is in the first block
-      //~ begin = 0, end = min(begin + width, n);
       begin = key / width * width, end = min(begin + width, n);
     }
     //@ end

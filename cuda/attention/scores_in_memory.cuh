@@ -42,21 +42,10 @@ inline Matrices scores_at(float* memory, const Heads& x, int first) {
   if (i >= rows) return;
   float* row = s + i * size_t(T);
   float top = row[0], sum = 0;
-  //@ begin 08 row-kernel points=4
-  //@ plan find the largest score, replace each score by exp(score − largest) and sum these, divide
-  //@ plan each by the sum; keep the logarithm of the sum of exp(score) for the backward pass
-  //@ hint 1 how often must the row be read? what is known only after a whole pass?
-  //@ hint 2 lesson 01: shifting the scores leaves the softmax as it is
-  //@ hint 3 three loops over j: top = max; sum += row[j] = exp(row[j] − top); row[j] /= sum;
-  //@ hint 3 lse[i] = top + log(sum)
-  //@ notice three passes over memory: rung 03 (lesson 09) needs none
-  //@ mutant softmax-no-top: the largest score is not looked for, the first one is taken
+  //@ gap 08 row-kernel
   for (int j = 1; j < T; ++j) top = fmaxf(top, row[j]);
   for (int j = 0; j < T; ++j) sum += row[j] = expf(row[j] - top);
-  //@ mutant softmax-not-divided: the weights are not divided by their sum
   for (int j = 0; j < T; ++j) row[j] /= sum;
-  //@ mutant softmax-lse-shifted: the logarithm is that of the shifted scores' sum
-  //~ lse[i] = logf(sum);
   lse[i] = top + logf(sum);
   //@ end
 }
@@ -67,24 +56,11 @@ inline Matrices scores_at(float* memory, const Heads& x, int first) {
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= rows) return;
   float *p = s + i * size_t(T), *ds = dp + i * size_t(T), mean = 0;
-  //@ begin 08 row-kernel-backward points=4
-  //@ plan p holds scores, ds holds dP: make p the weights, take the mean of dP with these weights,
-  //@ plan and make ds = scale · p · (dP − mean)
-  //@ hint 1 which number do all entries of the row share, and when is it known?
-  //@ hint 2 lesson 01: the Jacobian of softmax; lse[i] makes another look for the largest needless
-  //@ hint 3 first loop: p[j] = exp(p[j] − lse[i]), mean += p[j] · ds[j]; second loop:
-  //@ hint 3 ds[j] = scale · p[j] · (ds[j] − mean)
-  //@ notice one number a row from the forward pass replaces a pass over the scores
+  //@ gap 08 row-kernel-backward
   for (int j = 0; j < T; ++j) {
     p[j] = expf(p[j] - lse[i]);
-    //@ mutant rows-backward-mean-unweighted: the mean does not weigh with p
-    //~ mean += ds[j];
     mean += p[j] * ds[j];
   }
-  //@ mutant rows-backward-no-mean: the mean is not subtracted
-  //~ for (int j = 0; j < T; ++j) ds[j] = scale * p[j] * ds[j];
-  //@ mutant rows-backward-no-scale: the scale of the scores is forgotten
-  //~ for (int j = 0; j < T; ++j) ds[j] = p[j] * (ds[j] - mean);
   for (int j = 0; j < T; ++j) ds[j] = scale * p[j] * (ds[j] - mean);
   //@ end
 }
@@ -115,7 +91,7 @@ void multiply_02(void* stream, int first, int units, Matrices a, Matrices b, Mat
 template <class Multiply>
 void dense_forward_in_memory(const Call& c, const Multiply& multiply) {
   const int T = c.q.T, D = c.q.D;
-  const float scale = 1 / std::sqrt(float(D));
+  const float scale = c.scale();
   for_parts(c, 1, [&](int first, int units) {
     float* memory = static_cast<float*>(c.workspace);
     const Matrices s = scores_at(memory, c.q, first);
@@ -130,7 +106,7 @@ void dense_forward_in_memory(const Call& c, const Multiply& multiply) {
 template <class Multiply>
 void dense_backward_in_memory(const Call& c, const Multiply& multiply) {
   const int T = c.q.T, D = c.q.D;
-  const float scale = 1 / std::sqrt(float(D));
+  const float scale = c.scale();
   for_parts(c, 2, [&](int first, int units) {
     const size_t rows = size_t(units) * size_t(T);
     float *s_memory = static_cast<float*>(c.workspace), *dp_memory = s_memory + rows * size_t(T);

@@ -69,30 +69,14 @@ __device__ __forceinline__ void sort_head(const int* keys, Edge* edges, int* beg
   for (int e0 = first; e0 < last; e0 += 32) {
     const int e = e0 + lane, key = next;
     next = e + 32 < last ? __ldg(keys + e + 32) : -1;
-    //@ begin 10 place-edges points=4
-    //@ plan each lane has an edge e with a key (−1: none): write {query, e} to its place, equal
-    //@ plan keys of
-    //@ plan the 32 one behind the other in the order of the lanes; then move places on for the next
-    //@ plan 32
-    //@ hint 1 how many lanes before this one have the same key, and which of them is the last?
-    //@ hint 2 __match_any_sync gives the lanes that hold the same key, as bits; __popc counts bits
-    //@ hint 3 place = places[warp · T + key] + count of same lanes below; edges[place] = {e / kept,
-    //@ hint 3 e};
-    //@ hint 3 __syncwarp; the last of the same lanes sets places[warp · T + key] = place + 1;
-    //@ hint 3 __syncwarp
-    //@ notice no atomic addition decides an order here, so the same bits come every time
+    //@ gap 10 place-edges
     const unsigned same = __match_any_sync(all_lanes, key);
     int place = 0;
     if (key >= 0) {
-      //@ mutant edges-one-place: equal keys among the 32 share a place
-      //~ place = places[warp * T + key];
       place = places[warp * T + key] + __popc(same & ((1u << lane) - 1));
-      //@ mutant edges-first-weight: an edge points at its query's first weight
-      //~ edges[place] = {e / kept, e / kept * kept};
       edges[place] = {e / kept, e};
     }
     __syncwarp();  // all have read their places
-    //@ mutant edges-not-moved: the next 32 begin at the same places
     if (key >= 0 && (same >> lane) == 1) places[warp * T + key] = place + 1;  // the last of them
     __syncwarp();  // the places are ready for the next 32
     //@ end

@@ -60,32 +60,18 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
       dp[e] = dot(g4, early ? v4[early ? e : 0] : channels(v, v_head, key[e], d));
       if (keep.words) dp[e] *= factor(e);
     }
-    //@ begin 10 query-gradients points=4
-    //@ plan dp holds each lane's share of dP: complete it; the mean of dP under p; then for each
-    //@ plan kept
-    //@ plan key dS, its part of dQ (sum), and for real rows its weights and each(…)
-    //@ hint 1 which lanes hold the rest of dO · V[key]?
-    //@ hint 2 sum_of_lanes in row_lanes.cuh; the formula at the head of this file; the loop for any
-    //@ hint 2 k below does the same with dP in memory
-    //@ hint 3 dp[e] = sum_of_lanes<row_lanes>(dp[e]), mean += p dp; ds_e = scale · p · (dp − mean);
-    //@ hint 3 add_scaled(sum, ds_e, K's row: k4 if early); lane d = 0 writes weights[e] = {p, ds_e}
-    //@ notice k keys, not T: nothing here grows with the length of the sequence
+    //@ gap 10 query-gradients
 #pragma unroll
     for (int e = 0; e < K; ++e) {
-      //@ mutant queries-lane: each lane goes on with its own share of dP
       dp[e] = sum_of_lanes<row_lanes>(dp[e]);
       mean += e < kept ? weight[e] * dp[e] : 0.f;
     }
 #pragma unroll
     for (int e = 0; e < K; ++e) {
       if (e >= kept) continue;
-      //@ mutant queries-no-mean: the mean is not subtracted
-      //~ const float ds_e = scale * weight[e] * dp[e];
       const float ds_e = scale * weight[e] * (dp[e] - mean);
       add_scaled(sum, ds_e, early ? k4[early ? e : 0] : channels(k, k_head, key[e], d));
       if (row < rows) {
-        //@ mutant queries-weights: the weight that is kept for dV is that of dK
-        //~ if (weights && d == 0) weights[e] = {ds_e, ds_e};
         if (weights && d == 0) weights[e] = {weight[e], ds_e};
         each(d, key[e], ds_e, weight[e], q4, g4, unit);
       }

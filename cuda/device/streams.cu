@@ -1,8 +1,7 @@
-#include "cuda/device/streams.h"
-
 #include <utility>
 
 #include "cuda/device/device.h"
+#include "cuda/device/streams.h"
 #ifdef __CUDACC__
 #include "cuda/device/check.h"
 #endif

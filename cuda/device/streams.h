@@ -22,7 +22,9 @@ class Streams {
   enum class Side { forward, backward };  // attention's masks and indices; blocks' masks and sums
   void* beside(Side);
   // The same for what depends on nothing that the main stream has done since fork().
-  void* ahead(Side side) { return sides_[size_t(side)].used ? sides_[size_t(side)].stream : beside(side); }
+  void* ahead(Side side) {
+    return sides_[size_t(side)].used ? sides_[size_t(side)].stream : beside(side);
+  }
   void fork() { beside(Side::forward), beside(Side::backward); }
   // The main stream waits for one, or for all.
   void wait_for(Side);

@@ -39,8 +39,7 @@ class RandomRun {
     Rng rng(seed, Stream::data);
     for (int i = 0; i < rows * s.length; ++i)
       data.train.tokens.push_back(uint8_t(rng.below(uint32_t(s.vocabulary))));
-    for (int i = 0; i < rows; ++i)
-      data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
+    for (int i = 0; i < rows; ++i) data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
     data.val = data.train;
     epoch.order.resize(size_t(rows)), epoch.rate = 0.1, epoch.steps_before = 40;
     std::iota(epoch.order.begin(), epoch.order.end(), 0);

@@ -6,8 +6,8 @@
 // them.
 #pragma once
 
-#include "cuda/one_launch/noise.cuh"
-#include "cuda/one_launch/rows.cuh"
+#include "cuda/one_launch/dropout.cuh"
+#include "cuda/one_launch/layer_norm.cuh"
 
 namespace focus::gpu::one_launch {
 
@@ -237,42 +237,17 @@ __device__ __forceinline__ void weights_backward(const Plan& p, float* dp, float
   for (int i = 0; i < R; ++i) {
     const int row = rows.row(i);
     const float *weight = weights[i], *d = rows.s[i], *factor = factors[i];
-    //@ begin 16 scores-gradient points=4
-    //@ plan A warp has a row of the matrix; the lane has columns j = rows.lane and j + 32, with
-    //@ plan weight[h] before dropout, d[h] = the gradient of that weight, factor[h] of dropout.
-    //@ plan mean = the sum over the row of weight · d (all lanes, __shfl_xor_sync). For both h with
-    //@ plan j < 8 * R: dS = p.score_scale · weight · (d - mean) to dp[row · score_stride<R> + j],
-    //@ plan and to the transposed place in ds_transposed; the weight after dropout to the
-    //@ plan transposed place in weights_transposed.
-    //@ hint 1 Lesson 08, row-kernel-backward: which number do all entries of a row share?
-    //@ hint 2 README, "A warp a row of scores"; the transposed place of (row, j) is
-    //@ hint 2 j * score_stride<R> + row.
-    //@ hint 3 mean = weight[0] · d[0] + weight[1] · d[1]; for lanes 16, 8, 4, 2, 1: mean +=
-    //@ hint 3 __shfl_xor_sync(all_lanes, mean, lanes)
-    //@ hint 3 for h in 0, 1: j = rows.lane + 32 · h; if j >= 8 · R continue
-    //@ hint 3   ds = p.score_scale · weight[h] · (d[h] - mean), to dp and to ds_transposed
-    //@ hint 3   weights_transposed at the transposed place = factor[h] · weight[h]
-    //@ notice A key that was not kept has weight 0, so its dS is 0 without a question: every
-    //@ notice pattern takes the same dense products. At 40 tokens that is cheaper than gathering.
+    //@ gap 16 scores-gradient
     float mean = weight[0] * d[0] + weight[1] * d[1];
-    //@ mutant(2) scores-own-mean: a lane subtracts the mean of its own two columns
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) mean += __shfl_xor_sync(all_lanes, mean, lanes);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int j = rows.lane + 32 * h;
       if (j >= 8 * R) continue;
-      //@ mutant scores-no-scale: the scale of the scores is forgotten
-      //~ const float ds = weight[h] * (d[h] - mean);
-      //@ mutant scores-no-mean: the mean is not subtracted
-      //~ const float ds = p.score_scale * weight[h] * d[h];
       const float ds = p.score_scale * weight[h] * (d[h] - mean);
       dp[row * score_stride<R> + j] = ds;
-      //@ mutant scores-not-turned: dS is written as it is where its transpose belongs
-      //~ ds_transposed[row * score_stride<R> + j] = ds;
       ds_transposed[j * score_stride<R> + row] = ds;
-      //@ mutant scores-before-dropout: the weights before dropout, for the gradient of the values
-      //~ weights_transposed[j * score_stride<R> + row] = weight[h];
       weights_transposed[j * score_stride<R> + row] = factor[h] * weight[h];
     }
     //@ end

@@ -2,9 +2,9 @@
 #include <cmath>
 
 #include "attention/pattern.h"
+#include "cuda/one_launch/arguments.cuh"
 #include "cuda/one_launch/kernels.h"
 #include "cuda/one_launch/one_launch.h"
-#include "cuda/one_launch/plan.cuh"
 #include "cuda/stepper/placed_runs.h"
 #include "error.h"
 
@@ -119,7 +119,8 @@ struct OneLaunch::State {
     for (int r = first; r < last; ++r) {
       const size_t at = size_t(r) * placed.stride(), i = size_t(r);
       const auto piece = [&](float* of_all) { return of_all ? of_all + at : nullptr; };
-      const Epoch epoch = epochs ? Epoch{{}, (*epochs)[i].rate, (*epochs)[i].steps_before} : Epoch{};
+      const Epoch epoch =
+          epochs ? Epoch{{}, (*epochs)[i].rate, (*epochs)[i].steps_before} : Epoch{};
       to.push_back({piece(placed.values()), piece(placed.gradients()), piece(placed.m()),
                     piece(placed.v()), data.tokens[i], data.labels[i],
                     placed.order() + i * size_t(data.rows), placed.seed(r), epoch.steps_before,
@@ -135,8 +136,7 @@ struct OneLaunch::State {
 
 // Steps of the runs first_run … last_run-1, for which there is room; adds to what they have made.
 void OneLaunch::State::launch_steps(int first_run, int last_run, const std::vector<Epoch>& epochs,
-                                    int first_step, int steps,
-                                    std::vector<StepsMade>& made_steps) {
+                                    int first_step, int steps, std::vector<StepsMade>& made_steps) {
   set_runs(first_run, last_run, Split::train, &epochs);
   Plan& p = plan;
   const size_t R = size_t(p.runs);
@@ -194,7 +194,7 @@ OneLaunch::OneLaunch(const StepSettings& settings, std::vector<StepRun> all) {
   p.activation = m.activation, p.optimizer = settings.optimizer;
   p.dropout = dropout_of(m.dropout), p.attention_dropout = dropout_of(m.attention.dropout);
   p.first_epsilon = float(m.first_layer_norm_epsilon), p.epsilon = float(m.layer_norm_epsilon);
-  p.score_scale = 1 / std::sqrt(float(width));
+  p.score_scale = float(m.attention.score_scale) / std::sqrt(float(width));
   p.classifier = m.vocabulary * width + 6 * m.blocks * linear;
   p.parameters = int(parameter_floats(m)), p.padded = int(s.placed.stride());
   p.chunks = (p.padded + chunk - 1) / chunk;

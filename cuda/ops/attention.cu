@@ -1,11 +1,10 @@
 // Attention for the trainer: plans a call and starts its kernels.
-#include "cuda/ops/attention.h"
-
 #include <algorithm>
 #include <cmath>
 
 #include "cuda/attention/attention.h"
 #include "cuda/device/launch.h"
+#include "cuda/ops/attention.h"
 #include "cuda/ops/attention_steps.h"
 
 namespace focus::gpu {
@@ -63,8 +62,7 @@ AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
   if (way() != Way::ladder) kept.p = layout.take<float>(entries);
   if (chosen) kept.keys = layout.take<int>(entries);
   if (drops())
-    kept.keep =
-        layout.take<unsigned>(units() * size_t(T_) * size_t((lists_.longest + 31) / 32));
+    kept.keep = layout.take<unsigned>(units() * size_t(T_) * size_t((lists_.longest + 31) / 32));
   Call call;
   call.q = heads_bthd(nullptr, runs_.count * B_, T_, settings_.heads, D_);
   call.precision = precision_;
@@ -89,7 +87,8 @@ AttentionCall AttentionPlan::call_of(const Kept& kept, const float* q, const flo
   c.B = runs_.count * B_, c.T = T_, c.H = settings_.heads, c.D = D_;
   c.units = B_ * c.H;
   c.q = q, c.k_rows = k, c.v = v, c.o = o;
-  c.scale = 1 / std::sqrt(float(D_)), c.keep_scale = 1;
+  c.score_scale = float(settings_.score_scale), c.scale = c.score_scale / std::sqrt(float(D_));
+  c.keep_scale = 1;
   c.begin = lists_.begin.data(), c.entries = lists_.entries;
   c.keys = is_positional(c.pattern) ? lists_.keys.data() : kept.keys;
   c.p = kept.p;
@@ -108,7 +107,7 @@ Call AttentionPlan::ladder_call(const AttentionCall& c, const Kept& kept) const 
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
   call.lse = kept.lse, call.scores = kept.scores, call.copies = kept.copies;
-  call.kept = c.k, call.keys = c.keys, call.p = c.p;
+  call.kept = c.k, call.keys = c.keys, call.p = c.p, call.score_scale = c.score_scale;
   call.parts = runs_.count, call.precision = precision_;
   return call;
 }

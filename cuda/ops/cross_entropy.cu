@@ -36,8 +36,8 @@ __global__ void loss_forward(const float* logits, const int* labels, double* row
   loss[blockIdx.x] = float(total / B);
 }
 
-__global__ void loss_backward(const float* logits, const int* labels, float* d_logits, int B,
-                              int N, int rows) {
+__global__ void loss_backward(const float* logits, const int* labels, float* d_logits, int B, int N,
+                              int rows) {
   const int row = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (row >= rows) return;
   const float *in = logits + size_t(row) * size_t(N), top = largest(in, N);

@@ -15,8 +15,8 @@ constexpr int chunk = 32;  // tokens of a block, all read before one is added
 constexpr int sum_warps = 8;
 
 __global__ void embedding_forward_kernel(const int* tokens, const float* table,
-                                         const float* positions, float* y, size_t stride, int per_run, int T, int C, float scale,
-                                  int rows) {
+                                         const float* positions, float* y, size_t stride,
+                                         int per_run, int T, int C, float scale, int rows) {
   const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
   if (row >= rows) return;
   const float* from = table + size_t(row / per_run) * stride + size_t(tokens[row]) * size_t(C);
@@ -104,9 +104,10 @@ void embedding_backward(const Runs& runs, const EmbeddingSize& s, const int* tok
   const size_t R = size_t(runs.count), size = size_t(s.V) * size_t(s.C);
   const int chunks = chunks_of(s), groups = int((size + 31) / 32);
   const int rows = std::clamp(8192 / s.C, 1, s.V), tiles = (s.V + rows - 1) / rows;
-  launch({"embedding_partial", R * size_t(chunks) * size_t(tiles), 64, shared_bytes_for(rows * s.C)},
-         stream, embedding_partial, tokens, dy, parts, size_t(s.B) * size_t(s.T), chunks, tiles,
-         rows, s.V, s.C);
+  launch(
+      {"embedding_partial", R * size_t(chunks) * size_t(tiles), 64, shared_bytes_for(rows * s.C)},
+      stream, embedding_partial, tokens, dy, parts, size_t(s.B) * size_t(s.T), chunks, tiles, rows,
+      s.V, s.C);
   launch({"embedding_sum", R * size_t(groups), 32 * sum_warps, shared_bytes_for(32 * sum_warps)},
          stream, embedding_sum, parts, d_table, runs.stride, chunks, size, std::sqrt(float(s.C)),
          groups);

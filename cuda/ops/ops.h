@@ -89,7 +89,8 @@ void cross_entropy_backward(const Runs&, int B, int N, const float* logits, cons
 
 // --- training.cu: what a step does beside the model ---
 
-// Counters that kernels read, so that a recorded step needs no host. finish_step() adds one to each.
+// Counters that kernels read, so that a recorded step needs no host. finish_step() adds one to
+// each.
 struct Counters {
   uint64_t optimizer_steps = 0;
   uint32_t noise_step = 0, step = 0;  // step: in the epoch

@@ -102,8 +102,7 @@ __global__ void finish_step_kernel(Counters* counters, const float* loss, float*
   __syncthreads();  // all have read it
   for (int r = int(threadIdx.x); losses && r < runs; r += int(blockDim.x))
     losses[size_t(r) * size_t(steps) + size_t(step)] = loss[r];
-  if (threadIdx.x == 0)
-    ++counters->optimizer_steps, ++counters->noise_step, ++counters->step;
+  if (threadIdx.x == 0) ++counters->optimizer_steps, ++counters->noise_step, ++counters->step;
 }
 
 __global__ void fill_numbers_kernel(float* x, size_t n, float value) {

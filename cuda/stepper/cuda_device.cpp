@@ -18,10 +18,9 @@ struct Choice {
 
 Choice choose(const StepSettings& s) {
   const std::string fused_problem =
-      fits_fused_blocks(s.model)
-          ? ""
-          : str("d-model ", s.model.d_model, ", d-mlp ", s.model.d_mlp, ", ",
-                s.model.attention.heads, " head(s) on ", device().name);
+      fits_fused_blocks(s.model) ? ""
+                                 : str("d-model ", s.model.d_model, ", d-mlp ", s.model.d_mlp, ", ",
+                                       s.model.attention.heads, " head(s) on ", device().name);
   if (s.form == "operations" || s.form == "graph")
     return {s.form == "graph" ? Form::graph : Form::operations, "--launch " + s.form};
   if (s.form == "fused") {
@@ -69,12 +68,11 @@ std::string CudaDevice::problem(const StepSettings& s) const {
 
 std::string CudaDevice::explain(const StepSettings& s) const {
   const Choice choice = choose(s);
-  const char* how = choice.form == Form::one ? "one launch makes many of them"
-                    : choice.form == Form::operations
-                        ? "a list of kernels, each started by the host"
-                    : choice.form == Form::graph
-                        ? "a list of kernels, recorded once"
-                        : "a list of kernels, most of a block in two, recorded once";
+  const char* how =
+      choice.form == Form::one          ? "one launch makes many of them"
+      : choice.form == Form::operations ? "a list of kernels, each started by the host"
+      : choice.form == Form::graph      ? "a list of kernels, recorded once"
+                                   : "a list of kernels, most of a block in two, recorded once";
   return str("steps: ", how, choice.why_not.empty() ? "" : " (" + choice.why_not + ")",
              s.precision == Precision::fp32 ? "" : str(", products in ", name_of(s.precision)));
 }

@@ -1,7 +1,7 @@
-// The transformer's blocks with all but attention in a few fused kernels (cuda/ops/block.cuh): one
-// for the first block's norm and q, k, v; one for the rest of a block together with the next one's
-// norm and q, k, v; one for the rest of the last.
-#include "cuda/ops/block.cuh"
+// The transformer's blocks with all but attention in a few fused kernels
+// (cuda/fast/blocks/block.cuh): one for the first block's norm and q, k, v; one for the rest of a
+// block together with the next one's norm and q, k, v; one for the rest of the last.
+#include "cuda/fast/blocks/block.cuh"
 #include "cuda/stepper/model_pass.h"
 
 namespace focus::gpu {
@@ -39,8 +39,7 @@ class FusedBlocks final : public Blocks {
       b.norm_qkv.precision = b.rest.precision = model.precision;
       b.norm_qkv.M = b.rest.M = M_;
       b.norm_qkv.stride = b.rest.stride = model.runs.stride;
-      b.norm_qkv.epsilon =
-          float(i == 0 ? s.first_layer_norm_epsilon : s.layer_norm_epsilon);
+      b.norm_qkv.epsilon = float(i == 0 ? s.first_layer_norm_epsilon : s.layer_norm_epsilon);
       b.rest.epsilon = float(s.layer_norm_epsilon), b.rest.activation = s.activation;
       b.rest.attended = b.attended, b.rest.scale = 1;
       const ParameterPlaces::Layer* first[] = {&at.q, &at.k, &at.v};
@@ -65,14 +64,13 @@ class FusedBlocks final : public Blocks {
     if (!training) return;
     other_d_ = layout.take<float>(numbers), d_attended_ = layout.take<float>(numbers);
     for (float*& d : d_qkv_) d = layout.take<float>(numbers);
-    parts_ = layout.take<float>(
-        part_floats_of(M_, blocks_.size() > 1 ? 6 : 3, model.runs.count));
+    parts_ = layout.take<float>(part_floats_of(M_, blocks_.size() > 1 ? 6 : 3, model.runs.count));
   }
 
   float* forward(float* x, Streams& streams) override {
     const int R = model_.runs.count;
     blocks_[0].norm_qkv.x = x;
-    normed_projections_forward(blocks_[0].norm_qkv, R, streams.main());
+    norm_qkv_forward(blocks_[0].norm_qkv, R, streams.main());
     for (size_t i = 0; i < blocks_.size(); ++i) {
       Block& b = blocks_[i];
       attention_.forward(b.kept, b.norm_qkv.y[0], b.norm_qkv.y[1], b.norm_qkv.y[2], b.attended,
@@ -82,9 +80,9 @@ class FusedBlocks final : public Blocks {
         draw_kept(b.rest, R, streams.ahead(Streams::Side::backward));
         streams.wait_for(Streams::Side::backward);
       }
-      NormedProjections* next = nullptr;
+      NormQkv* next = nullptr;
       if (i + 1 < blocks_.size()) next = &blocks_[i + 1].norm_qkv, next->x = b.rest.y;
-      second_half_forward(b.rest, next, R, streams.main());
+      output_and_mlp_forward(b.rest, next, R, streams.main());
       x = b.rest.y;
     }
     return x;
@@ -96,11 +94,11 @@ class FusedBlocks final : public Blocks {
     for (size_t i = blocks_.size(); i-- > 0; std::swap(d, dx)) {
       Block& b = blocks_[i];
       const bool last = i + 1 == blocks_.size();
-      NormedProjections* next = last ? nullptr : &blocks_[i + 1].norm_qkv;
+      NormQkv* next = last ? nullptr : &blocks_[i + 1].norm_qkv;
       b.rest.dy = d, b.rest.dx = dx, b.rest.d_attended = d_attended_;
       b.rest.parts = start_parts(streams);
       if (next) next->parts = b.rest.parts;
-      second_half_backward(b.rest, next, R, streams.main());
+      output_and_mlp_backward(b.rest, next, R, streams.main());
       const ParameterPlaces::Block& at = model_.at.blocks[i];
       if (next) {
         const ParameterPlaces::Block& after = model_.at.blocks[i + 1];
@@ -112,10 +110,10 @@ class FusedBlocks final : public Blocks {
                           d_attended_, d_qkv_[0], d_qkv_[1], d_qkv_[2], streams, scratch_.memory);
       for (size_t l = 0; l < 3; ++l) b.norm_qkv.dy[l] = d_qkv_[l];
     }
-    NormedProjections& first = blocks_[0].norm_qkv;
+    NormQkv& first = blocks_[0].norm_qkv;
     first.dx = d, first.add_dx = true;  // to the gradient that came around attention
     first.parts = start_parts(streams);
-    normed_projections_backward(first, R, streams.main());
+    norm_qkv_backward(first, R, streams.main());
     const ParameterPlaces::Block& at = model_.at.blocks[0];
     sum({&at.q, &at.k, &at.v}, streams);
     return d;
@@ -123,8 +121,8 @@ class FusedBlocks final : public Blocks {
 
  private:
   struct Block {
-    NormedProjections norm_qkv{};
-    SecondHalf rest{};  // attention's output, the MLP and both residuals
+    NormQkv norm_qkv{};
+    OutputAndMlp rest{};  // attention's output, the MLP and both residuals
     float* attended = nullptr;
     AttentionPlan::Kept kept;
   };

@@ -122,9 +122,8 @@ void GraphStepper::evaluate_step(Part& part, ModelPass& pass) {
   gather_batch(model_.runs, part.source, pass.B, counters_.data(), pass.tokens, pass.labels,
                streams_.main());
   pass.forward(streams_);
-  evaluate_rows(model_.runs, part.source, pass.B, settings_.model.classes, pass.logits,
-                pass.labels, counters_.data(), row_loss_.data(), row_right_.data(),
-                streams_.main());
+  evaluate_rows(model_.runs, part.source, pass.B, settings_.model.classes, pass.logits, pass.labels,
+                counters_.data(), row_loss_.data(), row_right_.data(), streams_.main());
   finish_step(model_.runs, counters_.data(), nullptr, nullptr, 0, streams_.main());
 }
 

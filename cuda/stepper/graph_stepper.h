@@ -30,7 +30,8 @@ class GraphStepper final : public Stepper {
   struct Part {
     const PlacedRuns::Part* data;
     int batch;
-    std::unique_ptr<ModelPass> full, last;  // a whole batch, and what is left over; either may be empty
+    std::unique_ptr<ModelPass> full,
+        last;  // a whole batch, and what is left over; either may be empty
     Record full_record, last_record;
     BatchSource source;
 
@@ -61,7 +62,7 @@ class GraphStepper final : public Stepper {
   DeviceArray<uint8_t> row_right_;
   DeviceArray<float> losses_;  // (R,steps of an epoch)
   ModelOnDevice model_;
-  DeviceArray<char> memory_;  // of one pass at a time
+  DeviceArray<char> memory_;            // of one pass at a time
   Part train_, train_rows_, val_rows_;  // to train on; to evaluate
 };
 

@@ -36,8 +36,8 @@ struct ParameterPlaces {
 struct ModelOnDevice {
   ModelSettings settings;
   Runs runs;
-  Precision precision = Precision::fp32;  // of products, where there are kernels for it
-  bool fused = false;                     // in the blocks; fits_fused_blocks() must hold
+  Precision precision = Precision::fp32;           // of products, where there are kernels for it
+  bool fused = false;                              // in the blocks; fits_fused_blocks() must hold
   float *weights = nullptr, *gradients = nullptr;  // (R,stride)
   const float* positions = nullptr;                // (T,C)
   const uint64_t* seeds = nullptr;                 // (R)

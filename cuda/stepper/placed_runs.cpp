@@ -16,8 +16,8 @@ PlacedRuns::PlacedRuns(const StepSettings& settings, std::vector<StepRun> runs)
   values_ = DeviceArray<float>(zero), gradients_ = DeviceArray<float>(zero);
   if (settings.optimizer == OptimizerKind::adam)
     m_ = DeviceArray<float>(zero), v_ = DeviceArray<float>(zero);
-  positions_ = DeviceArray<float>(
-      std::vector<float>(model.positions().begin(), model.positions().end()));
+  positions_ =
+      DeviceArray<float>(std::vector<float>(model.positions().begin(), model.positions().end()));
   train_ = place(&RunData::train), held_out_ = place(&RunData::val);
   order_ = DeviceArray<int>(size_t(train_.rows) * runs_.size());
   rates_ = DeviceArray<float>(runs_.size());
@@ -53,8 +53,8 @@ void PlacedRuns::load(int run, const Model<float>& model, const Optimizer<float>
     all.insert(all.end(), p.value.begin(), p.value.end());
   send(values_, all);
   if (!m()) return;
-  for (auto [to, moments] : {std::pair(&m_, &optimizer.first_moments()),
-                             std::pair(&v_, &optimizer.second_moments())}) {
+  for (auto [to, moments] :
+       {std::pair(&m_, &optimizer.first_moments()), std::pair(&v_, &optimizer.second_moments())}) {
     all.clear();
     for (const std::vector<float>& of_one : *moments)
       all.insert(all.end(), of_one.begin(), of_one.end());
@@ -70,10 +70,13 @@ void PlacedRuns::store(int run, Model<float>& model, Optimizer<float>& optimizer
     for (size_t p = 0; p < sizes_.size(); next += sizes_[p++])
       std::copy(next, next + sizes_[p], to(p).begin());
   };
-  take(values_, [&](size_t p) -> auto& { return model.parameters()[p].value; });
+  take(
+      values_, [&](size_t p) -> auto& { return model.parameters()[p].value; });
   if (!m()) return;
-  take(m_, [&](size_t p) -> auto& { return optimizer.first_moments()[p]; });
-  take(v_, [&](size_t p) -> auto& { return optimizer.second_moments()[p]; });
+  take(
+      m_, [&](size_t p) -> auto& { return optimizer.first_moments()[p]; });
+  take(
+      v_, [&](size_t p) -> auto& { return optimizer.second_moments()[p]; });
 }
 
 std::vector<std::vector<float>> PlacedRuns::gradients_of(int run) const {

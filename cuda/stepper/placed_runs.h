@@ -32,7 +32,7 @@ class PlacedRuns {
   // One split of the data: each run's tokens (rows,length) and labels (rows).
   struct Part {
     int rows = 0, length = 0;
-    std::vector<const int*> tokens, labels;               // of each run, in device memory
+    std::vector<const int*> tokens, labels;                      // of each run, in device memory
     DeviceArray<const int*> tokens_on_device, labels_on_device;  // the same
     std::vector<DeviceArray<int>> memory;
   };

@@ -167,7 +167,7 @@ struct Time {
 const char* const time_columns =
     "launch,attention,runs,kernels_a_step,floor_ms,predicted_ms,ms,quartile1,quartile3";
 
-// What tests/peers/record_launches.sh wrote, with the predictions.
+// What tests/pytorch/record_launches.sh wrote, with the predictions.
 std::vector<std::string> look_up_times(Lesson& out) {
   const std::filesystem::path recorded = "cuda/results/launch_rungs.csv";
   std::istringstream lines(read_file(recorded, 1 << 20));

@@ -1,12 +1,8 @@
 # The book of the lessons, and the page that shows what a query attends to.
-
-# The kit finds the excerpts in the source.
-BOOK_NEEDS := $(if $(wildcard lessons/kit/main.cpp),$(B)/kit)
-
 .PHONY: book attention check-book
 
-# Renders README.md and the lessons to out/book/index.html and its neighbours.
-book: $(BOOK_NEEDS)
+# README.md and the lessons as a site, in out/book/.
+book: $(B)/kit
 	@KIT=$(B)/kit lessons/book/make_book.sh out/book
 
 # Trains full and top-k attention and writes out/attention.html, in about a minute.
@@ -16,5 +12,5 @@ $(B)/attention: $(call object,lessons/05-semantic-focus/attention.cpp) $(B)/libf
 	$(LINK)
 
 # Opens every page of the book in a browser without a window.
-check-book: $(BOOK_NEEDS) $(B)/attention
+check-book: $(B)/kit $(B)/attention
 	@KIT=$(B)/kit ATTENTION=$(B)/attention lessons/book/check_book.sh

@@ -3,7 +3,7 @@
 #
 #   lessons/book/make_book.sh [FOLDER]          FOLDER (default out/book) is replaced as a whole
 #
-# KIT (default build/kit) is the program that knows the tagged regions of the source: a line
+# KIT (default build/kit) is the program that knows the gaps of the source: a line
 # <!-- code: NAME --> in a lesson becomes the folded code of region NAME.
 set -u
 cd "$(dirname "$0")/../.." || exit 2

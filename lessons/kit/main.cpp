@@ -1,4 +1,5 @@
-// The learning kit: everything that is made from the tagged sources. `make` calls it; its own
+// The learning kit: everything that is made from the sources and the lessons' gaps. `make` calls
+// it; its own
 // --help says what it can do.
 #include <CLI/CLI.hpp>
 #include <cstdlib>
@@ -21,8 +22,8 @@ namespace {
 
 Gap find_gap_named(const Manifest& manifest, const std::string& name) {
   std::string known;
-  for (const TaggedFile& file : tagged_sources(manifest))
-    for (const Gap& gap : gaps_of(file)) {
+  for (const Source& source : marked_sources(manifest))
+    for (const Gap& gap : gaps_of(source)) {
       if (gap.name == name) return gap;
       known += " " + gap.name;
     }
@@ -44,11 +45,11 @@ void print_solution(const Manifest& manifest, const std::string& lesson, const s
   if (!shown) fail_input("lesson ", lesson, " has no gap '", name, "'");
 }
 
-void list_mutants(const Manifest& manifest) {
-  for (const TaggedFile& file : tagged_sources(manifest))
-    for (const Gap& gap : gaps_of(file))
-      for (const Mutant& m : gap.mutants)
-        std::cout << gap.lesson << "\t" << gap.name << "\t" << m.name << "\t" << gap.file << ":"
+void list_mistakes(const Manifest& manifest) {
+  for (const Source& source : marked_sources(manifest))
+    for (const Gap& gap : gaps_of(source))
+      for (const Mistake& m : gap.mistakes)
+        std::cout << gap.lesson << "\t" << gap.name << "\t" << m.name << "\t" << gap.page << ":"
                   << m.line << "\t" << m.words << "\n";
 }
 
@@ -88,7 +89,8 @@ int grade(const Manifest& manifest, const fs::path& folder, const GradeOptions& 
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("What is made from the tagged sources: students' trees, solutions, grades");
+  CLI::App app(
+      "What is made from the sources and the lessons' gaps: students' trees, solutions, grades");
   app.require_subcommand(1);
   std::string root = ".", lesson, name, path, json;
   bool stubs = false, check = false;
@@ -109,10 +111,11 @@ int run(int argc, char** argv) {
   solution->add_option("GAP", name);
   CLI::App* excerpt = app.add_subcommand("excerpt", "FILE:LINE of a gap, then our code");
   excerpt->add_option("GAP", name)->required();
-  CLI::App* mutants = app.add_subcommand(
-      "mutants", "all wrong versions: lesson, gap, name, place, words, tab-separated");
-  CLI::App* mutate = app.add_subcommand("mutate", "a source file with all its wrong versions");
-  mutate->add_option("FILE", path)->required();
+  CLI::App* mistakes = app.add_subcommand(
+      "mistakes", "all mistakes: lesson, gap, name, place, words, tab-separated");
+  CLI::App* with_mistakes =
+      app.add_subcommand("with-mistakes", "a source file that can make all its mistakes");
+  with_mistakes->add_option("FILE", path)->required();
   CLI::App* fill_gap = app.add_subcommand("fill", "put our code into one gap of a student's tree");
   fill_gap->add_option("TREE", path)->required();
   fill_gap->add_option("GAP", name)->required();
@@ -147,8 +150,8 @@ int run(int argc, char** argv) {
   if (*hints) std::cout << gap_table(gaps_of_lesson(manifest, lesson));
   if (*solution) print_solution(manifest, lesson, name);
   if (*excerpt) print_excerpt(find_gap_named(manifest, name));
-  if (*mutants) list_mutants(manifest);
-  if (*mutate) std::cout << render_mutants(read_tags(root, path));
+  if (*mistakes) list_mistakes(manifest);
+  if (*with_mistakes) std::cout << render_mistakes(read_source(root, path));
   if (*fill_gap) fill(manifest, path, name);
   if (*tables) return write_tables(manifest, check);
   if (*grading) return grade(manifest, path, options, json);

@@ -71,7 +71,9 @@ const Lesson& Manifest::lesson(const std::string& number) const {
 
 std::vector<std::string> files_at(const Manifest& manifest, const std::string& lesson) {
   manifest.lesson(lesson);
-  std::vector<std::string> all = {"Makefile", ".clang-format", ".gitignore"}, kept;
+  std::vector<std::string> kept;
+  std::vector<std::string> all = {"Makefile", "LICENSE", ".clang-format", ".gitignore",
+                                  ".gitattributes"};
   for (const char* folder : {"src/", "tests/", "lessons/", "cuda/"})
     if (std::filesystem::is_directory(manifest.root / folder))
       list_files(manifest.root, folder, all);
@@ -91,35 +93,55 @@ std::vector<std::string> files_at(const Manifest& manifest, const std::string& l
   return kept;
 }
 
-std::vector<TaggedFile> tagged_sources(const Manifest& manifest) {
+std::vector<Source> marked_sources(const Manifest& manifest) {
   std::vector<std::string> all;
-  list_files(manifest.root, "src/", all);
-  if (std::filesystem::is_directory(manifest.root / "cuda"))
-    list_files(manifest.root, "cuda/", all);
+  for (const char* folder : {"src/", "cuda/"})
+    if (std::filesystem::is_directory(manifest.root / folder))
+      list_files(manifest.root, folder, all);
   std::sort(all.begin(), all.end());
-  std::vector<TaggedFile> tagged;
+  std::vector<Source> marked;
   for (const std::string& path : all) {
-    TaggedFile file = read_tags(manifest.root, path);
-    const bool plain =
-        file.pieces.size() < 2 && (file.pieces.empty() || file.pieces[0].kind == Piece::lines);
-    if (!plain) tagged.push_back(std::move(file));
+    Source source = read_source(manifest.root, path);
+    if (source.parts.size() > 1) marked.push_back(std::move(source));
   }
-  std::map<std::string, const Gap*> named;  // filling, hints and points go by the name
-  std::vector<Gap> gaps;
-  for (const TaggedFile& file : tagged)
-    for (Gap& gap : gaps_of(file)) gaps.push_back(std::move(gap));
-  for (const Gap& gap : gaps)
-    if (const auto [other, first] = named.try_emplace(gap.name, &gap); !first)
-      fail_input(gap.file, ":", gap.line, ": the gap '", gap.name, "' has the name of one in ",
-                 other->second->file, ":", other->second->line, "; choose another");
-  return tagged;
+  return marked;
+}
+
+std::vector<std::string> gap_problems(const Manifest& manifest) {
+  std::vector<std::string> problems;
+  std::map<std::string, std::string> places;  // of names, mistakes and pages
+  const auto claim = [&](const std::string& what, const std::string& place) {
+    const auto [other, first] = places.try_emplace(what, place);
+    if (!first) problems.push_back(str(place, ": ", what, " is there already: ", other->second));
+  };
+  for (const Source& source : marked_sources(manifest))
+    for (const Gap& gap : gaps_of(source)) {
+      claim("the gap '" + gap.name + "'", str(gap.file, ":", gap.line));
+      places.emplace(gap.page, gap.file);
+      for (const Mistake& mistake : gap.mistakes) {
+        claim("the mistake '" + mistake.name + "'", str(gap.page, ":", mistake.line));
+        try {
+          with_mistake(gap, mistake);
+        } catch (const InputError& error) {
+          problems.push_back(error.what());
+        }
+      }
+    }
+  for (const Lesson& lesson : manifest.lessons) {
+    const std::string pages = "lessons/" + lesson.folder + "/gaps/";
+    if (!std::filesystem::is_directory(manifest.root / pages)) continue;
+    for (const auto& entry : std::filesystem::directory_iterator(manifest.root / pages))
+      if (const std::string page = pages + entry.path().filename().string(); !places.count(page))
+        problems.push_back(page + ":1: no source has a gap of this name");
+  }
+  return problems;
 }
 
 std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& lesson) {
   manifest.lesson(lesson);
   std::vector<Gap> gaps;
-  for (const TaggedFile& file : tagged_sources(manifest))
-    for (const Gap& gap : gaps_of(file))
+  for (const Source& source : marked_sources(manifest))
+    for (const Gap& gap : gaps_of(source))
       if (gap.lesson == lesson) gaps.push_back(gap);
   // Files of earlier lessons come first, then the lesson's own as the manifest lists them.
   const std::vector<std::string>& own = manifest.lesson(lesson).files;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "tags.h"
+#include "gaps.h"
 
 namespace focus::kit {
 
@@ -36,7 +36,11 @@ std::vector<std::string> files_at(const Manifest& manifest, const std::string& l
 // lesson's own as the manifest lists them, then by line.
 std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& lesson);
 
-// All tagged source files.
-std::vector<TaggedFile> tagged_sources(const Manifest& manifest);
+// All source files that have markers.
+std::vector<Source> marked_sources(const Manifest& manifest);
+
+// What is wrong with the project's gaps beyond what reading a file tells: two of one name, a page
+// without its gap, two mistakes of one name, mistakes that do not fit the code. A line each.
+std::vector<std::string> gap_problems(const Manifest& manifest);
 
 }  // namespace focus::kit

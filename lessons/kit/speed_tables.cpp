@@ -134,23 +134,6 @@ std::string kernel_speed_table(const std::filesystem::path& csv, bool brief) {
   return table;
 }
 
-std::string ladder_table(const std::filesystem::path& csv) {
-  std::string table =
-      "| rung | kernel | pass | ms | TFLOP/s | % of roof |\n|---|---|---|---|---|---|\n";
-  for (const Cells& row :
-       read_rows(csv,
-                 "rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,"
-                 "quartile1_ms,quartile3_ms,warm_ms,runs,useful_tflops,dense_tflops,gbytes_per_s,"
-                 "percent_of_roof,error")) {
-    if (row[3] != "full" && row[3] != "topk") continue;
-    table +=
-        str("| ", row[0], " | ", row[1], " | ", row[2], " | ",
-            rounded("%.3g", number(row[10], csv)), " | ", rounded("%.3g", number(row[15], csv)),
-            " | ", rounded("%.1f", number(row[18], csv)), " |\n");
-  }
-  return table;
-}
-
 std::string gpu_step_table(const std::filesystem::path& csv) {
   static const std::pair<const char*, const char*> columns[] = {
       {"eager", "eager"},

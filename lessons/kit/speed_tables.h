@@ -1,4 +1,4 @@
-// README's tables of speed, from the recorded measurements in tests/peers/results.
+// README's tables of speed, from the recorded measurements in tests/pytorch/results.
 #pragma once
 
 #include <filesystem>
@@ -14,10 +14,6 @@ std::string step_speed_table(const std::filesystem::path& csv);
 // attention_h200.csv. `brief`: the largest shape's forward and forward + backward side by side;
 // else every ratio with what was aimed at.
 std::string kernel_speed_table(const std::filesystem::path& csv, bool brief);
-
-// The ladder of kernels, dense and top-k: time, useful operations a second and share of the roof.
-// From ladder_h200.csv.
-std::string ladder_table(const std::filesystem::path& csv);
 
 // A training step on the GPU, PyTorch's and ours in each of three ways, with the floor; the
 // recording's first line says on which. From gpu_step.csv.

@@ -33,13 +33,12 @@ std::string table_of_lessons(const Manifest& manifest) {
 }
 
 std::string table_named(const Manifest& manifest, const fs::path& page, const std::string& name) {
-  const fs::path measured = manifest.root / "tests/peers/results";
+  const fs::path measured = manifest.root / "tests/pytorch/results";
   if (name == "lessons") return table_of_lessons(manifest);
   if (name == "step speed") return step_speed_table(measured / "cpu_step.csv");
   if (name == "gpu step speed") return gpu_step_table(measured / "gpu_step.csv");
   if (name == "kernel speed") return kernel_speed_table(measured / "attention_h200.csv", true);
   if (name == "kernel ratios") return kernel_speed_table(measured / "attention_h200.csv", false);
-  if (name == "ladder") return ladder_table(manifest.root / "cuda/results/ladder_h200.csv");
   if (name.starts_with("results/")) return read_file(page.parent_path() / name, 1 << 20);
   fail_input(page.string(), ": there is no table named '", name, "'");
 }
@@ -64,7 +63,8 @@ std::string with_tables(const Manifest& manifest, const fs::path& page, const st
 }  // namespace
 
 int write_tables(const Manifest& manifest, bool check) {
-  std::vector<fs::path> pages = {manifest.root / "README.md", manifest.root / "cuda/README.md"};
+  std::vector<fs::path> pages = {manifest.root / "README.md", manifest.root / "cuda/README.md",
+                                 manifest.root / "tests/pytorch/README.md"};
   for (const Lesson& lesson : manifest.lessons)
     pages.push_back(manifest.root / "lessons" / lesson.folder / "README.md");
   int status = 0;

@@ -14,9 +14,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// The instructor's page and what only authors run stay behind.
+// The instructor's page and what is said about gaps stay behind.
 bool is_for_authors(const std::string& path) {
-  return path.ends_with("/NOTES.md");
+  return path.ends_with("/NOTES.md") || path.find("/gaps/") != std::string::npos;
 }
 
 const char* const gap_header = R"(// What stands where code is missing.
@@ -72,13 +72,13 @@ std::map<std::string, std::string> contents(const Manifest& manifest, const std:
   for (const std::string& path : files_at(manifest, lesson)) {
     if (is_for_authors(path)) continue;
     std::string text;
-    const bool can_have_tags = path.ends_with(".h") || path.ends_with(".cpp") ||
-                               path.ends_with(".cuh") || path.ends_with(".cu") ||
-                               path.ends_with(".sh") || path == "Makefile";
-    if (can_have_tags) {
-      const TaggedFile file = read_tags(manifest.root, path);
-      text = render(file, std::stoi(lesson), gap_text);
-      for (const Gap& gap : gaps_of(file))
+    const bool can_have_markers = path.ends_with(".h") || path.ends_with(".cpp") ||
+                                  path.ends_with(".cuh") || path.ends_with(".cu") ||
+                                  path.ends_with(".sh") || path == "Makefile";
+    if (can_have_markers) {
+      const Source source = read_source(manifest.root, path);
+      text = render(source, std::stoi(lesson), gap_text);
+      for (const Gap& gap : gaps_of(source))
         if (stubs && gap.lesson == lesson && !text.starts_with("#include \"gap.h\"\n"))
           text = "#include \"gap.h\"\n" + text;
     } else {

@@ -32,33 +32,16 @@ struct Call {
   int units() const { return B * H; }
   // Where the rows of a unit begin in q, k, v, o and their gradients.
   ptrdiff_t offset(int unit) const {
-    //@ begin 11 head-offset points=5
-    //@ plan Unit number `unit` is head unit % H of sequence unit / H. Return where its first number
-    //@ plan stands in a tensor (B,N,H·D): a sequence has N tokens, a token is a row of `stride`
-    //@ plan numbers (which is H·D), and head h has the channels from h·D on.
-    //@ hint 1 B = 2 sequences of N = 3 tokens, H = 2 heads of D = 4. At which index does the second
-    //@ hint 1 head of the second sequence begin? Draw the tensor as rows of 8.
-    //@ hint 2 README, "Heads". Count whole rows first, then channels. The product may exceed an
-    //@ hint 2 int: use ptrdiff_t.
-    //@ hint 3 sequence, head = quotient and remainder of unit by H
-    //@ hint 3 row = sequence times N
-    //@ hint 3 return row times stride, plus head times D
-    //@ notice Nothing is copied to split the heads: a head is a place to begin and a stride. The
-    //@ notice same line tells backward where the gradients go.
+    //@ gap 11 head-offset
     const int sequence = unit / H, head = unit % H;
-    //@ mutant heads-of-first-sequence: every sequence reads the rows of the first
-    //~ const ptrdiff_t row = 0;
     const ptrdiff_t row = ptrdiff_t{sequence} * N;
-    //@ mutant heads-all-first: every head has the channels of the first
-    //~ return row * stride;
-    //@ mutant heads-overlap: head h begins at channel h
-    //~ return row * stride + head;
     return row * stride + ptrdiff_t{head} * D;
     //@ end
   }
   Head<T> head(int unit) const {
     const ptrdiff_t at = offset(unit);
-    return {N, D, stride, q.data + at, k.data + at, v.data + at, T(1) / std::sqrt(T(D))};
+    const T scale = T(settings.score_scale) / std::sqrt(T(D));
+    return {N, D, stride, q.data + at, k.data + at, v.data + at, scale};
   }
   T* p_of(int unit) const { return p + size_t(unit) * p_stride; }
   int* keys_of(int unit) const {

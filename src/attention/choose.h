@@ -28,52 +28,18 @@ void choose_block(const T* scores, int N, int k, int rows, int* keys, T* s, T* c
   FastLists<T> lists;
   const bool fast = k <= longest_fast_list;
   if (fast) select_largest_of_lanes(scores, block_queries, N, k, lists);
-  //@ begin 05 choose-block points=6
-  //@ plan For each of the `rows` queries i (a lane of `lists`, a column of `scores`):
-  //@ plan 1. keys + i * k gets its k keys, ascending. If `fast` they are lists.key[0 ... k-1][i],
-  //@ plan    from the best down; else copy column i to `column` and call select_largest.
-  //@ plan 2. s + i * k gets the scores at those keys, in the same order; NaN if the query has a
-  //@ plan    NaN score. Query i's score of key j is scores[j * block_queries + i].
-  //@ hint 1 The lists are in the order of the scores, the kept keys must be in the order of the
-  //@ hint 1 tokens. After the keys have been sorted, which array still says which score belongs to
-  //@ hint 1 which key?
-  //@ hint 2 What comes out is said above choose_by_score; why NaN must show: the head of
-  //@ hint 2 selection.h. `has_nan[i]` is not 0 for a query with a NaN; select_largest returns
-  //@ hint 2 false for one.
-  //@ hint 3 for i from 0 to rows - 1:
-  //@ hint 3   kept = keys + i * k
-  //@ hint 3   if fast:
-  //@ hint 3     for l from 0 to k - 1: kept[l] = lists.key[l][i], as an int
-  //@ hint 3     sort the k numbers at kept
-  //@ hint 3     valid = lists.has_nan[i] is 0
-  //@ hint 3   else:
-  //@ hint 3     for j from 0 to N - 1: column[j] = scores[j * block_queries + i]
-  //@ hint 3     valid = select_largest(column, N, k, kept, order)
-  //@ hint 3   for e from 0 to k - 1:
-  //@ hint 3     s[i * k + e] = scores[kept[e] * block_queries + i] if valid, else NaN
-  //@ notice From here on nobody asks how the keys were chosen: forward and backward are lesson
-  //@ notice 04's. That is what "no gradient through the choice" looks like in code.
+  //@ gap 05 choose-block
   for (int i = 0; i < rows; ++i) {
     int* kept = keys + ptrdiff_t{i} * k;
     bool valid;
     if (fast) {
       for (int l = 0; l < k; ++l) kept[l] = int(lists.key[l][i]);
-      //@ mutant keys-by-score: the kept keys in the order of their scores
       std::sort(kept, kept + k);
-      //@ mutant nan-not-told: a row with a NaN passes for valid
-      //~ valid = true;
       valid = !lists.has_nan[i];
     } else {
-      //@ mutant column-of-first-query: every query is given the first one's keys
-      //~ for (ptrdiff_t j = 0; j < N; ++j) column[j] = scores[j * block_queries];
       for (ptrdiff_t j = 0; j < N; ++j) column[j] = scores[j * block_queries + i];
       valid = select_largest(column, N, k, kept, order);
     }
-    //@ mutant(3) scores-of-other-keys: scores from largest to smallest beside ascending keys
-    //~ for (int e = 0; e < k; ++e)
-    //~   s[ptrdiff_t{i} * k + e] = !valid ? std::numeric_limits<T>::quiet_NaN()
-    //~                             : fast ? lists.best[e][i]
-    //~                                    : scores[ptrdiff_t{kept[e]} * block_queries + i];
     for (int e = 0; e < k; ++e)
       s[ptrdiff_t{i} * k + e] = valid ? scores[ptrdiff_t{kept[e]} * block_queries + i]
                                       : std::numeric_limits<T>::quiet_NaN();

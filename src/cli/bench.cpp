@@ -23,8 +23,7 @@ std::shared_ptr<const RunData> random_data(const ModelSettings& s, int rows, uin
   Rng rng(seed, Stream::data);
   for (int i = 0; i < rows * s.length; ++i)
     data.train.tokens.push_back(uint8_t(rng.below(uint32_t(s.vocabulary))));
-  for (int b = 0; b < rows; ++b)
-    data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
+  for (int b = 0; b < rows; ++b) data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
   return std::make_shared<const RunData>(std::move(data));
 }
 
@@ -130,7 +129,8 @@ void print_last(double ms) {
 // Several models at once, each on one thread, in turns with one model alone on one thread: so a
 // busy moment of the machine hits both. Steps are timed a few at once, as a trainer's threads do
 // not wait for each other at each step.
-void bench_seeds(std::deque<CpuTrainee>& trainees, int threads, int64_t repeats, double operations) {
+void bench_seeds(std::deque<CpuTrainee>& trainees, int threads, int64_t repeats,
+                 double operations) {
   constexpr int steps = 5;
   const int runs = int(trainees.size());
   for (CpuTrainee& trainee : trainees) warm_up(trainee);
@@ -225,6 +225,8 @@ int bench_step_command(const Arguments& arguments) {
     s.attention.k = whole("k", length);
   }
   s.attention.heads = whole("heads", 256);
+  s.attention.score_scale = arguments.number("score-scale", 0, 1e30);
+  if (s.attention.score_scale == 0) fail_input("--score-scale 0 is not a positive factor");
   s.activation = parsed(arguments, "activation", activation_of);
   s.vocabulary = whole("vocab", 256), s.classes = whole("classes", 1 << 20);
   s.blocks = whole("blocks", 1000), s.d_model = whole("d-model", 4096);
@@ -241,10 +243,11 @@ int bench_step_command(const Arguments& arguments) {
     char text[200];
     std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", parameters, flop / 1e9);
     print(str(where, ", ", seeds, " model(s): attention ", name_of(s.attention.pattern), ", k ",
-              s.attention.k, ", ", s.attention.global_tokens, " global tokens, length ", length,
-              ", batch ", batch, ", ", s.blocks, " blocks, ", s.attention.heads, " head(s), d ",
-              s.d_model, ", mlp ", s.d_mlp, ", ", name_of(s.activation), ", dropout ", s.dropout,
-              ", ", name_of(settings.optimizer), "\n", text));
+              s.attention.k, ", ", s.attention.global_tokens, " global tokens, score scale ",
+              s.attention.score_scale, ", length ", length, ", batch ", batch, ", ", s.blocks,
+              " blocks, ", s.attention.heads, " head(s), d ", s.d_model, ", mlp ", s.d_mlp, ", ",
+              name_of(s.activation), ", dropout ", s.dropout, ", ", name_of(settings.optimizer),
+              "\n", text));
   };
   if (device) {
     if (const std::string problem = device->problem(settings); !problem.empty())
@@ -285,6 +288,7 @@ std::vector<Command> bench_commands() {
                 {"attention", "NAME", "full, banded, block, topk, bottomk or random", "full"},
                 {"k", "N", "keys each query keeps (every attention but full)"},
                 {"global-tokens", "N", "extra tokens, beside those of --length", "0"},
+                {"score-scale", "X", "a factor on the scores beside 1/sqrt(d)", "1"},
                 {"length", "N", "tokens a sequence", "40"},
                 {"blocks", "N", "transformer blocks", "5"},
                 {"heads", "N", "attention heads, each d-model wide", "1"},
@@ -311,7 +315,8 @@ std::vector<Command> bench_commands() {
       "compares it with one model on one thread. Operations count two for each multiply-add of\n"
       "the linear layers and of attention, forward and backward, and nothing else.\n"
       "On cuda, 'floor' is how long these take where every lane of the GPU does one a cycle (on\n"
-      "tensor cores, where those do as many as they can), and --repeats counts series of 64 steps.\n"
+      "tensor cores, where those do as many as they can), and --repeats counts series of 64 "
+      "steps.\n"
       "Example: focus bench step --attention topk --k 5 --length 40 --blocks 5 --threads 2";
   step.run = bench_step_command;
   return {step};

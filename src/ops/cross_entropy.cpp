@@ -8,27 +8,10 @@ namespace focus {
 
 template <class T>
 double row_cross_entropy(const T* logits, int N, int label) {
-  //@ begin 06 stable-loss points=5
-  //@ plan -ln softmax(logits)[label], in double. largest_of(logits, N) is the top logit: subtract
-  //@ plan it from each before the exponential, and from the label's logit too.
-  //@ hint 1 What is exp(1000) in double? And the logarithm of softmax when its value is 1e-400?
-  //@ hint 2 README, "Loss and accuracy of a set".
-  //@ hint 3 top = the largest logit
-  //@ hint 3 sum = the sum over n of exp(logits[n] - top)
-  //@ hint 3 return ln(sum) minus (logits[label] - top)
-  //@ notice The probability itself is never computed: the loss of a label that is as good as
-  //@ notice impossible is a plain number, such as 2000.
-  //@ mutant loss-overflows: exponentials of the logits as they are
-  //~ const double top = 0;
-  //@ mutant loss-of-first: the first logit is taken for the largest
-  //~ const double top = double(logits[0]);
+  //@ gap 06 stable-loss
   const double top = double(largest_of(logits, N));
   double sum = 0;
   for (int n = 0; n < N; ++n) sum += std::exp(double(logits[n]) - top);
-  //@ mutant loss-of-probability: the logarithm of the probability, which may be 0
-  //~ return -std::log(std::exp(double(logits[label]) - top) / sum);
-  //@ mutant loss-without-top: the largest logit is subtracted on one side only
-  //~ return std::log(sum) - double(logits[label]);
   return std::log(sum) - (double(logits[label]) - top);
   //@ end
 }

@@ -33,31 +33,9 @@ T normalise_row(T* y, const T* x, int C, T epsilon) {
 // dx = rstd · (dy - mean(dy) - y · mean(dy · y)).
 template <class T>
 void normalise_row_backward(T* dx, const T* dy, const T* y, T rstd, int C) {
-  //@ begin 02 layer-norm-backward points=5
-  //@ plan 1. The mean of dy over the C numbers of the row (sum_of), and the mean of dy * y (dot).
-  //@ plan 2. Add to each dx[c] what the formula above says; rstd is 1/σ, and y is the output.
-  //@ hint 1 If all dy are equal, the loss asks for the whole row to go up, and the norm takes the
-  //@ hint 1 mean off again. What must dx be then? And if dy is y itself (and ε = 0)?
-  //@ hint 2 README, "Reverse mode": the formula of layer normalisation. normalise_row above uses
-  //@ hint 2 sum_of and dot in the same way.
-  //@ hint 3 mean_dy = sum_of(dy, C) divided by C
-  //@ hint 3 mean_dy_y = dot(dy, y, C) divided by C
-  //@ hint 3 for c from 0 to C - 1:
-  //@ hint 3   add rstd times (dy[c] - mean_dy - y[c] times mean_dy_y) to dx[c]
-  //@ notice Neither x nor the mean is needed: the output y and one number a row, 1/σ, are all that
-  //@ notice the forward has to keep.
-  //@ mutant norm-sum-for-mean: the sum of dy stands for its mean
-  //~ const T mean_dy = sum_of(dy, C);
-  //@ mutant norm-mean-is-constant: the mean is treated as if it did not depend on x
-  //~ const T mean_dy = 0;
+  //@ gap 02 layer-norm-backward
   const T mean_dy = sum_of(dy, C) / T(C);
-  //@ mutant norm-variance-is-constant: the variance is treated as if it did not depend on x
-  //~ const T mean_dy_y = 0;
   const T mean_dy_y = dot(dy, y, C) / T(C);
-  //@ mutant norm-overwrites-input: sets the input's gradient where it should add
-  //~ for (int c = 0; c < C; ++c) dx[c] = rstd * (dy[c] - mean_dy - y[c] * mean_dy_y);
-  //@ mutant norm-no-deviation: the division by the standard deviation is forgotten
-  //~ for (int c = 0; c < C; ++c) dx[c] += dy[c] - mean_dy - y[c] * mean_dy_y;
   for (int c = 0; c < C; ++c) dx[c] += rstd * (dy[c] - mean_dy - y[c] * mean_dy_y);
   //@ end
 }

@@ -53,30 +53,9 @@ std::vector<Example> generate_examples(const Task& task, int count, int length, 
         fail_input("only ", i, " distinct examples of ", task.name, " of length ", length,
                    " were found: ask for fewer, or for a greater length");
       };
-      //@ begin 06 distinct-split points=7
-      //@ plan Draw again, example = task.generate(rng, length), as long as the example's half,
-      //@ plan half_of(tokens), is not this split or it is_new() no longer. After most_redraws
-      //@ plan draws give up: too_few().
-      //@ hint 1 A tree that both sets hold is a question whose answer the model has seen. What must
-      //@ hint 1 be true of a tree, whoever draws it, for it to stand in one set only?
-      //@ hint 2 README, "Two sets from one source". is_new() also remembers the example, so ask it
-      //@ hint 2 only of examples that belong to this split.
-      //@ hint 3 count draws from 0
-      //@ hint 3 while the half of the tokens differs from split, or else the example is not new:
-      //@ hint 3   if there were more than most_redraws draws: too_few
-      //@ hint 3   draw another
-      //@ notice The rule looks at the tree alone, so the sets stay apart however many examples
-      //@ notice either is asked for, and nobody has to compare them.
+      //@ gap 06 distinct-split
       int redraws = 0;
-      //@ mutant split-ignored: distinct within a set, but both sets draw from all trees
-      //~ while (!is_new()) {
-      //@ mutant split-repeats: the sets are apart, but a tree may stand in one twice
-      //~ while (half_of(example.tokens) != split) {
-      //@ mutant split-once: only the first draw is checked
-      //~ if (half_of(example.tokens) != split || !is_new()) {
       while (half_of(example.tokens) != split || !is_new()) {
-        //@ mutant split-gives-up: the search ends with one example that is not distinct
-        //~ if (++redraws > most_redraws) break;
         if (++redraws > most_redraws) too_few();
         example = task.generate(rng, length);
       }

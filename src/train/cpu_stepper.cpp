@@ -33,10 +33,10 @@ CpuStep<T> train_step(Model<T>& model, Optimizer<T>& optimizer, Tape<T>& tape, c
   return step;
 }
 
-#define FOCUS_INSTANTIATE(T)                                                                     \
-  template struct CpuStep<T>;                                                                    \
-  template T compute_gradients(Model<T>&, Tape<T>&, const int*, const int*, int, const Noise&,   \
-                               std::vector<T>*);                                                 \
+#define FOCUS_INSTANTIATE(T)                                                                      \
+  template struct CpuStep<T>;                                                                     \
+  template T compute_gradients(Model<T>&, Tape<T>&, const int*, const int*, int, const Noise&,    \
+                               std::vector<T>*);                                                  \
   template CpuStep<T> train_step(Model<T>&, Optimizer<T>&, Tape<T>&, const int*, const int*, int, \
                                  const Noise&, double, double);
 FOCUS_INSTANTIATE(float)

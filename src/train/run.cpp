@@ -58,32 +58,11 @@ std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const
     tokens.assign(begin, begin + ptrdiff_t{rows} * length);
     tape.reset(false);
     const Tensor<float> out = model.forward(tape, tokens.data(), rows);
-    //@ begin 06 evaluate-rows points=8
-    //@ plan For each of these rows: its logits, row b of `out` (classes numbers), and its label,
-    //@ plan data.labels[first + b]. Add the row's cross-entropy, row_cross_entropy, to `loss`, and
-    //@ plan 1 to `right` if the largest logit, the first of equal ones, stands at the label.
-    //@ hint 1 A set comes in several batches. Which row of the set is row b of this one?
-    //@ hint 2 README, "Loss and accuracy of a set"; src/ops/cross_entropy.h.
-    //@ hint 2 std::max_element returns the first of equal ones.
-    //@ hint 3 for each b below rows:
-    //@ hint 3   row = out.data + b · classes
-    //@ hint 3   label = data.labels[first + b]
-    //@ hint 3   loss += row_cross_entropy(row, classes, label)
-    //@ hint 3   if the place of row's largest logit is label: ++right
-    //@ notice The means are taken at the very end over all rows, so a last batch that is shorter
-    //@ notice counts by its rows, not as a whole batch.
+    //@ gap 06 evaluate-rows
     for (int b = 0; b < rows; ++b) {
       const float* row = out.data + ptrdiff_t{b} * classes;
-      //@ mutant evaluate-first-labels: every batch is compared with the labels of the first
-      //~ const int label = data.labels[size_t(b)];
       const int label = data.labels[size_t(first + b)];
-      //@ mutant evaluate-one-loss: only the last row of a batch is counted, for all
-      //~ if (b == rows - 1) loss += rows * row_cross_entropy(row, classes, label);
       loss += row_cross_entropy(row, classes, label);
-      //@ mutant evaluate-any-tie: a label that shares the largest logit counts as predicted
-      //~ right += row[label] == *std::max_element(row, row + classes);
-      //@ mutant evaluate-top-two: the best two classes count
-      //~ right += std::count_if(row, row + classes, [&](float x) { return x > row[label]; }) < 2;
       right += std::max_element(row, row + classes) - row == label;
     }
     //@ end

@@ -45,8 +45,8 @@ struct StepRun {
 // What the steps of one epoch need of a run.
 struct Epoch {
   std::vector<int> order = {};  // of all its training rows
-  double rate = 0.1;          // learning rate
-  uint32_t steps_before = 0;  // that the run has made up to this epoch; dropout and Adam count on
+  double rate = 0.1;            // learning rate
+  uint32_t steps_before = 0;    // that the run has made up to this epoch; dropout and Adam count on
 };
 
 // What became of the steps of one run.

@@ -117,8 +117,7 @@ class Together {
 }  // namespace
 
 void run_together(Device& device, const std::vector<Job>& jobs, int at_once,
-                  const std::string& form, const std::atomic<bool>& stop,
-                  const JobEvents& events) {
+                  const std::string& form, const std::atomic<bool>& stop, const JobEvents& events) {
   Together together(device, form, stop, events);
   std::vector<std::string> groups;  // in the order of their first jobs
   for (const Job& job : jobs)

@@ -6,16 +6,17 @@
 # Starts munged, slurmctld and slurmd of its own, on ports and in a folder of its own, submits a
 # study of four shards, waits for the job that joins them, and compares the result with one that was
 # made without Slurm. Stops what it started. Needs root and the packages slurm-wlm and munge; without
-# them it says "skipped: …" and ends with status 77. Last line: N passed, N failed.
+# them it is skipped. Last line: N passed, N failed[, N skipped].
 set -u
 focus=$(realpath "${1:-build/focus}")
 [ -x "$focus" ] || { echo "$focus is missing: run make first"; exit 2; }
-skip() { echo "skipped: the Slurm test needs $1"; exit 77; }
+. "$(dirname "$0")/../check.sh"
+cannot() { skip "the Slurm test needs $1"; print_sum; exit; }
 for tool in slurmctld slurmd sbatch squeue scontrol munged; do
-  PATH=$PATH:/usr/sbin:/sbin command -v $tool > /dev/null || skip "the packages slurm-wlm and munge"
+  PATH=$PATH:/usr/sbin:/sbin command -v $tool > /dev/null || cannot "the packages slurm-wlm and munge"
 done
 PATH=$PATH:/usr/sbin:/sbin
-[ "$(id -u)" -eq 0 ] || skip "root, to start slurmctld and slurmd"
+[ "$(id -u)" -eq 0 ] || cannot "root, to start slurmctld and slurmd"
 
 dir=$(mktemp -d /tmp/focus-slurm.XXXXXX) || exit 2
 pids=
@@ -79,11 +80,11 @@ slurmd -D -f "$SLURM_CONF" -N "$host" > "$dir/slurmd.out" 2>&1 &
 pids="$! $pids"
 
 give_up() {
-  echo "FAILED: $1"
+  bad "$1"
   for log in "$dir"/*.log "$dir"/*.out "$dir"/home/study/slurm/*.log; do
     [ -s "$log" ] && echo "--- $log" && tail -n 15 "$log"
   done
-  echo "0 passed, 1 failed"
+  print_sum
   exit 1
 }
 up=no
@@ -104,13 +105,8 @@ for _ in $(seq 240); do
   [ -f study/summary.csv ] && [ -z "$(squeue -h)" ] && break
   sleep 0.5
 done
-passed=0 failed=0
 for file in results.csv summary.csv; do
-  if cmp "plain/$file" "study/$file"; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-  fi
+  check "$file is the same with and without Slurm" cmp "plain/$file" "study/$file"
 done
 [ $failed -eq 0 ] || give_up "the results differ or are missing"
-echo "$passed passed, $failed failed"
+print_sum

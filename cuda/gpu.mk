@@ -1,0 +1,65 @@
+# The kernels for the GPU, and what the full checkout has besides: `focus bench attention`, the
+# kernels' tests.
+#
+#   libfocus-cuda.a   by nvcc; without nvcc the emulated kernels take its place
+#
+# CUDA_ARCH picks the GPU: sm_90, … ; default: the one in this machine, else sm_75, which the driver
+# translates for later ones.  NVCC= (empty) builds as if there were no nvcc.
+
+NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+GPU  := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+CUDA_ARCH ?= $(if $(GPU),native,sm_75)
+
+CUDA_BENCH := $(call emulated_obj,$(wildcard cuda/bench/*.cpp))
+$(B)/obj/src/cli/main.o: CXXFLAGS += -DFOCUS_KERNELS  # focus bench attention is there
+
+# The test of counting is itself compiled with the thread sanitizer's calls: it cannot be in a
+# program that is built with the thread sanitizer.
+CUDA_TESTS := $(wildcard tests/cuda_main.cpp tests/test_cuda_*.cpp)
+COUNT_TEST := $(wildcard tests/test_cuda_count.cpp)
+$(B)/cuda-emulated-tests: $(call emulated_obj,$(filter-out $(COUNT_TEST),$(CUDA_TESTS))) \
+    $(if $(filter tsan,$(MODE)),,$(call counted_obj,$(COUNT_TEST))) \
+    $(B)/libfocus-emulated.a $(B)/libfocus.a
+	$(LINK)
+CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests
+
+ifeq ($(NVCC),)
+CUDA_LIBRARY := $(B)/libfocus-emulated.a
+CUDA_SUMMARY := no nvcc: the kernels are tested on the CPU
+else
+CUDA_RUNTIME := $(firstword $(wildcard $(dir $(realpath $(NVCC)))../lib64/libcudart_static.a \
+                  $(dir $(realpath $(NVCC)))../targets/*/lib/libcudart_static.a \
+                  /usr/lib/*/libcudart_static.a))
+CUDA_LIBRARY := $(B)/libfocus-cuda.a $(CUDA_RUNTIME)
+CUDA_SUMMARY := nvcc for $(CUDA_ARCH), $(if $(GPU),$(GPU),no GPU here: the kernels are tested on the CPU)
+LDFLAGS += -Wl,--no-as-needed -ldl -lrt -Wl,--as-needed
+
+# Host code under nvcc is compiled without -march and -Wpedantic: the code that nvcc generates warns.
+NVCCFLAGS = -std=c++20 -arch=$(CUDA_ARCH) -O3 -lineinfo -I. -Isrc --threads 1 \
+            -Xcompiler -Wall,-Wextra,-fPIC $(NVCC_EXTRA) \
+            $(if $(CXX),-ccbin $(if $(findstring clang,$(CXX)),g++,$(CXX)))
+cuda_obj = $(patsubst %,$(B)/obj/cuda/%.o,$(basename $(1)))
+$(B)/obj/cuda/%.o: %.cu | $(AFTER_SETUP)
+	@mkdir -p $(@D)
+	@echo "  NVCC $<"
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libfocus-cuda.a: $(call cuda_obj,$(KERNELS)) $(call emulated_obj,$(CUDA_HOST))
+	$(ARCHIVE)
+$(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp %_count.cpp,$(CUDA_TESTS))) \
+    $(B)/libfocus-cuda.a $(B)/libfocus.a $(CUDA_RUNTIME)
+	$(LINK)
+CUDA_TEST_PROGRAMS += $(B)/cuda-tests
+
+# For callers in other languages (tests/pytorch/attention_ratio.py).
+$(B)/libfocus-attention.so: LDFLAGS += -shared
+$(B)/libfocus-attention.so: $(call cuda_obj,$(wildcard cuda/attention/*.cu cuda/fast/attention/*.cu) \
+      cuda/device/device.cu) \
+    $(call emulated_obj,$(wildcard cuda/attention/*.cpp) src/attention/pattern.cpp) $(CUDA_RUNTIME)
+	$(LINK)
+endif
+
+# The thread sanitizer follows fibers a hundred times slower: under it, run single tests by hand.
+ifeq ($(MODE),tsan)
+CUDA_TEST_PROGRAMS :=
+endif

@@ -1,0 +1,74 @@
+# What only the full checkout has: the program that makes students' trees, the unit tests, the
+# instructors' and the authors' targets. Included at the end of the Makefile.
+
+NEXT := make demo, make test, make lesson-01
+
+.PHONY: bench check-authors grade tables report $(call per_lesson,start demo diff)
+
+KIT_SOURCES := $(wildcard lessons/kit/*.cpp)
+$(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp src/report/statistics.cpp)
+	$(LINK)
+
+#:
+#: To build it yourself, lesson by lesson:
+#: make start-NN    a working tree with the gaps of lesson NN, in work/ or DIR=folder
+$(NUMBERS:%=start-%): start-%: $(B)/kit
+	@$(B)/kit start $* "$${DIR:-work/$(filter $*-%,$(LESSONS))}"
+$(NUMBERS:%=hint-%): $(B)/kit
+
+# --- tests ----------------------------------------------------------------------------------------
+
+UNITS   := $(filter-out tests/test_cuda_%,$(wildcard tests/test_*.cpp))
+FUZZERS := $(patsubst tests/%.cpp,$(B)/%,$(wildcard tests/fuzz_*.cpp))
+$(B)/unit-tests: $(call object,tests/main.cpp $(UNITS) $(filter-out %/main.cpp,$(KIT_SOURCES))) $(B)/libfocus.a
+	$(LINK)
+$(B)/fuzz_%: $(B)/obj/tests/fuzz_%.o $(B)/libfocus.a
+	$(LINK)
+
+# They run side by side; those that take longest begin.
+TEST_PROGRAMS := $(CUDA_TEST_PROGRAMS) $(B)/unit-tests $(STAGES) $(FUZZERS) \
+                 $(wildcard tests/slurm/run_slurm_test.sh)
+test: export FOCUS := $(B)/focus
+test: $(B)/focus $(TEST_PROGRAMS)
+
+# --- for instructors ------------------------------------------------------------------------------
+
+#:
+#: To teach:
+#: make demo-NN     the lesson in at most a minute; REPLAY=1 plays the recorded run
+$(NUMBERS:%=demo-%): demo-%: $(B)/lesson-%
+	@$(B)/lesson-$* $(if $(filter 1,$(REPLAY)),--replay,--scale demo)
+
+#: make grade DIR=folder   points for a submission or a folder of them, and grades.json
+grade: $(B)/kit
+	@[ -n "$$DIR" ] || { echo "which submissions? make grade DIR=folder [LESSON=05] [JSON=file]"; exit 2; }
+	@$(B)/kit grade "$$DIR" $(if $(LESSON),--lesson $(LESSON)) --json "$${JSON:-grades.json}"
+
+#: make diff-NN     what lesson NN adds to the code of the lesson before
+$(NUMBERS:%=diff-%): diff-%: $(B)/kit
+	@lessons/kit/diff.sh $(B)/kit $* $(NUMBERS)
+
+#: make book        the lessons as a site to read, in out/book/ (needs pandoc)
+#: make attention   a page that shows what each query attends to while the model learns
+-include lessons/book/book.mk
+
+# --- for authors ----------------------------------------------------------------------------------
+
+#:
+#: To change it:
+#: make check-authors   wrong code is caught, every lesson's tree works, generated files are current
+check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
+	@tests/check_authors.sh
+
+#: make report      figures, verdicts and README's tables from the recorded results, in seconds
+report: $(B)/kit $(LESSON_PROGRAMS)
+	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
+	@$(B)/kit tables
+
+#: make tables      the tables alone
+tables: $(B)/kit
+	@$(B)/kit tables
+
+#: make bench       tables of speed
+bench: $(B)/focus
+	@tests/bench.sh $(B)/focus

@@ -1,0 +1,262 @@
+#include "gaps.h"
+
+#include <algorithm>
+#include <regex>
+#include <sstream>
+
+#include "error.h"
+#include "files/atomic_file.h"
+
+namespace focus::kit {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr size_t columns = 100;  // a stub is no wider
+
+std::vector<Line> read_lines(const fs::path& root, const std::string& path, bool page) {
+  std::vector<Line> lines;
+  std::istringstream in(read_file(root / path, 4 << 20));
+  for (std::string line; std::getline(in, line);)
+    lines.push_back({line, int(lines.size()) + 1, page});
+  return lines;
+}
+
+std::string indent_of(const std::string& line) {
+  return line.substr(0, std::min(line.size(), line.find_first_not_of(" \t")));
+}
+
+std::string trimmed(const std::string& line) {
+  return line.substr(indent_of(line).size());
+}
+
+// --- pages ---------------------------------------------------------------------------------------
+
+struct Section {
+  Line title;
+  std::vector<Line> body;  // its lines but for empty ones
+};
+
+std::vector<Change> changes_of(const Section& section, const std::string& page) {
+  std::vector<Change> changes;
+  for (const auto& [text, number, _] : section.body) {
+    if (text[0] == '-') {
+      if (changes.empty() || !changes.back().after.empty()) changes.emplace_back();
+      changes.back().before.push_back({text.substr(1), number, true});
+    } else if (text[0] == '+' && !changes.empty()) {
+      changes.back().after.push_back({text.substr(1), number, true});
+    } else {
+      fail_input(page, ":", number, ": a mistake is - lines and, below them, + lines");
+    }
+  }
+  return changes;
+}
+
+void read_page(const fs::path& root, Gap& gap) {
+  static const std::regex title("# ([a-z0-9-]+), ([0-9]+) points?"),
+      mistake("## Mistake ([a-z0-9-]+): (.+)");
+  std::vector<Section> sections;
+  for (const Line& line : read_lines(root, gap.page, true)) {
+    if (sections.empty() || line.text.starts_with("## "))
+      sections.push_back({line, {}});
+    else if (!trimmed(line.text).empty())
+      sections.back().body.push_back(line);
+  }
+  std::smatch part;
+  if (sections.empty() || !std::regex_match(sections[0].title.text, part, title) ||
+      part[1] != gap.name)
+    fail_input(gap.page, ":1: the first line must be '# ", gap.name, ", N points'");
+  gap.points = std::stoi(part[2]);
+
+  const std::pair<const char*, std::vector<std::string>*> needed[] = {{"## Plan", &gap.plan},
+                                                                      {"## Hint 1", &gap.hints[0]},
+                                                                      {"## Hint 2", &gap.hints[1]},
+                                                                      {"## Hint 3", &gap.hints[2]},
+                                                                      {"## Notice", &gap.notice}};
+  size_t at = 1;
+  for (const auto& [name, words] : needed) {
+    const bool there = at < sections.size() && sections[at].title.text == name;
+    if (!there || sections[at].body.empty())
+      fail_input(gap.page, ":", sections[std::min(at, sections.size() - 1)].title.number,
+                 ": the section '", name, there ? "' is empty" : "' must stand here");
+    for (const Line& line : sections[at].body)
+      words->push_back(line.text.substr(line.text.starts_with("    ") ? 4 : 0));
+    ++at;
+  }
+  for (; at < sections.size(); ++at) {
+    const Line& line = sections[at].title;
+    if (!std::regex_match(line.text, part, mistake) || sections[at].body.empty())
+      fail_input(gap.page, ":", line.number, ": expected '## Mistake name: words', then its lines");
+    gap.mistakes.push_back({part[1], part[2], line.number, changes_of(sections[at], gap.page)});
+  }
+}
+
+void add_wrapped(std::string& out, const std::string& before, std::string text) {
+  const std::string inner = indent_of(text);
+  for (size_t width = columns - before.size(); text.size() > width;) {
+    const size_t blank = text.rfind(' ', width);
+    if (blank == std::string::npos || blank <= inner.size()) break;
+    out += before + text.substr(0, blank) + "\n";
+    text = inner + text.substr(blank + 1);
+  }
+  out += before + text + "\n";
+}
+
+}  // namespace
+
+std::string lesson_folder(const fs::path& root, const std::string& number) {
+  for (const auto& entry : fs::directory_iterator(root / "lessons"))
+    if (entry.path().filename().string().starts_with(number + "-"))
+      return "lessons/" + entry.path().filename().string();
+  fail_input((root / "lessons").string(), ": there is no folder of lesson ", number);
+}
+
+Source read_source(const fs::path& root, const std::string& path) {
+  static const std::regex marker(R"(\s*(?://|#)@ ?(.*))"),
+      gap_begins("gap ([0-9][0-9]) ([a-z0-9-]+)"), from("from ([0-9][0-9])");
+  Source source{path, {}};
+  std::vector<std::pair<int, int>> open;  // the lesson and line of each part that has not ended
+  bool in_gap = false;
+  const auto new_part = [&]() -> Part& {
+    source.parts.push_back({open.empty() ? 0 : open.back().first, {}, {}});
+    return source.parts.back();
+  };
+  new_part();
+  for (const Line& line : read_lines(root, path, false)) {
+    const auto fail = [&](const auto&... what) {
+      fail_input(path, ":", line.number, ": ", what...);
+    };
+    std::smatch part;
+    if (!std::regex_match(line.text, part, marker)) {
+      Part& last = source.parts.back();
+      (in_gap ? last.gap[0].code : last.lines).push_back(line);
+      continue;
+    }
+    const std::string text = part[1];
+    if (text == "end") {
+      if (open.empty()) fail("an end without a begin");
+      if (in_gap) {
+        Gap& gap = source.parts.back().gap[0];
+        if (gap.code.size() < 3 || gap.code.size() > 20)
+          fail_input(path, ":", gap.line, ": gap '", gap.name, "' has ", gap.code.size(),
+                     " lines, not 3 to 20");
+        read_page(root, gap);
+      }
+      in_gap = false;
+      open.pop_back();
+      new_part();
+    } else if (in_gap) {
+      fail("only an end may stand in a gap, not '", text, "'");
+    } else if (std::regex_match(text, part, gap_begins)) {
+      in_gap = true;
+      Gap gap;
+      gap.lesson = part[1], gap.name = part[2], gap.file = path, gap.line = line.number;
+      gap.page = lesson_folder(root, gap.lesson) + "/gaps/" + gap.name + ".md";
+      if (!fs::exists(root / gap.page)) fail("gap '", gap.name, "' has no page ", gap.page);
+      new_part().gap.push_back(gap);
+      open.emplace_back(source.parts.back().from, line.number);
+    } else if (std::regex_match(text, part, from)) {
+      open.emplace_back(std::max(std::stoi(part[1]), source.parts.back().from), line.number);
+      new_part();
+    } else if (text == "authors") {
+      open.emplace_back(every_lesson + 1, line.number);
+      new_part();
+    } else {
+      fail("unknown marker '", text, "': gap, from, authors or end");
+    }
+  }
+  if (!open.empty()) fail_input(path, ":", open.back().second, ": this marker has no end");
+  return source;
+}
+
+std::vector<Gap> gaps_of(const Source& source) {
+  std::vector<Gap> all;
+  for (const Part& part : source.parts) all.insert(all.end(), part.gap.begin(), part.gap.end());
+  return all;
+}
+
+std::string render(const Source& source, int lesson,
+                   const std::function<std::string(const Gap&)>& gap_text) {
+  std::string out;
+  for (const Part& part : source.parts) {
+    if (part.from > lesson) continue;
+    for (const Line& line : part.lines) out += line.text + "\n";
+    for (const Gap& gap : part.gap) out += gap_text(gap);
+  }
+  return out;
+}
+
+std::string code_text(const Gap& gap) {
+  std::string text;
+  for (const Line& line : gap.code) text += line.text + "\n";
+  return text;
+}
+
+std::string first_line_of_gap(const Gap& gap) {
+  return "// ---- gap " + gap.lesson + " " + gap.name;
+}
+
+std::string last_line_of_gap(const Gap& gap) {
+  return "// ---- end of gap " + gap.lesson + " " + gap.name;
+}
+
+std::string stub_text(const Gap& gap) {
+  const std::string indent = indent_of(gap.code.front().text);
+  std::string text = str(indent, first_line_of_gap(gap), " (", gap.points, " points; ours has ",
+                         gap.code.size(), " lines) ----\n");
+  for (const std::string& line : gap.plan) add_wrapped(text, indent + "// ", line);
+  text += str(indent, "// Delete the next line and write yours. `make hint-", gap.lesson,
+              "` helps, `make test-", gap.lesson, "` checks.\n", indent, "GAP(\"", gap.lesson,
+              "\", \"", gap.name, "\");\n", indent, last_line_of_gap(gap), " ----\n");
+  return text;
+}
+
+std::vector<Line> with_mistake(const Gap& gap, const Mistake& mistake) {
+  std::vector<Line> code = gap.code;
+  for (const auto& [before, after] : mistake.changes) {
+    const auto same = [](const Line& a, const Line& b) {
+      return trimmed(a.text) == trimmed(b.text);
+    };
+    const auto found = std::search(code.begin(), code.end(), before.begin(), before.end(), same);
+    const bool again = found != code.end() && std::search(found + 1, code.end(), before.begin(),
+                                                          before.end(), same) != code.end();
+    if (found == code.end() || again)
+      fail_input(
+          gap.page, ":", before[0].number, ": mistake '", mistake.name, "': these lines ",
+          again ? "stand more than once in the gap (add a neighbour)" : "do not stand in the gap",
+          " at ", gap.file, ":", gap.line);
+    const auto at = code.erase(found, found + ptrdiff_t(before.size()));
+    code.insert(at, after.begin(), after.end());
+  }
+  return code;
+}
+
+std::string render_mistakes(const Source& source) {
+  // The compiler names the place that a line is from.
+  const auto numbered = [&](const std::vector<Line>& lines, const std::string& page) {
+    std::string text;
+    const Line* last = nullptr;
+    for (const Line& line : lines) {
+      if (!last || last->of_page != line.of_page || last->number + 1 != line.number)
+        text += str("#line ", line.number, " \"", line.of_page ? page : source.path, "\"\n");
+      text += line.text + "\n";
+      last = &line;
+    }
+    return text;
+  };
+  std::string out = "#include \"focus_mistake.h\"\n";
+  for (const Part& part : source.parts) {
+    if (part.from > every_lesson) continue;
+    out += numbered(part.lines, "");
+    for (const Gap& gap : part.gap) {
+      for (const Mistake& mistake : gap.mistakes)
+        out += str("if (focus_mistake(\"", mistake.name, "\")) {\n",
+                   numbered(with_mistake(gap, mistake), gap.page), "} else\n");
+      out += str("{\n", numbered(gap.code, gap.page), "}\n");
+    }
+  }
+  return out;
+}
+
+}  // namespace focus::kit
