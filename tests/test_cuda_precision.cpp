@@ -11,7 +11,7 @@
 #include "one_launch_run.h"
 #include "report/statistics.h"
 #include "study/engine.h"
-#include "train/trainer.h"
+#include "train/store.h"
 
 using namespace focus;
 using namespace focus::test;

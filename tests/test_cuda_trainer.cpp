@@ -8,6 +8,7 @@
 #include "train/cpu_stepper.h"
 #include "train/golden.h"
 #include "train/scheduler.h"
+#include "train/store.h"
 
 namespace focus::test {
 
