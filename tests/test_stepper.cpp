@@ -32,8 +32,11 @@ struct Runs {
       optimizers.emplace_back(s.optimizer, models.back().parameters());
       const Batch batch = random_batch(s.model, rows, uint32_t(seed));
       RunData data;
-      data.train = {rows, s.model.length, s.model.vocabulary,
-                    {batch.tokens.begin(), batch.tokens.end()}, batch.labels};
+      data.train = {rows,
+                    s.model.length,
+                    s.model.vocabulary,
+                    {batch.tokens.begin(), batch.tokens.end()},
+                    batch.labels};
       data.val = data.train;
       step_runs.push_back({seed, std::make_shared<const RunData>(std::move(data))});
       Epoch& epoch = epochs.emplace_back(Epoch{{}, 0.05, 7});

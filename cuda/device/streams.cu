@@ -67,8 +67,8 @@ void Streams::download(void* to, const void* from, size_t bytes) {
   CUDA_CHECK(cudaStreamSynchronize(as_stream(main_)));
 }
 
-Record::~Record() {
-  if (graph_) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph_));
+void Record::forget() {
+  if (graph_) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(std::exchange(graph_, nullptr)));
 }
 
 void Record::run(Streams& streams, const std::function<void()>& work) {
@@ -112,12 +112,16 @@ void Streams::download(void* to, const void* from, size_t bytes) {
   copy_to_host(to, from, bytes);
 }
 
-Record::~Record() = default;
+void Record::forget() {}
 void Record::run(Streams&, const std::function<void()>& work) {
   work();
 }
 
 #endif
+
+Record::~Record() {
+  forget();
+}
 
 Record::Record(Record&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
 

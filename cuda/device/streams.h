@@ -51,6 +51,7 @@ class Record {
   ~Record();
   Record(Record&& other) noexcept;
   Record& operator=(Record&&) = delete;
+  void forget();  // the next run() records anew
   void run(Streams& streams, const std::function<void()>& work);
 
  private:

@@ -122,7 +122,7 @@ struct OneLaunch::State {
       const Epoch epoch =
           epochs ? Epoch{{}, (*epochs)[i].rate, (*epochs)[i].steps_before} : Epoch{};
       to.push_back({piece(placed.values()), piece(placed.gradients()), piece(placed.m()),
-                    piece(placed.v()), data.tokens[i], data.labels[i],
+                    piece(placed.v()), piece(placed.rate_factors()), data.tokens[i], data.labels[i],
                     placed.order() + i * size_t(data.rows), placed.seed(r), epoch.steps_before,
                     float(epoch.rate), epoch.rate, settings.clip});
     }

@@ -130,6 +130,8 @@ struct Update {
   float *m = nullptr, *v = nullptr;  // Adam's moments, or nullptr
   const float* rate = nullptr;       // (R) learning rates
   size_t parameters = 0;             // of one run; the rest of its stride is padding
+  // (R,stride) Parameter::rate_factor for each number, or nullptr: all 1
+  const float* rate_factor = nullptr;
 };
 size_t update_squares(const Runs&, size_t parameters);  // numbers in `squares`, which is scratch
 void update_parameters(const Runs&, const Update&, const Counters*, double* squares, BadStep* bad,

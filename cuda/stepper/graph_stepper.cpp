@@ -83,7 +83,9 @@ void GraphStepper::place_passes(Part& part, bool training, char* memory, size_t&
 }
 
 void GraphStepper::load(int run, const Model<float>& model, const Optimizer<float>& optimizer) {
+  const float* const before = runs_.rate_factors();
   runs_.load(run, model, optimizer);
+  if (runs_.rate_factors() != before) train_.full_record.forget(), train_.last_record.forget();
 }
 
 void GraphStepper::store(int run, Model<float>& model, Optimizer<float>& optimizer) const {
@@ -112,7 +114,8 @@ void GraphStepper::train_step(ModelPass& pass) {
                      .m = runs_.m(),
                      .v = runs_.v(),
                      .rate = runs_.rates(),
-                     .parameters = runs_.parameters()},
+                     .parameters = runs_.parameters(),
+                     .rate_factor = runs_.rate_factors()},
                     counters_.data(), squares_.data(), bad_steps_.data(), streams_.main());
   finish_step(model_.runs, counters_.data(), pass.loss, losses_.data(), train_.batches(),
               streams_.main());

@@ -52,6 +52,14 @@ void PlacedRuns::load(int run, const Model<float>& model, const Optimizer<float>
   for (const Parameter<float>& p : model.parameters())
     all.insert(all.end(), p.value.begin(), p.value.end());
   send(values_, all);
+  all.clear();
+  for (const Parameter<float>& p : model.parameters())
+    all.insert(all.end(), p.value.size(), float(p.rate_factor));
+  const bool all_one =
+      std::all_of(all.begin(), all.end(), [](float factor) { return factor == 1; });
+  if (!all_one && !rate_factors())
+    rate_factors_ = DeviceArray<float>(std::vector<float>(runs_.size() * stride_, 1.f));
+  if (rate_factors()) send(rate_factors_, all);
   if (!m()) return;
   for (auto [to, moments] :
        {std::pair(&m_, &optimizer.first_moments()), std::pair(&v_, &optimizer.second_moments())}) {

@@ -27,6 +27,8 @@ class PlacedRuns {
   float* gradients() const { return gradients_.data(); }
   float* m() const { return m_.data(); }  // nullptr for SGD
   float* v() const { return v_.data(); }
+  // (R,stride) Parameter::rate_factor for each number; nullptr while all are 1.
+  float* rate_factors() const { return rate_factors_.data(); }
   const float* positions() const { return positions_.data(); }
 
   // One split of the data: each run's tokens (rows,length) and labels (rows).
@@ -49,7 +51,7 @@ class PlacedRuns {
   std::vector<StepRun> runs_;
   std::vector<size_t> sizes_;  // of the parameters
   size_t parameters_ = 0, stride_ = 0;
-  DeviceArray<float> values_, gradients_, m_, v_, positions_, rates_;
+  DeviceArray<float> values_, gradients_, m_, v_, rate_factors_, positions_, rates_;
   DeviceArray<int> order_;
   Part train_, held_out_;
 };

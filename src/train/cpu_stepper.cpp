@@ -48,6 +48,10 @@ void copy_values(const Model<float>& from, Model<float>& to) {
   for (size_t p = 0; p < from.parameters().size(); ++p)
     to.parameters()[p].value = from.parameters()[p].value;
 }
+void copy_rate_factors(const Model<float>& from, Model<float>& to) {
+  for (size_t p = 0; p < from.parameters().size(); ++p)
+    to.parameters()[p].rate_factor = from.parameters()[p].rate_factor;
+}
 }  // namespace
 
 CpuStepper::CpuStepper(Tape<float>& tape, const StepSettings& settings, std::vector<StepRun> runs)
@@ -58,6 +62,7 @@ CpuStepper::CpuStepper(Tape<float>& tape, const StepSettings& settings, std::vec
 void CpuStepper::load(int run, const Model<float>& model, const Optimizer<float>& optimizer) {
   State& state = states_[size_t(run)];
   copy_values(model, state.model);
+  copy_rate_factors(model, state.model);
   state.optimizer = optimizer;
 }
 

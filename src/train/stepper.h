@@ -75,7 +75,8 @@ class Stepper {
   virtual ~Stepper() = default;
 
   // A run's state, into the stepper and back. Runs are counted from 0; the model's gradients are
-  // not part of the state, nor is the count of the optimiser's steps (Epoch has it).
+  // not part of the state, nor is the count of the optimiser's steps (Epoch has it). Each
+  // parameter's factor on the rate goes in with its values.
   virtual void load(int run, const Model<float>& model, const Optimizer<float>& optimizer) = 0;
   virtual void store(int run, Model<float>& model, Optimizer<float>& optimizer) const = 0;
 
