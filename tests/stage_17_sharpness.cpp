@@ -6,8 +6,8 @@
 
 #include "analysis/sharpness.h"
 #include "attention_run.h"
+#include "train/cpu_stepper.h"
 #include "train/golden.h"
-#include "train/run.h"
 
 using namespace focus;
 using namespace focus::test;
@@ -31,7 +31,7 @@ Run trained(const RunSettings& s, int epochs) {
   Run run(s, 5, make_run_data(s, 5));
   Workers workers;
   Tape<float> tape(workers);
-  for (int e = 0; e < epochs; ++e) run.run_epoch(tape, std::atomic<bool>{false});
+  for (int e = 0; e < epochs; ++e) run_epoch(run, tape, std::atomic<bool>{false});
   return run;
 }
 

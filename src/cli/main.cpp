@@ -12,7 +12,7 @@
 #include "error.h"
 #ifdef FOCUS_KERNELS
 namespace focus::gpu {
-void register_device();  // cuda/ops
+void register_device();  // cuda/stepper
 }
 #endif
 
