@@ -209,7 +209,8 @@ class Engine {
     Provenance mine = options_.device_elsewhere.empty()
                           ? provenance_here(study_, options_.device)
                           : provenance_elsewhere(study_, options_.device_elsewhere);
-    mine.has_data_records = !store_.exists() || store_.provenance().has_data_records;
+    const bool goes_on = !options_.out.empty() && store_.exists();
+    mine.has_data_records = !goes_on || store_.provenance().has_data_records;
     const auto has_files = [](const StudyVariant& v) {
       return !v.settings.train_data.empty() || !v.settings.val_data.empty();
     };
