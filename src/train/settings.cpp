@@ -90,7 +90,7 @@ std::string attention_text(const RunSettings& s) {
   std::string text = name_of(s.attention);
   if (uses_k(s.attention)) text += str("(", s.k, ")");
   if (s.global_tokens > 0) text += str("+", s.global_tokens);
-  if (s.score_scale != 1) text += "*" + number_text(s.score_scale);
+  if (s.score_scale != 1) text += str("*", number_text(s.score_scale));
   return text;
 }
 
