@@ -59,7 +59,8 @@ std::vector<Unit> units_of(const Study& study, bool on_device, int shards) {
 }  // namespace
 
 std::string group_of(RunSettings s) {
-  s.lr = s.lr_decay = 1;
+  s.lr = s.lr_decay = s.qk_scale = s.qk_rate = 1;
+  s.freeze_qk = false;
   return identity_text(s);
 }
 

@@ -8,7 +8,8 @@
 
 namespace focus {
 
-// What the runs have in common that a device takes together: all settings but the rates.
+// What the runs have in common that a device takes together: all settings but the
+// rates, and the queries' and keys' scale and freeze.
 std::string group_of(RunSettings settings);
 
 // The runs of shard number `shard` of `shards`, counted from 1, as indices into study.runs. On a
