@@ -57,13 +57,16 @@ $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 #:
 #: To change it:
 #: make check-authors   wrong code is caught, every lesson's tree works, generated files are current
-check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
+check-authors: $(B)/libfocus.a $(B)/kit $(B)/findings $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
 	@tests/check_authors.sh
 
-#: make report      figures, verdicts and README's tables from the recorded results, in seconds
-report: $(B)/kit $(LESSON_PROGRAMS)
+#: make report      figures, verdicts, FINDINGS.md and README's tables from the recorded results
+report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)
 	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
+	@$(B)/findings
 	@$(B)/kit tables
+$(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
+	$(LINK)
 
 #: make tables      the tables alone
 tables: $(B)/kit
