@@ -35,8 +35,9 @@ struct Heads {
   FOCUS_HD float* of(int sequence, int head) const {
     return data + sequence * batch_stride + head * head_stride;
   }
-  // Where head `unit` % H of sequence `unit` / H starts.
-  FOCUS_HD float* of(int unit) const { return of(unit / H, unit % H); }
+  // Where head `batch_head` % H of sequence `batch_head` / H starts: batch_head counts the B·H
+  // heads of all sequences.
+  FOCUS_HD float* of(int batch_head) const { return of(batch_head / H, batch_head % H); }
 };
 
 Heads heads_bhtd(float* data, int B, int H, int T, int D);  // a contiguous (B,H,T,D)
@@ -62,8 +63,8 @@ struct Scores {
   int T = 0;
 
   FOCUS_HD int pitch() const { return (T + 3) / 4 * 4; }
-  FOCUS_HD float* of(int unit, int row) const {
-    return data + (ptrdiff_t{unit} * T + row) * pitch();
+  FOCUS_HD float* of(int batch_head, int row) const {
+    return data + (ptrdiff_t{batch_head} * T + row) * pitch();
   }
 };
 size_t score_floats(const Heads& q);  // how many numbers that are

@@ -17,20 +17,16 @@ namespace focus::gpu {
 // each pair of neighbouring lanes (or lanes two apart), and the hardware serves half a warp at once
 // instead of a quarter. A row of the grid lies in one warp.
 template <int TX>
-struct Place {
+struct ThreadPosition {
   static_assert(TX == 8 || TX == 16);
   static constexpr int rows_per_warp = 32 / TX;
   int x, y, row_in_warp;
 
-  __device__ Place() {
+  __device__ ThreadPosition() {
     const int lane = int(threadIdx.x) % 32;
     x = (lane & 1) | ((lane >> 2) << 1 & (TX - 1));
     row_in_warp = (lane >> 1 & 1) | (TX == 8 ? lane >> 4 << 1 : 0);
     y = int(threadIdx.x) / 32 * rows_per_warp + row_in_warp;
-  }
-  // The lane that stands at (row_in_warp, 0).
-  static __device__ int lane_of(int row_in_warp) {
-    return (row_in_warp & 1) << 1 | (TX == 8 ? row_in_warp >> 1 << 4 : 0);
   }
   template <class F>
   static __device__ float reduce_row(float value, const F& combine) {

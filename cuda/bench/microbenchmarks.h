@@ -1,5 +1,5 @@
 // What the GPU at hand can do, one number after the other: the constants behind the predictions in
-// cuda/README.md. Each probe is a kernel that does one thing and little else.
+// cuda/README.md. Each microbenchmark is a kernel that does one thing and little else.
 #pragma once
 
 #include <string>
@@ -7,15 +7,15 @@
 
 namespace focus::gpu {
 
-struct Probe {
+struct Microbenchmark {
   std::string name;
   double value;                 // the median, in `unit`
   double quartile1, quartile3;  // of the runs
   std::string unit;
 };
 
-// How much each probe does. Tests on the emulator take less of everything.
-struct ProbeSize {
+// How much each does. Tests on the emulator take less of everything.
+struct MicrobenchmarkSize {
   int runs = 21;
   int iterations = 4096;  // of arithmetic, in each thread
   int blocks_per_multiprocessor = 4;
@@ -26,7 +26,7 @@ struct ProbeSize {
 };
 
 // All of them. RunError if a kernel's result is not what it must be, so that no time is that of
-// work left undone. Probes that this device cannot run are left out.
-std::vector<Probe> probe_device(const ProbeSize& size = {});
+// work left undone. What this device cannot run is left out.
+std::vector<Microbenchmark> run_microbenchmarks(const MicrobenchmarkSize& size = {});
 
 }  // namespace focus::gpu
