@@ -37,20 +37,6 @@ Panel curve_panel(const std::vector<VariantResult>& results, double EpochMetrics
   return panel;
 }
 
-std::vector<std::string> curve_rows(const std::vector<VariantResult>& results) {
-  std::vector<std::string> rows;
-  char text[256];
-  for (const VariantResult& result : results)
-    for (const std::vector<EpochMetrics>& curve : result.curves)
-      for (const EpochMetrics& m : curve) {
-        std::snprintf(text, sizeof text, "%s,%d,%llu,%.6g,%.4g,%.6g,%.4g", result.name.c_str(),
-                      m.epoch, static_cast<unsigned long long>(m.seed), m.train_loss,
-                      m.train_accuracy, m.val_loss, m.val_accuracy);
-        rows.push_back(text);
-      }
-  return rows;
-}
-
 std::vector<std::optional<int>> epochs_to_accuracy(const VariantResult& result, double percent) {
   std::vector<std::optional<int>> epochs;
   for (const std::vector<double>& curve : result.values(&EpochMetrics::train_accuracy))

@@ -1,4 +1,4 @@
-// Learning curves of an experiment as a panel, as result rows, and as a live plot.
+// Learning curves of an experiment, as a panel and as a live plot.
 #pragma once
 
 #include <optional>
@@ -23,11 +23,6 @@ struct VariantResult {
 // the slowest seed has come.
 Panel curve_panel(const std::vector<VariantResult>& results, double EpochMetrics::*metric,
                   const std::string& title, const std::string& y_label);
-
-// Rows "variant,epoch,seed,train_loss,train_accuracy,val_loss,val_accuracy".
-inline constexpr const char* curve_columns =
-    "variant,epoch,seed,train_loss,train_accuracy,val_loss,val_accuracy";
-std::vector<std::string> curve_rows(const std::vector<VariantResult>& results);
 
 // Epochs to `percent` training accuracy of each seed; none for a seed that did not get there.
 std::vector<std::optional<int>> epochs_to_accuracy(const VariantResult& result, double percent);
