@@ -1,4 +1,4 @@
-// Names that are mistyped: which known name was meant?
+// Suggestions for mistyped names.
 #pragma once
 
 #include <span>
