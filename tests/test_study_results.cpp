@@ -178,9 +178,9 @@ TEST_CASE("study summary: epochs, accuracies and the comparison with full attent
   // A seed that only one of them has is no pair.
   StudiedVariant fewer = variants[2];
   fewer.seeds = {9, 3, 8};
-  CHECK(compare(fewer, variants[0])->epochs.less == 1);
+  CHECK(compare(outcomes_of(fewer), outcomes_of(variants[0]))->epochs.less == 1);
   fewer.seeds = {9, 10, 8};
-  CHECK(!compare(fewer, variants[0]));
+  CHECK(!compare(outcomes_of(fewer), outcomes_of(variants[0])));
 
   // A target that is a loss is reached from above.
   StudiedVariant by_loss = variants[0];

@@ -1,4 +1,4 @@
-// focus study, focus study merge.
+// focus study, focus study merge, focus study compact.
 #include "study/study.h"
 
 #include <unistd.h>
@@ -14,6 +14,7 @@
 #include "report/terminal.h"
 #include "study/engine.h"
 #include "study/estimate.h"
+#include "study/recording.h"
 #include "study/slurm.h"
 #include "study/store.h"
 #include "study/summary.h"
@@ -218,6 +219,25 @@ int merge_command(const Arguments& arguments) {
   return 0;
 }
 
+int compact_command(const Arguments& arguments) {
+  const Study table = read_study(arguments.words.at(0));
+  if (arguments.words.size() < 2)
+    fail_input("name the results after the table: results.csv, or the folder of a study");
+  std::vector<StudyResults> results;
+  for (size_t i = 1; i < arguments.words.size(); ++i) {
+    const fs::path path = arguments.words[i];
+    results.push_back(read_results(fs::is_directory(path) ? path / "results.csv" : path));
+  }
+  Recording recording = make_recording(table, results, arguments.given("partial"));
+  recording.notes.insert(recording.notes.begin(), {"table", fs::path(table.name).filename()});
+  if (arguments.given("source")) recording.notes.emplace_back("source", arguments.text("source"));
+  write_recording(recording, arguments.file("out"));
+  for (const std::string& name : recording.not_run) print(str("not run: ", name, "\n"));
+  print(str(recording.variants.size(), " of ", table.variants.size(), " variants written to ",
+            arguments.file("out"), ": curves.csv, seeds.csv\n"));
+  return 0;
+}
+
 }  // namespace
 
 std::vector<Command> study_commands() {
@@ -253,7 +273,22 @@ std::vector<Command> study_commands() {
       "The result is what one machine would have written.\n"
       "Example: focus study merge --out whole part-1 part-2";
   merge.run = merge_command;
-  return {study, merge};
+
+  Command compact{"study compact", "medians, quartiles and each seed's outcome of a large study"};
+  compact.positionals = {
+      {"FILE", "the table, then results.csv of studies that made its runs, or their folders",
+       true}};
+  compact.flags = {{"out", "DIR", "where curves.csv and seeds.csv go", "", true},
+                   {"partial", "", "record what is there, and say which variants are not"},
+                   {"source", "TEXT", "a note on where the runs come from: a commit, say"}};
+  compact.more =
+      "results.csv has a line for each epoch of each run: too large to keep beside a lesson at\n"
+      "the paper's scale. curves.csv has the quartiles over the seeds (of long runs at most 60\n"
+      "epochs), seeds.csv what each seed came to. Variants are found by their settings. One that\n"
+      "is missing, has other epochs or lacks a seed is named, and nothing is written.\n"
+      "Example: focus study compact paper.csv part-1 part-2 --out results/paper";
+  compact.run = compact_command;
+  return {study, merge, compact};
 }
 
 }  // namespace focus

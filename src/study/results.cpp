@@ -71,6 +71,7 @@ class Reader {
     const size_t target_end = value.find("; seeds "), seeds_end = value.find("; ", target_end + 1);
     if (!value.starts_with("target ") || seeds_end == std::string::npos)
       fail("the variant's note is not 'target T; seeds S …; settings'");
+    variant.settings_note = value.substr(seeds_end + 2);
     try {
       variant.target = parse_target(value.substr(7, target_end - 7));
       std::istringstream seeds(value.substr(target_end + 8, seeds_end - target_end - 8));
@@ -85,7 +86,7 @@ class Reader {
       if (variant.name == name) return variant;
     const size_t blank = std::min(name.find(' '), name.size());
     const std::string rest = blank < name.size() ? name.substr(blank + 1) : "";
-    results_.variants.push_back({name, name.substr(0, blank), rest, {}, {}, {}});
+    results_.variants.push_back({name, name.substr(0, blank), rest, {}, {}, {}, {}});
     return results_.variants.back();
   }
 
@@ -156,11 +157,11 @@ std::vector<StudiedVariant> empty_variants(const Study& study) {
   return variants;
 }
 
-std::string settings_note(const StudyVariant& variant) {
+std::string settings_note(const RunSettings& settings) {
   std::string text;
   for (const SettingField& field : setting_fields()) {
-    const std::string value = field.get(variant.settings);
-    if (!value.empty() && field.in_files(variant.settings))
+    const std::string value = field.get(settings);
+    if (!value.empty() && field.in_files(settings))
       text += str(text.empty() ? "" : " ", field.name, "=", value);
   }
   return text;
@@ -173,7 +174,7 @@ std::string results_text(const Study& study, const Notes& notes,
   for (const StudyVariant& v : study.variants) {
     text += str("# variant ", v.name, ": target ", target_text(v.target), "; seeds");
     for (const uint64_t seed : v.seeds) text += str(" ", seed);
-    text += str("; ", settings_note(v), "\n");
+    text += str("; ", settings_note(v.settings), "\n");
   }
   text += str(results_columns, "\n");
   for (const StudiedVariant& v : variants)

@@ -30,6 +30,7 @@ struct StudiedVariant {
   std::vector<uint64_t> seeds;
   // [seed][epoch]; shorter than the others where a run ended with NaN or Inf.
   std::vector<std::vector<EpochMetrics>> curves;
+  std::string settings_note = {};  // as a file that was read has it
 };
 
 using Notes = std::vector<std::pair<std::string, std::string>>;
@@ -48,7 +49,7 @@ struct StudyResults {
 // The variants of a study, without curves yet.
 std::vector<StudiedVariant> empty_variants(const Study& study);
 // "task=even-pairs attention=topk k=5 …": every setting.
-std::string settings_note(const StudyVariant& variant);
+std::string settings_note(const RunSettings& settings);
 
 std::string results_text(const Study& study, const Notes& notes,
                          const std::vector<StudiedVariant>& variants);

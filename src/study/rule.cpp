@@ -21,13 +21,14 @@ struct Side {
   std::string name;
   double median = 0;
   int seeds = 0, arrived = 0;
-  size_t epochs = 0;
+  int epochs = 0;
 
-  explicit Side(const StudiedVariant& v) : name(v.mechanism), seeds(int(v.seeds.size())) {
-    const auto needed = epochs_to_target(v);
-    median = median_epochs(needed);
-    for (const auto& e : needed) arrived += e.has_value();
-    for (const auto& curve : v.curves) epochs = std::max(epochs, curve.size());
+  explicit Side(const Outcomes& o)
+      : name(o.mechanism),
+        median(focus::median(o.epochs)),
+        seeds(int(o.seeds.size())),
+        epochs(o.longest) {
+    for (const double e : o.epochs) arrived += std::isfinite(e);
   }
   std::string words() const {
     if (std::isfinite(median)) return str(name, ": median ", epochs_text(median), " epochs");
@@ -49,6 +50,10 @@ std::string epochs_words(const Side& variant, const Side& baseline, const Estima
 
 Judgement judge_epochs(const StudiedVariant& variant, const StudiedVariant& baseline,
                        double share) {
+  return judge_epochs(outcomes_of(variant), outcomes_of(baseline), share);
+}
+
+Judgement judge_epochs(const Outcomes& variant, const Outcomes& baseline, double share) {
   const Side a(variant), b(baseline);
   const Comparison c = compare(variant, baseline).value();
   const bool each_faster = c.epochs.less == a.seeds;

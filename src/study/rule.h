@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "study/results.h"
+#include "study/summary.h"
 
 namespace focus {
 
@@ -16,6 +16,7 @@ struct Judgement {
 // Reproduced if `variant` needs fewer epochs to its target than `baseline` with every seed, and its
 // median is at most `share` of the baseline's. A seed that never arrives counts as infinitely many
 // epochs, and a run that ended with NaN as one that never arrived. Both need the same seeds.
+Judgement judge_epochs(const Outcomes& variant, const Outcomes& baseline, double share);
 Judgement judge_epochs(const StudiedVariant& variant, const StudiedVariant& baseline, double share);
 
 }  // namespace focus

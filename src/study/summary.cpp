@@ -89,18 +89,25 @@ std::vector<double> best_values(const StudiedVariant& v, double EpochMetrics::*m
   return values;
 }
 
-std::optional<Comparison> compare(const StudiedVariant& variant, const StudiedVariant& baseline) {
-  const std::vector<double> epochs = as_numbers(epochs_to_target(variant)),
-                            base_epochs = as_numbers(epochs_to_target(baseline)),
-                            val = final_values(variant, &EpochMetrics::val_accuracy),
-                            base_val = final_values(baseline, &EpochMetrics::val_accuracy);
+Outcomes outcomes_of(const StudiedVariant& v) {
+  int longest = 0;
+  for (const auto& curve : v.curves) longest = std::max(longest, int(curve.size()));
+  return {v.name,
+          v.mechanism,
+          v.seeds,
+          as_numbers(epochs_to_target(v)),
+          final_values(v, &EpochMetrics::val_accuracy),
+          longest};
+}
+
+std::optional<Comparison> compare(const Outcomes& variant, const Outcomes& baseline) {
   std::vector<double> e, base_e, a, base_a;  // of the seeds that both have
   for (size_t s = 0; s < variant.seeds.size(); ++s) {
     const auto other = std::find(baseline.seeds.begin(), baseline.seeds.end(), variant.seeds[s]);
     if (other == baseline.seeds.end()) continue;
     const size_t b = size_t(other - baseline.seeds.begin());
-    e.push_back(epochs[s]), base_e.push_back(base_epochs[b]);
-    a.push_back(val[s]), base_a.push_back(base_val[b]);
+    e.push_back(variant.epochs[s]), base_e.push_back(baseline.epochs[b]);
+    a.push_back(variant.val_accuracy[s]), base_a.push_back(baseline.val_accuracy[b]);
   }
   if (e.empty()) return std::nullopt;
   return Comparison{baseline.name, speedup(e, base_e), sign_test(e, base_e), median_gain(a, base_a),
@@ -124,7 +131,7 @@ std::vector<VariantSummary> summarise(const std::vector<StudiedVariant>& variant
     s.best_val_accuracy = median(best_values(v, &EpochMetrics::val_accuracy));
     for (const StudiedVariant& full : variants)
       if (full.mechanism == "full" && full.rest == v.rest && v.mechanism != "full")
-        s.against_full = compare(v, full);
+        s.against_full = compare(outcomes_of(v), outcomes_of(full));
     summaries.push_back(std::move(s));
   }
   return summaries;

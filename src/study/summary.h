@@ -17,6 +17,16 @@ std::vector<std::optional<int>> epochs_to_target(const StudiedVariant& variant);
 std::vector<double> final_values(const StudiedVariant& variant, double EpochMetrics::*metric);
 std::vector<double> best_values(const StudiedVariant& variant, double EpochMetrics::*metric);
 
+// What two variants are compared by, seed by seed.
+struct Outcomes {
+  std::string name, mechanism;
+  std::vector<uint64_t> seeds;
+  std::vector<double> epochs;        // to the target; +inf: never
+  std::vector<double> val_accuracy;  // after the last epoch
+  int longest = 0;                   // epochs of the longest run
+};
+Outcomes outcomes_of(const StudiedVariant& variant);
+
 // A variant against its baseline, seed by seed, over the seeds that both have.
 struct Comparison {
   std::string baseline;
@@ -27,7 +37,7 @@ struct Comparison {
 };
 
 // `baseline` and `variant` may be any two; nullopt if they share no seed.
-std::optional<Comparison> compare(const StudiedVariant& variant, const StudiedVariant& baseline);
+std::optional<Comparison> compare(const Outcomes& variant, const Outcomes& baseline);
 
 struct VariantSummary {
   const StudiedVariant* variant = nullptr;

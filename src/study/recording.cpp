@@ -1,0 +1,383 @@
+#include "study/recording.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <sstream>
+
+#include "error.h"
+#include "files/atomic_file.h"
+#include "study/names.h"
+
+namespace focus {
+
+namespace {
+
+constexpr size_t most_bytes = size_t{1} << 26;
+constexpr const char* curves_columns =
+    "variant,epoch,train_loss_low,train_loss,train_loss_high,train_accuracy_low,train_accuracy,"
+    "train_accuracy_high,val_loss_low,val_loss,val_loss_high,val_accuracy_low,val_accuracy,"
+    "val_accuracy_high";
+constexpr const char* seeds_columns =
+    "variant,seed,epochs_to_target,epochs,train_loss,train_accuracy,val_loss,val_accuracy,"
+    "best_val_accuracy,best_epoch,val_accuracy_10,val_accuracy_25,val_accuracy_50";
+
+// Each metric with the band that holds its quartiles.
+struct Recorded {
+  double EpochMetrics::*metric;
+  Band RecordedVariant::*band;
+};
+constexpr Recorded recorded[] = {{&EpochMetrics::train_loss, &RecordedVariant::train_loss},
+                                 {&EpochMetrics::train_accuracy, &RecordedVariant::train_accuracy},
+                                 {&EpochMetrics::val_loss, &RecordedVariant::val_loss},
+                                 {&EpochMetrics::val_accuracy, &RecordedVariant::val_accuracy}};
+
+std::string number(double value, int digits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*g", digits, value);
+  return text;
+}
+// Of a median, and of one seed.
+std::string coarse(double value) {
+  return number(value, 4);
+}
+std::string fine(double value) {
+  return number(value, 6);
+}
+
+// "task=parity attention=full …"; settings that the line does not name have their usual value.
+RunSettings settings_of_note(const std::string& note, const std::string& where) {
+  TextMap text;
+  for (const SettingField& field : setting_fields())
+    if (field.get(RunSettings{}).empty()) text[field.name] = "";
+  std::istringstream words(note);
+  for (std::string word; words >> word;) {
+    const size_t equals = word.find('=');
+    if (equals == std::string::npos) fail_input(where, ": '", word, "' is no setting=value");
+    text[word.substr(0, equals)] = word.substr(equals + 1);
+  }
+  return settings_from_text(text, where);
+}
+
+// "lr is 0.1 there, 0.2 here; …"
+std::vector<std::string> differences(const RunSettings& there, const RunSettings& here) {
+  std::vector<std::string> all;
+  for (const SettingField& field : setting_fields())
+    if (const std::string a = field.get(there), b = field.get(here); a != b)
+      all.push_back(str(field.name, " is ", a, " there, ", b, " here"));
+  return all;
+}
+
+std::string joined(const std::vector<std::string>& words, const char* between) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : between) + word;
+  return text;
+}
+
+SeedOutcome outcome_of(const std::vector<EpochMetrics>& curve, const Target& target, int epochs) {
+  SeedOutcome o;
+  std::vector<double> values;
+  for (const EpochMetrics& row : curve) {
+    values.push_back(target.is_accuracy ? row.train_accuracy : row.train_loss);
+    if (o.best_epoch == 0 || row.val_accuracy > o.best_val_accuracy)
+      o.best_val_accuracy = row.val_accuracy, o.best_epoch = row.epoch;
+  }
+  o.epochs =
+      target.is_accuracy ? epochs_to(values, target.value) : epochs_down_to(values, target.value);
+  if (!curve.empty()) o.last = curve.back();
+  for (size_t i = 0; i < recorded_shares.size(); ++i) {
+    const size_t e = size_t(std::max(1, epochs * recorded_shares[i] / 100));
+    o.val_accuracy_at[i] = e <= curve.size() ? curve[e - 1].val_accuracy : std::nan("");
+  }
+  return o;
+}
+
+RecordedVariant record(const StudyVariant& asked, const StudiedVariant& v,
+                       const std::vector<size_t>& picked) {
+  RecordedVariant r{asked.name, asked.mechanism, asked.rest, asked.target, asked.settings, {}, {}};
+  size_t shortest = SIZE_MAX;  // a run that ended with NaN
+  for (const size_t s : picked) {
+    r.seeds.push_back(outcome_of(v.curves[s], asked.target, asked.settings.epochs));
+    r.seeds.back().seed = v.seeds[s];
+    shortest = std::min(shortest, v.curves[s].size());
+  }
+  for (const int e : recorded_epochs(asked.settings.epochs))
+    if (size_t(e) <= shortest) r.epochs.push_back(e);
+  for (const auto& [metric, band] : recorded) {
+    std::vector<std::vector<double>> curves;
+    for (const size_t s : picked) {
+      std::vector<double>& curve = curves.emplace_back();
+      for (const int e : r.epochs) curve.push_back(v.curves[s][size_t(e - 1)].*metric);
+    }
+    r.*band = quartile_band(curves);
+  }
+  return r;
+}
+
+// A run that a note of its results says has ended with NaN or Inf.
+bool failed(const StudyResults& results, const StudiedVariant& v, uint64_t seed) {
+  for (const auto& [key, value] : results.notes)
+    if (key == "failed" && value.starts_with(str(v.name, ", seed ", seed, ":"))) return true;
+  return false;
+}
+
+void add_once(Notes& notes, const std::string& key, const std::string& value) {
+  for (auto& [k, v] : notes) {
+    if (k != key) continue;
+    if (("; " + v + "; ").find("; " + value + "; ") == std::string::npos) v += "; " + value;
+    return;
+  }
+  notes.emplace_back(key, value);
+}
+
+std::string notes_text(const Notes& notes) {
+  std::string text;
+  for (const auto& [key, value] : notes) text += str("# ", key, ": ", value, "\n");
+  return text;
+}
+
+// Rows of a file with a known header; '#' lines go to `on_note`.
+template <class OnNote, class OnRow>
+void read_rows(const std::filesystem::path& file, std::string_view columns, const OnNote& on_note,
+               const OnRow& on_row) {
+  std::istringstream text(read_file(file, most_bytes));
+  bool has_header = false;
+  int line_number = 0;
+  const size_t count = size_t(std::count(columns.begin(), columns.end(), ',')) + 1;
+  for (std::string line; std::getline(text, line);) {
+    ++line_number;
+    const std::string where = str(file.string(), ", line ", line_number);
+    if (line.starts_with("# ")) {
+      const size_t colon = line.find(": ");
+      if (colon != std::string::npos)
+        on_note(line.substr(2, colon - 2), line.substr(colon + 2), where);
+    } else if (!has_header) {
+      if (line != columns) fail_input(where, ": the header is not '", columns, "'");
+      has_header = true;
+    } else {
+      std::vector<std::string> cells;
+      std::istringstream row(line);
+      for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
+      if (cells.size() != count)
+        fail_input(where, ": ", cells.size(), " cells in place of ", count);
+      on_row(cells, where);
+    }
+  }
+  if (!has_header) fail_input(file.string(), ": has no header '", columns, "'");
+}
+
+double to_number(const std::string& cell, const std::string& where) {
+  if (cell == "nan") return std::nan("");
+  double value = 0;
+  const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
+  if (error != std::errc() || end != cell.data() + cell.size())
+    fail_input(where, ": '", cell, "' is not a number");
+  return value;
+}
+
+uint64_t to_seed(const std::string& cell, const std::string& where) {
+  try {
+    return uint64_t(parse_integer(cell));
+  } catch (const InputError& error) {
+    fail_input(where, ": ", error.what());
+  }
+}
+
+RecordedVariant& variant_named(Recording& recording, const std::string& name,
+                               const std::string& where) {
+  for (RecordedVariant& v : recording.variants)
+    if (v.name == name) return v;
+  fail_input(where, ": no '# variant ", name, ": …' line before it in seeds.csv");
+}
+
+}  // namespace
+
+Outcomes RecordedVariant::outcomes() const {
+  Outcomes o{name, mechanism, {}, {}, {}, 0};
+  for (const SeedOutcome& seed : seeds) {
+    o.seeds.push_back(seed.seed);
+    o.epochs.push_back(seed.epochs ? *seed.epochs : HUGE_VAL);
+    o.val_accuracy.push_back(seed.last.epoch > 0 ? seed.last.val_accuracy : std::nan(""));
+    o.longest = std::max(o.longest, seed.last.epoch);
+  }
+  return o;
+}
+
+const RecordedVariant* Recording::find(const std::string& name) const {
+  for (const RecordedVariant& v : variants)
+    if (v.name == name) return &v;
+  return nullptr;
+}
+
+std::vector<int> recorded_epochs(int epochs) {
+  std::vector<int> kept;
+  constexpr int first = 10, most = 60;
+  for (int e = 1; e <= std::min(epochs, epochs <= most ? most : first); ++e) kept.push_back(e);
+  if (epochs <= most) return kept;
+  for (int i = 1; i <= most - first; ++i) {
+    const int e = first + int(int64_t{epochs - first} * i / (most - first));
+    if (e > kept.back()) kept.push_back(e);
+  }
+  return kept;
+}
+
+Recording make_recording(const Study& table, const std::vector<StudyResults>& results,
+                         bool partial) {
+  struct Candidate {
+    const StudyResults* results;
+    const StudiedVariant* variant;
+    RunSettings settings;
+  };
+  std::vector<Candidate> candidates;
+  for (const StudyResults& r : results)
+    for (const StudiedVariant& v : r.variants) {
+      if (v.settings_note.empty())
+        fail_input("'", v.name, "': its results have no '# variant' line with its settings");
+      candidates.push_back({&r, &v, settings_of_note(v.settings_note, v.name)});
+    }
+
+  Recording recording;
+  for (const StudyVariant& asked : table.variants) {
+    const Candidate *found = nullptr, *nearest = nullptr;
+    size_t least = SIZE_MAX;
+    for (const Candidate& c : candidates) {
+      if (identity_text(c.settings) == identity_text(asked.settings)) {
+        if (found) fail_input("'", asked.name, "' is recorded more than once");
+        found = &c;
+      }
+      if (const size_t n = differences(c.settings, asked.settings).size(); n < least)
+        least = n, nearest = &c;
+    }
+    if (!found) {
+      if (!partial)
+        fail_input("'", asked.name, "' of ", table.name, " is in none of the results",
+                   nearest
+                       ? str("; the nearest is '", nearest->variant->name,
+                             "': ", joined(differences(nearest->settings, asked.settings), ", "))
+                       : std::string(),
+                   "; --partial records what is there and says what is not");
+      recording.not_run.push_back(asked.name);
+      continue;
+    }
+    if (found->settings.epochs != asked.settings.epochs)
+      fail_input("'", asked.name, "': epochs is ", found->settings.epochs, " in the results, ",
+                 asked.settings.epochs, " in ", table.name);
+    const StudiedVariant& v = *found->variant;
+    std::vector<size_t> picked;
+    for (const uint64_t seed : asked.seeds) {
+      const auto at = std::find(v.seeds.begin(), v.seeds.end(), seed);
+      const size_t s = size_t(at - v.seeds.begin());
+      if (at == v.seeds.end()) fail_input("'", asked.name, "': seed ", seed, " is missing");
+      if (int(v.curves[s].size()) < asked.settings.epochs && !failed(*found->results, v, seed))
+        fail_input("'", asked.name, "', seed ", seed, ": only ", v.curves[s].size(), " of ",
+                   asked.settings.epochs, " epochs");
+      picked.push_back(s);
+    }
+    recording.variants.push_back(record(asked, v, picked));
+    for (const auto& [key, value] : found->results->notes) {
+      if (key == "date" || key == "hardware") add_once(recording.notes, key, value);
+      if (key == "failed" && value.starts_with(v.name + ", seed "))
+        recording.notes.emplace_back(key, asked.name + value.substr(v.name.size()));
+    }
+  }
+  if (recording.variants.empty())
+    fail_input("none of the variants of ", table.name, " is in the results");
+  return recording;
+}
+
+void write_recording(const Recording& recording, const std::filesystem::path& folder) {
+  std::string seeds = notes_text(recording.notes), curves = seeds;
+  for (const RecordedVariant& v : recording.variants)
+    seeds += str("# variant ", v.name, ": target ", target_text(v.target), "; ",
+                 settings_note(v.settings), "\n");
+  for (const std::string& name : recording.not_run) seeds += str("# not run: ", name, "\n");
+  seeds += str(seeds_columns, "\n");
+  curves += str(curves_columns, "\n");
+  for (const RecordedVariant& v : recording.variants) {
+    for (const SeedOutcome& s : v.seeds) {
+      seeds += str(v.name, ",", s.seed, ",", epochs_text(s.epochs), ",", s.last.epoch);
+      for (const double value : {s.last.train_loss, s.last.train_accuracy, s.last.val_loss,
+                                 s.last.val_accuracy, s.best_val_accuracy})
+        seeds += "," + fine(value);
+      seeds += str(",", s.best_epoch);
+      for (const double value : s.val_accuracy_at) seeds += "," + fine(value);
+      seeds += "\n";
+    }
+    for (size_t i = 0; i < v.epochs.size(); ++i) {
+      curves += str(v.name, ",", v.epochs[i]);
+      for (const auto& [metric, band] : recorded) {
+        const Band& b = v.*band;
+        curves += str(",", coarse(b.low[i]), ",", coarse(b.middle[i]), ",", coarse(b.high[i]));
+      }
+      curves += "\n";
+    }
+  }
+  std::filesystem::create_directories(folder);
+  write_file_atomically(folder / "seeds.csv", seeds);
+  write_file_atomically(folder / "curves.csv", curves);
+}
+
+Recording read_recording(const std::filesystem::path& folder) {
+  Recording recording;
+  const auto on_note = [&](const std::string& key, const std::string& value,
+                           const std::string& where) {
+    if (key == "not run") {
+      recording.not_run.push_back(value);
+    } else if (key.starts_with("variant ")) {
+      const size_t end = value.find("; ");
+      if (!value.starts_with("target ") || end == std::string::npos)
+        fail_input(where, ": the variant's line is not 'target T; settings'");
+      RecordedVariant v;
+      v.name = key.substr(8);
+      const size_t blank = std::min(v.name.find(' '), v.name.size());
+      v.mechanism = v.name.substr(0, blank);
+      v.rest = blank < v.name.size() ? v.name.substr(blank + 1) : "";
+      v.target = parse_target(value.substr(7, end - 7));
+      v.settings = settings_of_note(value.substr(end + 2), where);
+      recording.variants.push_back(std::move(v));
+    } else {
+      recording.notes.emplace_back(key, value);
+    }
+  };
+  read_rows(folder / "seeds.csv", seeds_columns, on_note,
+            [&](const std::vector<std::string>& cells, const std::string& where) {
+              const auto value = [&](size_t c) { return to_number(cells[c], where); };
+              SeedOutcome s;
+              s.seed = to_seed(cells[1], where);
+              if (cells[2] != "none") s.epochs = int(value(2));
+              s.last = {int(value(3)), s.seed, value(4), value(5), value(6), value(7), 0};
+              s.best_val_accuracy = value(8);
+              s.best_epoch = int(value(9));
+              for (size_t i = 0; i < s.val_accuracy_at.size(); ++i)
+                s.val_accuracy_at[i] = value(10 + i);
+              variant_named(recording, cells[0], where).seeds.push_back(s);
+            });
+  const auto ignore = [](const std::string&, const std::string&, const std::string&) {};
+  read_rows(folder / "curves.csv", curves_columns, ignore,
+            [&](const std::vector<std::string>& cells, const std::string& where) {
+              RecordedVariant& v = variant_named(recording, cells[0], where);
+              v.epochs.push_back(int(to_number(cells[1], where)));
+              size_t c = 2;
+              for (const auto& [metric, band] : recorded) {
+                (v.*band).low.push_back(to_number(cells[c++], where));
+                (v.*band).middle.push_back(to_number(cells[c++], where));
+                (v.*band).high.push_back(to_number(cells[c++], where));
+              }
+            });
+  return recording;
+}
+
+Panel recorded_panel(const std::vector<const RecordedVariant*>& variants, Band RecordedVariant::*of,
+                     const std::string& title, const std::string& y_label) {
+  Panel panel{title, "epoch", y_label};
+  for (const RecordedVariant* v : variants) {
+    const Band& band = v->*of;
+    panel.series.push_back({v->mechanism, std::vector<double>(v->epochs.begin(), v->epochs.end()),
+                            band.middle, band.low, band.high});
+  }
+  return panel;
+}
+
+}  // namespace focus
