@@ -94,10 +94,9 @@ for nn in $lessons; do
   grep "^$nn$tab" "$here/list"
 done | tr '\t\n' '\0\0' | xargs -0 -n 5 -P "$(nproc 2> /dev/null || echo 2)" tests/run_mutant.sh
 
-passed=0 failed=0
+. tests/check.sh
 report() {  # report 'passed TEXT' or 'failed TEXT'
-  case $1 in passed*) passed=$((passed + 1)) ;; *) failed=$((failed + 1)) ;; esac
-  echo "${1#?????? }"
+  case $1 in passed*) ok "${1#?????? }" ;; *) bad "${1#?????? }" ;; esac
 }
 for nn in $lessons; do
   report "$(cat "$here/run/$nn-/line" || echo "failed lesson $nn: no result")"
@@ -114,5 +113,4 @@ for nn in $lessons; do
     echo "written: $mistakes"
   fi
 done
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+print_sum
