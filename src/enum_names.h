@@ -21,4 +21,10 @@ E value_named(std::string_view name, const char* const (&names)[N], const char* 
   fail_input(what, " '", name, "' is unknown: use ", known);
 }
 
+// The name of a value; "?" for a number that is none.
+template <class E, size_t N>
+const char* name_among(const char* const (&names)[N], E value) {
+  return size_t(value) < N ? names[size_t(value)] : "?";
+}
+
 }  // namespace focus

@@ -37,7 +37,7 @@ Pattern pattern_of(std::string_view name) {
 }
 
 const char* name_of(Pattern pattern) {
-  return pattern_names[int(pattern)];
+  return name_among(pattern_names, pattern);
 }
 
 void check_settings(const AttentionSettings& a, int length) {

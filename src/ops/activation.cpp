@@ -86,7 +86,7 @@ Activation activation_of(std::string_view name) {
 }
 
 const char* name_of(Activation activation) {
-  return activation_names[int(activation)];
+  return name_among(activation_names, activation);
 }
 
 template <class T>

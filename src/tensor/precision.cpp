@@ -11,7 +11,7 @@ Precision precision_of(const std::string& name) {
 }
 
 const char* name_of(Precision precision) {
-  return precision_names[int(precision)];
+  return name_among(precision_names, precision);
 }
 
 double times_float32(Precision precision) {

@@ -14,7 +14,7 @@ OptimizerKind optimizer_of(std::string_view name) {
 }
 
 const char* name_of(OptimizerKind kind) {
-  return optimizer_names[int(kind)];
+  return name_among(optimizer_names, kind);
 }
 
 template <class T>
