@@ -35,15 +35,7 @@ int plateau_end(const std::vector<EpochMetrics>& curve) {
   return int(epochs);
 }
 
-int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?");
-  const Study study = lesson_study(out);
-  const std::optional<StudyResults> results = study_results(out, study);
-  if (!results) return out.interrupted();
-  const RunSettings& settings = study.variants[0].settings;
-  const std::vector<uint64_t>& seeds = results->variant("full").seeds;
-  const VariantResult full = results->with_rest("")[0];
-
+Figure draw(const VariantResult& full, const std::vector<uint64_t>& seeds, const RunSettings& s) {
   Figure figure{"Even pairs with full attention"};
   figure.panels = {
       seed_panel(full, seeds, &EpochMetrics::train_loss, "1. Training loss", "cross-entropy"),
@@ -53,11 +45,17 @@ int lesson(int argc, char** argv) {
   figure.panels[3].log_y = true;
   figure.panels[0].horizontal = {{plateau_loss, "95 % of ln 2"}};
   figure.caption =
-      str("Length ", settings.length, ", ", settings.train_size,
+      str("Length ", s.length, ", ", s.train_size,
           " training examples, one line a seed. ln 2 = 0.693 is the loss of guessing.");
-  out.figure(figure);
+  return figure;
+}
 
-  // The rule, as the README states it.
+// The rule, as the README states it.
+struct Verdict {
+  bool reproduced;
+  std::string reason;
+};
+Verdict judge(const VariantResult& full, const std::vector<uint64_t>& seeds, int longest) {
   int arrived = 0, plateaus = 0;
   const auto epochs = epochs_to_accuracy(full, learned);
   for (size_t s = 0; s < seeds.size(); ++s) {
@@ -69,11 +67,34 @@ int lesson(int argc, char** argv) {
   }
   std::cout << "\n";
   const int count = int(seeds.size());
-  return out.verdict(
+  return {
       5 * arrived >= 4 * count && 2 * plateaus > count,
-      str("1. learns: ", arrived, " of ", count, " seeds reach ", learned, " % within ",
-          settings.epochs, " epochs (median ", epochs_text(median_epochs(epochs)),
-          "); 2. a plateau of at least half of that time: ", plateaus, " of ", count, " seeds"));
+      str("1. learns: ", arrived, " of ", count, " seeds reach ", learned, " % within ", longest,
+          " epochs (median ", epochs_text(median_epochs(epochs)),
+          "); 2. a plateau of at least half of that time: ", plateaus, " of ", count, " seeds")};
+}
+
+// Ten seeds of the paper's size, all of their epochs: the plateau has to be seen.
+void tell_paper_scale(Lesson& out) {
+  const StudiedVariant full = read_results(out.recorded() / "paper/results.csv").variant("full");
+  const RunSettings settings = RunSettings::defaults_for(find_task("even-pairs"));
+  const VariantResult curves{full.name, full.curves};
+  const Verdict v = judge(curves, full.seeds, settings.epochs);
+  out.paper_scale(draw(curves, full.seeds, settings), "", v.reproduced, v.reason);
+}
+
+int lesson(int argc, char** argv) {
+  Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?");
+  const Study study = lesson_study(out);
+  const std::optional<StudyResults> results = study_results(out, study);
+  if (!results) return out.interrupted();
+  const RunSettings& settings = study.variants[0].settings;
+  const std::vector<uint64_t>& seeds = results->variant("full").seeds;
+  const VariantResult full = results->with_rest("")[0];
+  out.figure(draw(full, seeds, settings));
+  if (out.options().redraw) tell_paper_scale(out);
+  const Verdict v = judge(full, seeds, settings.epochs);
+  return out.verdict(v.reproduced, v.reason);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "report/curves.h"
 #include "report/statistics.h"
 #include "study/lesson_study.h"
+#include "study/paper_scale.h"
 
 using namespace focus;
 
@@ -36,6 +37,29 @@ Panel epochs_panel(const std::vector<VariantResult>& results) {
   return panel;
 }
 
+// The rule, as the README states it. A seed that never arrives counts as infinitely many epochs.
+struct Verdict {
+  bool reproduced;
+  std::string reason;
+};
+Verdict judge(const Outcomes& topk, const Outcomes& full) {
+  const int seeds = int(topk.seeds.size()), faster = compare(topk, full).value().epochs.less;
+  const double few = median(topk.epochs), many = median(full.epochs);
+  const bool half = few <= many / 2 && few <= topk.longest;
+  return {faster == seeds && half,
+          str("1. topk(5) needs fewer epochs to ", learned, " % than full in ", faster, " of ",
+              seeds, " seeds; 2. its median is at most half of full's: ", half ? "yes" : "NO", " (",
+              epochs_text(few), " against ", epochs_text(many), ")")};
+}
+
+void tell_paper_scale(Lesson& out, const Recording& recording) {
+  const Verdict v =
+      judge(recording.find("topk(5)")->outcomes(), recording.find("full")->outcomes());
+  out.paper_scale(paper_figure(recording, {"full", "topk(5)"},
+                               "Even pairs at the paper's scale: five best keys against all"),
+                  paper_table(recording), v.reproduced, v.reason);
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?");
   const Study study = lesson_study(out);
@@ -60,18 +84,10 @@ int lesson(int argc, char** argv) {
               << ", full / topk(5): " << multiply_adds(full, length) / multiply_adds(topk, length)
               << "\n";
 
-  // The rule, as the README states it. A seed that never arrives counts as infinitely many epochs.
-  const auto few = epochs_to_accuracy(results[0], learned),
-             many = epochs_to_accuracy(results[1], learned);
-  int faster = 0;
-  for (size_t s = 0; s < seeds.size(); ++s) faster += few[s] && (!many[s] || *few[s] < *many[s]);
-  const double median_few = median_epochs(few), median_many = median_epochs(many);
-  const bool half = median_few <= median_many / 2 && median_few <= topk.epochs;
-  return out.verdict(
-      faster == int(seeds.size()) && half,
-      str("1. topk(5) needs fewer epochs to ", learned, " % than full in ", faster, " of ",
-          seeds.size(), " seeds; 2. its median is at most half of full's: ", half ? "yes" : "NO",
-          " (", epochs_text(median_few), " against ", epochs_text(median_many), ")"));
+  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
+  const Verdict v =
+      judge(outcomes_of(read->variant("topk(5)")), outcomes_of(read->variant("full")));
+  return out.verdict(v.reproduced, v.reason);
 }
 
 }  // namespace

@@ -23,14 +23,10 @@ int generate_command(const Arguments& arguments) {
   const std::string& split = arguments.text("split");
   if (split != "train" && split != "held-out")
     fail_input("--split: '", split, "' is not a split: use train or held-out");
-  const auto refuse_existing = [&] {
-    if (std::filesystem::exists(std::filesystem::symlink_status(out)))
-      fail_input("--out ", out, " exists already: choose another name or remove it first");
-  };
-  refuse_existing();  // before the work, and once more after it
+  if (std::filesystem::exists(std::filesystem::symlink_status(out)))  // before the work
+    fail_input("--out ", out, " exists already: choose another name or remove it first");
   const std::vector<Example> examples =
       generate_examples(task, count, length, seed, split == "train" ? train_split : held_out_split);
-  refuse_existing();
   write_data_file(task, out, examples);
   print(str("wrote ", examples.size(), " examples of ", task.name, " to ", out, "\n"));
   return 0;

@@ -145,13 +145,14 @@ int submit_to_slurm(const Study& study, StudyOptions options, const std::string&
   const bool on_cpu = device == "cpu";
   if (!on_cpu) check_device_name(device), options.device_elsewhere = device;
   plan_study(study, options);  // what is wrong is said here, not in a job's log
-  NewFolder new_folder(options.out);
   {
-    const FolderLock lock(options.out);
-    StudyStore(options.out)
-        .begin(study, on_cpu ? origin_of_this_program(study) : origin_elsewhere(study, device));
+    const Origin origin = on_cpu ? origin_of_this_program(study) : origin_elsewhere(study, device);
+    FolderLock lock = FolderLock::make(options.out);
+    StudyStore store(options.out);
+    store.check(study, origin);  // another process may have begun there since
+    store.begin(study, origin, lock);
+    lock.keep();
   }
-  new_folder.commit();
   char program[4096] = {};
   const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
   if (length <= 0) fail_input("--slurm: this system does not say where the program is");

@@ -41,13 +41,16 @@ const char* advice_for_writing(int error) {
       return "create the folder first";
     case ENAMETOOLONG:
       return "choose a shorter name";
+    case EMFILE:
+    case ENFILE:
+      return "allow more open files (ulimit -n 256)";
     default:
       return "choose another folder";
   }
 }
 
 [[noreturn]] void fail_writing(const std::filesystem::path& path, int error) {
-  fail_input("cannot write ", path.string(), ": ", reason(error), "; ", advice_for_writing(error));
+  fail_file("cannot write", path, error);
 }
 
 // 0, or the errno of the first failure. write(2) may take fewer bytes than it was given.
@@ -75,7 +78,29 @@ std::string create_temporary(const std::filesystem::path& path, Descriptor& file
 
 }  // namespace
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view bytes) {
+void fail_file(const char* what, const std::filesystem::path& path, int error) {
+  fail_input(what, " ", path.string(), ": ", reason(error), "; ", advice_for_writing(error));
+}
+
+namespace {
+
+// Gives a file a name that nothing has yet: 0, or EEXIST, or another errno.
+int name_new_file(const std::string& temporary, const std::filesystem::path& path) {
+  if (::link(temporary.c_str(), path.c_str()) == 0) {
+    ::unlink(temporary.c_str());
+    return 0;
+  }
+  if (errno == EEXIST) return EEXIST;
+  // A file system without links: the name is taken first, and the file moved onto it.
+  const Descriptor claim{::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)};
+  if (claim.fd < 0) return errno;
+  return ::rename(temporary.c_str(), path.c_str()) == 0 ? 0 : errno;
+}
+
+}  // namespace
+
+void write_file_atomically(const std::filesystem::path& path, std::string_view bytes,
+                           IfThere if_there) {
   // rename(2) would also replace a device such as /dev/null.
   struct stat old {};
   if (::stat(path.c_str(), &old) == 0 && !S_ISREG(old.st_mode)) {
@@ -90,9 +115,13 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
   // Some file systems report a full disk only when the file is closed.
   if (::close(file.fd) != 0 && error == 0) error = errno;
   file.fd = -1;
-  if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error == 0 && if_there == IfThere::refuse)
+    error = name_new_file(temporary, path);
+  else if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0)
+    error = errno;
   if (error != 0) {
     ::unlink(temporary.c_str());
+    if (error == EEXIST) fail_input(path.string(), " exists already: choose another name");
     fail_writing(path, error);
   }
 

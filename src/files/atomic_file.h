@@ -13,13 +13,20 @@
 
 namespace focus {
 
-// Writes `bytes` to `path`, replacing the file that may be there. The folder must exist.
+enum class IfThere { replace, refuse };
+
+// Writes `bytes` to `path`, replacing the file that may be there, or refusing to (also if another
+// process makes it meanwhile). The folder must exist.
 // Throws InputError (path, reason, what to do) when it cannot; the old file is then untouched and
 // the temporary file removed. Two threads may write different paths, or even the same one, at once.
-void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
+void write_file_atomically(const std::filesystem::path& path, std::string_view bytes,
+                           IfThere if_there = IfThere::replace);
 
 // Everything in `path`. Throws InputError when it is missing, a directory, unreadable, or holds
 // more than `max_bytes`.
 std::string read_file(const std::filesystem::path& path, size_t max_bytes);
+
+// InputError "WHAT PATH: REASON; ADVICE": the system's own reason for an errno, and what helps.
+[[noreturn]] void fail_file(const char* what, const std::filesystem::path& path, int error);
 
 }  // namespace focus

@@ -166,7 +166,7 @@ std::string format_data(const Task& task, std::span<const Example> examples) {
 
 void write_data_file(const Task& task, const std::filesystem::path& path,
                      std::span<const Example> examples) {
-  write_file_atomically(path, format_data(task, examples));
+  write_file_atomically(path, format_data(task, examples), IfThere::refuse);
 }
 
 std::optional<LabelMismatch> first_wrong_label(const Task& task,

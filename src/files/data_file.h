@@ -42,6 +42,7 @@ std::vector<Example> read_data_file(const Task& task, const std::filesystem::pat
 
 // The opposite, with LF.
 std::string format_data(const Task& task, std::span<const Example> examples);
+// To a new file: InputError if there is one.
 void write_data_file(const Task& task, const std::filesystem::path& path,
                      std::span<const Example> examples);
 

@@ -2,42 +2,52 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 namespace focus {
 
-// Holds a folder for this process until the end of the scope. The lock is the system's: it ends
-// with the process, however that ends, and leaves nothing behind.
+// What stands at a path. InputError when the system does not say (a name that is too long, a folder
+// that may not be searched).
+enum class PathKind { missing, folder, file };
+PathKind kind_of(const std::filesystem::path& path);
+
+// A folder that is this process's alone until the end of the scope. The lock is the system's: it
+// ends with the process, however that ends, and leaves nothing behind.
+//
+// What this process has made is removed again unless it calls keep(): only empty folders that its
+// own mkdir made and that it has locked, and files that it announced by will_make().
 class FolderLock {
  public:
-  // InputError when another process holds it. Does nothing where the file system has no locks.
-  explicit FolderLock(const std::filesystem::path& folder);
+  // InputError when another process holds it, or it cannot be opened. Where the file system has no
+  // locks, the folder is shared.
+  static FolderLock of(const std::filesystem::path& folder);
+  // The same for a folder that is made, with those above it, where it is missing.
+  static FolderLock make(const std::filesystem::path& folder);
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
- private:
-  int descriptor_;
-};
-
-// Creates a folder and those above it. If commit() is not called, the destructor removes what was
-// created, with all that is in it by then.
-class NewFolder {
- public:
-  // InputError when it cannot be created.
-  explicit NewFolder(const std::filesystem::path& folder);
-  ~NewFolder();
-  NewFolder(const NewFolder&) = delete;
-  NewFolder& operator=(const NewFolder&) = delete;
-
-  void commit() { created_.clear(); }
+  // Announces a file or a folder that this process is about to make in the locked one. What is
+  // there already is nobody's to remove.
+  void will_make(const std::filesystem::path& path);
+  void keep();
 
  private:
-  std::filesystem::path created_;  // the topmost one that was not there; empty: all were
+  FolderLock() = default;
+  FolderLock(const std::filesystem::path& folder, bool make);
+
+  int descriptor_ = -1;
+  std::filesystem::path folder_;
+  std::vector<std::filesystem::path> above_;  // folders that mkdir made here, the topmost first
+  std::vector<std::filesystem::path> made_;   // in the order of their making
 };
+
+// Makes a folder in one that is locked; nothing happens if it is there. InputError.
+void make_folder(const std::filesystem::path& folder);
 
 // Is this the temporary file of a write that a kill cut short? (See atomic_file.h.)
 bool is_leftover(const std::filesystem::path& file);
-// Removes such files from a folder, if it exists.
+// Removes such files from a folder that is locked, if it exists.
 void remove_leftovers(const std::filesystem::path& folder);
 
 }  // namespace focus

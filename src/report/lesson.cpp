@@ -29,6 +29,10 @@ std::string today() {
   return text;
 }
 
+std::string verdict_text(bool reproduced, const std::string& reason) {
+  return str("verdict: ", reproduced ? "reproduced" : "not reproduced", ": ", reason, "\n");
+}
+
 }  // namespace
 
 std::filesystem::path Lesson::folder() const {
@@ -146,9 +150,20 @@ void Lesson::figure(const Figure& figure, bool as_text) {
   std::cout << "Results: " << options_.out.string() << "\n" << std::endl;
 }
 
+void Lesson::paper_scale(const Figure& figure, const std::string& table, bool reproduced,
+                         const std::string& reason) {
+  const std::filesystem::path to = options_.out / "paper";
+  std::filesystem::create_directories(to);
+  std::string why_not;
+  if (!write_figure(figure, to / "figure.svg", &why_not)) std::cout << why_not << "\n";
+  if (!table.empty()) write_file_atomically(to / "table.md", table);
+  const std::string text = verdict_text(reproduced, reason);
+  write_file_atomically(to / "verdict.txt", text);
+  std::cout << "at the paper's scale, " << text << std::flush;
+}
+
 int Lesson::verdict(bool reproduced, const std::string& reason) {
-  const std::string text =
-      str("verdict: ", reproduced ? "reproduced" : "not reproduced", ": ", reason, "\n");
+  const std::string text = verdict_text(reproduced, reason);
   write_file_atomically(options_.out / "verdict.txt", text);
   if (smaller_than_its_rule_) std::cout << "(at demo scale, smaller than the rule was made for)\n";
   std::cout << text << std::flush;

@@ -62,6 +62,10 @@ class Lesson {
   void page_table(const std::string& file, const std::string& markdown);
   // All panels as DIR/figure.svg, and each as text (but not at --redraw).
   void figure(const Figure& figure, bool as_text = true);
+  // The same for the recorded runs at the paper's scale: DIR/paper/figure.svg, table.md (a
+  // page_table) and verdict.txt.
+  void paper_scale(const Figure& figure, const std::string& table, bool reproduced,
+                   const std::string& reason);
   // The last line: "verdict: reproduced — …". Returns main's exit status: 0 in both cases.
   int verdict(bool reproduced, const std::string& reason);
 

@@ -76,15 +76,14 @@ class StudyRunner {
       return outcome();
     }
     store_.check(study_, origin);
-    NewFolder new_folder(options_.out);
-    const FolderLock lock(options_.out);
+    FolderLock lock = FolderLock::make(options_.out);
     store_.check(study_, origin);  // another process may have begun there since
     read_states();
     check_sizes();
     const bool anything_left =
         std::any_of(shard_.begin(), shard_.end(), [&](size_t i) { return !states_[i].over; });
-    if (anything_left || !store_.exists()) store_.begin(study_, origin);
-    new_folder.commit();
+    if (anything_left || !store_.exists()) store_.begin(study_, origin, lock);
+    lock.keep();
     train();
     results_.notes = notes_of(study_, store_.origin());
     StudyOutcome all = outcome();

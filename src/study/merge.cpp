@@ -75,10 +75,10 @@ StudyOutcome merge_study(const fs::path& out, const std::vector<fs::path>& parts
     if (!best.failure.empty()) failures.emplace_back("failed", variant.name + ", " + best.failure);
   }
 
-  NewFolder new_folder(out);
-  const FolderLock lock(out);
-  target.begin(study, origin);
-  new_folder.commit();
+  FolderLock lock = FolderLock::make(out);
+  target.check(study, origin);  // another process may have begun there since
+  target.begin(study, origin, lock);
+  lock.keep();
   for (size_t i = 0; i < sources.size(); ++i)
     if (sources[i] != 0) target.copy_run(study.runs[i], stores[sources[i]]);
   outcome.results.notes = notes_of(study, target.origin());

@@ -48,8 +48,9 @@ Origin StudyStore::origin() const {
 
 void StudyStore::check(const Study& study, const Origin& mine) const {
   const std::string dir = folder_.string();
-  if (!fs::exists(folder_)) return;
-  if (!fs::is_directory(folder_)) fail_input(dir, " is a file, not a folder");
+  const PathKind kind = kind_of(folder_);
+  if (kind == PathKind::missing) return;
+  if (kind == PathKind::file) fail_input(dir, " is a file, not a folder");
   if (!exists()) {
     // A kill may have left the table alone, or a temporary file.
     for (const auto& entry : fs::directory_iterator(folder_))
@@ -69,8 +70,9 @@ void StudyStore::check(const Study& study, const Origin& mine) const {
                  "; choose another folder");
 }
 
-void StudyStore::begin(const Study& study, const Origin& mine) {
+void StudyStore::begin(const Study& study, const Origin& mine, FolderLock& lock) {
   remove_leftovers(folder_);
+  for (const char* file : {"study.csv", "study.txt"}) lock.will_make(folder_ / file);
   Origin all = mine;
   if (exists()) join_origins(all, origin(), folder_.string());
   write_file_atomically(folder_ / "study.csv", study.text);
@@ -113,15 +115,13 @@ RunState StudyStore::state(const Study& study, const StudyRun& run) const {
 
 void StudyStore::start_run(const Study& study, const StudyRun& run) const {
   const fs::path folder = run_folder(run);
-  std::error_code error;
-  fs::create_directories(checkpoint(run).parent_path(), error);
-  if (error)
-    fail_input("cannot make the folder ", folder.string(), ": ", error.message(),
-               "; free some space or choose another folder");
+  for (const fs::path& part : {folder_ / "runs", folder, checkpoint(run).parent_path()})
+    make_folder(part);
   remove_leftovers(folder);
   remove_leftovers(checkpoint(run).parent_path());
   // A run that was over goes on when the study asks for more epochs.
-  fs::remove(folder / "outcome.txt", error);
+  std::error_code ignored;
+  fs::remove(folder / "outcome.txt", ignored);
   write_file_atomically(folder / "settings.json", plan_text(plan_of(study, run)));
 }
 
@@ -149,7 +149,8 @@ void StudyStore::save_failure(const StudyRun& run, const std::vector<EpochMetric
 void StudyStore::copy_run(const StudyRun& run, const StudyStore& from) const {
   constexpr size_t most_checkpoint_bytes = size_t{1} << 32;
   const fs::path source = from.run_folder(run), target = run_folder(run);
-  fs::create_directories(checkpoint(run).parent_path());
+  for (const fs::path& part : {folder_ / "runs", target, checkpoint(run).parent_path()})
+    make_folder(part);
   if (fs::exists(from.checkpoint(run)))  // one that failed early has none
     write_file_atomically(checkpoint(run), read_file(from.checkpoint(run), most_checkpoint_bytes));
   for (const char* file : {"settings.json", "metrics.csv", "outcome.txt"})  // the outcome last

@@ -41,7 +41,7 @@ class StudyStore {
   // by `study` and made by the same program. Writes nothing.
   void check(const Study& study, const Origin& mine) const;
   // After check(): writes study.csv and study.txt.
-  void begin(const Study& study, const Origin& mine);
+  void begin(const Study& study, const Origin& mine, FolderLock& lock);
 
   Study study() const;    // of study.csv
   Origin origin() const;  // of study.txt

@@ -56,21 +56,18 @@ class Trainer {
     RunGroup(*device_, all, by_kernel());
   }
 
-  // Writes the folder of new runs. What a failure (a full disk, say) leaves is removed again.
-  void start_folder() {
-    try {
-      write_settings();
-      metrics_.write();
-      std::vector<Saver::Item> items;
-      for (size_t i = 0; i < runs_.size(); ++i) items.push_back(item_of(i, std::nullopt));
-      keep(items);
-    } catch (...) {
-      std::error_code ignored;
-      for (const Run& run : runs_) fs::remove_all(folder(run), ignored);
-      for (const char* file : {"settings.json", "metrics.csv"})
-        fs::remove(plan_.out / file, ignored);
-      throw;
+  // Writes the folder of new runs.
+  void start_folder(FolderLock& lock) {
+    for (const char* file : {"settings.json", "metrics.csv"}) lock.will_make(plan_.out / file);
+    for (const Run& run : runs_) {
+      lock.will_make(folder(run));
+      lock.will_make(folder(run) / "last.safetensors");
     }
+    write_settings();
+    metrics_.write();
+    std::vector<Saver::Item> items;
+    for (size_t i = 0; i < runs_.size(); ++i) items.push_back(item_of(i, std::nullopt));
+    keep(items);
   }
 
   // Takes the state of the runs from their folder and writes nothing. A kill can come before the
@@ -183,7 +180,7 @@ class Trainer {
   fs::path folder(const Run& run) const { return plan_.out / str("seed-", run.seed()); }
 
   void save(const Run& run, const Safetensors& checkpoint, const char* name) const {
-    fs::create_directories(folder(run));
+    make_folder(folder(run));
     checkpoint.write(folder(run) / str(name, ".safetensors"));
   }
 
@@ -209,8 +206,9 @@ void check_plan(const TrainPlan& plan) {
 // very first write.)
 void check_unused(const fs::path& folder) {
   const std::string out = "--out " + folder.string();
-  if (!fs::exists(folder)) return;
-  if (!fs::is_directory(folder)) fail_input(out, " is a file, not a folder");
+  const PathKind kind = kind_of(folder);
+  if (kind == PathKind::missing) return;
+  if (kind == PathKind::file) fail_input(out, " is a file, not a folder");
   if (fs::exists(folder / "settings.json"))
     fail_input(out, " already holds a run: choose another folder, or 'focus resume ",
                folder.string(), "'");
@@ -226,18 +224,17 @@ TrainResult train(const TrainPlan& plan, const TrainObserver& observer) {
   Trainer trainer(plan, observer);
   trainer.make_runs();
   trainer.try_device();
-  NewFolder folder(plan.out);
-  const FolderLock lock(plan.out);
+  FolderLock lock = FolderLock::make(plan.out);
   check_unused(plan.out);  // another process may have begun there since
-  trainer.start_folder();
-  folder.commit();
+  trainer.start_folder(lock);
+  lock.keep();
   return trainer.go();
 }
 
 TrainResult resume(const fs::path& dir, int epochs, int threads, const TrainObserver& observer,
                    const std::string& device) {
   read_plan(dir);  // says so if there is no run
-  const FolderLock lock(dir);
+  const FolderLock lock = FolderLock::of(dir);
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
   if (threads > 0) plan.threads = threads;

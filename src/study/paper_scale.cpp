@@ -1,0 +1,94 @@
+#include "study/paper_scale.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace focus {
+
+namespace {
+
+void add_new(std::vector<std::string>& all, const std::string& one) {
+  if (std::find(all.begin(), all.end(), one) == all.end()) all.push_back(one);
+}
+
+const RecordedVariant* find(const Recording& recording, const std::string& mechanism,
+                            const std::string& rest) {
+  for (const RecordedVariant& v : recording.variants)
+    if (v.mechanism == mechanism && v.rest == rest) return &v;
+  return nullptr;
+}
+
+std::string cell_of(const RecordedVariant* v) {
+  if (!v) return "not run";
+  const Outcomes o = v->outcomes();
+  char text[64];
+  std::snprintf(text, sizeof text, "%s (%.1f)", epochs_text(median(o.epochs)).c_str(),
+                median(o.val_accuracy));
+  return text;
+}
+
+}  // namespace
+
+std::optional<Recording> paper_recording(const Lesson& lesson) {
+  const auto folder = lesson.recorded() / "paper";
+  if (!lesson.options().redraw || !std::filesystem::exists(folder / "seeds.csv"))
+    return std::nullopt;
+  return read_recording(folder);
+}
+
+std::vector<std::string> rests_of(const Recording& recording) {
+  std::vector<std::string> all;
+  for (const RecordedVariant& v : recording.variants) add_new(all, v.rest);
+  return all;
+}
+
+Figure paper_figure(const Recording& recording, const std::vector<std::string>& mechanisms,
+                    const std::string& title) {
+  Figure figure{title};
+  const std::vector<std::string> rests = rests_of(recording);
+  figure.columns = std::max(2, int(rests.size()));
+  const auto row = [&](Band RecordedVariant::*band, bool with_titles, const char* y_label) {
+    for (const std::string& rest : rests) {
+      std::vector<const RecordedVariant*> shown;
+      for (const std::string& mechanism : mechanisms)
+        if (const RecordedVariant* v = find(recording, mechanism, rest)) shown.push_back(v);
+      figure.panels.push_back(recorded_panel(shown, band, with_titles ? rest : "", y_label));
+    }
+  };
+  row(&RecordedVariant::train_loss, true, "training cross-entropy");
+  row(&RecordedVariant::val_accuracy, false, "held-out accuracy, %");
+  const RecordedVariant& first = recording.variants[0];
+  figure.caption = str("The paper's scale: length ", first.settings.length, ", ",
+                       first.settings.train_size, " training examples; medians and quartiles of ",
+                       first.seeds.size(), " seeds. ", paper_source(recording), ".");
+  return figure;
+}
+
+std::string paper_table(const Recording& recording) {
+  std::vector<std::string> mechanisms;
+  for (const RecordedVariant& v : recording.variants) add_new(mechanisms, v.mechanism);
+  std::string head = "| |", rule = "|---|", rows;
+  for (const std::string& mechanism : mechanisms) head += " " + mechanism + " |", rule += "---|";
+  for (const std::string& rest : rests_of(recording)) {
+    int epochs = 0;
+    for (const RecordedVariant& v : recording.variants)
+      if (v.rest == rest) epochs = std::max(epochs, v.settings.epochs);
+    rows += str("| ", rest.empty() ? recording.variants[0].settings.task : rest, ", ", epochs,
+                " epochs |");
+    for (const std::string& mechanism : mechanisms)
+      rows += " " + cell_of(find(recording, mechanism, rest)) + " |";
+    rows += "\n";
+  }
+  return head + "\n" + rule + "\n" + rows;
+}
+
+std::string paper_source(const Recording& recording) {
+  std::string text;
+  for (const char* key : {"hardware", "date", "source"})
+    for (const auto& [k, value] : recording.notes)
+      if (k == key) text += (text.empty() ? "" : "; ") + value;
+  return text;
+}
+
+}  // namespace focus

@@ -1,0 +1,33 @@
+// What a lesson shows of the runs at the paper's scale that are recorded beside its own, in
+// results/paper (study/recording.h): a figure in the paper's layout, a table, a verdict.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "report/lesson.h"
+#include "study/recording.h"
+
+namespace focus {
+
+// At --redraw, if the lesson has one; what is not recorded has no figure.
+std::optional<Recording> paper_recording(const Lesson& lesson);
+
+// The different values of `rest`, in order: tasks, if that is what the variants differ in.
+std::vector<std::string> rests_of(const Recording& recording);
+
+// A column for each of `rests`: above the training loss, below the held-out accuracy of these
+// mechanisms, medians with the quartile band over the seeds.
+Figure paper_figure(const Recording& recording, const std::vector<std::string>& mechanisms,
+                    const std::string& title);
+
+// For a page, a row for each of `rests`, a column for each mechanism: the median of the epochs to
+// the target and, in brackets, that of the held-out accuracy after the last epoch. "not run" where
+// nothing is recorded.
+std::string paper_table(const Recording& recording);
+
+// "NVIDIA H200, CUDA 13.0; 2026-11-28; focus study of commit …": a line for below the table.
+std::string paper_source(const Recording& recording);
+
+}  // namespace focus
