@@ -5,7 +5,7 @@
 #   libfocus-counted.a    the kernels with a call before every load and store, counted by
 #                         cuda/simt/count.cpp
 
-# cuda/fast is there for speed alone: the lessons before 16 do without.
+# cuda/fast is there for speed alone: no lesson before 16 needs it.
 KERNELS   := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/ops/*.cu cuda/bench/*.cu \
                cuda/fast/*/*.cu) cuda/device/device.cu
 CUDA_HOST := $(wildcard cuda/attention/*.cpp)

@@ -138,14 +138,16 @@ struct AttentionResult {
   Numbers dq, dk, dv;  // gradients, if d_o was given
 };
 
-// softmax(Q Kᵀ / √D where mask, -inf elsewhere) V, with dropout if keep is not empty.
+// softmax(factor_of_scores · Q Kᵀ / √D where mask, -inf elsewhere) V, with dropout if keep is not
+// empty.
 inline AttentionResult reference_attention(const Sizes& s, const Numbers& q, const Numbers& k,
                                            const Numbers& v, const Mask& mask, const Mask& keep,
-                                           double keep_scale, const Numbers& d_o) {
+                                           double keep_scale, const Numbers& d_o,
+                                           double factor_of_scores = 1) {
   AttentionResult r;
   r.o.resize(q.size()), r.p.resize(s.pairs());
   r.dq.resize(q.size()), r.dk.resize(q.size()), r.dv.resize(q.size());
-  const double root = std::sqrt(double(s.D));
+  const double root = std::sqrt(double(s.D)) / factor_of_scores;
   Numbers score(size_t(s.T)), dp(size_t(s.T));
   for (int u = 0; u < s.units(); ++u)
     for (int i = 0; i < s.T; ++i) {

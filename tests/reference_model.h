@@ -46,7 +46,9 @@ class ReferenceModel {
       Mask keep;
       const double p = s_.attention.dropout;
       if (noise_.on && p > 0) keep = reference_weight_dropout(mask, noise_, site_++, p);
-      const Numbers attended = reference_attention(sizes, q, k, v, mask, keep, 1 / (1 - p), {}).o;
+      const Numbers attended =
+          reference_attention(sizes, q, k, v, mask, keep, 1 / (1 - p), {}, s_.attention.score_scale)
+              .o;
       Numbers branch = apply(name + ".attention.W_o", attended, HC, C);
       drop(branch);
       add(x, branch);

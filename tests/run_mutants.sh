@@ -33,7 +33,7 @@ put() {  # put FILE: standard input becomes $here/FILE
 # The kernels too, which run on the CPU here.
 sources() {
   find src -name '*.h' -o -name '*.cpp'
-  [ ! -d cuda ] || find cuda/cuda.mk cuda/attention cuda/device cuda/lesson cuda/one_launch cuda/ops cuda/simt -type f
+  [ ! -d cuda ] || find cuda/cuda.mk cuda/attention cuda/device cuda/fast cuda/lesson cuda/one_launch cuda/ops cuda/simt -type f
 }
 sources > "$here/sources"
 while read -r file; do

@@ -67,7 +67,8 @@ TEST_CASE("softmax over the recomputed scores is the model's attention") {
   // A model that shows its attention: two tokens' embeddings, W_v passes channel 0 of the normed
   // tokens on as a number per key, W_o copies it, and nothing else reaches the logits.
   for (int heads : {1, 2}) {
-    ModelSettings s = small_model({Pattern::full, 0, 0, heads, 0});
+    // With two heads also with a factor on the scores.
+    ModelSettings s = small_model({Pattern::full, 0, 0, heads, 0, heads == 1 ? 1.0 : 3.0});
     s.blocks = 1;
     Model<double> model(s);
     model.initialise(3);

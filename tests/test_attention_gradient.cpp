@@ -38,6 +38,9 @@ TEST_CASE("attention: gradient check of every pattern, with and without dropout"
         if (is_positional(pattern) && k < 5)
           check_pattern({1, 7, 1, 2}, {pattern, k, 3, 1, dropout}, true);
       }
+  for (double scale : {0.25, 3.0})
+    for (Pattern pattern : {Pattern::full, Pattern::block, Pattern::topk, Pattern::random})
+      check_pattern({2, 6, 2, 3}, {pattern, 3, 0, 2, 0.2, scale}, true);
   check_pattern({1, 1, 1, 1}, {Pattern::full, 0, 0, 1, 0}, false);
   check_pattern({1, 1, 1, 1}, {Pattern::topk, 1, 0, 1, 0}, false);
 }
@@ -99,6 +102,9 @@ TEST_CASE("attention: shapes and settings that do not fit are refused") {
   CHECK_THROWS_WITH_AS(run(x, x, x, {Pattern::full, 0, 0, 4, 0}),
                        "attention: 6 channels cannot be split among 4 heads", InputError);
   CHECK_THROWS_AS(run(x, x, x, {Pattern::topk, 6, 0, 2, 0}), InputError);
+  for (double scale : {0.0, -1.0, double(NAN), double(INFINITY)})
+    CHECK_THROWS_WITH_AS(run(x, x, x, {Pattern::full, 0, 0, 2, 0, scale}),
+                         doctest::Contains("must be positive and finite"), InputError);
   const Tensor<float> fixed{x.shape, x.value.data(), nullptr};
   CHECK_THROWS_AS(attention(tape, x.tensor(), x.tensor(), fixed, full), InputError);
   tape.reset(false);

@@ -23,8 +23,8 @@ std::string compare(const Sizes& s, const AttentionSettings& settings, int threa
                                                         : reference_mask(settings, s, q, k);
   Mask keep;
   if (settings.dropout > 0) keep = reference_weight_dropout(mask, noise, 0, settings.dropout);
-  const AttentionResult wanted =
-      reference_attention(s, q, k, v, mask, keep, 1 / (1 - settings.dropout), d_o);
+  const AttentionResult wanted = reference_attention(
+      s, q, k, v, mask, keep, 1 / (1 - settings.dropout), d_o, settings.score_scale);
   const AttentionRun<T> run(s, settings, q, k, v, d_o, noise, threads);
   // Sums of 40 to 100 terms of weights, each good to some 4 units: measured 3.6 at most.
   return difference(
@@ -105,6 +105,19 @@ TEST_CASE_TEMPLATE("attention: sharp scores, up to hundreds", T, float, double) 
     CHECK(difference(name_of(pattern), s, AttentionRun<T>(s, settings, q, k, v, d_o), wanted, 60) ==
           "");
   }
+}
+
+TEST_CASE_TEMPLATE("attention: a factor on the scores, for all patterns", T, float, double) {
+  for (int length : {1, 3, 17, 50})
+    for (double scale : {0.5, 4.0})
+      for_all_settings(length, [&](AttentionSettings settings) {
+        if (settings.pattern == Pattern::random) return;
+        settings.heads = 2, settings.dropout = length == 17 ? 0.2 : 0;
+        settings.score_scale = scale;
+        const std::string message = compare<T>({2, length, 2, 5}, settings);
+        if (!message.empty()) FAIL_CHECK(str("scale ", scale, ": ", message));
+      });
+  CHECK(true);
 }
 
 TEST_CASE_TEMPLATE("attention: k = T is full attention, with the same dropout", T, float, double) {

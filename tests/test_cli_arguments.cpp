@@ -124,6 +124,7 @@ TEST_CASE("cli: bench step ends with its time, and refuses as the others do") {
            {"--attention", "topk", "--k", "3", "--threads", "2"},
            {"--attention", "block", "--k", "3", "--global-tokens", "2", "--activation", "mish"},
            {"--attention", "random", "--k", "2", "--optimizer", "adam", "--heads", "2"},
+           {"--score-scale", "4"},
            {"--seeds", "3", "--threads", "2"}}) {
     const std::string text = place.done(small + more);
     const std::string last = text.substr(text.rfind('\n', text.size() - 2) + 1);
@@ -135,6 +136,8 @@ TEST_CASE("cli: bench step ends with its time, and refuses as the others do") {
   place.refuses({"bench", "step", "--attention", "topk", "--k", "41"}, "--k 41");
   place.refuses({"bench", "step", "--batch", "0"}, "--batch 0");
   place.refuses({"bench", "step", "--dropout", "1"}, "--dropout 1");
+  for (const char* bad : {"0", "-1", "nan", "inf"})
+    place.refuses({"bench", "step", "--score-scale", bad}, "--score-scale");
   place.refuses({"bench", "step", "--global-tokens", "1"}, "global tokens go with");
   place.refuses({"bench", "step", "--device", "gpu"}, "'gpu' is not a device");
   place.refuses({"bench", "step", "--launch", "two"}, "use operations, graph, fused or one");

@@ -1,8 +1,10 @@
 // focus train and focus resume: the folder they leave, and when they refuse.
 #include <cstring>
+#include <regex>
 
 #include "cli.h"
 #include "files/metrics.h"
+#include "files/safetensors.h"
 #include "train/trainer.h"
 
 using namespace focus;
@@ -181,6 +183,41 @@ TEST_CASE("cli: a precision that the CPU has not") {
   place.done(small_run("run", 2) + Words{"--precision", "fp32"});
   // What older programs wrote, and what they can read.
   CHECK(read_all(place / "run/settings.json").find("precision") == std::string::npos);
+}
+
+TEST_CASE("cli: a factor on the scores is kept in every file, and refused where it is none") {
+  const Place place;
+  for (const char* bad : {"0", "-1", "nan", "inf", "1e400", "4x"})
+    place.refuses(small_run("run", 2) + Words{"--score-scale", bad}, "--score-scale");
+  CHECK(!fs::exists(place / "run"));
+  place.done(small_run("plain", 4));
+  CHECK(read_all(place / "plain/settings.json").find("scale") == std::string::npos);
+  CHECK(read_all(place / "plain" / first_seed / "last.safetensors").find("scale") ==
+        std::string::npos);
+  place.done(small_run("whole", 4) + Words{"--score-scale", "4"});
+  CHECK(six_columns(place / "plain") != six_columns(place / "whole"));
+  place.done(small_run("run", 2) + Words{"--score-scale", "4"});
+  CHECK(read_plan(place / "run").settings.score_scale == 4);
+  place.done({"resume", "run", "--epochs", "4"});
+  CHECK(six_columns(place / "run") == six_columns(place / "whole"));
+  const std::string file = "run/" + std::string(first_seed) + "/last.safetensors";
+  const std::string shown = place.done({"show", file});
+  CHECK(std::regex_search(shown, std::regex("score_scale +4\n")));
+  CHECK(std::regex_search(shown, std::regex("score-scale +4\n")));
+
+  // Evaluating takes it from the file.
+  place.done({"data", "generate", "--task", "even-pairs", "--length", "10", "--count", "20",
+              "--out", "d.tsv"});
+  const std::string with = place.done({"eval", "--checkpoint", file, "--data", "d.tsv"});
+  Safetensors changed = Safetensors::read(place / file);
+  for (const char* wrong : {"0", "-2", "nan", "many"}) {
+    changed.metadata["score_scale"] = wrong;
+    changed.write(place / "changed.safetensors");
+    place.refuses({"eval", "--checkpoint", "changed.safetensors", "--data", "d.tsv"}, "score");
+  }
+  changed.metadata.erase("score_scale");
+  changed.write(place / "changed.safetensors");
+  CHECK(place.done({"eval", "--checkpoint", "changed.safetensors", "--data", "d.tsv"}) != with);
 }
 
 TEST_CASE("cli: a loss that is not finite ends the run with status 1") {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "cuda/simt/mma.h"
+#include "cuda/fast/tensor_cores/mma.h"
 #include "error.h"
 #include "rng.h"
 

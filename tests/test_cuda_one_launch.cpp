@@ -74,6 +74,15 @@ TEST_CASE("one launch: steps as the CPU's, for every pattern") {
           compare(model_of(c.pattern, c.k, c.length, c.blocks, dropout), OptimizerKind::sgd, 3, 8));
 }
 
+TEST_CASE("one launch: a factor on the scores") {
+  for (double scale : {0.5, 4.0})
+    for (Pattern pattern : {Pattern::full, Pattern::topk, Pattern::banded}) {
+      ModelSettings s = model_of(pattern, 5, 11, 2, 0.1);
+      s.attention.score_scale = scale;
+      check_errors(str(name_of(pattern), ", scale ", scale), compare(s, OptimizerKind::sgd, 3, 8));
+    }
+}
+
 TEST_CASE("one launch: more sequences than the sum over them loads at once") {
   check_errors("batches of 15",
                compare(model_of(Pattern::full, 0, 5, 1, 0), OptimizerKind::sgd, 15, 29));

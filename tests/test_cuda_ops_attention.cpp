@@ -27,6 +27,20 @@ TEST_CASE("device: attention of every pattern, trained with dropout") {
       }
 }
 
+TEST_CASE("device: attention with a factor on its scores") {
+  for (double scale : {0.5, 4.0})
+    for (int T : {11, 70})
+      for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk,
+                              Pattern::bottomk, Pattern::random}) {
+        const AttentionSettings settings{pattern, 4, 0, 1, 0.2, scale};
+        const Shape shape{1, T, 16};
+        same_on_device(
+            str(name_of(pattern), " of ", T, " tokens, scale ", scale), {shape, shape, shape},
+            [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); },
+            240, {true, 0xfeedull, 4, 2});
+      }
+}
+
 TEST_CASE("device: random attention in evaluation draws the same keys for every step") {
   const AttentionSettings settings{Pattern::random, 4, 0, 1, 0.2};
   same_on_device(

@@ -66,6 +66,21 @@ TEST_CASE("study table: a row for each variant, defaults in empty cells") {
   CHECK(study.runs[2].seed == 153476998);
 }
 
+TEST_CASE("study table: a factor on the scores belongs to the mechanism") {
+  const Study study = study_of(
+      "task,attention,k,score-scale,seeds\n"
+      "parity,full|topk,5,1|4 0.5,1\n");
+  CHECK(names_of(study) ==
+        Names{"full", "full*4", "full*0.5", "topk(5)", "topk(5)*4", "topk(5)*0.5"});
+  CHECK(study.variants[1].mechanism == "full*4");
+  CHECK(study.variants[1].rest.empty());
+  // A table of before names the same runs as one that says 1.
+  CHECK(study.runs[0].folder == study_of("task,attention,seeds\nparity,full,1\n").runs[0].folder);
+  CHECK(study.runs[1].folder.starts_with("parity-full-score-scale4-s153476998-"));
+  refuses("task,score-scale\nparity,0\n", "line 2, column 'score-scale'");
+  refuses("task,score-scale\nparity,nan\n", "line 2, column 'score-scale'");
+}
+
 TEST_CASE("study table: several values in a cell make every combination") {
   const Study study = study_of(
       "task,attention,k,heads,blocks,seed\n"

@@ -96,7 +96,7 @@ const Rung dense_03_forward{
         constexpr int W = decltype(width)::value;
         launch({"dense_fwd_03", size_t(tiles_of(c.q.T, rows)) * size_t(c.q.B * c.q.H), rows,
                 shared_bytes_for(keys * W, keys * W)},
-               c.stream, dense_fwd_03<W>, c.q, c.k, c.v, c.o, c.lse, 1 / std::sqrt(float(c.q.D)));
+               c.stream, dense_fwd_03<W>, c.q, c.k, c.v, c.o, c.lse, c.scale());
       });
     }};
 

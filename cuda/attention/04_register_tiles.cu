@@ -132,8 +132,7 @@ void run(const Call& c) {
   using X = Tiles<W, Rows>;
   launch({"dense_fwd_04", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
           X::shared_bytes},
-         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, c.keep,
-         1 / std::sqrt(float(c.q.D)));
+         c.stream, dense_fwd_04<W, Rows>, c.q, c.k, c.v, c.o, c.lse, c.keep, c.scale());
 }
 
 }  // namespace
@@ -153,6 +152,7 @@ const Rung dense_04_forward{
     [](Pattern, const Call& c) {
       for_width_and_rows(
           c, [&](auto width, auto rows) { run<decltype(width)::value, decltype(rows)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

@@ -181,7 +181,7 @@ template <int W>
 void run(const Call& c) {
   using X = Tiles<W>;
   const int units = c.q.B * c.q.H, splits = splits_of(c);
-  const float scale = 1 / std::sqrt(float(c.q.D));
+  const float scale = c.scale();
   float *delta = static_cast<float*>(c.workspace), *copies = delta + delta_floats(c);
   launch({"dense_delta_05", (rows_of_call(c) + 7) / 8, 256}, c.stream, dense_delta_05, c.o, c.d_o,
          delta);
@@ -213,6 +213,7 @@ const Rung dense_05_backward{
     },
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

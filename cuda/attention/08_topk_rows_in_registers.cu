@@ -91,8 +91,7 @@ const Rung topk_08_forward{
           constexpr int W = decltype(width)::value, K = decltype(list)::value;
           launch({"topk_fwd_08", size_t(tiles_of(c.q.T, rows)) * size_t(c.q.B * c.q.H), rows,
                   shared_bytes_for(tile_keys * W)},
-                 c.stream, topk_fwd_08<W, K>, c.q, c.k, c.v, c.o, c.keys, c.p, c.kept,
-                 1 / std::sqrt(float(c.q.D)));
+                 c.stream, topk_fwd_08<W, K>, c.q, c.k, c.v, c.o, c.keys, c.p, c.kept, c.scale());
         });
       });
     }};

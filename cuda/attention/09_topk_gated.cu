@@ -159,7 +159,7 @@ void run(const Call& c) {
     launch({"topk_fwd_09", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
             X::shared_bytes},
            c.stream, topk_fwd_09<W, decltype(list)::value, Rows>, c.q, c.k, c.v, c.o, c.keys, c.p,
-           c.keep, c.kept, 1 / std::sqrt(float(c.q.D)));
+           c.keep, c.kept, c.scale());
   });
 }
 
@@ -180,6 +180,7 @@ const Rung topk_09_forward{9,
                              for_width_and_rows(c, [&](auto width, auto rows) {
                                run<decltype(width)::value, decltype(rows)::value>(c);
                              });
-                           }};
+                           },
+                           {.dropout = true}};
 
 }  // namespace focus::gpu

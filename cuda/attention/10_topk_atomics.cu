@@ -64,7 +64,7 @@ const Rung topk_10_backward{
           launch({"topk_bwd_10", query_blocks<W>(c), query_threads}, c.stream, topk_bwd_10<W, K>,
                  c.q, c.k, c.v, c.d_o, c.dq, c.dk, c.dv, c.keys, c.p,
                  c.kept > longest_list ? static_cast<Weights*>(c.workspace) : nullptr, c.kept,
-                 1 / std::sqrt(float(c.q.D)));
+                 c.scale());
         });
       });
     }};

@@ -197,8 +197,8 @@ void run_queries(const Call& c, void* index, Weights* weights, bool sort, bool q
             query_threads,
             places ? shared_bytes_for(sort_warps) : shared_bytes_for(sort_warps, parts * c.q.T)},
            c.stream, topk_queries_11<W, decltype(list)::value>, c.q, c.k, c.v, c.d_o, c.dq, c.keys,
-           c.p, weights, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)),
-           reinterpret_cast<Edge*>(memory), reinterpret_cast<int*>(memory + at.begin_at()),
+           c.p, weights, c.keep, c.kept, c.scale(), reinterpret_cast<Edge*>(memory),
+           reinterpret_cast<int*>(memory + at.begin_at()),
            reinterpret_cast<int*>(memory + at.starts_at()), parts, places,
            sort ? 0 : int(at.units));
   });
@@ -245,6 +245,7 @@ const Rung topk_11_backward{
     [](const Call& c) { return weight_bytes(c) + (c.index ? 0 : Index(c).bytes()); },
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

@@ -102,8 +102,7 @@ const Rung local_12_forward{12,
                             no_workspace,
                             [](Pattern pattern, const Call& c) {
                               launch({"local_fwd_12", blocks_of(c), 128}, c.stream, local_fwd_12,
-                                     c.q, c.k, c.v, c.o, c.lse, window_of(pattern, c),
-                                     1 / std::sqrt(float(c.q.D)));
+                                     c.q, c.k, c.v, c.o, c.lse, window_of(pattern, c), c.scale());
                             }};
 
 const Rung local_12_backward{12,
@@ -116,7 +115,7 @@ const Rung local_12_backward{12,
                              [](Pattern pattern, const Call& c) {
                                launch({"local_bwd_12", blocks_of(c), 128}, c.stream, local_bwd_12,
                                       c.q, c.k, c.v, c.o, c.d_o, c.lse, c.dq, c.dk, c.dv,
-                                      window_of(pattern, c), 1 / std::sqrt(float(c.q.D)));
+                                      window_of(pattern, c), c.scale());
                              }};
 
 }  // namespace focus::gpu

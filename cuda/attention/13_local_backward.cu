@@ -138,8 +138,7 @@ __global__ void __launch_bounds__(row_threads)
 template <int W>
 void run_backward(Pattern pattern, const Call& c) {
   using X = Rows<W>;
-  const Inputs x{
-      c.q, c.k, c.v, c.o, c.d_o, c.lse, window_of(pattern, c), 1 / std::sqrt(float(c.q.D))};
+  const Inputs x{c.q, c.k, c.v, c.o, c.d_o, c.lse, window_of(pattern, c), c.scale()};
   const size_t units = size_t(c.q.B) * size_t(c.q.H);
   launch({"local_bwd_13", units * size_t(tiles_of(x.window.n, X::tokens)), row_threads}, c.stream,
          local_bwd_13<W>, x, c.dq, c.dk, c.dv);

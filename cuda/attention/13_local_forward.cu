@@ -153,7 +153,7 @@ void run_ordinary(Pattern pattern, const Call& c) {
   launch({"local_fwd_13", size_t(c.q.B * c.q.H) * size_t(tiles_of(window.n, Rows<W>::tokens)),
           row_threads, shared_bytes_for(floats, floats)},
          c.stream, local_fwd_13<W, U, Staged>, c.q, c.k, c.v, c.o, c.lse, window,
-         log2_e / std::sqrt(float(c.q.D)));
+         log2_e * c.scale());
 }
 
 template <int W>
@@ -171,7 +171,7 @@ void run(Pattern pattern, const Call& c) {
   launch({"local_fwd_global_13", size_t(c.q.B * c.q.H) * size_t(c.global_tokens), row_threads,
           shared_bytes_for(X::number * W, X::number * 2)},
          c.stream, local_fwd_global_13<W>, c.q, c.k, c.v, c.o, c.lse, window_of(pattern, c),
-         log2_e / std::sqrt(float(c.q.D)));
+         log2_e * c.scale());
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Attention on the GPU, in float32: softmax(Q Kᵀ / √D over the kept keys) V and its gradients, for
-// every head of every sequence (paper, section 2). The CPU's src/attention is the reference.
+// Attention on the GPU, in float32: softmax(C · Q Kᵀ / √D over the kept keys) V and its gradients,
+// for every head of every sequence (paper, section 2). The CPU's src/attention is the reference.
 //
 // One function for each pattern and direction. Each is a ladder of kernels ("rungs"), from the
 // plainest to the fastest; by default the fastest that supports the call runs. The rungs are
@@ -8,6 +8,7 @@
 // on the CPU (simt/emulator.h), in host memory.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -75,6 +76,7 @@ struct Call {
   Heads q, k, v, o;         // o: forward writes, backward of dense, banded and block reads
   float* lse = nullptr;     // (B,H,T) logarithm of the sum of exp(scaled score); forward writes,
                             // backward reads; not top-k
+  float score_scale = 1;    // C, a factor on the scores beside 1/√D
   int kept = 0;             // top-k: k; banded, block: the width
   int global_tokens = 0;    // banded, block: the last tokens, which see and are seen by all
   int* keys = nullptr;      // top-k: (B,H,T,k) ascending; forward writes, backward reads
@@ -85,7 +87,7 @@ struct Call {
   unsigned* copies = nullptr;  // full, on tensor cores: copy_words() words at a multiple of 16
                                // bytes, or nullptr; rung 18 forward leaves q, k and v there, as
                                // products want them, rung 19 backward reads them
-  KeepBits keep;               // full, top-k: dropout on the weights; of rungs with drops() only
+  KeepBits keep;  // full, top-k: dropout on the weights; by rungs with features.dropout only
   Precision precision = Precision::fp32;  // full: of the products, for rungs on tensor cores
   int parts = 1;              // the batch is so many equal parts: work is cut up as for one of them
   Heads d_o, dq, dk, dv;      // backward: dq, dk, dv are set, not added to
@@ -93,6 +95,9 @@ struct Call {
   size_t workspace_size = 0;
   void* stream = nullptr;  // a cudaStream_t
   int rung = 0;            // 0: the fastest that supports the call
+
+  // What a product of rows of q and k is multiplied by: C/√D.
+  float scale() const { return score_scale / std::sqrt(float(q.D)); }
 };
 
 // How many words the copies of q, k and v take at the call's precision, for D up to 64.
@@ -128,11 +133,20 @@ struct Rung {
   std::string (*unsupported)(const Call&);
   size_t (*workspace)(const Call&);
   void (*run)(Pattern, const Call&);
+  struct Features {
+    bool dropout = false;       // applies Call.keep
+    bool screening = false;     // makes most scores on tensor cores, in bf16
+    bool tensor_cores = false;  // makes all products there, at Call.precision
+    int after_rung = 0;         // backward: needs what this forward rung left; 0: any rung
+  } features = {};
 };
 const std::vector<Rung>& ladder();
-bool drops(const Rung& rung);            // does it know dropout?
-bool screens(const Rung& rung);          // do tensor cores make most of its scores?
-bool on_tensor_cores(const Rung& rung);  // are all its products made there, at Call.precision?
+inline bool drops(const Rung& rung) {
+  return rung.features.dropout;
+}
+inline bool on_tensor_cores(const Rung& rung) {
+  return rung.features.tensor_cores;
+}
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& call);
 
 }  // namespace focus::gpu

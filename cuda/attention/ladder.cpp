@@ -3,6 +3,9 @@
 
 #include "cuda/attention/rungs.h"
 #include "cuda/device/device.h"
+//@ authors
+#include "cuda/fast/attention/rungs.h"
+//@ end
 
 namespace focus::gpu {
 
@@ -42,7 +45,8 @@ void check(Pattern pattern, Pass pass, const Call& c) {
     fail_input("attention: q has shape ", shape(c.q), ", more than 2e9 rows");
   check_settings({.pattern = pattern,
                   .k = is_dense(pattern) ? 0 : c.kept,
-                  .global_tokens = is_local(pattern) ? c.global_tokens : 0},
+                  .global_tokens = is_local(pattern) ? c.global_tokens : 0,
+                  .score_scale = c.score_scale},
                  c.q.T);
   check_tensor("q", c.q, c.q);
   check_tensor("k", c.k, c.q);
@@ -135,20 +139,6 @@ const std::vector<Rung>& ladder() {
   return rungs;
 }
 
-bool drops(const Rung& rung) {
-  for (int number : {4, 5, 9, 11, 14, 15, 16, 17, 18, 19})
-    if (rung.number == number) return true;
-  return false;
-}
-
-bool screens(const Rung& rung) {
-  return rung.number == 17;
-}
-
-bool on_tensor_cores(const Rung& rung) {
-  return rung.number == 18 || rung.number == 19;
-}
-
 // The last rung that supports the call: the ladders go from slow to fast.
 const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   const Rung* best = nullptr;
@@ -156,7 +146,8 @@ const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   for (const Rung& rung : ladder()) {
     if (rung.pass != pass || !rung.has_pattern(pattern)) continue;
     if (c.rung != 0 && rung.number != c.rung) continue;
-    const std::string why = c.keep.words && !drops(rung) ? "no dropout" : rung.unsupported(c);
+    const std::string why =
+        c.keep.words && !rung.features.dropout ? "no dropout" : rung.unsupported(c);
     if (why.empty())
       best = &rung;
     else

@@ -19,11 +19,6 @@ extern const Rung topk_06_forward, topk_07_forward, topk_08_forward, topk_09_for
     topk_10_backward, topk_11_backward;
 //@ end
 
-//@ authors
-extern const Rung dense_14_forward, dense_15_backward, topk_16_forward, topk_17_forward,
-    dense_18_forward, dense_19_backward;
-//@ end
-
 inline bool is_dense(Pattern p) {
   return p == Pattern::full;
 }

@@ -91,7 +91,7 @@ void multiply_02(void* stream, int first, int units, Matrices a, Matrices b, Mat
 template <class Multiply>
 void dense_forward_in_memory(const Call& c, const Multiply& multiply) {
   const int T = c.q.T, D = c.q.D;
-  const float scale = 1 / std::sqrt(float(D));
+  const float scale = c.scale();
   for_parts(c, 1, [&](int first, int units) {
     float* memory = static_cast<float*>(c.workspace);
     const Matrices s = scores_at(memory, c.q, first);
@@ -106,7 +106,7 @@ void dense_forward_in_memory(const Call& c, const Multiply& multiply) {
 template <class Multiply>
 void dense_backward_in_memory(const Call& c, const Multiply& multiply) {
   const int T = c.q.T, D = c.q.D;
-  const float scale = 1 / std::sqrt(float(D));
+  const float scale = c.scale();
   for_parts(c, 2, [&](int first, int units) {
     const size_t rows = size_t(units) * size_t(T);
     float *s_memory = static_cast<float*>(c.workspace), *dp_memory = s_memory + rows * size_t(T);

@@ -77,7 +77,7 @@ inline void topk_forward_in_memory(const Call& c, const char* name, SelectKernel
     int* keys = c.keys + ptrdiff_t{first} * T * k;
     float* p = c.p + ptrdiff_t{first} * T * k;
     launch({name, size_t(rows + 7) / 8, 256}, c.stream, select, memory, keys, p, k, T, rows,
-           1 / std::sqrt(float(c.q.D)));
+           c.scale());
     launch({"gather_values", size_t(rows + 7) / 8, 256}, c.stream, gather_values, c.v, c.o, c.keys,
            c.p, k, first * T, rows);
   });

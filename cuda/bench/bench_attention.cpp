@@ -16,9 +16,9 @@ using namespace gpu;
 
 // By the precision in which a rung makes most of its products.
 double times_float32(const Rung& rung, Precision precision) {
-  return focus::times_float32(screens(rung)           ? Precision::bf16
-                              : on_tensor_cores(rung) ? precision
-                                                      : Precision::fp32);
+  return focus::times_float32(rung.features.screening      ? Precision::bf16
+                              : rung.features.tensor_cores ? precision
+                                                           : Precision::fp32);
 }
 
 struct Table {

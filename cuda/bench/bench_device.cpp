@@ -4,7 +4,7 @@
 
 #include "cli/command.h"
 #include "cuda/bench/measure.h"
-#include "cuda/bench/probes.h"
+#include "cuda/bench/microbenchmarks.h"
 #include "error.h"
 #include "files/atomic_file.h"
 
@@ -45,7 +45,8 @@ std::vector<Command> bench_device_commands() {
   c.flags = {{"repeats", "N", "runs of each probe, at least 5", "21"},
              {"csv", "FILE", "write the table here too"}};
   c.more =
-      "Each probe is a kernel that does one thing (cuda/bench/probes.cu) and checks that it did.\n"
+      "Each probe is a kernel that does one thing (cuda/bench/microbenchmarks.cu) and checks that "
+      "it did.\n"
       "Predictions of the kernels' times in cuda/README.md start from these numbers.\n"
       "Example: focus bench device --csv device.csv";
   c.run = bench_device_command;

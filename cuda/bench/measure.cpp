@@ -150,10 +150,10 @@ void AttentionBench::set_inputs(uint32_t which, bool exact_scores) {
 // Where the front's choice is not what the rung's backward starts from: rung 15 takes the weights
 // of rung 14, and what computes in float32 takes float32's sums.
 void AttentionBench::forward_for(const Rung& rung) {
-  if (rung.number != 15 && !kept_.words && size_.precision == Precision::fp32) return;
+  if (!rung.features.after_rung && !kept_.words && size_.precision == Precision::fp32) return;
   Call call = call_;
-  if (rung.number == 15) call.rung = 14;
-  if (!on_tensor_cores(rung)) call.precision = Precision::fp32;
+  call.rung = rung.features.after_rung;
+  if (!rung.features.tensor_cores) call.precision = Precision::fp32;
   run(Pass::forward, rung_for(pattern_, Pass::forward, call));
 }
 
@@ -205,7 +205,7 @@ double AttentionBench::check(Pass pass, const Rung& rung, uint32_t which) {
     error = std::max({relative_error(dq_, q.gradient_value), relative_error(dk_, k.gradient_value),
                       relative_error(dv_, v.gradient_value)});
   }
-  const double limit = !on_tensor_cores(rung)                 ? 1e-5
+  const double limit = !rung.features.tensor_cores            ? 1e-5
                        : size_.precision == Precision::tf32x3 ? 1e-5
                        : size_.precision == Precision::tf32   ? 1e-3
                                                               : 1e-2;
@@ -244,7 +244,7 @@ Measurement AttentionBench::measure(Pass pass, const Rung& rung, int runs) {
   m.rung = rung.number;
   m.error = check(pass, rung, 1);
   set_inputs(2, false);
-  if (drops(rung)) call_.keep = kept_;
+  if (rung.features.dropout) call_.keep = kept_;
   forward_for(rung);
   Timer timer;
   const auto once = [&](bool cold) {

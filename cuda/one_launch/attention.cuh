@@ -6,8 +6,8 @@
 // them.
 #pragma once
 
-#include "cuda/one_launch/noise.cuh"
-#include "cuda/one_launch/rows.cuh"
+#include "cuda/one_launch/dropout.cuh"
+#include "cuda/one_launch/layer_norm.cuh"
 
 namespace focus::gpu::one_launch {
 

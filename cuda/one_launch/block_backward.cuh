@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda/one_launch/block.cuh"
-#include "cuda/one_launch/pair.cuh"
+#include "cuda/one_launch/linear_backward.cuh"
 
 namespace focus::gpu::one_launch {
 

@@ -3,9 +3,9 @@
 
 #include "attention/pattern.h"
 #include "cuda/device/device.h"
+#include "cuda/one_launch/arguments.cuh"
 #include "cuda/one_launch/kernels.h"
 #include "cuda/one_launch/one_launch.h"
-#include "cuda/one_launch/plan.cuh"
 #include "error.h"
 #include "ops/embedding.h"
 
@@ -150,7 +150,7 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   p.activation = m.activation, p.optimizer = optimizer;
   p.dropout = dropout_of(m.dropout), p.attention_dropout = dropout_of(m.attention.dropout);
   p.first_epsilon = float(m.first_layer_norm_epsilon), p.epsilon = float(m.layer_norm_epsilon);
-  p.score_scale = 1 / std::sqrt(float(width));
+  p.score_scale = float(m.attention.score_scale) / std::sqrt(float(width));
   p.classifier = m.vocabulary * width + 6 * m.blocks * linear;
   p.parameters = int(parameter_floats(m)), p.padded = int(padded_parameters(m));
   p.chunks = (p.padded + chunk - 1) / chunk;

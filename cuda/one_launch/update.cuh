@@ -5,7 +5,7 @@
 // number of blocks: sequence after sequence, and the norm chunk after chunk.
 #pragma once
 
-#include "cuda/one_launch/plan.cuh"
+#include "cuda/one_launch/arguments.cuh"
 
 namespace focus::gpu::one_launch {
 

@@ -40,7 +40,7 @@ bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scor
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
   call.lse = lse, call.scores = scores, call.copies = copies, call.kept = c.k, call.keys = c.keys,
-  call.p = c.p;
+  call.p = c.p, call.score_scale = c.score_scale;
   call.parts = device.runs(), call.stream = device.stream();
   call.precision = device.precision();
   if (g)
@@ -70,7 +70,8 @@ Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, cons
   c.B = q.shape[0], c.T = q.shape[1], c.H = settings.heads, c.D = q.channels() / c.H;
   c.units = c.B / runs() * c.H;
   c.q = q.data, c.k_rows = k.data, c.v = v.data;
-  c.scale = 1 / std::sqrt(float(c.D)), c.keep_scale = 1;
+  c.score_scale = float(settings.score_scale), c.scale = c.score_scale / std::sqrt(float(c.D));
+  c.keep_scale = 1;
   const Tensor<float> o = tape.make(q.shape);
   c.o = o.data;
   const DeviceLists& all = lists(settings, c.T);

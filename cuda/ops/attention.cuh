@@ -17,7 +17,7 @@ struct AttentionCall {
   float* p;        // (B·H,entries) probabilities
   unsigned* keep;  // (B·H,T,words) bit e of a row: its entry e is kept by dropout; or nullptr
   int entries, words;
-  float keep_scale, scale;
+  float keep_scale, score_scale, scale;  // scale: score_scale / √D
 
   __host__ __device__ size_t at(int unit, int row) const {
     return (size_t(unit / H) * size_t(T) + size_t(row)) * size_t(H * D) + size_t(unit % H * D);

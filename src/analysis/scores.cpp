@@ -41,9 +41,10 @@ Tensor<T> add(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b) {
 
 // q, k: (B,T,H·D).
 template <class T>
-void fill_scores(HeadScores& head, const Tensor<T>& q, const Tensor<T>& k, int heads) {
-  const size_t HD = size_t(q.channels()), D = HD / size_t(heads), N = size_t(head.T);
-  const double scale = 1 / std::sqrt(double(D));
+void fill_scores(HeadScores& head, const Tensor<T>& q, const Tensor<T>& k,
+                 const AttentionSettings& settings) {
+  const size_t HD = size_t(q.channels()), D = HD / size_t(settings.heads), N = size_t(head.T);
+  const double scale = settings.score_scale / std::sqrt(double(D));
   std::vector<double> q_row(D), k_rows(N * D);
   for (size_t b = 0; b < size_t(head.B); ++b) {
     const size_t offset = b * N * HD + size_t(head.head) * D;
@@ -79,7 +80,7 @@ std::vector<T> visit_attention_scores(Model<T>& model, const int* tokens, int B,
                     v = layers.apply_linear(normed);
     for (int head = 0; head < s.attention.heads; ++head) {
       scores.block = block, scores.head = head;
-      fill_scores(scores, q, k, s.attention.heads);
+      fill_scores(scores, q, k, s.attention);
       visit(scores);
     }
     x = add(tape, x, layers.apply_linear(attention(tape, q, k, v, s.attention)));

@@ -12,8 +12,9 @@
 
 namespace focus {
 
-// The scores q·k / √D of one head for B sequences, before any mask: scores[(b·T + i)·T + j] is what
-// query i gives to key j. In double, from the model's own q and k.
+// The scores C q·k / √D (C: score_scale of the model's attention) of one head for B sequences,
+// before any mask: scores[(b·T + i)·T + j] is what query i gives to key j. In double, from the
+// model's own q and k.
 struct HeadScores {
   int block, head;
   int B, T;

@@ -40,7 +40,8 @@ struct Call {
   }
   Head<T> head(int unit) const {
     const ptrdiff_t at = offset(unit);
-    return {N, D, stride, q.data + at, k.data + at, v.data + at, T(1) / std::sqrt(T(D))};
+    const T scale = T(settings.score_scale) / std::sqrt(T(D));
+    return {N, D, stride, q.data + at, k.data + at, v.data + at, scale};
   }
   T* p_of(int unit) const { return p + size_t(unit) * p_stride; }
   int* keys_of(int unit) const {

@@ -1,5 +1,6 @@
-// Scaled dot-product attention under a pattern: softmax(Q Kᵀ / √D over the kept keys) V, for every
-// sequence and head (Vaswani et al. 2017, equation 1; the patterns are in pattern.h).
+// Scaled dot-product attention under a pattern: softmax(C · Q Kᵀ / √D over the kept keys) V, for
+// every sequence and head (Vaswani et al. 2017, equation 1; C, usually 1, is the settings'
+// score_scale; the patterns are in pattern.h).
 //
 // Full attention computes all T × T scores with matrix products (full.h). The sparse patterns hold
 // a list of keys for each query and touch only those (sparse.h). No gradient flows through the

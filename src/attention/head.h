@@ -17,7 +17,7 @@ struct Head {
   int width;         // D
   ptrdiff_t stride;  // H·D
   const T *q, *k, *v;
-  T scale;  // 1/√D
+  T scale;  // of the scores: AttentionSettings::score_scale / √D
 };
 
 template <class T>

@@ -20,6 +20,9 @@ struct AttentionSettings {
   int global_tokens = 0;  // banded and block: the last tokens, which see and are seen by all
   int heads = 1;
   double dropout = 0;  // on the attention weights
+  // A factor on the scores beside 1/√D, above 0: softmax(score_scale · Q Kᵀ / √D). Above 1 it makes
+  // the softmax sharper. It changes no choice of keys, only the weights of the chosen.
+  double score_scale = 1;
 };
 
 // Names as on the command line, in checkpoints and tables. Unknown: InputError.

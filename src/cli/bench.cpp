@@ -224,6 +224,8 @@ int bench_step_command(const Arguments& arguments) {
     s.attention.k = whole("k", length);
   }
   s.attention.heads = whole("heads", 256);
+  s.attention.score_scale = arguments.number("score-scale", 0, 1e30);
+  if (s.attention.score_scale == 0) fail_input("--score-scale 0 is not a positive factor");
   s.activation = parsed(arguments, "activation", activation_of);
   s.vocabulary = whole("vocab", 1 << 20), s.classes = whole("classes", 1 << 20);
   s.blocks = whole("blocks", 1000), s.d_model = whole("d-model", 4096);
@@ -239,10 +241,11 @@ int bench_step_command(const Arguments& arguments) {
     char text[200];
     std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", parameters, flop / 1e9);
     print(str(where, ", ", seeds, " model(s): attention ", name_of(s.attention.pattern), ", k ",
-              s.attention.k, ", ", s.attention.global_tokens, " global tokens, length ", length,
-              ", batch ", batch, ", ", s.blocks, " blocks, ", s.attention.heads, " head(s), d ",
-              s.d_model, ", mlp ", s.d_mlp, ", ", name_of(s.activation), ", dropout ", s.dropout,
-              ", ", name_of(optimizer), "\n", text));
+              s.attention.k, ", ", s.attention.global_tokens, " global tokens, score scale ",
+              s.attention.score_scale, ", length ", length, ", batch ", batch, ", ", s.blocks,
+              " blocks, ", s.attention.heads, " head(s), d ", s.d_model, ", mlp ", s.d_mlp, ", ",
+              name_of(s.activation), ", dropout ", s.dropout, ", ", name_of(optimizer), "\n",
+              text));
   };
   if (device) {
     std::string said;
@@ -290,6 +293,7 @@ std::vector<Command> bench_commands() {
                 {"attention", "NAME", "full, banded, block, topk, bottomk or random", "full"},
                 {"k", "N", "keys each query keeps (every attention but full)"},
                 {"global-tokens", "N", "extra tokens, beside those of --length", "0"},
+                {"score-scale", "X", "a factor on the scores beside 1/sqrt(d)", "1"},
                 {"length", "N", "tokens a sequence", "40"},
                 {"blocks", "N", "transformer blocks", "5"},
                 {"heads", "N", "attention heads, each d-model wide", "1"},

@@ -123,6 +123,7 @@ fs::path default_folder(const RunSettings& s) {
   std::string name = "train-" + s.task + "-" + name_of(s.attention);
   if (uses_k(s.attention)) name += str("-k", s.k);
   if (s.global_tokens > 0) name += str("-g", s.global_tokens);
+  if (s.score_scale != 1) name += "-scale" + number_text(s.score_scale);
   return fs::path("out") / name;
 }
 
@@ -161,7 +162,7 @@ const char* kind_of(const std::string& name) {
   if (name == "train-data" || name == "val-data") return "FILE";
   for (const char* word : {"task", "attention", "activation", "optimizer", "precision"})
     if (name == word) return "NAME";
-  for (const char* number : {"dropout", "lr", "lr-decay", "clip"})
+  for (const char* number : {"dropout", "lr", "lr-decay", "clip", "score-scale"})
     if (name == number) return "X";
   return name.ends_with("epsilon") ? "X" : "N";
 }

@@ -10,7 +10,7 @@ namespace focus {
 namespace {
 
 bool is_mechanism(std::string_view field) {
-  return field == "attention" || field == "k" || field == "global-tokens";
+  return field == "attention" || field == "k" || field == "global-tokens" || field == "score-scale";
 }
 
 // FNV-1a, 64 bits: two runs of a study with the same hash are as good as impossible, and a folder
@@ -61,7 +61,9 @@ std::string run_folder_name(const RunSettings& settings, uint64_t seed) {
   if (settings.global_tokens > 0) name += str("-g", settings.global_tokens);
   for (const SettingField& field : setting_fields()) {
     const std::string_view key = field.name;
-    if (is_mechanism(key) || key == "task" || key == "epochs" || key.ends_with("-data")) continue;
+    if ((is_mechanism(key) && key != "score-scale") || key == "task" || key == "epochs" ||
+        key.ends_with("-data"))
+      continue;
     const std::string value = field.get(settings);
     if (value == field.get(usual)) continue;
     const bool is_word = key == "activation" || key == "optimizer" || key == "precision";

@@ -18,7 +18,8 @@ std::string identity_text(const RunSettings& settings);
 std::string run_folder_name(const RunSettings& settings, uint64_t seed);
 
 // Sets name, mechanism and rest. Variants that differ in more than the mechanism (attention, k,
-// global tokens) and the epochs are told apart by as few columns as it takes, the leftmost first.
+// global tokens, score scale) and the epochs are told apart by as few columns as it takes, the
+// leftmost first.
 void name_variants(std::span<StudyVariant> variants, const std::vector<std::string>& columns);
 
 }  // namespace focus

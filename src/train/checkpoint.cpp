@@ -15,6 +15,7 @@ void write_model_settings(Safetensors& file, const ModelSettings& s) {
   m["attention"] = name_of(s.attention.pattern);
   m["k"] = std::to_string(uses_k(s.attention.pattern) ? s.attention.k : -1);
   m["global_tokens"] = std::to_string(s.attention.global_tokens);
+  if (s.attention.score_scale != 1) m["score_scale"] = number_text(s.attention.score_scale);
   m["heads"] = std::to_string(s.attention.heads);
   m["activation"] = name_of(s.activation);
   m["d_model"] = std::to_string(s.d_model);
@@ -45,6 +46,8 @@ ModelSettings read_model_settings(const Safetensors& file) {
   s.attention.k = integer("k", -1, most);
   s.attention.global_tokens = integer("global_tokens", 0, most);
   s.attention.heads = integer("heads", 1, most);
+  if (file.metadata.contains("score_scale"))
+    s.attention.score_scale = file.number_setting("score_scale");
   s.activation = named("activation", activation_of);
   s.d_model = integer("d_model", 1, most);
   s.d_mlp = integer("d_mlp", 1, most);

@@ -44,6 +44,11 @@ const SettingField fields[] = {
     FOCUS_INT("k", k, "keys each query keeps (every attention but full)"),
     FOCUS_INT("global-tokens", global_tokens,
               "extra tokens that see and are seen by all (banded, block)"),
+    {"score-scale",
+     "a factor on the scores beside 1/sqrt(d), above 0: 4 makes a sharper softmax, 0.5 a flatter "
+     "one",
+     [](const RunSettings& s) { return number_text(s.score_scale); },
+     [](RunSettings& s, const std::string& t) { s.score_scale = parse_number(t); }, true},
     FOCUS_INT("blocks", blocks, "transformer blocks"),
     FOCUS_INT("heads", heads, "attention heads, each d-model wide"),
     FOCUS_INT("d-model", d_model, "channels of a token"),
@@ -81,6 +86,7 @@ std::string attention_text(const RunSettings& s) {
   std::string text = name_of(s.attention);
   if (uses_k(s.attention)) text += str("(", s.k, ")");
   if (s.global_tokens > 0) text += str("+", s.global_tokens);
+  if (s.score_scale != 1) text += "*" + number_text(s.score_scale);
   return text;
 }
 
@@ -115,7 +121,7 @@ RunSettings RunSettings::defaults_for(const Task& task) {
 
 ModelSettings RunSettings::model_settings(int vocabulary, int padded_length) const {
   ModelSettings m;
-  m.attention = {attention, k, global_tokens, heads, dropout};
+  m.attention = {attention, k, global_tokens, heads, dropout, score_scale};
   m.activation = activation;
   m.vocabulary = vocabulary;
   m.classes = find_task(task).classes;
@@ -183,6 +189,10 @@ void check_settings(const RunSettings& s) {
       fail_input("--", flag, " ", plain(value), " is not between ", plain(low), " and ",
                  plain(high));
   };
+  // float32 has to hold it.
+  if (!(s.score_scale > 0 && s.score_scale <= 1e30))
+    fail_input("--score-scale ", number_text(s.score_scale),
+               " is not a positive factor up to 1e30");
   in_range("blocks", s.blocks, 1, 1000);
   in_range("heads", s.heads, 1, 256);
   in_range("d-model", s.d_model, 1, 4096);

@@ -21,6 +21,7 @@ struct RunSettings {
   Pattern attention = Pattern::full;
   int k = 0;  // required by every attention but full
   int global_tokens = 0;
+  double score_scale = 1;  // attention/pattern.h
   int blocks = 5, heads = 1, d_model = 64, d_mlp = 64;
   Activation activation = Activation::relu;
   double dropout = 0.01;
@@ -64,7 +65,8 @@ void check_settings(const RunSettings& settings);
 // there is none here: `problem`.
 void check_precision(const RunSettings& settings, const std::string& problem);
 
-// "full", "topk(5)", "banded(5)+1": the short name of what a query attends to.
+// "full", "topk(5)", "banded(5)+1": the short name of what a query attends to; "full*4" with scores
+// multiplied by 4.
 std::string attention_text(const RunSettings& settings);
 
 // Whole text → number; InputError "'abc' is not a whole number" and the like.

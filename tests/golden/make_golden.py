@@ -24,7 +24,8 @@ from model import Model, Settings, training_step  # noqa: E402
 # What a case leaves out.  Gradient norms come out above 1, so the clip acts unless it is set high.
 DEFAULTS = dict(attention="full", k=-1, global_tokens=0, heads=1, activation="relu", d_model=8,
                 d_mlp=8, blocks=2, seq_len=11, batch=3, vocab=7, classes=4, learning_rate=0.1,
-                clip_norm=0.5, first_layer_norm_eps=0.0, layer_norm_eps=1e-5, dropout=0.0)
+                clip_norm=0.5, first_layer_norm_eps=0.0, layer_norm_eps=1e-5, dropout=0.0,
+                score_scale=1.0)
 
 CASES = {
     # 17 = 14 ordinary tokens and 3 global ones; the window of an even k leans to the right
@@ -176,7 +177,8 @@ def make(name, changes, folder):
 def verify(path):
     with safe_open(path, "pt") as file:
         tensors = {n: file.get_tensor(n) for n in file.keys()}
-        case = {key: type(DEFAULTS[key])(text) for key, text in file.metadata().items()}
+        found = {key: type(DEFAULTS[key])(text) for key, text in file.metadata().items()}
+        case = {"score_scale": 1.0, **found}  # where it is 1 it may be missing
     got = recompute(case, tensors)
     expected = {n: tensors[n] for n in tensors if n.startswith(("expected.", "grad.", "step."))}
     if set(got) != set(expected):

@@ -32,6 +32,7 @@ class Settings:
     dropout: float = 0.01
     first_layer_norm_eps: float = 1e-5  # attention norm of the first block (the authors use 0)
     layer_norm_eps: float = 1e-5  # every other norm
+    score_scale: float = 1.0  # a factor on the scores beside 1/sqrt(width)
 
 
 def fixed_mask(s: Settings) -> torch.Tensor:
@@ -55,6 +56,7 @@ class Attention(nn.Module):
     def __init__(self, s: Settings):
         super().__init__()
         self.kind, self.k, self.heads, self.width = s.attention, s.k, s.heads, s.d_model
+        self.factor = s.score_scale / math.sqrt(s.d_model)
         self.W_q = nn.Linear(s.d_model, s.heads * s.d_model)
         self.W_k = nn.Linear(s.d_model, s.heads * s.d_model)
         self.W_v = nn.Linear(s.d_model, s.heads * s.d_model)
@@ -70,7 +72,7 @@ class Attention(nn.Module):
     def scores(self, x):
         """[batch, heads, query, key], before any mask."""
         q, k = self.split(self.W_q(x)), self.split(self.W_k(x))
-        return q @ k.transpose(-2, -1) / math.sqrt(self.width)
+        return q @ k.transpose(-2, -1) * self.factor
 
     def mask(self, scores):
         if self.kind in ("topk", "bottomk"):

@@ -1,10 +1,10 @@
-// The products of product.cuh on tensor cores: who multiplies what. simt/factors.h has how factors
-// are rounded.
+// The products of matmul.cuh on tensor cores: who multiplies what. tensor_cores/mma_operands.h has
+// how factors are rounded.
 //
-// A warp multiplies tiles of 16 × 8 by 8 × 8 numbers (cuda/simt/mma.h has the layout). A thread
-// with lane 4·g + t then holds of a result, in each of its tiles, the rows g and g + 8 and the
-// columns 2t and 2t + 1: with the warp's 8 columns and tile below tile that is a Tile as in
-// product.cuh, of every eighth row and two neighbouring columns, so what comes before and after a
+// A warp multiplies tiles of 16 × 8 by 8 × 8 numbers (cuda/fast/tensor_cores/mma.h has the layout).
+// A thread with lane 4·g + t then holds of a result, in each of its tiles, the rows g and g + 8 and
+// the columns 2t and 2t + 1: with the warp's 8 columns and tile below tile that is a Tile as in
+// matmul.cuh, of every eighth row and two neighbouring columns, so what comes before and after a
 // product is the same code at every precision.
 //
 // Fragments are read from the matrices where they lie, number by number. With rows 68 floats apart,
@@ -14,7 +14,7 @@
 // whose factors differ in this costs a second turn of the banks, for B's numbers, the fewer.
 #pragma once
 
-#include "cuda/simt/factors.h"
+#include "cuda/fast/tensor_cores/mma_operands.h"
 #include "cuda/simt/simt.h"
 
 namespace focus::gpu::one_launch {

@@ -19,8 +19,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cuda/attention/rounded.cuh"
 #include "cuda/device/device.h"
+#include "cuda/fast/attention/rounded.cuh"
 
 namespace focus::gpu {
 
@@ -181,7 +181,7 @@ void run(const Call& c) {
     launch(early({"dense_forward_18", size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, 16 * G)),
                   64 * G, RoundedTiles<P, W>::shared_bytes}),
            c.stream, dense_forward_18<P, W, G>, copies, c.o, c.lse, c.keep,
-           log2_e / std::sqrt(float(c.q.D)));  // exp(scale·s) = 2^(to_log2·s)
+           log2_e * c.scale());  // exp(scale·s) = 2^(to_log2·s)
   };
   // Blocks of 64 queries where there is a multiprocessor for each.
   if (c.q.B / c.parts * c.q.H * tiles_of(c.q.T, 64) <= device().multiprocessors)
@@ -203,6 +203,7 @@ const Rung dense_18_forward{18,
                               for_precision_and_width(c, [&](auto precision, auto width) {
                                 run<decltype(precision)::value, decltype(width)::value>(c);
                               });
-                            }};
+                            },
+                            {.dropout = true, .tensor_cores = true}};
 
 }  // namespace focus::gpu

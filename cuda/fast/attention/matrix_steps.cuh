@@ -19,9 +19,9 @@
 
 #include <algorithm>
 
-#include "cuda/attention/rungs.h"
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/device.h"
+#include "cuda/fast/attention/rungs.h"
 
 namespace focus::gpu {
 

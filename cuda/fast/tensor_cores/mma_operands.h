@@ -5,7 +5,7 @@
 
 #include <type_traits>
 
-#include "cuda/simt/mma.h"
+#include "cuda/fast/tensor_cores/mma.h"
 #include "tensor/precision.h"
 
 namespace focus::gpu {

@@ -23,9 +23,9 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cuda/attention/matrix_steps.cuh"
-#include "cuda/attention/rungs.h"
 #include "cuda/device/launch.h"
+#include "cuda/fast/attention/matrix_steps.cuh"
+#include "cuda/fast/attention/rungs.h"
 
 namespace focus::gpu {
 
@@ -251,7 +251,7 @@ void run(const Call& c) {
   const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles);
   const KeepBits keep = c.keep.words ? c.keep : KeepBits{};
   const Scores scores{c.scores, c.q.T}, ds{static_cast<float*>(c.workspace), c.q.T};
-  const float scale = 1 / std::sqrt(float(c.q.D));
+  const float scale = c.scale();
   int* made = reinterpret_cast<int*>(ds.data + score_floats(c.q));
   launch(early({"clear_parts", 1, 256}), c.stream, clear_parts, made, int(blocks));
   using A = RowTiles<W>;
@@ -282,6 +282,7 @@ const Rung dense_15_backward{
     },
     [](Pattern, const Call& c) {
       for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true, .after_rung = 14}};
 
 }  // namespace focus::gpu

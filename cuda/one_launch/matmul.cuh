@@ -9,7 +9,7 @@
 // different banks.
 #pragma once
 
-#include "cuda/one_launch/mma.cuh"
+#include "cuda/fast/one_launch/mma.cuh"
 #include "cuda/simt/simt.h"
 
 namespace focus::gpu::one_launch {

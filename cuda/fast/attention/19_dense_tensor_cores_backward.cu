@@ -22,7 +22,7 @@
 // took 4.1 and 6.8 on an H100. (In another run, beside something else, these took 6.1 and 14.1.)
 #include <cmath>
 
-#include "cuda/attention/rounded.cuh"
+#include "cuda/fast/attention/rounded.cuh"
 
 namespace focus::gpu {
 
@@ -224,8 +224,7 @@ void run(const Call& c) {
   launch(
       early({"dense_backward_19", 2 * size_t(c.q.B * c.q.H) * size_t(padded_rows(c.q.T) / X::rows),
              threads, X::shared_bytes}),
-      c.stream, dense_backward_19<P, W>, copies, d_o, stats, c.dq, c.dk, c.dv, c.keep,
-      1 / std::sqrt(float(c.q.D)));
+      c.stream, dense_backward_19<P, W>, copies, d_o, stats, c.dq, c.dk, c.dv, c.keep, c.scale());
 }
 
 }  // namespace
@@ -244,6 +243,7 @@ const Rung dense_19_backward{
       for_precision_and_width(c, [&](auto precision, auto width) {
         run<decltype(precision)::value, decltype(width)::value>(c);
       });
-    }};
+    },
+    {.dropout = true, .tensor_cores = true}};
 
 }  // namespace focus::gpu

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/bench/probes.h"
+#include "cuda/bench/microbenchmarks.h"
 #include "cuda/device/device.h"
 
 using namespace focus::gpu;

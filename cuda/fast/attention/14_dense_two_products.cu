@@ -22,9 +22,9 @@
 // registers to weigh them (63 µs), four parts of the keys or one.
 #include <cmath>
 
-#include "cuda/attention/matrix_steps.cuh"
-#include "cuda/attention/rungs.h"
 #include "cuda/device/launch.h"
+#include "cuda/fast/attention/matrix_steps.cuh"
+#include "cuda/fast/attention/rungs.h"
 
 namespace focus::gpu {
 
@@ -250,7 +250,7 @@ void run(const Call& c) {
   const Splits splits(c);
   const size_t blocks = size_t(c.q.B * c.q.H) * size_t(tiles_of(c.q.T, side));
   const Scores scores{c.scores, c.q.T};
-  const float to_log2 = log2_e / std::sqrt(float(c.q.D));  // exp(scale·s) = 2^(to_log2·s)
+  const float to_log2 = log2_e * c.scale();  // exp(scale·s) = 2^(to_log2·s)
   float *parts = static_cast<float*>(c.workspace), *tops = parts + part_floats<W>(c, splits);
   int *scored = reinterpret_cast<int*>(tops + top_floats(c, splits)), *arrived = scored + blocks;
   launch(early({"clear_parts", 1, 256}), c.stream, clear_parts, scored, int(2 * blocks));
@@ -284,6 +284,7 @@ const Rung dense_14_forward{
     },
     [](Pattern, const Call& c) {
       for_width_up_to_64(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

@@ -4,20 +4,21 @@
 // a layer's gradients need from all warps.
 //
 // Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
-// 3: 16 bytes at a time, as memory is read and written. To the tensor core (cuda/simt/mma.h) the
-// even ones of 16 columns are one tile of 8, the odd ones another: its lane's columns 2t and 2t + 1
-// in each are those four. The same numbers are the next product's first factor as they stand, since
-// the order of the inner numbers is free: the step of 8 with the even ones takes 4t as its number t
-// and 4t + 2 as its number t + 4. Weights are read accordingly, from rows whose vectors of 16 bytes
-// are exchanged (`swizzled`) so that the lanes of one load use different banks.
+// 3: 16 bytes at a time, as memory is read and written. To the tensor core
+// (cuda/fast/tensor_cores/mma.h) the even ones of 16 columns are one tile of 8, the odd ones
+// another: its lane's columns 2t and 2t + 1 in each are those four. The same numbers are the next
+// product's first factor as they stand, since the order of the inner numbers is free: the step of 8
+// with the even ones takes 4t as its number t and 4t + 2 as its number t + 4. Weights are read
+// accordingly, from rows whose vectors of 16 bytes are exchanged (`swizzled`) so that the lanes of
+// one load use different banks.
 //
 // A row lies in four lanes: sums over its channels take two shuffles. All but products is in
 // float32, the sums over a bias too.
 #pragma once
 
+#include "cuda/fast/blocks/block.cuh"
+#include "cuda/fast/tensor_cores/mma_operands.h"
 #include "cuda/ops/activation.cuh"
-#include "cuda/ops/block.cuh"
-#include "cuda/simt/factors.h"
 #include "cuda/simt/simt.h"
 
 namespace focus::gpu::row_mma {

@@ -2,7 +2,7 @@
 // memory.
 #pragma once
 
-#include "cuda/one_launch/product.cuh"
+#include "cuda/one_launch/matmul.cuh"
 #include "model/model.h"
 #include "train/optimizer.h"
 

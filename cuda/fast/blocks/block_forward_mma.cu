@@ -9,7 +9,7 @@
 // 14.7 in bf16, 22 in 3xtf32, 33 in float32 (predicted for tf32 and bf16: 14). Blocks of 128 rows
 // take 16.4.
 #include "cuda/device/launch.h"
-#include "cuda/ops/row_mma.cuh"
+#include "cuda/fast/blocks/row_mma.cuh"
 
 namespace focus::gpu {
 

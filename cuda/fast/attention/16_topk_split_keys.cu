@@ -24,9 +24,9 @@
 
 #include "cuda/attention/best_keys.cuh"
 #include "cuda/attention/row_lanes.cuh"
-#include "cuda/attention/rungs.h"
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
+#include "cuda/fast/attention/rungs.h"
 
 namespace focus::gpu {
 
@@ -326,9 +326,10 @@ const Rung topk_16_forward{
           launch({"topk_fwd_16", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
                   X::threads, X::shared_bytes},
                  c.stream, topk_fwd_16<decltype(width)::value, decltype(list)::value>, c.q, c.k,
-                 c.v, c.o, c.keys, c.p, c.keep, c.kept, 1 / std::sqrt(float(c.q.D)));
+                 c.v, c.o, c.keys, c.p, c.keep, c.kept, c.scale());
         });
       });
-    }};
+    },
+    {.dropout = true}};
 
 }  // namespace focus::gpu

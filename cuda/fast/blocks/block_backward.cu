@@ -12,9 +12,9 @@
 // traffic, and lost all the same, 2.19 ms a step against 2.16: a block that fills a multiprocessor
 // cannot start early.
 #include "cuda/device/launch.h"
+#include "cuda/fast/blocks/block.cuh"
+#include "cuda/fast/blocks/row_tile.cuh"
 #include "cuda/ops/activation.cuh"
-#include "cuda/ops/block.cuh"
-#include "cuda/ops/row_tile.cuh"
 
 namespace focus::gpu {
 

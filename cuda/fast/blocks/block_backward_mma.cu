@@ -11,7 +11,7 @@
 // layers' gradients, beside those that take rows on, left 168 registers a thread: what spilled made
 // it 54 µs.
 #include "cuda/device/launch.h"
-#include "cuda/ops/row_mma.cuh"
+#include "cuda/fast/blocks/row_mma.cuh"
 
 namespace focus::gpu {
 

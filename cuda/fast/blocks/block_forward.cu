@@ -17,10 +17,10 @@
 // attention to the next, 43 in two kernels (predicted: 30). Each tile reads 104 KB of weights: the
 // second-level cache is the limit until they are there.
 #include "cuda/device/launch.h"
+#include "cuda/fast/blocks/block.cuh"
+#include "cuda/fast/blocks/row_tile.cuh"
 #include "cuda/ops/activation.cuh"
-#include "cuda/ops/block.cuh"
 #include "cuda/ops/philox.cuh"
-#include "cuda/ops/row_tile.cuh"
 
 namespace focus::gpu {
 

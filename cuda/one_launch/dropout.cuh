@@ -1,7 +1,7 @@
 // Dropout's masks, from the CPU's random numbers (src/rng.h, src/ops/dropout.cpp).
 #pragma once
 
-#include "cuda/one_launch/plan.cuh"
+#include "cuda/one_launch/arguments.cuh"
 #include "rng.h"
 
 namespace focus::gpu::one_launch {

@@ -26,10 +26,10 @@
 
 #include "cuda/attention/best_keys.cuh"
 #include "cuda/attention/row_lanes.cuh"
-#include "cuda/attention/rungs.h"
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
-#include "cuda/simt/mma.h"
+#include "cuda/fast/attention/rungs.h"
+#include "cuda/fast/tensor_cores/mma.h"
 
 namespace focus::gpu {
 
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
   int* counts = shared.array<int>(X::rows);
   float* squares = shared.array<float>(X::threads / 32);  // the largest ‖k‖² that a warp has seen
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
-  const int g = lane / 4, t = lane % 4;  // simt/mma.h: who holds what
+  const int g = lane / 4, t = lane % 4;  // tensor_cores/mma.h: who holds what
   const int row_group = warp % X::row_groups, key_group = warp / X::row_groups;
   const int T = q.T, blocks = (T + X::rows - 1) / X::rows, steps = (T + X::keys - 1) / X::keys;
   const int unit = int(blockIdx.x) / blocks, i0 = int(blockIdx.x) % blocks * X::rows;
@@ -412,8 +412,7 @@ const Rung topk_17_forward{
           const auto start = [&](auto kernel) {
             launch({"topk_fwd_17", size_t(tiles_of(c.q.T, X::rows)) * size_t(c.q.B * c.q.H),
                     X::threads, X::shared_bytes},
-                   c.stream, kernel, c.q, c.k, c.v, c.o, c.keys, c.p, c.keep, c.kept,
-                   1 / std::sqrt(float(c.q.D)));
+                   c.stream, kernel, c.q, c.k, c.v, c.o, c.keys, c.p, c.keep, c.kept, c.scale());
           };
           constexpr int W = decltype(width)::value, K = decltype(list)::value;
           if (tiles_of(c.q.T, X::keys) * X::tile_words <= X::rows_or_tiles)
@@ -422,6 +421,7 @@ const Rung topk_17_forward{
             start(topk_fwd_17<W, K, false>);
         });
       });
-    }};
+    },
+    {.dropout = true, .screening = true}};
 
 }  // namespace focus::gpu

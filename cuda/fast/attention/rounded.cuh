@@ -10,16 +10,16 @@
 // inner numbers are keys). What comes of the first product lies in the registers that the second
 // wants, since any order of inner numbers does if both factors agree:
 //
-//   bf16   the order of simt/mma.h; load_matrices() reads rows and columns alike
+//   bf16   the order of tensor_cores/mma.h; load_matrices() reads rows and columns alike
 //   tf32   a lane reads four channels at once, two of each product of 8. Column 2t + e of a result
 //          stands for row t + 4e of 8, and for channel 4t + 16e + j of 32 in the j-th tile of 8:
 //          then all reads are of 16 bytes, and the 8 lanes that are served at once find 32
 //          different banks, with rows 68 (or 36) words apart
 #pragma once
 
-#include "cuda/attention/rungs.h"
 #include "cuda/device/launch.h"
-#include "cuda/simt/factors.h"
+#include "cuda/fast/attention/rungs.h"
+#include "cuda/fast/tensor_cores/mma_operands.h"
 
 namespace focus::gpu {
 

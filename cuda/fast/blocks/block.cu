@@ -1,5 +1,5 @@
 // A transformer block on the tape from the fused kernels of block_forward.cu and block_backward.cu.
-#include "cuda/ops/block.cuh"
+#include "cuda/fast/blocks/block.cuh"
 #include "model/model.h"
 #include "ops/dropout.h"
 

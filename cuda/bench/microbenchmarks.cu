@@ -1,7 +1,7 @@
 #include <cmath>
 #include <functional>
 
-#include "cuda/bench/probes.h"
+#include "cuda/bench/microbenchmarks.h"
 #include "cuda/device/launch.h"
 #include "report/statistics.h"
 

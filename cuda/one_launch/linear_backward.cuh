@@ -1,7 +1,7 @@
 // The two products of a linear layer's backward, in float32, at the same time: the gradient of its
 // input by the first half of the warps, that of its weights by the second.
 //
-// What bounds the products of product.cuh is shared memory: 5 × 2 numbers a thread need 14 turns of
+// What bounds the products of matmul.cuh is shared memory: 5 × 2 numbers a thread need 14 turns of
 // its banks for 40 multiply-adds of a warp. Half the threads with 5 × 4 numbers each need 18 for
 // 80, and with 8 × 4 numbers of a weight gradient 6 for 32. Both halves make 1280 multiply-adds a
 // thread at 40 tokens, and a scheduler has as many warps of one as of the other.
@@ -9,7 +9,7 @@
 // For the same reason attention's backward makes dQ by one half and dK by the other.
 #pragma once
 
-#include "cuda/one_launch/product.cuh"
+#include "cuda/one_launch/matmul.cuh"
 
 namespace focus::gpu::one_launch {
 

@@ -2,7 +2,7 @@
 // owns a row, four channels a lane.
 #pragma once
 
-#include "cuda/one_launch/plan.cuh"
+#include "cuda/one_launch/arguments.cuh"
 
 namespace focus::gpu::one_launch {
 

@@ -1,4 +1,4 @@
-#include "cuda/simt/mma.h"
+#include "cuda/fast/tensor_cores/mma.h"
 
 #include <cstring>
 
