@@ -8,7 +8,7 @@
 #   - the commands of README and lessons
 #   - the book, in a browser
 #   - studies under a real Slurm: `make setup` leaves it to the authors' packages
-# Last line: N passed, N failed[, N skipped]. ONLY="mutants book" runs some of them.
+# Last line: N passed, N failed[, N skipped]. ONLY="mistakes book" runs some of them.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 # The makes below take all processors again; a recipe that runs this script has no say in it.
@@ -64,7 +64,7 @@ one report "figures and verdicts are those of the recorded results" report
 # The lessons' check goes from step to step, mostly on one processor: the others run beside it.
 if wanted lessons; then tests/check_lessons.sh $kit > "$log-lessons" 2>&1 & beside=$!; fi
 lessons() { wait $beside; status=$?; cat "$log-lessons"; return $status; }
-many mutants tests/run_mutants.sh $kit
+many mistakes tests/check_mistakes.sh $kit
 many kit tests/check_kit.sh $kit
 many readme tests/check_readme.sh build/focus
 many slurm tests/slurm/run_slurm_test.sh build/focus

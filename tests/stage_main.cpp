@@ -1,15 +1,12 @@
 // The entry point of the lessons' stage tests. Its report is made to learn from: what came, what
 // was wanted, which gap is still empty, which known mistake looks alike, and what to do next.
 //
-// Known mistakes are those tagged in the sources. lessons/NN-*/mistakes.tsv holds, for each, the
-// marks (hashes) of the failures it causes: NAME<TAB>WORDS<TAB>MARKS. With the environment variable
-// FOCUS_MARKS=FILE the marks of this run are written there, which is how that file is made.
+// A known mistake is recognised by the test cases that it fails. lessons/NN-*/mistakes.tsv, written
+// by tests/check_mistakes.sh, has them: GAP<TAB>MISTAKE<TAB>WORDS<TAB>TEST CASE<TAB>TEST CASE… With
+// the environment variable FOCUS_FAILED=FILE the failing test cases of this run are written there.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
@@ -25,65 +22,32 @@ namespace {
 
 std::string lesson;  // "05"
 
-// Numbers to two digits, so that another processor's rounding leaves the text as it is.
-std::string coarse(const std::string& text) {
-  std::string result;
-  for (const char* at = text.c_str(); *at;) {
-    char* end = nullptr;
-    const bool starts = std::isdigit(static_cast<unsigned char>(*at)) || *at == '-' || *at == '.';
-    const double x = starts ? std::strtod(at, &end) : 0;
-    if (starts && end != at) {
-      char number[32];
-      std::snprintf(number, sizeof number, "%.2g", x);
-      result += number;
-      at = end;
-    } else {
-      result += *at++;
-    }
-  }
-  return result;
-}
+using Names = std::set<std::string>;
 
-std::string mark_of(const std::string& test, const std::string& message) {
-  // What stands in brackets at the end is the size of an error, which says little.
-  const size_t size = std::min(message.find(" (err "), message.find(" (differs "));
-  const std::string text = test + "|" + coarse(message.substr(0, size));
-  uint32_t hash = 2166136261u;  // FNV-1a
-  for (unsigned char c : text) hash = (hash ^ c) * 16777619u;
-  char hex[9];
-  std::snprintf(hex, sizeof hex, "%08x", hash);
-  return hex;
-}
+struct Mistake {
+  std::string gap, words;
+};
 
-using Marks = std::set<std::string>;
-
-double alikeness(const Marks& a, const Marks& b) {
-  size_t common = 0;
-  for (const std::string& mark : a) common += b.count(mark);
-  return a.empty() ? 0 : double(common) / double(a.size() + b.size() - common);
-}
-
-// The words of the known mistakes whose failures look most like these; at least half of the marks
-// must agree.
-std::vector<std::string> nearest_mistakes(const Marks& marks) {
-  std::vector<std::string> best;
-  double most = 0.5;
+// The known mistakes that fail the test cases `failed`. Those in `stopped`, which ended in an empty
+// gap, may be among a mistake's or not; it cannot be in an empty gap itself.
+std::vector<Mistake> mistakes_like(const Names& failed, const Names& stopped, const Names& empty) {
+  std::vector<Mistake> alike;
   for (const auto& entry : std::filesystem::directory_iterator("lessons")) {
     if (!entry.path().filename().string().starts_with(lesson + "-")) continue;
     std::ifstream file(entry.path() / "mistakes.tsv");
-    for (std::string line; std::getline(file, line);) {
+    for (std::string line, field; std::getline(file, line);) {
       std::istringstream fields(line);
-      std::string name, words, mark;
-      std::getline(fields, name, '\t');
-      std::getline(fields, words, '\t');
-      Marks known;
-      while (fields >> mark) known.insert(mark);
-      const double alike = alikeness(marks, known);
-      if (alike > most) best.clear(), most = alike;
-      if (alike >= most && alike > 0.5) best.push_back(words);
+      Mistake mistake;
+      std::getline(fields, mistake.gap, '\t');
+      std::getline(fields, field, '\t');  // its name
+      std::getline(fields, mistake.words, '\t');
+      Names known;
+      while (std::getline(fields, field, '\t'))
+        if (!stopped.count(field)) known.insert(field);
+      if (!failed.empty() && known == failed && !empty.count(mistake.gap)) alike.push_back(mistake);
     }
   }
-  return best;
+  return alike;
 }
 
 struct StageReporter : doctest::IReporter {
@@ -91,10 +55,11 @@ struct StageReporter : doctest::IReporter {
 
   std::ostream& out;
   const doctest::TestCaseData* test = nullptr;
-  int failures = 0;                 // of this test
-  bool in_a_gap = false;            // this test met an empty gap
-  std::map<std::string, int> gaps;  // message of an empty gap → tests that met it
-  Marks marks;
+  int failures = 0;                           // of this test
+  bool in_a_gap = false;                      // this test met an empty gap
+  std::map<std::string, int> gaps;            // message of an empty gap → tests that met it
+  std::string next_gap;                       // the first of them
+  Names all_failed, all_stopped, empty_gaps;  // stopped: by an empty gap
 
   explicit StageReporter(const doctest::ContextOptions& options) : out(*options.cout) {}
 
@@ -103,15 +68,24 @@ struct StageReporter : doctest::IReporter {
     if (message.find(": the gap '") != std::string::npos) {
       if (!in_a_gap) ++gaps[message];
       in_a_gap = true;
+      const size_t name_at = message.find('\'') + 1;
+      const std::string gap = message.substr(name_at, message.find('\'', name_at) - name_at);
+      empty_gaps.insert(gap);
+      if (next_gap.empty()) next_gap = gap;
     }
-    if (in_a_gap) return;  // what fails after an empty gap in the same test fails because of it
+    // What fails after an empty gap in the same test fails because of it.
+    if (in_a_gap) {
+      all_stopped.insert(name);
+      all_failed.erase(name);
+      return;
+    }
+    all_failed.insert(name);
     std::string notes;
     for (int i = 0; i < doctest::IReporter::get_num_active_contexts(); ++i) {
       std::ostringstream note;
       doctest::IReporter::get_active_contexts()[i]->stringify(&note);
       notes += note.str() + "\n";
     }
-    if (marks.size() < 40) marks.insert(mark_of(name, message + "\n" + notes));
     if (failures == 0) out << "  FAIL  " << name << "\n";
     if (failures++ < shown_a_test) {
       print_lines(message, "        ");
@@ -160,18 +134,25 @@ struct StageReporter : doctest::IReporter {
       out << "  EMPTY " << message << "\n        " << tests << " test" << (tests == 1 ? "" : "s")
           << " stopped there\n";
     if (run.numTestCasesFailed > 0) {
-      std::vector<std::string> known = nearest_mistakes(marks);
-      for (size_t i = 0; i < known.size() && i < 3; ++i)
-        out << (i == 0 ? "  This looks like a known mistake: " : "  or: ") << known[i] << ".\n";
-      out << "  next: make hint-" << lesson << "\n";
+      const std::vector<Mistake> alike = mistakes_like(all_failed, all_stopped, empty_gaps);
+      if (!alike.empty())
+        out << "  This looks like " << (alike.size() == 1 ? "a" : "one of these")
+            << " known mistake" << (alike.size() == 1 ? ":" : "s, which fail the same tests:")
+            << "\n";
+      for (const Mistake& mistake : alike)
+        out << "    in " << mistake.gap << ": " << mistake.words << "\n";
+      if (next_gap.empty() && !alike.empty()) next_gap = alike[0].gap;
+      out << "  next: make hint-" << lesson << (next_gap.empty() ? "" : " GAP=") << next_gap
+          << "\n";
     }
-    if (const char* path = std::getenv("FOCUS_MARKS")) {
+    if (const char* path = std::getenv("FOCUS_FAILED")) {
       std::ofstream file(path);
-      for (const std::string& mark : marks) file << mark << "\n";
+      for (const std::string& name : all_failed) file << name << "\n";
     }
     const int passed = int(run.numTestCasesPassingFilters - run.numTestCasesFailed);
     out << "[doctest] test cases: " << run.numTestCasesPassingFilters << " | " << passed
-        << " passed | " << run.numTestCasesFailed << " failed | 0 skipped\n";
+        << " passed | " << run.numTestCasesFailed << " failed | 0 skipped\n"
+        << std::flush;  // after a crash nobody else does
   }
   void report_query(const doctest::QueryData&) override {}
   void subcase_start(const doctest::SubcaseSignature&) override {}

@@ -139,6 +139,22 @@ TEST_CASE("a plan in a gap is no wider than the code") {
             .find("  //    " + words + "\n  //    " + words + " b\n") != std::string::npos);
 }
 
+TEST_CASE("a gap in a student's file") {
+  const Checkout here({{"x.h", code}, {page_path, page}});
+  const Source source = read_source(here.root, "x.h");
+  const Gap gap = gaps_of(source)[0];
+  const std::string empty = render(source, 4, stub_text);
+  CHECK(is_empty(empty, gap));
+  CHECK(!is_empty(replaced(empty, "  GAP(", "  // GAP("), gap));
+  const std::string filled = with_solution(empty, gap).value();
+  CHECK(!is_empty(filled, gap));
+  CHECK(filled == "before\nfour\n  // ---- gap 04 half (3 points; ours has 4 lines) ----\n" +
+                      code_text(gap) + "  // ---- end of gap 04 half ----\nafter\n");
+  CHECK(with_solution(filled, gap) == filled);
+  CHECK(!with_solution(replaced(filled, "end of gap 04 half", "end"), gap));
+  CHECK(!with_solution(replaced(filled, "gap 04 half", "gap 04 half-more"), gap));
+}
+
 TEST_CASE("a gap with a mistake in it") {
   const Checkout here({{"x.h", code}, {page_path, page}});
   const Source source = read_source(here.root, "x.h");
@@ -222,6 +238,7 @@ TEST_CASE("this project's own gaps: points, help and mistakes of each lesson") {
   const Manifest manifest = read_manifest(".");
   for (const std::string& problem : gap_problems(manifest)) FAIL_CHECK(problem);
   for (const Lesson& lesson : manifest.lessons) {
+    if (lesson.number == "00") continue;  // one file to read, without gaps
     CAPTURE(lesson.folder);
     int points = 0, mistakes = 0;
     for (const Gap& gap : gaps_of_lesson(manifest, lesson.number)) {
@@ -239,6 +256,7 @@ TEST_CASE("a student's tree has nothing of its gaps' solutions and of later less
   const Manifest manifest = read_manifest(".");
   const auto folder = std::filesystem::temp_directory_path() / str("focus-tree-", ::getpid());
   for (const Lesson& lesson : manifest.lessons) {
+    if (lesson.number == "00") continue;  // one file to read, without gaps
     CAPTURE(lesson.folder);
     std::filesystem::remove_all(folder);
     write_student_tree(manifest, lesson.number, folder);

@@ -54,7 +54,7 @@ std::vector<Change> changes_of(const Section& section, const std::string& page) 
 }
 
 void read_page(const fs::path& root, Gap& gap) {
-  static const std::regex title("# ([a-z0-9-]+), ([0-9]+) points?"),
+  static const std::regex title("# ([a-z0-9-]+), ([0-9]{1,3}) points?"),
       mistake("## Mistake ([a-z0-9-]+): (.+)");
   std::vector<Section> sections;
   for (const Line& line : read_lines(root, gap.page, true)) {
@@ -101,6 +101,27 @@ void add_wrapped(std::string& out, const std::string& before, std::string text) 
     text = inner + text.substr(blank + 1);
   }
   out += before + text + "\n";
+}
+
+// --- gaps in a student's file --------------------------------------------------------------------
+
+std::string first_line(const Gap& gap) {
+  return "// ---- gap " + gap.lesson + " " + gap.name + " ";
+}
+
+std::string last_line(const Gap& gap) {
+  return "// ---- end of gap " + gap.lesson + " " + gap.name + " ";
+}
+
+std::string call(const Gap& gap) {
+  return "GAP(\"" + gap.lesson + "\", \"" + gap.name + "\")";
+}
+
+// Begin and end of what stands between the gap's first and last line.
+std::optional<std::pair<size_t, size_t>> place_in(const std::string& text, const Gap& gap) {
+  const size_t first = text.find(first_line(gap)), last = text.find(last_line(gap));
+  if (first == std::string::npos || last == std::string::npos || last < first) return {};
+  return std::pair{text.find('\n', first) + 1, text.rfind('\n', last) + 1};
 }
 
 }  // namespace
@@ -193,23 +214,30 @@ std::string code_text(const Gap& gap) {
   return text;
 }
 
-std::string first_line_of_gap(const Gap& gap) {
-  return "// ---- gap " + gap.lesson + " " + gap.name;
-}
-
-std::string last_line_of_gap(const Gap& gap) {
-  return "// ---- end of gap " + gap.lesson + " " + gap.name;
-}
-
 std::string stub_text(const Gap& gap) {
   const std::string indent = indent_of(gap.code.front().text);
-  std::string text = str(indent, first_line_of_gap(gap), " (", gap.points, " points; ours has ",
+  std::string text = str(indent, first_line(gap), "(", gap.points, " points; ours has ",
                          gap.code.size(), " lines) ----\n");
   for (const std::string& line : gap.plan) add_wrapped(text, indent + "// ", line);
   text += str(indent, "// Delete the next line and write yours. `make hint-", gap.lesson,
-              "` helps, `make test-", gap.lesson, "` checks.\n", indent, "GAP(\"", gap.lesson,
-              "\", \"", gap.name, "\");\n", indent, last_line_of_gap(gap), " ----\n");
+              "` helps, `make test-", gap.lesson, "` checks.\n", indent, call(gap), ";\n", indent,
+              last_line(gap), "----\n");
   return text;
+}
+
+bool is_empty(const std::string& text, const Gap& gap) {
+  const auto [begin, end] = place_in(text, gap).value_or(std::pair<size_t, size_t>{0, text.size()});
+  for (size_t at = begin; (at = text.find(call(gap), at)) < end; ++at) {
+    const size_t line = text.rfind('\n', at) + 1;
+    if (text.substr(line, at - line).find("//") == std::string::npos) return true;
+  }
+  return false;
+}
+
+std::optional<std::string> with_solution(const std::string& text, const Gap& gap) {
+  const auto place = place_in(text, gap);
+  if (!place) return {};
+  return text.substr(0, place->first) + code_text(gap) + text.substr(place->second);
 }
 
 std::vector<Line> with_mistake(const Gap& gap, const Mistake& mistake) {

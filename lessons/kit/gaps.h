@@ -31,6 +31,7 @@
 #include <array>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -91,10 +92,13 @@ std::string lesson_folder(const std::filesystem::path& root, const std::string& 
 std::string render(const Source& source, int lesson,
                    const std::function<std::string(const Gap&)>& gap_text);
 
-std::string code_text(const Gap& gap);          // the solution
-std::string stub_text(const Gap& gap);          // the plan, and a call that fails
-std::string first_line_of_gap(const Gap& gap);  // by which grading finds a student's text again
-std::string last_line_of_gap(const Gap& gap);
+std::string code_text(const Gap& gap);  // the solution
+std::string stub_text(const Gap& gap);  // the plan, and a call that fails
+
+// Of a student's file: is the gap still empty? The file with our code in the gap; nothing if the
+// lines around the gap are gone.
+bool is_empty(const std::string& text, const Gap& gap);
+std::optional<std::string> with_solution(const std::string& text, const Gap& gap);
 
 // The gap's lines with a mistake in them. InputError (page and line) where lines that it changes do
 // not stand in the gap exactly once.

@@ -28,50 +28,6 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-// Where a gap's marker lines stand in a student's file, if both do.
-std::optional<std::pair<size_t, size_t>> find_gap(const std::vector<std::string>& lines,
-                                                  const Gap& gap) {
-  const auto line_with = [&](const std::string& marker) {
-    return size_t(std::find_if(lines.begin(), lines.end(),
-                               [&](const std::string& line) {
-                                 const size_t at = line.find(marker);
-                                 // "gap 05 a" is not "gap 05 a-b".
-                                 return at != std::string::npos &&
-                                        (at + marker.size() == line.size() ||
-                                         line[at + marker.size()] == ' ');
-                               }) -
-                  lines.begin());
-  };
-  const size_t first = line_with(first_line_of_gap(gap)), last = line_with(last_line_of_gap(gap));
-  if (first >= last || last == lines.size()) return {};
-  return std::pair{first, last};
-}
-
-// The file with our solution in one gap.
-std::optional<std::string> with_solution(const std::string& text, const Gap& gap) {
-  const std::vector<std::string> lines = lines_of(text);
-  const auto place = find_gap(lines, gap);
-  if (!place) return {};
-  std::string result;
-  for (size_t i = 0; i < lines.size(); ++i) {
-    if (i == place->first) result += code_text(gap);
-    if (i < place->first || i > place->second) result += lines[i] + "\n";
-  }
-  return result;
-}
-
-bool is_empty(const std::string& text, const Gap& gap) {
-  const std::vector<std::string> lines = lines_of(text);
-  const auto place = find_gap(lines, gap);
-  const std::string call = str("GAP(\"", gap.lesson, "\", \"", gap.name, "\")");
-  const size_t first = place ? place->first : 0, last = place ? place->second : lines.size();
-  for (size_t i = first; i < last; ++i) {
-    const size_t at = lines[i].find(call), comment = lines[i].find("//");
-    if (at != std::string::npos && at < comment) return true;
-  }
-  return false;
-}
-
 // "[doctest] test cases: 15 | 14 passed | 1 failed | 0 skipped" → {15, 1}
 std::optional<std::pair<int, int>> counts(const std::string& output) {
   static const std::regex summary(R"(test cases: *(\d+) *\| *(\d+) passed *\| *(\d+) failed)");

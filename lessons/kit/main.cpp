@@ -22,11 +22,10 @@ namespace {
 
 Gap find_gap_named(const Manifest& manifest, const std::string& name) {
   std::string known;
-  for (const Source& source : marked_sources(manifest))
-    for (const Gap& gap : gaps_of(source)) {
-      if (gap.name == name) return gap;
-      known += " " + gap.name;
-    }
+  for (const Gap& gap : all_gaps(manifest)) {
+    if (gap.name == name) return gap;
+    known += " " + gap.name;
+  }
   fail_input("there is no gap '", name, "'; there are:", known);
 }
 
@@ -46,24 +45,19 @@ void print_solution(const Manifest& manifest, const std::string& lesson, const s
 }
 
 void list_mistakes(const Manifest& manifest) {
-  for (const Source& source : marked_sources(manifest))
-    for (const Gap& gap : gaps_of(source))
-      for (const Mistake& m : gap.mistakes)
-        std::cout << gap.lesson << "\t" << gap.name << "\t" << m.name << "\t" << gap.page << ":"
-                  << m.line << "\t" << m.words << "\n";
+  for (const Gap& gap : all_gaps(manifest))
+    for (const Mistake& m : gap.mistakes)
+      std::cout << gap.lesson << "\t" << gap.name << "\t" << m.name << "\t" << gap.page << ":"
+                << m.line << "\t" << m.words << "\n";
 }
 
 // Puts our code into one gap of a student's tree; for walking through a lesson as a check.
 void fill(const Manifest& manifest, const fs::path& tree, const std::string& name) {
   const Gap gap = find_gap_named(manifest, name);
   const fs::path path = tree / gap.file;
-  const std::string call = str("GAP(\"", gap.lesson, "\", \"", gap.name, "\");\n");
-  std::string text = read_file(path, 1 << 20);
-  const size_t at = text.find(call);
-  if (at == std::string::npos) fail_input(path.string(), ": the gap '", name, "' is not empty");
-  const size_t start = text.rfind('\n', at) + 1;
-  text.replace(start, at + call.size() - start, code_text(gap));
-  write_file_atomically(path, text);
+  const std::string text = read_file(path, 1 << 20);
+  if (!is_empty(text, gap)) fail_input(path.string(), ": the gap '", name, "' is not empty");
+  write_file_atomically(path, with_solution(text, gap).value());
 }
 
 int grade(const Manifest& manifest, const fs::path& folder, const GradeOptions& options,
@@ -114,8 +108,8 @@ int run(int argc, char** argv) {
   CLI::App* mistakes = app.add_subcommand(
       "mistakes", "all mistakes: lesson, gap, name, place, words, tab-separated");
   CLI::App* with_mistakes =
-      app.add_subcommand("with-mistakes", "a source file that can make all its mistakes");
-  with_mistakes->add_option("FILE", path)->required();
+      app.add_subcommand("with-mistakes", "make a tree of sources that can make all mistakes");
+  with_mistakes->add_option("FOLDER", path)->required();
   CLI::App* fill_gap = app.add_subcommand("fill", "put our code into one gap of a student's tree");
   fill_gap->add_option("TREE", path)->required();
   fill_gap->add_option("GAP", name)->required();
@@ -151,7 +145,7 @@ int run(int argc, char** argv) {
   if (*solution) print_solution(manifest, lesson, name);
   if (*excerpt) print_excerpt(find_gap_named(manifest, name));
   if (*mistakes) list_mistakes(manifest);
-  if (*with_mistakes) std::cout << render_mistakes(read_source(root, path));
+  if (*with_mistakes) write_with_mistakes(manifest, path);
   if (*fill_gap) fill(manifest, path, name);
   if (*tables) return write_tables(manifest, check);
   if (*grading) return grade(manifest, path, options, json);

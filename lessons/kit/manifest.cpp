@@ -93,18 +93,20 @@ std::vector<std::string> files_at(const Manifest& manifest, const std::string& l
   return kept;
 }
 
-std::vector<Source> marked_sources(const Manifest& manifest) {
+std::vector<std::string> source_files(const Manifest& manifest) {
   std::vector<std::string> all;
   for (const char* folder : {"src/", "cuda/"})
     if (std::filesystem::is_directory(manifest.root / folder))
       list_files(manifest.root, folder, all);
   std::sort(all.begin(), all.end());
-  std::vector<Source> marked;
-  for (const std::string& path : all) {
-    Source source = read_source(manifest.root, path);
-    if (source.parts.size() > 1) marked.push_back(std::move(source));
-  }
-  return marked;
+  return all;
+}
+
+std::vector<Gap> all_gaps(const Manifest& manifest) {
+  std::vector<Gap> all;
+  for (const std::string& path : source_files(manifest))
+    for (Gap& gap : gaps_of(read_source(manifest.root, path))) all.push_back(std::move(gap));
+  return all;
 }
 
 std::vector<std::string> gap_problems(const Manifest& manifest) {
@@ -114,19 +116,18 @@ std::vector<std::string> gap_problems(const Manifest& manifest) {
     const auto [other, first] = places.try_emplace(what, place);
     if (!first) problems.push_back(str(place, ": ", what, " is there already: ", other->second));
   };
-  for (const Source& source : marked_sources(manifest))
-    for (const Gap& gap : gaps_of(source)) {
-      claim("the gap '" + gap.name + "'", str(gap.file, ":", gap.line));
-      places.emplace(gap.page, gap.file);
-      for (const Mistake& mistake : gap.mistakes) {
-        claim("the mistake '" + mistake.name + "'", str(gap.page, ":", mistake.line));
-        try {
-          with_mistake(gap, mistake);
-        } catch (const InputError& error) {
-          problems.push_back(error.what());
-        }
+  for (const Gap& gap : all_gaps(manifest)) {
+    claim("the gap '" + gap.name + "'", str(gap.file, ":", gap.line));
+    places.emplace(gap.page, gap.file);
+    for (const Mistake& mistake : gap.mistakes) {
+      claim("the mistake '" + mistake.name + "'", str(gap.page, ":", mistake.line));
+      try {
+        with_mistake(gap, mistake);
+      } catch (const InputError& error) {
+        problems.push_back(error.what());
       }
     }
+  }
   for (const Lesson& lesson : manifest.lessons) {
     const std::string pages = "lessons/" + lesson.folder + "/gaps/";
     if (!std::filesystem::is_directory(manifest.root / pages)) continue;
@@ -139,10 +140,8 @@ std::vector<std::string> gap_problems(const Manifest& manifest) {
 
 std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& lesson) {
   manifest.lesson(lesson);
-  std::vector<Gap> gaps;
-  for (const Source& source : marked_sources(manifest))
-    for (const Gap& gap : gaps_of(source))
-      if (gap.lesson == lesson) gaps.push_back(gap);
+  std::vector<Gap> gaps = all_gaps(manifest);
+  std::erase_if(gaps, [&](const Gap& gap) { return gap.lesson != lesson; });
   // Files of earlier lessons come first, then the lesson's own as the manifest lists them.
   const std::vector<std::string>& own = manifest.lesson(lesson).files;
   const auto place = [&](const Gap& gap) {

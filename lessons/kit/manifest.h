@@ -36,8 +36,10 @@ std::vector<std::string> files_at(const Manifest& manifest, const std::string& l
 // lesson's own as the manifest lists them, then by line.
 std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& lesson);
 
-// All source files that have markers.
-std::vector<Source> marked_sources(const Manifest& manifest);
+// All files of src and cuda, ascending.
+std::vector<std::string> source_files(const Manifest& manifest);
+
+std::vector<Gap> all_gaps(const Manifest& manifest);
 
 // What is wrong with the project's gaps beyond what reading a file tells: two of one name, a page
 // without its gap, two mistakes of one name, mistakes that do not fit the code. A line each.

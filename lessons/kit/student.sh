@@ -16,6 +16,7 @@
 set -u
 do=${1:-help} nn=${2:-}
 make=${MAKE:-make}
+unset MAKEFLAGS MFLAGS  # the makes below share no processors with the one that runs this
 tab=$(printf '\t')
 state=progress.txt
 
@@ -29,14 +30,15 @@ lesson=${folder#lessons/}
 table() {
   if [ -e "$folder/gaps.tsv" ]; then cat "$folder/gaps.tsv"
   elif [ -x build/kit ]; then build/kit hints "$nn"
-  else fail "lesson $nn has no gaps here: it is complete"
   fi
 }
 field() { table | awk -F"$tab" -v name="$1" -v kind="$2" '$1 == name && $2 == kind {print $3}'; }
 gaps() { table | awk -F"$tab" '$2 == "place" {print $1}'; }
 is_empty() { grep -q "^[^/]*GAP(\"$nn\", \"$1\")" "$(field "$1" place)" 2> /dev/null; }
 hash() { table | awk -F"$tab" '$2 == "place" {print $3}' | sort -u | xargs cat | cksum | cut -d' ' -f1; }
-has_passed() { grep -q "^$lesson passed .* $(hash)\$" "$state" 2> /dev/null; }
+passed_on() { awk -v l="$lesson" '$1 == l && $2 == "passed" {print $3}' "$state" 2> /dev/null; }
+is_as_passed() { grep -q "^$lesson passed .* $(hash)\$" "$state" 2> /dev/null; }
+need_gaps() { [ -n "$(gaps)" ] || { echo "lesson $nn has nothing to fill in here: it is complete"; exit 0; }; }
 remember() {  # remember LINE: replaces the lines that begin with its first $1 words
   { [ ! -e "$state" ] || awk -v n="$1" -v line="$2" '
       BEGIN {split(line, own, " ")}
@@ -52,6 +54,7 @@ case $do in
     ;;
 
   hint)
+    need_gaps
     gap=${GAP:-}
     if [ -z "$gap" ]; then
       for name in $(gaps); do is_empty "$name" && { gap=$name; break; }; done
@@ -66,7 +69,7 @@ case $do in
     echo "hint $step of 3:"
     field "$gap" "$step" | sed 's/^/  /'
     [ -e lesson.txt ] && remember 3 "$lesson hint $gap $step"
-    if [ "$step" -lt 3 ]; then echo "more: make hint-$nn"
+    if [ "$step" -lt 3 ]; then echo "more: make hint-$nn${GAP:+ GAP=$gap}"
     else echo "that was all; the solution: make solution-$nn ASK=1 GAP=$gap"
     fi
     others=$(for name in $(gaps); do [ "$name" = "$gap" ] || printf ' %s' "$name"; done)
@@ -75,7 +78,7 @@ case $do in
 
   passed)
     [ -e "$folder/gaps.tsv" ] || exit 0
-    has_passed && exit 0
+    is_as_passed && exit 0
     remember 2 "$lesson passed $(date +%Y-%m-%d) $(hash)"
     echo "Lesson $nn is done. What to notice:"
     for name in $(gaps); do field "$name" notice | sed "s/^/  $name: /"; done
@@ -94,9 +97,10 @@ case $do in
           all=$((all + 1))
           if is_empty "$name"; then bar=$bar. ; else bar="$bar#" filled=$((filled + 1)); fi
         done
-        if has_passed; then words="passed on $(awk -v l="$lesson" '$1 == l && $2 == "passed" {print $3}' "$state")"
-        elif [ $filled -eq $all ]; then words="not tested yet, or red: make test-$nn"
-        else words="next: $(for name in $(gaps); do is_empty "$name" && { echo "$name"; break; }; done)"
+        if is_as_passed; then words="passed on $(passed_on)"
+        elif [ $filled -lt $all ]; then words="next: $(for name in $(gaps); do is_empty "$name" && { echo "$name"; break; }; done)"
+        elif [ -n "$(passed_on)" ]; then words="passed on $(passed_on), changed since: make test-$nn"
+        else words="not tested yet, or red: make test-$nn"
         fi
         printf '%-22s [%s] %d of %d gaps filled, %s\n' "$lesson" "$bar" $filled $all "$words"
         for name in $(gaps); do
@@ -109,8 +113,9 @@ case $do in
     ;;
 
   solution)
+    need_gaps
     if [ -e lesson.txt ]; then
-      has_passed || [ "${ASK:-}" = 1 ] ||
+      [ -n "$(passed_on)" ] || [ "${ASK:-}" = 1 ] ||
         fail "lesson $nn has not passed yet (make test-$nn). Hints: make hint-$nn. To see it anyway: make solution-$nn ASK=1"
       checkout=$(sed -n 's/^checkout //p' lesson.txt)
       [ -x "$checkout/build/kit" ] || [ -e "$checkout/lessons/manifest.json" ] ||
@@ -130,7 +135,7 @@ case $do in
     trap 'rm -f "$mark"; exit 130' INT TERM
     while :; do
       touch "$mark"
-      clear 2> /dev/null
+      printf '\033[H\033[2J'  # not clear, which takes what was there before away
       $make --no-print-directory "test-$nn"
       echo "watching src and tests; Ctrl-C ends it"
       until [ -n "$(find src tests lessons $(ls -d cuda 2> /dev/null) -name '*.h' -newer "$mark" -o -name '*.c*' -newer "$mark" | head -n 1)" ]; do

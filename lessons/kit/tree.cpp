@@ -40,6 +40,16 @@ namespace focus {
 #endif
 )";
 
+const char* const mistake_header = R"(#pragma once
+#include <cstdlib>
+#include <cstring>
+// Is this the mistake that the environment variable FOCUS_MISTAKE names?
+inline bool focus_mistake(const char* name) {
+  static const char* const chosen = std::getenv("FOCUS_MISTAKE");
+  return chosen && std::strcmp(chosen, name) == 0;
+}
+)";
+
 std::string student_readme(const Lesson& lesson, const std::vector<Gap>& gaps) {
   int points = 0;
   std::string list;
@@ -96,6 +106,32 @@ void write(const fs::path& root, const std::string& path, const std::string& tex
   if (fs::exists(like)) fs::permissions(root / path, fs::status(like).permissions());
 }
 
+// Brings `folder` to `files`: what is as it should be is left alone, what is in `parts` of it and
+// not in `files` is removed.
+void update(const fs::path& root, const fs::path& folder, std::initializer_list<const char*> parts,
+            const std::map<std::string, std::string>& files) {
+  for (const auto& [path, text] : files) {
+    const fs::path target = folder / path;
+    std::error_code none;
+    if (fs::file_size(target, none) == text.size() && read_file(target, 64 << 20) == text) continue;
+    write(folder, path, text, root / path);
+  }
+  for (const char* part : parts) {
+    if (!fs::is_directory(folder / part)) continue;
+    std::vector<fs::path> gone;
+    for (const auto& entry : fs::recursive_directory_iterator(folder / part))
+      if (entry.is_regular_file() &&
+          !files.count(fs::relative(entry.path(), folder).generic_string()))
+        gone.push_back(entry.path());
+    for (const fs::path& path : gone) {
+      fs::remove(path);
+      // An empty folder of a later lesson would count as that lesson.
+      for (fs::path above = path.parent_path(); fs::is_empty(above); above = above.parent_path())
+        fs::remove(above);
+    }
+  }
+}
+
 }  // namespace
 
 std::string gap_table(const std::vector<Gap>& gaps) {
@@ -120,26 +156,17 @@ void write_snapshot(const Manifest& manifest, const std::string& lesson, bool st
   files["lesson.txt"] = "lesson " + manifest.lesson(lesson).folder + "\n";
   if (stubs || !replaced.empty()) files["src/gap.h"] = gap_header;
   for (const auto& [path, text] : replaced) files[path] = text;
-  for (const auto& [path, text] : files) {
-    const fs::path target = folder / path;
-    std::error_code none;
-    if (fs::file_size(target, none) == text.size() && read_file(target, 64 << 20) == text) continue;
-    write(folder, path, text, manifest.root / path);
+  update(manifest.root, folder, {"src", "tests", "lessons", "cuda"}, files);
+}
+
+void write_with_mistakes(const Manifest& manifest, const fs::path& folder) {
+  std::map<std::string, std::string> files = {{"src/focus_mistake.h", mistake_header}};
+  for (const std::string& path : source_files(manifest)) {
+    const Source source = read_source(manifest.root, path);
+    files[path] = gaps_of(source).empty() ? read_file(manifest.root / path, 64 << 20)
+                                          : render_mistakes(source);
   }
-  for (const char* part : {"src", "tests", "lessons", "cuda"}) {
-    if (!fs::is_directory(folder / part)) continue;
-    std::vector<fs::path> gone;
-    for (const auto& entry : fs::recursive_directory_iterator(folder / part))
-      if (entry.is_regular_file() &&
-          !files.count(fs::relative(entry.path(), folder).generic_string()))
-        gone.push_back(entry.path());
-    for (const fs::path& path : gone) {
-      fs::remove(path);
-      // An empty folder of a later lesson would count as that lesson.
-      for (fs::path above = path.parent_path(); fs::is_empty(above); above = above.parent_path())
-        fs::remove(above);
-    }
-  }
+  update(manifest.root, folder, {"src", "cuda"}, files);
 }
 
 void write_student_tree(const Manifest& manifest, const std::string& number,

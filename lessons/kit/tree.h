@@ -23,6 +23,9 @@ void write_snapshot(const Manifest& manifest, const std::string& lesson, bool st
                     const std::filesystem::path& folder,
                     const std::map<std::string, std::string>& replaced = {});
 
+// The sources with all mistakes of all gaps (render_mistakes), in the same way.
+void write_with_mistakes(const Manifest& manifest, const std::filesystem::path& folder);
+
 // What `make hint-NN` and `make solution-NN` read: a line "NAME<TAB>KIND<TAB>TEXT" each, where KIND
 // is place, points, lines, 1, 2, 3 or notice.
 std::string gap_table(const std::vector<Gap>& gaps);
