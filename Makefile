@@ -41,7 +41,8 @@ object = $(patsubst %.cpp,$(B)/obj/%.o,$(1))
 per_lesson = $(foreach command,$(1),$(NUMBERS:%=$(command)-%))
 
 .DEFAULT_GOAL := all
-.PHONY: all setup demo test clean help progress watch $(call per_lesson,test lesson hint solution)
+.PHONY: all setup demo test clean help progress watch $(call per_lesson,test lesson hint solution) \
+        lesson-00 hint-00 solution-00 always
 .SECONDARY:
 
 CUDA_SUMMARY := comes with lesson 08: everything runs on the CPU
@@ -90,6 +91,14 @@ $(STAGES): $(B)/stage-%: $$(call object,tests/stage_main.cpp $$(wildcard tests/s
     $$(stage_kernels) $(B)/libfocus.a
 	$(LINK)
 
+# Lesson 00 is one file and needs nothing else. PAGE=FILE takes another version of it.
+PAGE ?= lessons/00-one-page/focus.cpp
+$(B)/obj/page.txt: always
+	@mkdir -p $(@D) && echo '$(PAGE)' | cmp -s - $@ || echo '$(PAGE)' > $@
+$(B)/lesson-00: $(PAGE) $(B)/obj/page.txt
+	@echo "  LINK $@"
+	$(Q)$(CXX) $(filter-out -I%,$(CXXFLAGS)) $(LDFLAGS) -o $@ $<
+
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 # --- a lesson -------------------------------------------------------------------------------------
@@ -101,6 +110,8 @@ demo: $(B)/demo
 #: make lesson-NN   run a lesson; SCALE=paper for the paper's scale
 $(NUMBERS:%=lesson-%): lesson-%: $(B)/lesson-%
 	@$(B)/lesson-$* --scale $(SCALE)
+lesson-00: $(B)/lesson-00
+	@$(B)/lesson-00
 
 #: make test        every check this machine can do; ends with N passed, N failed
 TEST_PROGRAMS := $(STAGES)
@@ -125,6 +136,8 @@ watch:
 #: make solution-NN our code for the gaps                 (GAP=name, ASK=1 before success)
 $(NUMBERS:%=solution-%): solution-%:
 	@MAKEFLAGS= lessons/kit/student.sh solution $*
+hint-00 solution-00:
+	@echo "lesson 00 is complete: there is nothing to fill in. Read lessons/00-one-page/README.md"
 
 #: make clean       remove build/ and out/
 clean:

@@ -48,13 +48,13 @@ one tables "the tables are those of the recorded results" $kit tables --check
 report() {
   copy=$(mktemp -d) && git ls-files -z README.md lessons | xargs -0 cp --parents -t "$copy" || return 1
   bin=$PWD/build
-  (cd "$copy" && for lesson in lessons/[0-9][0-9]-*; do
+  (cd "$copy" && for lesson in lessons/[0-9][0-9]-*/lesson.cpp; do
     n=${lesson#lessons/}
     "$bin/lesson-${n%%-*}" --redraw > /dev/null || exit 1
-  done)
+  done && "$bin/findings" > /dev/null)
   drawn=$?
   same=0
-  for file in $(git ls-files lessons | grep '/results/'); do
+  for file in $(git ls-files lessons | grep '/results/\|FINDINGS'); do
     cmp "$file" "$copy/$file" || same=1
   done
   rm -rf "$copy"

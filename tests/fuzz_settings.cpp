@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "fuzz.h"
-#include "train/trainer.h"
+#include "train/store.h"
 
 using namespace focus;
 

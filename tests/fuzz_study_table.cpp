@@ -7,7 +7,7 @@
 #include <stdexcept>
 
 #include "fuzz.h"
-#include "study/origin.h"
+#include "study/provenance.h"
 #include "study/study.h"
 
 using namespace focus;
@@ -55,10 +55,10 @@ int main(int argc, char** argv) {
     };
     attempt([&] { read_table(bytes); });
     attempt([&] {
-      const Origin origin = parse_origin(bytes, "fuzz.txt");
-      require(origin.version > 0, "a version");
-      const std::string text = origin_text(origin);
-      require(origin_text(parse_origin(text, "again")) == text, "round trip of the origin");
+      const Provenance provenance = parse_provenance(bytes, "fuzz.txt");
+      require(provenance.version > 0, "a version");
+      const std::string text = provenance_text(provenance);
+      require(provenance_text(parse_provenance(text, "again")) == text, "round trip of the provenance");
     });
     attempt([&] {
       for (const StudiedVariant& v : parse_results(bytes, "fuzz.csv").variants)

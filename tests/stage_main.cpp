@@ -117,7 +117,10 @@ struct StageReporter : doctest::IReporter {
       failed(m.m_string.c_str(), m.m_file, m.m_line);
   }
   void test_case_exception(const doctest::TestCaseException& e) override {
-    failed(e.error_string.c_str(), test->m_file.c_str(), int(test->m_line));
+    if (!e.is_crash) return failed(e.error_string.c_str(), test->m_file.c_str(), int(test->m_line));
+    // At once: what follows asks for memory, which may be what was destroyed.
+    out << "  CRASH " << test->m_name << "\n        " << e.error_string << std::endl;
+    all_failed.insert(test->m_name);
   }
   void test_case_start(const doctest::TestCaseData& data) override {
     test = &data;

@@ -191,3 +191,95 @@ TEST_CASE("cli: studies refuse what does not fit") {
   other.send(SIGKILL);
   other.wait();
 }
+
+TEST_CASE("cli: a study's data files: names in quotes, records, true sizes") {
+  const Place place;
+  const auto write_rows = [&](const char* file, int rows) {
+    std::string text = "Source\tTarget\n";
+    for (int i = 0; i < rows; ++i) text += "0 1 1 0 1 1\t0\n";
+    write_all(place / file, text);
+  };
+  const std::string columns = "attention,train-data,val-size,epochs,seeds,d-model,d-mlp,blocks\n";
+  for (const char* name : {"my data, v2|x.tsv", "plain.tsv"}) {
+    write_rows(name, 30);
+    write_all(place / "d.csv", columns + "full,\"" + name + "\",20,2,2,8,8,1\n");
+    const std::string out = str("o", name[0]);
+    place.done({"study", "d.csv", "--out", out, "--threads", "1"});
+    const std::string results = read_all(place / out / "results.csv");
+    CHECK(results.find(" train-size=30 val-size=20 length=6 ") != std::string::npos);
+    CHECK(read_all(place / out / "study.txt").find(str(name, ": rows=30 longest=6 hash=")) !=
+          std::string::npos);
+  }
+  place.refuses({"study", "d.csv", "--out", "op", "--length", "3"}, "unknown flag");
+  write_all(place / "e.csv", "length," + columns + "7,full,plain.tsv,20,2,2,8,8,1\n");
+  place.refuses({"study", "e.csv", "--out", "e"}, "e.csv, line 2: --length 7 contradicts ");
+
+  // Other data: refused when it goes on, and when parts are joined.
+  const Words study_p = {"study", "d.csv", "--out", "op", "--threads", "1"};
+  place.done({"study", "d.csv", "--out", "p1", "--threads", "1", "--shard", "1/2"});
+  write_rows("plain.tsv", 31);
+  place.refuses(study_p, "plain.tsv holds other data than when the run began: 31 rows");
+  place.done({"study", "d.csv", "--out", "p2", "--threads", "1", "--shard", "2/2"});
+  place.refuses({"study", "merge", "--out", "m", "p1", "p2"}, "plain.tsv holds other data");
+
+  // A study of before goes on with a line, whatever the file holds.
+  std::string text;
+  std::stringstream lines(read_all(place / "op/study.txt"));
+  for (std::string line; std::getline(lines, line);)
+    if (!line.starts_with("data")) text += line + "\n";
+  write_all(place / "op/study.txt", text);
+  for (const auto& entry : fs::directory_iterator(place / "op/runs")) {
+    std::string settings = read_all(entry.path() / "settings.json");
+    const size_t at = settings.find("\"train-data-record\"");
+    REQUIRE(at != std::string::npos);
+    settings.erase(at, settings.find('\n', at) + 1 - at);
+    write_all(entry.path() / "settings.json", settings);
+  }
+  CHECK(place.done(study_p).find("did not note") != std::string::npos);
+}
+
+TEST_CASE("cli: results of what is there at any time") {
+  const Place place;
+  write_all(place / "t.csv", table);
+  place.refuses(study("o", {"--report"}), "o holds no study");
+  place.done(study("o", {"--shard", "1/2"}));
+  CHECK(!fs::exists(place / "o/results.csv"));
+  const std::string report = place.done(study("o", {"--report"}));
+  CHECK(report.find("not over: 4 of 8 runs") != std::string::npos);
+  const std::string results = read_all(place / "o/results.csv");
+  CHECK(std::count(results.begin(), results.end(), '\n') == 4 * 8 + 1 + 4 + 5);
+  CHECK(fs::exists(place / "o/summary.csv"));
+  place.done(study("o"));
+  place.done(study("whole"));
+  same_files(place / "whole", place / "o");
+}
+
+TEST_CASE("cli: what sbatch prints is understood, and never called a refusal when it is none") {
+  const Place place;
+  write_all(place / "t.csv", table);
+  fs::create_directories(place / "bin");
+  const std::string before = std::getenv("PATH");
+  ::setenv("PATH", ((place / "bin").string() + ":" + before).c_str(), 1);
+  const auto submit = [&](const std::string& script) {
+    write_all(place / "bin/sbatch", "#!/bin/sh\n" + script + "\n");
+    fs::permissions(place / "bin/sbatch", fs::perms::owner_all);
+    return place.run(study("o", {"--slurm", "--shards", "2"}));
+  };
+  for (const char* script :
+       {"echo 17", "echo 17; echo 'sbatch: warning: 93 % of the budget is used' >&2",
+        "echo 'sbatch: no partition specified' >&2; echo 17", "echo '17;cluster'",
+        "echo Welcome; echo '--> OK'; echo 17"}) {
+    CAPTURE(script);
+    const Outcome outcome = submit(script);
+    CHECK(outcome.status == 0);
+    CHECK(outcome.out.find("submitted job 17, ") != std::string::npos);
+  }
+  const Outcome strange = submit("echo Hello");
+  CHECK(strange.status == 2);
+  CHECK(strange.err.find("printed no job number: 'Hello'") != std::string::npos);
+  const Outcome refused = submit("echo 'invalid array' >&2; exit 1");
+  CHECK(refused.status == 2);
+  CHECK(refused.err.starts_with("focus: sbatch refused "));
+  CHECK(refused.err.find("o/slurm/shards.sh: invalid array") != std::string::npos);
+  ::setenv("PATH", before.c_str(), 1);
+}

@@ -1,11 +1,13 @@
 // focus train and focus resume: the folder they leave, and when they refuse.
+#include <sys/stat.h>
+
 #include <cstring>
 #include <regex>
 
 #include "cli.h"
 #include "files/metrics.h"
 #include "files/safetensors.h"
-#include "train/trainer.h"
+#include "train/store.h"
 
 using namespace focus;
 using namespace focus::cli;
@@ -242,4 +244,147 @@ TEST_CASE("cli: two processes on one folder") {
   first.send(SIGTERM);
   CHECK(first.wait() == 130);
   CHECK(first.out().find("focus resume run") != std::string::npos);
+}
+
+TEST_CASE("cli: other data of the same name is refused, with both counts") {
+  const Place place;
+  const auto write_rows = [&](const char* file, int rows, const std::string& row) {
+    std::string text = "Source\tTarget\n";
+    for (int i = 0; i < rows; ++i) text += row;
+    write_all(place / file, text);
+  };
+  write_rows("t.tsv", 30, "0 1 1 0 1 1\t0\n");
+  write_rows("v.tsv", 10, "0 1 1 0\t1\n");
+  const Words files = {"--train-data", "t.tsv", "--val-data", "v.tsv"};
+  Words run = small_run("run", 1) + files;
+  for (const char* flag :
+       {"--length", "--train-size", "--val-size"}) {  // they follow from the files
+    const auto at = std::find(run.begin(), run.end(), flag);
+    const std::string value = *(at + 1);
+    place.refuses(run, str("contradicts "));
+    CAPTURE(value);
+    run.erase(at, at + 2);
+  }
+  place.done(run);
+  const RunSettings s = read_plan(place / "run").settings;
+  CHECK(s.train_size == 30);
+  CHECK(s.val_size == 10);
+  CHECK(s.length == 6);
+  CHECK(s.train_data_record.starts_with("rows=30 longest=6 hash="));
+  const std::string last = read_all(place / "run" / first_seed / "last.safetensors");
+  CHECK(last.find(s.train_data_record) != std::string::npos);
+
+  const Words resume = {"resume", "run", "--epochs", "2"};
+  write_rows("t.tsv", 40, "0 1 1 0\t1\n");
+  place.refuses(resume,
+                "t.tsv holds other data than when the run began: 40 rows, the longest of 4 "
+                "tokens; then 30 rows, the longest of 6 tokens");
+  write_rows("t.tsv", 30, "0 1 1 0 1 0\t1\n");  // as many, as long
+  place.refuses(resume, "but other ones");
+  write_rows("t.tsv", 30, "0 1 1 0 1 1\t0\n");
+  write_rows("v.tsv", 9, "0 1 1 0\t1\n");
+  place.refuses(resume, "v.tsv holds other data");
+  write_rows("v.tsv", 10, "0 1 1 0\t1\r\n");  // the same, written otherwise
+  CHECK(place.done(resume).find("did not note") == std::string::npos);
+
+  // A folder of before goes on, with one line.
+  std::string settings = read_all(place / "run/settings.json");
+  for (const char* key : {"\"train-data-record\"", "\"val-data-record\""}) {
+    const size_t at = settings.find(key);
+    REQUIRE(at != std::string::npos);
+    settings.erase(at, settings.find('\n', at) + 1 - at);
+  }
+  write_all(place / "run/settings.json", settings);
+  CHECK(place.done({"resume", "run", "--epochs", "3"}).find("did not note") != std::string::npos);
+  write_rows("t.tsv", 40, "0 1 1 0\t1\n");
+  place.refuses({"resume", "run", "--epochs", "4"}, "t.tsv holds other data");
+
+  // A file to train on alone: the held-out strings drawn are as long as its rows.
+  Words half = small_run("half", 1) + Words{"--train-data", "t.tsv"};
+  for (const char* flag : {"--length", "--train-size"}) {
+    const auto at = std::find(half.begin(), half.end(), flag);
+    half.erase(at, at + 2);
+  }
+  place.done(half);
+  CHECK(read_plan(place / "half").settings.length == 4);
+  CHECK(place.done({"show", "half/" + first_seed + "/last.safetensors"}).find("[1, 6, 8]") !=
+        std::string::npos);  // padded to a multiple of k
+}
+
+TEST_CASE("cli: one seed that diverges ends alone") {
+  const Place place;
+  const Words train = {"train", "--task",     "even-pairs", "--length",   "12", "--train-size",
+                       "100",   "--blocks",   "2",          "--val-size", "50", "--d-model",
+                       "16",    "--d-mlp",    "16",         "--epochs",   "40", "--lr",
+                       "0.5",   "--clip",     "0",          "--seeds",    "10", "--out",
+                       "r",     "--lr-decay", "1"};
+  const auto check = [&](const Outcome& outcome) {
+    CHECK(outcome.status == 1);
+    CHECK(outcome.err.starts_with("focus: seed "));
+    CHECK(outcome.err.find("-nan") == std::string::npos);
+    CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
+    std::map<uint64_t, int> epochs;
+    for (const EpochMetrics& row : read_metrics(place / "r/metrics.csv")) ++epochs[row.seed];
+    size_t whole = 0;
+    for (const auto& [seed, count] : epochs) whole += count == 40;
+    CHECK(whole >= 1);
+    CHECK(whole <= 9);
+    CHECK(outcome.err.find(str("; ", whole, " run")) != std::string::npos);
+    CHECK(outcome.err.find("went on to the end") != std::string::npos);
+  };
+  check(place.run(train));
+  const std::string metrics = read_all(place / "r/metrics.csv");
+  check(place.run({"resume", "r"}));
+  CHECK(read_all(place / "r/metrics.csv") == metrics);
+}
+
+TEST_CASE("cli: a run that goes further than planned leaves the same files") {
+  const Place place;
+  place.done(small_run("far", 9));
+  place.done(small_run("near", 3));
+  place.done({"resume", "near", "--epochs", "9"});
+  for (const char* file : {"last", "best"}) {
+    const std::string name = first_seed + "/" + file + ".safetensors";
+    CHECK(read_all(place / "far" / name) == read_all(place / "near" / name));
+  }
+}
+
+TEST_CASE("cli: what is no regular file is refused at once") {
+  const Place place;
+  place.done(small_run("run", 1));
+  const std::string last = "run/" + first_seed + "/last.safetensors";
+  const auto refused = [&](const std::string& file, const Words& arguments) {
+    const fs::path path = place / file;
+    fs::rename(path, place / "kept");
+    REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+    Outcome outcome = place.run(arguments);
+    CHECK(outcome.status == 2);
+    CHECK(outcome.err.find(file + ": it is no regular file, but a pipe") != std::string::npos);
+    fs::remove(path);
+    fs::create_symlink("/dev/zero", path);
+    outcome = place.run(arguments);
+    CHECK(outcome.status == 2);
+    CHECK(outcome.err.find(file + ": it is no regular file, but a device") != std::string::npos);
+    fs::remove(path);
+    fs::rename(place / "kept", path);
+  };
+  const Words resume = {"resume", "run", "--epochs", "2"};
+  for (const std::string& file :
+       {std::string("run/settings.json"), std::string("run/metrics.csv"), last})
+    refused(file, resume);
+  refused(last, {"show", last});
+  write_all(place / "run/settings.json", std::string(300, '\0'));
+  place.refuses(resume, "settings.json: is not valid JSON: it holds NUL bytes");
+}
+
+TEST_CASE("cli: names that are hard to write") {
+  const Place place;
+  const std::string text = place.done(small_run("my run", 1));
+  CHECK(text.find("focus resume 'my run' --epochs") != std::string::npos);
+  place.done({"resume", "my run", "--epochs", "2"});
+  place.done(small_run("ü/é", 1));
+  place.refuses(small_run(std::string(300, 'n'), 1), "File name too long");
+  place.refuses(
+      {"data", "generate", "--task", "parity", "--count", "1", "--out", std::string(300, 'n')},
+      "File name too long");
 }

@@ -12,7 +12,7 @@
 #include "report/statistics.h"
 #include "study/engine.h"
 #include "train/placed_model.h"
-#include "train/trainer.h"
+#include "train/store.h"
 
 using namespace focus;
 using namespace focus::test;

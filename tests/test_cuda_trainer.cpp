@@ -4,7 +4,7 @@
 #include "cuda_ops_run.h"
 #include "train/golden.h"
 #include "train/run_group.h"
-#include "train/trainer.h"
+#include "train/store.h"
 
 namespace focus::test {
 

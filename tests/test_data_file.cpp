@@ -64,6 +64,20 @@ TEST_CASE("CRLF, several blanks and a missing final newline are accepted") {
   CHECK(parse("parity", "Source\tTarget\r\n0 1 1\t0\n1\t1\r") == rows);
 }
 
+TEST_CASE("what spreadsheets and other programs add is accepted") {
+  const auto plain = parse("parity", "Source\tTarget\n0 1\t1\n1 1\t0\n");
+  for (const char* text :
+       {"\xef\xbb\xbfSource\tTarget\r\n0 1\t1\r\n1 1\t0\r\n", "Source\tTarget\n0 1\t1\n1 1\t0\n\n",
+        "Source\tTarget\n0 1 \t1 \n1 1\t0  \n", "Source\tTarget\n0 1\t1.0\n1 1\t0.0\n"}) {
+    const auto read = parse("parity", text);
+    REQUIRE(read.size() == 2);
+    for (size_t i = 0; i < 2; ++i) {
+      CHECK(read[i].tokens == plain[i].tokens);
+      CHECK(read[i].label == plain[i].label);
+    }
+  }
+}
+
 TEST_CASE("a file as Long Range Arena writes it") {
   const auto rows = parse("list-operations",
                           "Source\tTarget\r\n"
@@ -101,7 +115,7 @@ TEST_CASE("every kind of malformed file is refused with its line") {
   check_refused("parity", head + "0 1\t2\n", 2, "out of range: parity has labels 0 to 1");
   check_refused("parity", head + "0 1\t-1\n", 2, "out of range");
   check_refused("parity", head + "0 1\t99999999999999999999\n", 2, "out of range");
-  for (const char* label : {"", "x", "1.0", "1 ", " 1", "0x1", "nan", "+1"})
+  for (const char* label : {"", "x", "1.5", "1.0e0", "1 1", " 1", "0x1", "nan", "+1"})
     check_refused("parity", head + "0 1\t" + label + "\n", 2, "is not a number");
   check_refused("parity", head + "0 1\t1\n1 1", 3, "two columns");  // cut off in a row
   check_refused("modular-arithmetic", head + "( 1 + 2\t3\n", 2, "never closed");

@@ -44,7 +44,8 @@ TEST_CASE("progress: the bar") {
   CHECK(one.bar_line(24, 100) == line);
   CHECK(one.bar_line(24, 80) ==
         "topk(5)  [###-----]  epoch 12/30  loss 0.5000  accuracy 75.00 %  0:24, 0:36 left");
-  CHECK(one.bar_line(24, 40) == "topk(5)  [#---]  epoch 12/30  loss 0.500");
+  CHECK(one.bar_line(24, 40) == "topk(5)  [#--]  epoch 12/30  loss 0.5000");
+  CHECK(one.bar_line(24, 36) == "[###-----]  epoch 12/30  loss 0.5000");
   one.report(0, {7, 30, 0.25, 100});
   CHECK(one.bar_line(60, 100) ==
         "topk(5)  [####################]  epoch 30/30  loss 0.2500  accuracy 100.00 %  1:00");

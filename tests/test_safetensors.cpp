@@ -148,9 +148,11 @@ TEST_CASE("safetensors: a lying header length") {
 }
 
 TEST_CASE("safetensors: headers that are not what they must be") {
-  for (const char* text : {"", " ", "{", "{}x", "{\"a\":}", "\xff\xfe", "{\"\xff\":1}"}) {
+  for (const char* text :
+       {"", " ", "{", "{}x", "{\"a\":}", "\xff\xfe", "{\"\xff\":1}", "\xef\xbb\xbf{}"}) {
     CHECK(refusal(file_of(text)) == Contains("not JSON"));
   }
+  CHECK(refusal(file_of(std::string("{}\0\0", 4))) == Contains("not JSON"));
   for (const char* text : {"[]", "null", "7", "\"text\"", "[[1]]"}) {
     CHECK(refusal(file_of(text)) == Contains("not a JSON object"));
   }
@@ -167,6 +169,7 @@ TEST_CASE("safetensors: headers that are not what they must be") {
   CHECK(entries(R"("__metadata__":{"x":"1","x":"2"})", 0) == Contains("the key 'x' twice"));
   CHECK(entries(R"("__metadata__":{"epoch":5})", 0) == Contains("epoch is not a string"));
   CHECK(entries(R"("__metadata__":["epoch"])", 0) == Contains("__metadata__ is not"));
+  CHECK(Safetensors::parse(file_of(R"({"__metadata__":null})"), "f").metadata.empty());
   CHECK(entries(entry("a\\u001b[2J", "U8", "[8]", "[0,8]")) == Contains("control characters"));
   const std::string two = file_of("{" + a + "," + entry("b", "U8", "[0]", "[8,8]") + "}", 8);
   CHECK(Safetensors::parse(two, "f").tensors().size() == 2);

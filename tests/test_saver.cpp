@@ -12,8 +12,8 @@ namespace {
 
 Saver::Item item(size_t run, int epoch) {
   Saver::Item result;
-  result.run = run, result.row = EpochMetrics{};
-  result.row->epoch = epoch;
+  result.run = run, result.rows = {EpochMetrics{}};
+  result.rows[0].epoch = epoch;
   return result;
 }
 
@@ -28,7 +28,7 @@ TEST_CASE("saver: every item once, a run's epochs in order, one of them at a tim
     for (const Saver::Item& one : items) {
       CHECK(!seen[one.run]);
       seen[one.run] = true;
-      epochs[one.run].push_back(one.row->epoch);
+      epochs[one.run].push_back(one.rows.at(0).epoch);
     }
   });
   for (int epoch = 1; epoch <= 50; ++epoch)
@@ -44,7 +44,7 @@ TEST_CASE("saver: every item once, a run's epochs in order, one of them at a tim
 TEST_CASE("saver: whoever computes waits while its last epoch is being written") {
   std::atomic<bool> first_is_written{false};
   Saver saver([&](const std::vector<Saver::Item>& items) {
-    if (items[0].row->epoch != 1) return;
+    if (items[0].rows.at(0).epoch != 1) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     first_is_written = true;
   });

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "study/engine.h"
@@ -162,6 +163,34 @@ TEST_CASE("study engine: results of another study or another code are refused") 
   refuses(study, "to make this run again");
   fs::remove_all(run);
   CHECK(run_study(study, {.out = folder.path, .threads = 1}).is_over);
+}
+
+TEST_CASE("study engine: on a device a shard takes whole groups, elsewhere runs") {
+  const Study study = small_study("attention,k,lr,epochs,seeds", "full|topk|banded,3,0.1|0.2,4,5");
+  const auto variants_of = [&](const StudyOptions& options) {
+    std::map<size_t, int> runs;
+    for (const size_t i : plan_study(study, options).runs) ++runs[study.runs[i].variant / 2];
+    return runs;
+  };
+  std::map<size_t, int> all;
+  for (int shard = 1; shard <= 2; ++shard) {
+    const auto runs = variants_of({.shard = shard, .shards = 2, .device_elsewhere = "cuda"});
+    for (const auto& [group, count] : runs) {  // both rates of a mechanism, all seeds
+      CHECK(count == 10);
+      all[group] += count;
+    }
+    CHECK(variants_of({.shard = shard, .shards = 2}).size() == 3);
+  }
+  CHECK(all == std::map<size_t, int>{{0, 10}, {1, 10}, {2, 10}});
+  // More shards than groups: a group is torn only then, and nothing is lost or made twice.
+  int runs = 0;
+  for (int shard = 1; shard <= 5; ++shard)
+    for (const auto& [group, count] :
+         variants_of({.shard = shard, .shards = 5, .device_elsewhere = "cuda"})) {
+      CHECK(count >= 5);
+      runs += count;
+    }
+  CHECK(runs == 30);
 }
 
 TEST_CASE("scheduler: at most so many runs are open at once, and a failure can be handled") {

@@ -6,6 +6,7 @@
 
 #include "report/curves.h"
 #include "study/lesson_study.h"
+#include "study/paper_scale.h"
 #include "study/rule.h"
 #include "study/summary.h"
 
@@ -15,6 +16,28 @@ namespace {
 
 // The rule's: topk's median epochs are at most this share of full's.
 constexpr double most_of_full = 0.75;
+
+// What is recorded at the paper's scale: the rule on even pairs, as at laptop scale; beside it the
+// other tasks that have been run with all three.
+void tell_paper_scale(Lesson& out, Recording recording) {
+  const Recording all = recording;
+  std::erase_if(recording.variants, [&](const RecordedVariant& v) {
+    return !all.find(str("full ", v.settings.task, " gelu")) || v.settings.k == 9;
+  });
+  int reproduced = 0;
+  std::string words;
+  for (const char* a : {"relu", "gelu", "mish"}) {
+    const Judgement j =
+        judge_epochs(recording.find(str("topk(5) even-pairs ", a))->outcomes(),
+                     recording.find(str("full even-pairs ", a))->outcomes(), most_of_full);
+    reproduced += j.reproduced;
+    words += str(words.empty() ? "" : ". ", a, ": ", j.words);
+  }
+  out.paper_scale(
+      paper_figure(recording, {"full", "topk(5)"},
+                   "Three activations at the paper's scale: five best keys against all"),
+      paper_table(recording), reproduced == 3, words);
+}
 
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-07", "does focus help with GELU and Mish as with ReLU?");
@@ -37,6 +60,7 @@ int lesson(int argc, char** argv) {
       str("Length ", s.length, ", ", s.train_size, " training examples; medians and quartiles of ",
           read->variants[0].seeds.size(), " seeds.");
   out.figure(figure);
+  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
   std::cout << summary_table(summarise(read->variants)) << "\n";
 
   int reproduced = 0;

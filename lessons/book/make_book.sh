@@ -24,7 +24,7 @@ trap 'exit 130' INT TERM
 
 # In reading order: source, page.
 attention=lessons/05-semantic-focus/results/attention.html
-pages="README.md index.html"
+pages="README.md index.html lessons/README.md findings.html"
 for readme in lessons/[0-9][0-9]-*/README.md; do
   folder=${readme%/README.md}
   pages="$pages $readme ${folder##*/}.html"

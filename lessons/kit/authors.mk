@@ -3,7 +3,8 @@
 
 NEXT := make demo, make test, make lesson-01
 
-.PHONY: bench check-authors grade tables report $(call per_lesson,start demo diff)
+.PHONY: bench check-authors grade tables report $(call per_lesson,start demo diff) \
+        start-00 test-00 demo-00
 
 KIT_SOURCES := $(wildcard lessons/kit/*.cpp)
 $(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp src/report/statistics.cpp)
@@ -16,7 +17,26 @@ $(NUMBERS:%=start-%): start-%: $(B)/kit
 	@$(B)/kit start $* "$${DIR:-work/$(filter $*-%,$(LESSONS))}"
 $(NUMBERS:%=hint-%): $(B)/kit
 
+# Lesson 00 has no gaps: a folder with its file to play with, whose makefile calls this one.
+PAGE_FOLDER = $${DIR:-work/00-one-page}
+start-00:
+	@[ ! -e "$(PAGE_FOLDER)" ] || { echo "$(PAGE_FOLDER) exists already: go on there, or give another folder: make start-00 DIR=…"; exit 2; }
+	@mkdir -p "$(PAGE_FOLDER)" && cp lessons/00-one-page/focus.cpp lessons/00-one-page/README.md "$(PAGE_FOLDER)"
+	@printf '%s\n' 'lesson-00 test-00 hint-00 solution-00:' \
+	  '	@$$(MAKE) --no-print-directory -C $(CURDIR) $$@ PAGE=$$(CURDIR)/focus.cpp' > "$(PAGE_FOLDER)/Makefile"
+	@printf '%s\n' "Lesson 00 is in $(PAGE_FOLDER)" "  cd $(PAGE_FOLDER)" "  less focus.cpp" \
+	  "  make lesson-00   # your version; make test-00 compares it with the engine"
+
 # --- tests ----------------------------------------------------------------------------------------
+
+# The page is compared with the whole engine, which no student's tree of that lesson has.
+STAGES += $(B)/stage-00
+$(B)/obj/tests/stage_00_one_page.o: $(B)/obj/page.txt
+$(B)/obj/tests/stage_00_one_page.o: CXXFLAGS += -DFOCUS_PAGE='"$(abspath $(PAGE))"'
+$(B)/stage-00: $(call object,tests/stage_main.cpp tests/stage_00_one_page.cpp) $(B)/libfocus.a
+	$(LINK)
+test-00: $(B)/stage-00 $(B)/lesson-00
+	@tests/run.sh $(B)/stage-00
 
 UNITS   := $(filter-out tests/test_cuda_%,$(wildcard tests/test_*.cpp))
 FUZZERS := $(patsubst tests/%.cpp,$(B)/%,$(wildcard tests/fuzz_*.cpp))
@@ -29,7 +49,7 @@ $(B)/fuzz_%: $(B)/obj/tests/fuzz_%.o $(B)/libfocus.a
 TEST_PROGRAMS := $(CUDA_TEST_PROGRAMS) $(B)/unit-tests $(STAGES) $(FUZZERS) \
                  $(wildcard tests/slurm/run_slurm_test.sh)
 test: export FOCUS := $(B)/focus
-test: $(B)/focus $(TEST_PROGRAMS)
+test: $(B)/focus $(B)/lesson-00 $(TEST_PROGRAMS)
 
 # --- for instructors ------------------------------------------------------------------------------
 
@@ -38,6 +58,8 @@ test: $(B)/focus $(TEST_PROGRAMS)
 #: make demo-NN     the lesson in at most a minute; REPLAY=1 plays the recorded run
 $(NUMBERS:%=demo-%): demo-%: $(B)/lesson-%
 	@$(B)/lesson-$* $(if $(filter 1,$(REPLAY)),--replay,--scale demo)
+demo-00: $(B)/lesson-00
+	@$(if $(filter 1,$(REPLAY)),cat lessons/00-one-page/results/output.txt,$(B)/lesson-00)
 
 #: make grade DIR=folder   points for a submission or a folder of them, and grades.json
 grade: $(B)/kit
@@ -57,13 +79,16 @@ $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 #:
 #: To change it:
 #: make check-authors   wrong code is caught, every lesson's tree works, generated files are current
-check-authors: $(B)/libfocus.a $(B)/kit $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
+check-authors: $(B)/libfocus.a $(B)/kit $(B)/findings $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
 	@tests/check_authors.sh
 
-#: make report      figures, verdicts and README's tables from the recorded results, in seconds
-report: $(B)/kit $(LESSON_PROGRAMS)
+#: make report      figures, verdicts, FINDINGS.md and README's tables from the recorded results
+report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)
 	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
+	@$(B)/findings
 	@$(B)/kit tables
+$(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
+	$(LINK)
 
 #: make tables      the tables alone
 tables: $(B)/kit

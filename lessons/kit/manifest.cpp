@@ -41,6 +41,7 @@ Manifest read_manifest(const std::filesystem::path& root) {
       lesson.title = entry.at("title"), lesson.builds = entry.at("builds");
       lesson.finding = entry.at("finding"), lesson.claim = entry.at("claim");
       lesson.measured = entry.at("measured");
+      lesson.paper_scale = entry.value("paper_scale", "");
       lesson.minutes = entry.at("minutes");
       lesson.prerequisites = entry.at("prerequisites");
       lesson.files = entry.at("files");

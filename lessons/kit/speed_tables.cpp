@@ -5,11 +5,11 @@
 #include <cstdio>
 #include <functional>
 #include <map>
-#include <sstream>
 #include <vector>
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/csv.h"
 #include "report/statistics.h"
 
 namespace focus::kit {
@@ -21,28 +21,19 @@ using Cells = std::vector<std::string>;
 // The rows below the line of column names.
 std::vector<Cells> read_rows(const std::filesystem::path& csv, const std::string& columns) {
   std::vector<Cells> rows;
-  std::istringstream lines(read_file(csv, 1 << 20));
-  bool begun = false;
+  const std::string text = read_file(csv, 1 << 20);
   const auto cell_count = 1 + std::count(columns.begin(), columns.end(), ',');
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#')) continue;
+  bool begun = false;
+  for (CsvReader lines(text, csv.string()); lines.next();) {
+    if (lines.line().starts_with('#')) continue;
     if (!begun) {
-      if (line != columns) fail_input(csv.string(), ": its columns are not ", columns);
+      if (lines.line() != columns) lines.fail("its columns are not ", columns);
       begun = true;
       continue;
     }
     Cells& cells = rows.emplace_back();
-    cells.emplace_back();
-    bool quoted = false;
-    for (const char c : line) {
-      if (c == '"')
-        quoted = !quoted;
-      else if (c == ',' && !quoted)
-        cells.emplace_back();
-      else
-        cells.back() += c;
-    }
-    if (std::ssize(cells) != cell_count) fail_input(csv.string(), ": not a row: ", line);
+    for (CsvReader::Cell& cell : lines.quoted_cells()) cells.push_back(std::move(cell.text));
+    if (std::ssize(cells) != cell_count) lines.fail("not a row: ", lines.line());
   }
   return rows;
 }

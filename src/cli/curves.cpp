@@ -7,7 +7,7 @@
 #include "report/svg_plot.h"
 #include "report/terminal.h"
 #include "report/text_plot.h"
-#include "train/trainer.h"
+#include "train/store.h"
 
 namespace focus {
 

@@ -27,7 +27,7 @@ constexpr const char* version = "focus 0.1.0 (CPU only, with assertions, compile
 int complain(int status, std::string message) {
   // Names from files and command lines may hold anything; a terminal must not obey it.
   for (char& c : message)
-    if ((c >= 0 && c < ' ') || c == 127) c = '?';
+    if (uint8_t(c) < ' ' || c == 127) c = '?';
   std::fprintf(stderr, "focus: %s\n", message.c_str());
   return status;
 }
@@ -63,6 +63,9 @@ int main(int argc, char** argv) {
     return complain(2, error.what());
   } catch (const focus::RunError& error) {
     return complain(1, error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return complain(2, focus::str("cannot use ", error.path1().string(), ": ",
+                                  error.code().message(), "; check the name and its permissions"));
   } catch (const std::bad_alloc&) {
     return complain(2, "out of memory: choose a smaller model, batch or data set");
   } catch (const std::exception& error) {  // of the file system, the threads, …

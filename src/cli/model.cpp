@@ -94,7 +94,7 @@ int predict_command(const Arguments& arguments) {
 // Settings and names may hold bytes that a terminal would obey.
 std::string printable(std::string text) {
   for (char& c : text)
-    if ((c >= 0 && c < ' ') || c == 127) c = '?';
+    if (uint8_t(c) < ' ' || c == 127) c = '?';
   return text.size() > 200 ? text.substr(0, 200) + "…" : text;
 }
 

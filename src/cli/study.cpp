@@ -18,6 +18,7 @@
 #include "study/slurm.h"
 #include "study/store.h"
 #include "study/summary.h"
+#include "suggest.h"
 #include "train/interrupt.h"
 
 namespace focus {
@@ -124,7 +125,7 @@ std::string list_of_runs(const Study& study, const StudyPlan& plan) {
 std::string report_of(const StudyOutcome& outcome, const std::string& dir) {
   std::string text = str("\n", summary_table(summarise(outcome.results.variants)));
   for (const auto& [key, value] : outcome.results.notes)
-    if (key == "failed") text += str("failed: ", value, "\n");
+    if (key == "failed" || key == "not over") text += str(key, ": ", value, "\n");
   return str(text, "\nwritten to ", dir, ": results.csv, summary.csv, runs/\n");
 }
 
@@ -144,15 +145,7 @@ int submit_to_slurm(const Study& study, StudyOptions options, const std::string&
   if (options.shards > 1) fail_input("--slurm makes the shards itself: leave --shard out");
   const bool on_cpu = device == "cpu";
   if (!on_cpu) check_device_name(device), options.device_elsewhere = device;
-  plan_study(study, options);  // what is wrong is said here, not in a job's log
-  {
-    const Origin origin = on_cpu ? origin_of_this_program(study) : origin_elsewhere(study, device);
-    FolderLock lock = FolderLock::make(options.out);
-    StudyStore store(options.out);
-    store.check(study, origin);  // another process may have begun there since
-    store.begin(study, origin, lock);
-    lock.keep();
-  }
+  start_study(study, options);  // what is wrong is said here, not in a job's log
   char program[4096] = {};
   const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
   if (length <= 0) fail_input("--slurm: this system does not say where the program is");
@@ -165,6 +158,10 @@ int study_command(const Arguments& arguments) {
   const Study study = read_study(arguments.words.at(0));
   StudyOptions options = options_of(arguments);
   const std::string dir = options.out.string();
+  if (arguments.given("report")) {
+    print(report_of(report_study(study, options.out), dir));
+    return 0;
+  }
   if (arguments.given("slurm")) {
     const std::string device = arguments.text("device");
     const int most = int(std::min<size_t>(study.runs.size(), 1000));
@@ -197,6 +194,7 @@ int study_command(const Arguments& arguments) {
     StudyWatch watch(study);
     observer.stop = &catch_interrupts();
     observer.on_epoch = std::ref(watch);
+    observer.on_note = [](const std::string& line) { print(line + "\n"); };
     outcome = run_study(study, options, observer);
   }
   if (!outcome.shard_is_over) {
@@ -205,7 +203,7 @@ int study_command(const Arguments& arguments) {
   }
   if (!outcome.is_over) {
     print(str("shard ", options.shard, " of ", options.shards, " is over, in ", dir,
-              "; join all with: focus study merge --out DIR ", dir, " …\n"));
+              "; join all with: focus study merge --out DIR ", shell_word(dir), " …\n"));
     return 0;
   }
   print(report_of(outcome, dir));
@@ -249,7 +247,8 @@ std::vector<Command> study_commands() {
       threads_flag(),
       device_flag(),
       {"dry-run", "", "say which runs there are and how long they take, and do nothing"},
-      {"shard", "I/N", "only every N-th run, from the I-th on; join them with 'focus study merge'"},
+      {"report", "", "write results.csv and summary.csv of what is there, also while runs go on"},
+      {"shard", "I/N", "a part of the runs, one of N; join the parts with 'focus study merge'"},
       {"slurm", "", "submit the study to Slurm, as an array of shards and a job that joins them"},
       {"shards", "N",
        "with --slurm: how many shards, each with --threads (default: up to 8, on a GPU 1)"}};

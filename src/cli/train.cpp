@@ -7,8 +7,10 @@
 #include "cli/command.h"
 #include "error.h"
 #include "report/progress.h"
+#include "study/engine.h"
+#include "suggest.h"
+#include "train/inputs.h"
 #include "train/interrupt.h"
-#include "train/trainer.h"
 
 namespace focus {
 
@@ -24,15 +26,15 @@ std::string label_of(const RunSettings& s) {
 // Shows the epochs as they come.
 class Watch {
  public:
-  explicit Watch(const TrainPlan& plan) : seeds_(plan.seeds), progress_(options(plan)) {}
+  explicit Watch(const TrainPlan& plan) : progress_(options(plan)) {}
 
-  void operator()(const EpochMetrics& row) {
-    const auto run = std::find(seeds_.begin(), seeds_.end(), row.seed);
-    progress_.report(int(run - seeds_.begin()),
-                     {row.seed, row.epoch, row.train_loss, row.train_accuracy});
-    saw_an_epoch_ = true;
+  void operator()(const StudyProgress& p) {
+    saw_news_ = true;
+    if (p.row)
+      progress_.report(int(p.run->seed_index),
+                       {p.row->seed, p.row->epoch, p.row->train_loss, p.row->train_accuracy});
   }
-  bool saw_an_epoch() const { return saw_an_epoch_; }
+  bool saw_news() const { return saw_news_; }
 
  private:
   static Progress::Options options(const TrainPlan& plan) {
@@ -44,9 +46,8 @@ class Watch {
     return options;
   }
 
-  std::vector<uint64_t> seeds_;
   Progress progress_;
-  bool saw_an_epoch_ = false;
+  bool saw_news_ = false;
 };
 
 std::string table_of_last_epochs(const TrainPlan& plan, const std::vector<EpochMetrics>& rows) {
@@ -56,12 +57,23 @@ std::string table_of_last_epochs(const TrainPlan& plan, const std::vector<EpochM
     const auto last = std::find_if(rows.rbegin(), rows.rend(),
                                    [&](const EpochMetrics& row) { return row.seed == seed; });
     if (last == rows.rend()) continue;
-    text << std::setw(9) << seed << std::setw(7) << last->epoch << std::setprecision(4)
-         << std::setw(12) << last->train_loss << std::setprecision(2) << std::setw(8)
-         << last->train_accuracy << " %" << std::setprecision(4) << std::setw(15) << last->val_loss
-         << std::setprecision(2) << std::setw(8) << last->val_accuracy << " %\n";
+    text << std::setw(9) << seed << std::setw(7) << last->epoch << std::setprecision(2)
+         << std::setw(12) << loss_text(last->train_loss) << std::setw(8) << last->train_accuracy
+         << " %" << std::setw(15) << loss_text(last->val_loss) << std::setw(8) << last->val_accuracy
+         << " %\n";
   }
   return text.str();
+}
+
+// What ended runs early, as one line: "seed 3, epoch 2, …; 9 runs are finished".
+[[noreturn]] void fail_of(const std::vector<std::string>& failures, size_t runs) {
+  std::string text = failures.front();
+  const auto tell = [&](size_t n, const char* what) {
+    if (n > 0) text += str("; ", n, n == 1 ? " run " : " runs ", what);
+  };
+  tell(failures.size() - 1, "more ended so");
+  tell(runs - failures.size(), "went on to the end");
+  fail_run(text);
 }
 
 // Trains or resumes: `work` does it. Returns the exit status.
@@ -71,24 +83,29 @@ int watch_and_report(const TrainPlan& plan, const Work& work) {
   bool anything_new = false;
   {
     Watch watch(plan);
-    result = work(TrainObserver{&catch_interrupts(), std::ref(watch),
-                                [](const std::string& line) { print(line + "\n"); }});
-    anything_new = watch.saw_an_epoch();
+    StudyObserver observer;
+    observer.stop = &catch_interrupts();
+    observer.on_epoch = std::ref(watch);
+    observer.on_note = [](const std::string& line) { print(line + "\n"); };
+    result = work(observer);
+    anything_new = watch.saw_news();
   }
-  const std::string dir = plan.out.string();
+  const std::string dir = plan.out.string(), word = shell_word(dir);
   if (result.finished && !anything_new) {
     print(str(dir, " is finished: all ", plan.seeds.size(), " run(s) have ", plan.settings.epochs,
-              " epochs; 'focus resume ", dir, " --epochs N' goes on to N\n"));
+              " epochs; 'focus resume ", word, " --epochs N' goes on to N\n"));
     return 0;
   }
   print(label_of(plan.settings) + "\n" + table_of_last_epochs(plan, result.metrics));
   if (!result.finished) {
-    print(str("interrupted and saved; go on with: focus resume ", dir, "\n"));
+    print(str("interrupted and saved; go on with: focus resume ", word, "\n"));
     return 130;
   }
+  if (!result.failures.empty()) fail_of(result.failures, plan.seeds.size());
   print(str("written to ", dir, ": metrics.csv, settings.json, seed-S/{last,best}.safetensors\n",
-            "more epochs: focus resume ", dir, " --epochs ", 2 * plan.settings.epochs,
-            "\nits weights: focus show ", dir, "/seed-", plan.seeds[0], "/best.safetensors\n"));
+            "more epochs: focus resume ", word, " --epochs ", 2 * plan.settings.epochs,
+            "\nits weights: focus show ",
+            shell_word(str(dir, "/seed-", plan.seeds[0], "/best.safetensors")), "\n"));
   return 0;
 }
 
@@ -112,6 +129,11 @@ RunSettings settings_of(const Arguments& arguments) {
     if (arguments.given(field.name)) set(field, settings);
   settings.train_data = absolute_file(arguments.file("train-data"));
   settings.val_data = absolute_file(arguments.file("val-data"));
+  DataRecords records;
+  std::set<std::string> given;
+  for (const auto& [flag, value] : arguments.flags) given.insert(flag);
+  read_records(settings, records);
+  take_sizes_of_files(settings, records, given);
   if (!uses_k(settings.attention)) {  // so that scripts may give every mechanism the same flags
     if (settings.k < 0) fail_input("--k ", settings.k, " is negative");
     settings.k = 0;
@@ -142,7 +164,7 @@ int train_command(const Arguments& arguments) {
   plan.out =
       arguments.given("out") ? fs::path(arguments.file("out")) : default_folder(plan.settings);
   return watch_and_report(plan,
-                          [&](const TrainObserver& observer) { return train(plan, observer); });
+                          [&](const StudyObserver& observer) { return train(plan, observer); });
 }
 
 int resume_command(const Arguments& arguments) {
@@ -152,7 +174,7 @@ int resume_command(const Arguments& arguments) {
   const std::string device = arguments.given("device") ? arguments.text("device") : "";
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
-  return watch_and_report(plan, [&](const TrainObserver& observer) {
+  return watch_and_report(plan, [&](const StudyObserver& observer) {
     return resume(dir, epochs, threads, observer, device);
   });
 }
@@ -203,7 +225,8 @@ std::string table_of_tasks() {
 
 std::vector<Command> train_commands() {
   Command train{"train", "train a model, for one seed or several"};
-  for (const SettingField& field : setting_fields()) train.flags.push_back(flag_of(field));
+  for (const SettingField& field : setting_fields())
+    if (field.is_flag) train.flags.push_back(flag_of(field));
   train.flags.push_back({"seed", "S", "the first seed (default: the paper's ten)"});
   train.flags.push_back(
       {"seeds", "N", "how many runs: seeds S, S+1, … or the paper's first N", "1"});

@@ -133,24 +133,32 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
 }
 
 std::string read_file(const std::filesystem::path& path, size_t max_bytes) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  // A pipe would wait for somebody who writes, and a device may never end.
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   struct stat info {};
   if (file.fd < 0 || ::fstat(file.fd, &info) != 0) {
-    fail_input("cannot read ", path.string(), ": ", reason(errno),
-               errno == EACCES ? "; check its permissions" : "; check the name");
+    const int error = errno;
+    fail_input("cannot read ", path.string(), ": ", reason(error), "; ",
+               error == EACCES                      ? "check its permissions"
+               : error == EMFILE || error == ENFILE ? advice_for_writing(error)
+                                                    : "check the name");
   }
-  if (S_ISDIR(info.st_mode)) {
+  if (S_ISDIR(info.st_mode))
     fail_input("cannot read ", path.string(), ": it is a folder; name a file in it");
-  }
+  if (!S_ISREG(info.st_mode))
+    fail_input("cannot read ", path.string(), ": it is no regular file, but ",
+               S_ISFIFO(info.st_mode)   ? "a pipe"
+               : S_ISSOCK(info.st_mode) ? "a socket"
+                                        : "a device",
+               "; name a file");
   const auto fail_size = [&] {
     fail_input("cannot read ", path.string(), ": it holds more than ", max_bytes,
                " bytes, the most that is read; is it the right file?");
   };
-  size_t expected = 0;
-  if (S_ISREG(info.st_mode)) expected = size_t(info.st_size);
+  const size_t expected = size_t(info.st_size);
   if (expected > max_bytes) fail_size();
 
-  // A pipe has no size beforehand, and a file may grow while it is read: read until the end.
+  // A file may grow while it is read: read until the end.
   std::string bytes;
   size_t filled = 0;
   for (;;) {

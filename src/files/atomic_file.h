@@ -22,7 +22,7 @@ enum class IfThere { replace, refuse };
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes,
                            IfThere if_there = IfThere::replace);
 
-// Everything in `path`. Throws InputError when it is missing, a directory, unreadable, or holds
+// Everything in `path`. Throws InputError when it is missing, no regular file, unreadable, or holds
 // more than `max_bytes`.
 std::string read_file(const std::filesystem::path& path, size_t max_bytes);
 

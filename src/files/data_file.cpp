@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/csv.h"
 
 namespace focus {
 namespace {
@@ -85,7 +86,10 @@ std::vector<uint8_t> parse_row(const Task& task, const TokenIds& ids, std::strin
 int parse_label(const Task& task, std::string_view text) {
   int label = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), label);
-  const bool whole = !text.empty() && end == text.data() + text.size();
+  // Blanks may follow, and ".0", which tables of floating-point numbers put there.
+  std::string_view rest = text.substr(size_t(end - text.data()));
+  if (rest.starts_with(".0")) rest.remove_prefix(2);
+  const bool whole = end != text.data() && rest.find_first_not_of(' ') == rest.npos;
   if (error == std::errc::invalid_argument || !whole) {
     fail_input("the label ", printable(text), " is not a number");
   }
@@ -96,16 +100,16 @@ int parse_label(const Task& task, std::string_view text) {
   return label;
 }
 
-Example parse_line(const Task& task, const TokenIds& ids, std::string_view line) {
+Example parse_line(const Task& task, const TokenIds& ids, CsvReader& lines) {
+  const std::string_view line = lines.line();
   if (line.find('\0') != line.npos) fail_input("there is a NUL byte: this is not a text file");
-  const size_t tab = line.find('\t');
-  if (tab == line.npos || line.find('\t', tab + 1) != line.npos) {
+  const std::vector<std::string_view>& cells = lines.cells();
+  if (cells.size() != 2)
     fail_input("expected two columns with one tab between them, got ", printable(line));
-  }
   Example example;
-  example.tokens = parse_row(task, ids, line.substr(0, tab));
+  example.tokens = parse_row(task, ids, cells[0]);
   if (example.tokens.empty()) fail_input("the first column holds no token");
-  example.label = parse_label(task, line.substr(tab + 1));
+  example.label = parse_label(task, cells[1]);
   task.evaluate(example.tokens);  // throws if they are no string of the task
   return example;
 }
@@ -129,25 +133,20 @@ std::vector<Example> parse_data(const Task& task, std::string_view bytes, std::s
   if (bytes.empty()) fail_input(name, ", line 1: the file is empty");
   const TokenIds ids(task);
   std::vector<Example> examples;
-  int line_number = 0;
-  try {
-    while (!bytes.empty()) {
-      ++line_number;
-      const size_t end = std::min(bytes.find('\n'), bytes.size());
-      std::string_view line = bytes.substr(0, end);
-      bytes.remove_prefix(std::min(end + 1, bytes.size()));
-      if (line.ends_with('\r')) line.remove_suffix(1);
-      if (line_number > 1) {
-        if (examples.size() == max_data_rows) fail_input("more than ", max_data_rows, " rows");
-        examples.push_back(parse_line(task, ids, line));
-      } else if (line != header) {
-        fail_input("expected the header 'Source<TAB>Target', got ", printable(line));
-      }
+  CsvReader lines(bytes, name, '\t');
+  lines.next();
+  if (lines.line() != header)
+    lines.fail("expected the header 'Source<TAB>Target', got ", printable(lines.line()));
+  while (lines.next()) {
+    if (lines.line().empty() && lines.is_last()) break;
+    if (examples.size() == max_data_rows) lines.fail("more than ", max_data_rows, " rows");
+    try {
+      examples.push_back(parse_line(task, ids, lines));
+    } catch (const InputError& error) {
+      lines.fail(error.what());
     }
-    if (examples.empty()) fail_input("there are no examples after the header");
-  } catch (const InputError& error) {
-    fail_input(name, ", line ", line_number, ": ", error.what());
   }
+  if (examples.empty()) fail_input(name, ", line 1: there are no examples after the header");
   return examples;
 }
 

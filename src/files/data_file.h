@@ -3,7 +3,8 @@
 //   Source<TAB>Target        header
 //   0 1 1 0 1<TAB>1          tokens separated by blanks, a tab, the label
 //
-// Lines end in LF or CRLF; the last one may lack its end. The list-operations files of Long Range
+// Lines end in LF or CRLF; the last one may lack its end, or be empty. A byte order mark at the
+// beginning, blanks after a label and ".0" behind it mean nothing. The list-operations files of Long Range
 // Arena load as they are: the round brackets that they put around pairs are dropped. The arithmetic
 // tasks also take the numeric token id, × and − for a token (Task::spellings).
 //

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "files/csv.h"
+
 namespace focus {
 
 struct EpochMetrics {
@@ -29,6 +31,16 @@ struct EpochMetrics {
 
 // The text of a metrics.csv with these rows, in the order given.
 std::string metrics_text(const std::vector<EpochMetrics>& rows);
+
+// One line, and the opposite; results.csv has them without the seconds. `line` names itself in
+// messages.
+std::string metrics_row_text(const EpochMetrics& row, bool has_seconds);
+EpochMetrics parse_metrics_row(const CsvReader& line, std::span<const std::string_view> cells,
+                               bool has_seconds);
+
+// The row with the numbers that a file holds of it: what is in memory and what is read later are
+// the same.
+EpochMetrics as_written(EpochMetrics row);
 
 // The rows of a metrics.csv, sorted. `name` stands for the file in messages. Throws InputError with
 // the line (the header is line 1) for a wrong header, a wrong column count, text that is no number,

@@ -56,6 +56,9 @@ struct Parser {
       }
       return true;
     };
+    // The JSON library would skip a byte order mark and stop at a NUL.
+    if (text.starts_with("\xef\xbb\xbf") || text.find('\0') != text.npos)
+      fail("the header has bytes that are not JSON");
     try {
       return Json::parse(text.begin(), text.end(), watch);
     } catch (const Json::exception&) {
@@ -148,6 +151,7 @@ Safetensors Safetensors::parse(std::string_view bytes, const std::string& name,
       entries.push_back(parser.parse_entry(key, value, data.size()));
       continue;
     }
+    if (value.is_null()) continue;  // as if it were not there
     if (!value.is_object()) parser.fail("__metadata__ is not a JSON object");
     for (const auto& [setting, text] : value.items()) {
       if (!text.is_string()) parser.fail("__metadata__: ", printable(setting), " is not a string");

@@ -1,4 +1,4 @@
-// Learning curves of an experiment, as a panel and as a live plot.
+// Learning curves of an experiment as a panel and as a live plot.
 #pragma once
 
 #include <optional>

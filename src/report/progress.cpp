@@ -26,6 +26,11 @@ std::string duration_text(double seconds) {
   return format("%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
 }
 
+std::string loss_text(double loss) {
+  if (std::isnan(loss)) return "nan";  // its sign means nothing
+  return format(std::abs(loss) < 1e5 ? "%.4f" : "%.3e", loss);
+}
+
 Progress::Progress(Options options)
     : options_(std::move(options)),
       redraw_(is_terminal(options_.out)),
@@ -49,23 +54,29 @@ std::string Progress::bar_line(double seconds, int width) const {
     accuracies.push_back(run.latest.accuracy);
   }
   const double share = std::clamp(finished / (runs * epochs), 0.0, 1.0);
-  std::string results = duration_text(seconds);
+  std::vector<std::string> parts;  // what is left out last comes first
+  if (!losses.empty())
+    parts = {"loss " + loss_text(median(losses)), format("accuracy %.2f %%", median(accuracies))};
+  std::string time = duration_text(seconds);
   // Only the epochs that this program has done itself tell how fast it goes.
   if (finished > before && share < 1) {
     const double left = runs * epochs - finished;
-    results += ", " + duration_text(seconds * left / (finished - before)) + " left";
+    time += ", " + duration_text(seconds * left / (finished - before)) + " left";
   }
-  if (!losses.empty()) {
-    results = format("loss %.4f  accuracy %.2f %%  ", median(losses), median(accuracies)) + results;
-  }
-  const std::string epoch = format("]  epoch %d/%d  ", int(finished / runs), options_.epochs);
-  const std::string label = options_.label + (options_.label.empty() ? "[" : "  [");
+  parts.push_back(time);
 
-  // On a narrow terminal the bar gives way to the numbers.
-  const int room = width - int(label.size() + epoch.size() + results.size());
-  const int cells = std::clamp(room, 4, 20), filled = int(share * cells);
+  std::string label = options_.label + (options_.label.empty() ? "[" : "  [");
+  std::string end = format("]  epoch %d/%d", int(finished / runs), options_.epochs);
+  // On a narrow terminal first the bar gives way to the numbers, then the label, then numbers.
+  const auto length = [&] { return int(label.size() + end.size()) + 1; };
+  if (length() + 2 + int(parts[0].size()) > width) label = "[";
+  for (const std::string& part : parts) {
+    if (length() + 2 + int(part.size()) > width) break;
+    end += "  " + part;
+  }
+  const int cells = std::clamp(width - length() + 1, 1, 20), filled = int(share * cells);
   const std::string bar(size_t(filled), '#'), rest(size_t(cells - filled), '-');
-  return (label + bar + rest + epoch + results).substr(0, size_t(std::max(0, width)));
+  return (label + bar + rest + end).substr(0, size_t(std::max(0, width)));
 }
 
 void Progress::report(int run, const EpochReport& report) {
@@ -82,9 +93,9 @@ void Progress::report(int run, const EpochReport& report) {
     std::fprintf(options_.out, "\r%s\x1b[K", line.c_str());
   } else if (report.epoch >= options_.epochs || seconds - last_plain_ >= options_.plain_seconds) {
     last_plain_ = seconds;
-    std::fprintf(options_.out, "%s%sseed %llu  epoch %d/%d  loss %.4f  accuracy %.2f %%  %s\n",
+    std::fprintf(options_.out, "%s%sseed %llu  epoch %d/%d  loss %s  accuracy %.2f %%  %s\n",
                  options_.label.c_str(), options_.label.empty() ? "" : "  ", report.seed,
-                 report.epoch, options_.epochs, report.loss, report.accuracy,
+                 report.epoch, options_.epochs, loss_text(report.loss).c_str(), report.accuracy,
                  duration_text(seconds).c_str());
   }
   std::fflush(options_.out);

@@ -68,5 +68,7 @@ class Progress {
 
 // "0:07", "12:34", "1:02:03".
 std::string duration_text(double seconds);
+// "0.6931", "1.000e+13": four digits behind the point, as wide for losses of any size.
+std::string loss_text(double loss);
 
 }  // namespace focus

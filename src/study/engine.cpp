@@ -8,14 +8,22 @@
 #include "clock.h"
 #include "study/names.h"
 #include "study/store.h"
+#include "suggest.h"
+#include "train/inputs.h"
 #include "train/memory.h"
 #include "train/run_group.h"
+#include "train/saver.h"
+#include "train/store.h"
 
 namespace focus {
 
 namespace fs = std::filesystem;
 
 namespace {
+
+constexpr const char* older_than_records =
+    " is of a program that did not note what its data files held: it goes on with what they hold "
+    "now";
 
 // Data sets, made once for all runs that use the same and dropped with the last of them.
 class DataShelf {
@@ -45,57 +53,116 @@ std::string group_of(RunSettings s) {
 
 constexpr int most_together = 64;  // runs in a device's memory at the same time
 
+// Something that a shard takes whole: on a device the runs that are made together, elsewhere a run.
+struct Unit {
+  std::vector<size_t> runs;
+  double cost = 1;
+};
+
+// Roughly what a run's products cost.
+double products_of(const RunSettings& s) {
+  const double rows = 3.0 * s.train_size + s.val_size, length = s.length;
+  return s.epochs * rows * length * s.blocks *
+         (double(s.d_model) * (4.0 * s.d_model * s.heads + 2.0 * s.d_mlp) +
+          2.0 * length * s.d_model * s.heads);
+}
+
+std::vector<Unit> units_of(const Study& study, bool on_device, int shards) {
+  std::vector<Unit> units;
+  if (!on_device) {
+    for (size_t i = 0; i < study.runs.size(); ++i) units.push_back({{i}});
+    return units;
+  }
+  std::map<std::string, size_t> known;
+  for (size_t i = 0; i < study.runs.size(); ++i) {
+    const RunSettings& s = study.variants[study.runs[i].variant].settings;
+    const auto [entry, is_new] = known.emplace(group_of(s), units.size());
+    if (is_new) units.push_back({{}, 0});
+    Unit& unit = units[entry->second];
+    unit.runs.push_back(i);
+    unit.cost = std::max(unit.cost, products_of(s));  // ten runs take little longer than one
+  }
+  // More shards than groups: the largest ones are halved.
+  while (int(units.size()) < shards) {
+    const auto large = std::max_element(
+        units.begin(), units.end(),
+        [](const Unit& a, const Unit& b) { return a.runs.size() < b.runs.size(); });
+    if (large->runs.size() < 2) break;
+    const auto middle = large->runs.begin() + ptrdiff_t(large->runs.size() / 2);
+    Unit half{{middle, large->runs.end()}, large->cost};
+    large->runs.erase(middle, large->runs.end());
+    units.push_back(std::move(half));
+  }
+  std::stable_sort(units.begin(), units.end(),
+                   [](const Unit& a, const Unit& b) { return a.cost > b.cost; });
+  return units;
+}
+
+// The longest unit first, each to the shard that has least to do.
 std::vector<size_t> runs_of_shard(const Study& study, const StudyOptions& o) {
   if (o.shards < 1 || o.shard < 1 || o.shard > o.shards)
     fail_input("--shard ", o.shard, "/", o.shards, ": give I/N with I from 1 to N");
+  const bool on_device = o.device || !o.device_elsewhere.empty();
+  std::vector<double> load(size_t(o.shards), 0.0);
   std::vector<size_t> runs;
-  for (size_t i = size_t(o.shard) - 1; i < study.runs.size(); i += size_t(o.shards))
-    runs.push_back(i);
+  for (const Unit& unit : units_of(study, on_device, o.shards)) {
+    const auto least = std::min_element(load.begin(), load.end());
+    *least += unit.cost;
+    if (least - load.begin() == o.shard - 1)
+      runs.insert(runs.end(), unit.runs.begin(), unit.runs.end());
+  }
+  std::sort(runs.begin(), runs.end());
   return runs;
 }
 
-class StudyRunner {
+// Runs the runs of a study. They lie in the folders of a study, all in one folder of the form of
+// 'focus train', or in memory only.
+class Engine {
  public:
-  StudyRunner(const Study& study, const StudyOptions& options, const StudyObserver& observer)
+  Engine(const Study& study, const StudyOptions& options, const StudyObserver& observer)
       : study_(study),
         options_(options),
         observer_(observer),
         store_(options.out),
-        in_folder_(!options.out.empty()),
         shard_(runs_of_shard(study, options)),
         states_(study.runs.size()) {
     results_.variants = empty_variants(study);
   }
 
-  StudyOutcome go() {
-    const Origin origin = origin_of_this_program(study_, options_.device);
-    if (!in_folder_) {
-      results_.notes = notes_of(study_, origin);
+  // --- a study -----------------------------------------------------------------------------------
+
+  StudyOutcome run() {
+    if (options_.out.empty()) {
+      results_.notes = notes_of(study_, provenance());
       check_sizes();
       train();
       return outcome();
     }
-    store_.check(study_, origin);
-    FolderLock lock = FolderLock::make(options_.out);
-    store_.check(study_, origin);  // another process may have begun there since
-    read_states();
-    check_sizes();
-    const bool anything_left =
-        std::any_of(shard_.begin(), shard_.end(), [&](size_t i) { return !states_[i].over; });
-    if (anything_left || !store_.exists()) store_.begin(study_, origin, lock);
-    lock.keep();
+    start();
     train();
-    results_.notes = notes_of(study_, store_.origin());
+    results_.notes = notes_of(study_, store_.provenance());
     StudyOutcome all = outcome();
     if (all.is_over) store_.write_results(study_, all.results);
     return all;
   }
 
+  // Writes study.csv and study.txt, and keeps the folder locked.
+  void start() {
+    const Provenance mine = provenance();
+    store_.check(study_, mine);
+    lock_.reset(new FolderLock(FolderLock::make(options_.out)));
+    store_.check(study_, mine);  // another process may have begun there since
+    read_states();
+    check_sizes();
+    const bool anything_left =
+        std::any_of(shard_.begin(), shard_.end(), [&](size_t i) { return !states_[i].over; });
+    if (anything_left || !store_.exists()) store_.begin(study_, mine, *lock_);
+    lock_->keep();
+  }
+
   StudyPlan plan() {
-    if (in_folder_) {
-      store_.check(study_, options_.device_elsewhere.empty()
-                               ? origin_of_this_program(study_, options_.device)
-                               : origin_elsewhere(study_, options_.device_elsewhere));
+    if (!options_.out.empty()) {
+      store_.check(study_, provenance());
       read_states();
     }
     check_sizes();
@@ -107,12 +174,119 @@ class StudyRunner {
     return plan;
   }
 
+  StudyOutcome report() {
+    if (!store_.exists())
+      fail_input(options_.out.string(),
+                 " holds no study: it has no study.txt; run the study first");
+    const Provenance there = store_.provenance();
+    take_sizes_of_files(study_, there.data);
+    store_.check(study_, there);
+    read_states();
+    results_.notes = notes_of(study_, there);
+    StudyOutcome all = outcome();
+    store_.write_results(study_, all.results);
+    return all;
+  }
+
+  // --- 'focus train': all runs in one folder -----------------------------------------------------
+
+  // Makes the runs; writes nothing.
+  void make_runs(const TrainPlan& plan) {
+    folder_ = std::make_shared<RunFolder>(plan);
+    check_sizes();
+    for (size_t i = 0; i < states_.size(); ++i) {
+      states_[i].made = new_run(i);
+      states_[i].folder = folder_;
+    }
+  }
+
+  void start_alone(const std::function<void()>& check_unused) {
+    lock_.reset(new FolderLock(FolderLock::make(options_.out)));
+    check_unused();  // another process may have begun there since
+    folder_->announce(*lock_);
+    folder_->begin();
+    std::vector<Saver::Item> items;
+    for (size_t i = 0; i < states_.size(); ++i)
+      items.push_back({.run = i, .checkpoint = states_[i].made->checkpoint()});
+    write(items);
+  }
+
+  // Takes the runs' states from their folder. A kill can come before the first checkpoint of a run,
+  // which then begins anew.
+  void restore_alone() {
+    bool has_metrics = folder_->has_metrics();
+    for (const StudyRun& run : study_.runs)
+      has_metrics = has_metrics || folder_->has_checkpoint(run.seed);
+    if (has_metrics) folder_->load();
+    for (size_t i = 0; i < states_.size(); ++i) {
+      const uint64_t seed = study_.runs[i].seed;
+      if (!folder_->rows(seed).empty() || folder_->has_checkpoint(seed))
+        folder_->restore(*states_[i].made);
+      take_rows(i);
+      const int done = states_[i].made->epochs_done(), epochs = settings_of(i).epochs;
+      if (done > epochs)
+        fail_input("--epochs ", epochs, ": seed ", seed, " has ", done,
+                   " already; give at least as many");
+      states_[i].over = done >= epochs;
+    }
+  }
+
+  // What restore_alone() took is not all there if a kill came early; from now on it is.
+  void go_on_alone() {
+    folder_->begin();
+    std::vector<Saver::Item> items;
+    for (size_t i = 0; i < states_.size(); ++i)
+      if (!folder_->has_checkpoint(study_.runs[i].seed))
+        items.push_back({.run = i, .checkpoint = states_[i].made->checkpoint()});
+    if (!items.empty()) write(items);
+  }
+
+  bool all_over() const {
+    return std::all_of(states_.begin(), states_.end(), [](const State& s) { return s.over; });
+  }
+
+  TrainResult train_alone() {
+    if (!all_over()) train();
+    TrainResult result{all_over(), {}, {}};
+    for (size_t i = 0; i < states_.size(); ++i) {
+      if (!states_[i].failure.empty()) result.failures.push_back(states_[i].failure);
+      result.metrics.insert(result.metrics.end(), curve_of(i).begin(), curve_of(i).end());
+    }
+    std::stable_sort(result.metrics.begin(), result.metrics.end(),
+                     [](const auto& a, const auto& b) {
+                       return std::pair(a.epoch, a.seed) < std::pair(b.epoch, b.seed);
+                     });
+    return result;
+  }
+
  private:
   // What is known of a run, from its folder and while it goes on.
   struct State : RunState {
     double opened = 0, saved = 0;  // when
     double seconds_before = 0;
+    std::shared_ptr<RunFolder> folder = {};
+    std::shared_ptr<Run> made = {};  // before its turn
+    std::vector<EpochMetrics> not_saved = {};
   };
+
+  // Who makes the results, of what. Reads the data files, unless the study is older than the
+  // records of them.
+  Provenance provenance() {
+    Provenance mine = options_.device_elsewhere.empty()
+                          ? provenance_here(study_, options_.device)
+                          : provenance_elsewhere(study_, options_.device_elsewhere);
+    mine.has_data_records = !store_.exists() || store_.provenance().has_data_records;
+    const auto has_files = [](const StudyVariant& v) {
+      return !v.settings.train_data.empty() || !v.settings.val_data.empty();
+    };
+    if (mine.has_data_records)
+      for (const StudyVariant& v : study_.variants) read_records(v.settings, mine.data);
+    else if (observer_.on_note &&
+             std::any_of(study_.variants.begin(), study_.variants.end(), has_files))
+      observer_.on_note(options_.out.string() + older_than_records);
+    take_sizes_of_files(study_, mine.data);
+    return mine;
+  }
 
   void read_states() {
     for (size_t i = 0; i < states_.size(); ++i) {
@@ -133,105 +307,130 @@ class StudyRunner {
     return variant < observer_.epoch_seconds.size() ? observer_.epoch_seconds[variant] : 1;
   }
 
-  // Before anything is written: can every variant's products be made in its precision?
-  void check_precisions() const {
+  // Before anything is written: can every variant's products be made in its precision, and fits
+  // every one into the memory? (Padding adds a little.)
+  void check_sizes() const {
+    if (!options_.device_elsewhere.empty()) return;
+    const int runs = int(shard_.size()), at_once = std::min(options_.threads, runs);
     for (const StudyVariant& v : study_.variants) {
       const RunSettings& s = v.settings;
-      if (s.precision == Precision::fp32) continue;
       const ModelSettings model =
           s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
-      check_precision(s, options_.device ? options_.device->precision_problem(s.precision, model)
-                                         : "--device cpu");
+      if (s.precision != Precision::fp32)
+        check_precision(s, options_.device ? options_.device->precision_problem(s.precision, model)
+                                           : "--device cpu");
+      if (!options_.device)  // its memory is another, and it says so itself
+        check_memory(model, s.optimizer, std::min(s.batch, s.train_size), folder_ ? runs : at_once,
+                     at_once);
     }
   }
 
-  // Before anything is written: fits every variant into the memory? (Padding adds a little.)
-  void check_sizes() const {
-    if (!options_.device_elsewhere.empty()) return;
-    check_precisions();
-    if (options_.device) return;  // its memory is another, and it says so itself
-    for (const StudyVariant& v : study_.variants) {
-      const RunSettings& s = v.settings;
-      if (!s.train_data.empty()) continue;  // known once the file is read
-      const int at_once = std::min(options_.threads, int(shard_.size()));
-      check_memory(s.model_settings(int(find_task(s.task).tokens.size()), s.length), s.optimizer,
-                   std::min(s.batch, s.train_size), at_once, at_once);
-    }
+  std::shared_ptr<Run> new_run(size_t i) {
+    const StudyRun& run = study_.runs[i];
+    return std::make_shared<Run>(settings_of(i), run.seed, data_.get(settings_of(i), run.seed));
+  }
+
+  // The rows that a run's folder knows, as its curve.
+  void take_rows(size_t i) {
+    const std::vector<EpochMetrics> rows = states_[i].folder->rows(study_.runs[i].seed);
+    states_[i].seconds_before = rows.empty() ? 0 : rows.back().seconds;
+    const std::lock_guard lock(mutex_);
+    curve_of(i) = rows;
   }
 
   std::shared_ptr<Run> open(size_t i) {
     const StudyRun& run = study_.runs[i];
-    const auto made =
-        std::make_shared<Run>(settings_of(i), run.seed, data_.get(settings_of(i), run.seed));
-    if (observer_.on_model && !states_[i].has_checkpoint) observer_.on_model(run, *made);
-    if (!in_folder_) return made;
-    store_.start_run(study_, run);
-    if (!states_[i].has_checkpoint) return made;
-    store_.restore(run, *made);
-    std::vector<EpochMetrics>& rows = states_[i].rows;
-    const size_t done = size_t(made->epochs_done());
-    if (rows.size() < done)
-      fail_input((options_.out / "runs" / run.folder / "metrics.csv").string(), ": has ",
-                 rows.size(), " epochs, the checkpoint ", done,
-                 "; delete the run's folder to make it again");
-    rows.resize(done);
-    states_[i].seconds_before = rows.empty() ? 0 : rows.back().seconds;
-    {
-      const std::lock_guard lock(mutex_);
-      curve_of(i) = rows;
-    }
-    if (int(done) >= settings_of(i).epochs) {  // a kill came just before this was noted
-      store_.finish(run);
-      tell(i, true, 0);
+    State& state = states_[i];
+    state.opened = state.saved = seconds_now();
+    if (state.made) return std::move(state.made);
+    const std::shared_ptr<Run> made = new_run(i);
+    if (observer_.on_model && !state.has_checkpoint) observer_.on_model(run, *made);
+    if (options_.out.empty()) return made;
+    state.folder = store_.folder(study_, run);
+    state.folder->begin();
+    if (!state.has_checkpoint) return made;
+    state.folder->load();
+    state.folder->restore(*made);
+    take_rows(i);
+    if (made->epochs_done() >= settings_of(i).epochs) {  // a kill came just before this was noted
+      state.folder->end(finished_text);
+      tell(i, true, 0, nullptr);
     }
     return made;
   }
 
-  // The metrics of a run in progress are read and written by its own thread only; what all threads
-  // share is under the lock.
   void after_epoch(size_t i, Run& run, std::optional<EpochMetrics> row) {
     State& state = states_[i];
     const double t = seconds_now();
-    if (row) row->seconds = state.seconds_before + t - state.opened;
-    std::vector<EpochMetrics> rows;
-    {
+    if (row) {
+      row->seconds = state.seconds_before + t - state.opened;
+      row = as_written(*row);
+      state.not_saved.push_back(*row);
       const std::lock_guard lock(mutex_);
-      if (row) curve_of(i).push_back(*row);
-      rows = curve_of(i);
+      curve_of(i).push_back(*row);
     }
     const bool last = row && run.epochs_done() >= settings_of(i).epochs;
-    if (in_folder_ &&
+    if (state.folder &&
         (last || !row || t - state.saved >= options_.checkpoint_seconds || stop().load())) {
-      store_.save(study_.runs[i], run, rows);
       state.saved = t;
-      if (last) store_.finish(study_.runs[i]);
+      saver_->put({.run = i,
+                   .rows = std::exchange(state.not_saved, {}),
+                   .checkpoint = run.checkpoint(),
+                   .is_best = folder_ && row && run.is_best(),
+                   .outcome = last && !folder_ ? finished_text : ""});
     }
     if (last && observer_.on_model) observer_.on_model(study_.runs[i], run);
-    if (row) tell(i, last, cost_of(i));
+    if (row) tell(i, last, cost_of(i), &*row);
   }
 
+  // The checkpoint remains the last good one. 'focus train' notes no outcome: resuming tries again.
   void failed(size_t i, const RunError& error) {
     State& state = states_[i];
     state.failure = error.what();
-    if (in_folder_) {
-      std::vector<EpochMetrics> rows;
-      {
-        const std::lock_guard lock(mutex_);
-        rows = curve_of(i);
-      }
-      store_.save_failure(study_.runs[i], rows, state.failure);
+    for (size_t at; (at = state.failure.find("-nan")) != std::string::npos;)
+      state.failure.erase(at, 1);  // the sign of a NaN means nothing, and machines differ in it
+    if (state.folder && !folder_)
+      saver_->put({.run = i, .rows = std::exchange(state.not_saved, {}), .outcome = state.failure});
+    int left = settings_of(i).epochs;
+    {
+      const std::lock_guard lock(mutex_);
+      left -= int(curve_of(i).size());
+      if (lock_) lock_->keep();
     }
-    tell(i, true, cost_of(i) * double(settings_of(i).epochs - int(curve_of(i).size())));
+    tell(i, true, cost_of(i) * left, nullptr);
   }
 
-  void tell(size_t i, bool over, double work) {
+  // First the lines, then the checkpoints: killed in between, a resumed run makes the epochs again
+  // and replaces the lines. Several runs in several threads, as they mostly wait for the disk.
+  void write(const std::vector<Saver::Item>& items) {
+    std::vector<EpochMetrics> rows;
+    for (const Saver::Item& item : items)
+      rows.insert(rows.end(), item.rows.begin(), item.rows.end());
+    if (folder_) folder_->add(rows);
+    Workers workers(int(std::min<size_t>(items.size(), 4)));
+    workers.run(int(items.size()), [&](int i, int) {
+      const Saver::Item& item = items[size_t(i)];
+      RunFolder& folder = *states_[item.run].folder;
+      if (!folder_) folder.add(item.rows);
+      if (item.checkpoint) folder.save(study_.runs[item.run].seed, *item.checkpoint, item.is_best);
+      if (!item.outcome.empty()) folder.end(item.outcome);
+    });
+  }
+
+  // From now on there is something to go on with.
+  void keep_folder() {
+    const std::lock_guard lock(mutex_);
+    if (lock_) lock_->keep();
+  }
+
+  void tell(size_t i, bool over, double work, const EpochMetrics* row) {
     const std::lock_guard lock(mutex_);
     states_[i].over = over;
     runs_over_ += over;
     work_done_ += work;
     if (!observer_.on_epoch) return;
-    observer_.on_epoch({&results_.variants, &study_.runs[i], over, int(shard_.size()), runs_over_,
-                        work_done_ / work_, seconds_now() - start_});
+    observer_.on_epoch({&results_.variants, &study_.runs[i], row, over, int(shard_.size()),
+                        runs_over_, work_done_ / work_, seconds_now() - start_});
   }
 
   const std::atomic<bool>& stop() const { return observer_.stop ? *observer_.stop : never_; }
@@ -246,67 +445,168 @@ class StudyRunner {
       }
       left.push_back(i);
       work_ += cost_of(i) * double(settings_of(i).epochs - int(curve_of(i).size()));
-      jobs.push_back({settings_of(i).epochs,
-                      [this, i] {
-                        states_[i].opened = states_[i].saved = seconds_now();
-                        return open(i);
-                      },
-                      group_of(settings_of(i))});
+      jobs.push_back(
+          {settings_of(i).epochs, [this, i] { return open(i); }, group_of(settings_of(i))});
     }
     start_ = seconds_now();
+    if (!options_.out.empty())
+      saver_.emplace([this](const std::vector<Saver::Item>& items) {
+        write(items);
+        keep_folder();
+      });
     JobEvents events;
     events.after_epoch = [&](size_t job, Run& run, std::optional<EpochMetrics> row) {
       after_epoch(left[job], run, row);
     };
     events.failed = [&](size_t job, const RunError& error) { failed(left[job], error); };
-    if (options_.device)
-      return run_together(*options_.device, jobs, most_together, true, stop(), events);
+    make_all(jobs, events);
+    if (saver_) saver_->finish();
+  }
+
+  // The one place that knows where and how runs are made.
+  void make_all(const std::vector<Job>& jobs, const JobEvents& events) {
+    if (options_.device) {
+      if (folder_ && observer_.on_note) observer_.on_note(note_on_steps(*states_[0].made));
+      return run_together(*options_.device, jobs,
+                          options_.together ? int(jobs.size()) : most_together,
+                          options_.use_step_kernel, stop(), events);
+    }
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
+  }
+  std::string note_on_steps(Run& run) const {
+    const std::string problem =
+        options_.use_step_kernel ? step_kernel_problem(*options_.device, run) : "--step-kernel off";
+    const Precision precision = run.settings().precision;
+    return str(problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
+                               : "steps: operation by operation, recorded once (" + problem + ")",
+               precision == Precision::fp32 ? "" : str(", products in ", name_of(precision)));
   }
 
   StudyOutcome outcome() {
     StudyOutcome all;
     const auto over = [&](size_t i) { return states_[i].over; };
     all.shard_is_over = std::all_of(shard_.begin(), shard_.end(), over);
-    all.is_over = true;
-    for (size_t i = 0; i < states_.size(); ++i) {
-      all.is_over = all.is_over && over(i);
-      const StudyRun& run = study_.runs[i];
+    all.is_over = all_over();
+    for (size_t i = 0; i < states_.size(); ++i)
       if (!states_[i].failure.empty())
         results_.notes.emplace_back(
-            "failed", str(study_.variants[run.variant].name, ", ", states_[i].failure));
-    }
-    // What is shown now and what is read from the file later are the same numbers.
-    all.results = parse_results(results_text(study_, results_.notes, results_.variants), "results");
+            "failed", str(study_.variants[study_.runs[i].variant].name, ", ", states_[i].failure));
+    if (const auto n =
+            std::count_if(states_.begin(), states_.end(), [](const State& s) { return !s.over; });
+        n > 0)
+      results_.notes.emplace_back("not over", str(n, " of ", states_.size(), " runs"));
+    all.results = results_;
     return all;
   }
 
-  const Study& study_;
+  Study study_;
   const StudyOptions options_;
   const StudyObserver& observer_;
   StudyStore store_;
-  const bool in_folder_;
   const std::vector<size_t> shard_;
   std::vector<State> states_;  // [run]; while it goes on a run's state belongs to its thread
   const std::atomic<bool> never_{false};
   DataShelf data_;
-  std::mutex mutex_;  // guards the curves in results_, and what follows
+  std::shared_ptr<RunFolder> folder_;  // of 'focus train'; a study's runs have one each
+  std::unique_ptr<FolderLock> lock_;
+  std::mutex mutex_;  // guards the curves in results_, the lock's files, and what follows
   StudyResults results_;
   int runs_over_ = 0;
   double work_ = 0, work_done_ = 0, start_ = 0;
+  std::optional<Saver> saver_;  // the last member: its thread uses the others
 };
+
+void check_plan(const TrainPlan& plan) {
+  check_settings(plan.settings);
+  if (plan.seeds.empty()) fail_input("--seeds: at least one seed is needed");
+  if (plan.threads < 1 || plan.threads > 1024)
+    fail_input("--threads ", plan.threads, " is not between 1 and 1024");
+  if (plan.step_kernel != "auto" && plan.step_kernel != "off")
+    fail_input("--step-kernel ", plan.step_kernel, ": use auto or off");
+}
+
+// A new run may use a folder that is new or empty. (A kill may have left the temporary file of the
+// very first write.)
+void check_unused(const fs::path& folder) {
+  const std::string out = "--out " + folder.string();
+  const PathKind kind = kind_of(folder);
+  if (kind == PathKind::missing) return;
+  if (kind == PathKind::file) fail_input(out, " is a file, not a folder");
+  if (kind_of(folder / "settings.json") != PathKind::missing)
+    fail_input(out, " already holds a run: choose another folder, or ", "'focus resume ",
+               shell_word(folder.string()), "'");
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (!is_leftover(entry.path())) fail_input(out, " is not empty: choose another folder");
+}
+
+// A study of one variant.
+Study study_of(const TrainPlan& plan) {
+  const std::string mechanism = attention_text(plan.settings);
+  Study study{"train", "", {{mechanism, mechanism, "", plan.settings, plan.seeds, {}, 0, {}}}, {}};
+  for (size_t s = 0; s < plan.seeds.size(); ++s) study.runs.push_back({0, s, plan.seeds[s], ""});
+  return study;
+}
+
+StudyOptions options_of(const TrainPlan& plan, Device<float>* device) {
+  StudyOptions options;
+  options.out = plan.out;
+  options.threads = plan.threads;
+  options.together = true;
+  options.checkpoint_seconds = 0;
+  options.device = device;
+  options.use_step_kernel = plan.step_kernel == "auto";
+  return options;
+}
 
 }  // namespace
 
 StudyOutcome run_study(const Study& study, const StudyOptions& options,
                        const StudyObserver& observer) {
-  return StudyRunner(study, options, observer).go();
+  return Engine(study, options, observer).run();
 }
 
 StudyPlan plan_study(const Study& study, const StudyOptions& options) {
   const StudyObserver observer;
-  return StudyRunner(study, options, observer).plan();
+  return Engine(study, options, observer).plan();
+}
+
+void start_study(const Study& study, const StudyOptions& options) {
+  const StudyObserver observer;
+  Engine(study, options, observer).start();
+}
+
+StudyOutcome report_study(const Study& study, const fs::path& folder) {
+  const StudyObserver observer;
+  return Engine(study, {.out = folder}, observer).report();
+}
+
+TrainResult train(const TrainPlan& plan, const StudyObserver& observer) {
+  check_plan(plan);
+  check_unused(plan.out);
+  const std::unique_ptr<Device<float>> device = open_device(plan.device);
+  Engine engine(study_of(plan), options_of(plan, device.get()), observer);
+  engine.make_runs(plan);
+  engine.start_alone([&] { check_unused(plan.out); });
+  return engine.train_alone();
+}
+
+TrainResult resume(const fs::path& dir, int epochs, int threads, const StudyObserver& observer,
+                   const std::string& device_name) {
+  read_plan(dir);  // says so if there is no run
+  const FolderLock lock = FolderLock::of(dir);
+  TrainPlan plan = read_plan(dir);
+  if (epochs > 0) plan.settings.epochs = epochs;
+  if (threads > 0) plan.threads = threads;
+  if (!device_name.empty()) plan.device = device_name;
+  if (!check_same_data(plan.settings) && observer.on_note)
+    observer.on_note(dir.string() + older_than_records);
+  const std::unique_ptr<Device<float>> device = open_device(plan.device);
+  Engine engine(study_of(plan), options_of(plan, device.get()), observer);
+  engine.make_runs(plan);
+  engine.restore_alone();
+  if (!engine.all_over()) engine.go_on_alone();
+  return engine.train_alone();
 }
 
 }  // namespace focus

@@ -1,4 +1,5 @@
-// Runs a study: what is missing, over the cores, in a folder or in memory only.
+// Runs a study: what is missing, over the cores or on a device, in a folder or in memory only.
+// 'focus train' is a study of one variant, in a folder of its own form (train/store.h).
 #pragma once
 
 #include <atomic>
@@ -9,13 +10,16 @@
 #include "study/study.h"
 #include "tensor/device.h"
 #include "train/run.h"
+#include "train/store.h"
 
 namespace focus {
 
 struct StudyOptions {
   std::filesystem::path out = {};  // empty: in memory only
   int threads = 1;
-  int shard = 1, shards = 1;  // of all runs only number shard, shard + shards, …
+  // Only a part of the runs: they are dealt one by one, on a device in groups that are made
+  // together.
+  int shard = 1, shards = 1;
   // false: a run is finished before the next one of its thread begins, and few are in memory.
   // true: all runs advance side by side, for those who watch their curves.
   bool together = false;
@@ -23,6 +27,7 @@ struct StudyOptions {
   // Where the runs are made; nullptr: the CPU. A device takes the runs together that differ only in
   // rates, epochs and seed; `threads` and `together` are of no use then.
   Device<float>* device = nullptr;
+  bool use_step_kernel = true;  // of the device, where it has one for the model
   // Or the name of a device of other machines, which will make them: for plan_study only.
   std::string device_elsewhere = {};
 };
@@ -30,7 +35,8 @@ struct StudyOptions {
 // How far a study is. The numbers of runs are those of the shard.
 struct StudyProgress {
   const std::vector<StudiedVariant>* variants = nullptr;  // curves so far
-  const StudyRun* run = nullptr;                          // whose epoch has just ended
+  const StudyRun* run = nullptr;                          // about which there is news
+  const EpochMetrics* row = nullptr;  // the epoch that has just ended, if one has
   bool run_is_over = false;
   int runs = 0, runs_over = 0;
   double share = 0;    // of the work that was left at the beginning, in epochs times their cost
@@ -43,6 +49,7 @@ struct StudyObserver {
   // A run before its first epoch and after its last, for those who look into the models. Called by
   // the run's own thread: for different runs perhaps at the same time.
   std::function<void(const StudyRun&, Run&)> on_model = {};
+  std::function<void(const std::string&)> on_note = {};  // a line to tell, before the first epoch
   // Seconds that an epoch of each variant takes, for StudyProgress::share; empty: all alike.
   std::vector<double> epoch_seconds = {};
 };
@@ -70,10 +77,37 @@ struct StudyPlan {
 };
 StudyPlan plan_study(const Study& study, const StudyOptions& options);
 
+// Writes study.csv and study.txt alone, for runs that other processes will make.
+void start_study(const Study& study, const StudyOptions& options);
+
+// Writes results.csv and summary.csv of what a folder holds now, also while the study goes on; a
+// note "not over" says how many runs are missing or on their way.
+StudyOutcome report_study(const Study& study, const std::filesystem::path& folder);
+
 // Joins the folders of shards into the folder `out`, as one machine would have written it. Checks
 // first: InputError, with nothing written, for parts of different studies or codes, and for runs
 // that are missing or not over in all of them (also counting `out` itself).
 StudyOutcome merge_study(const std::filesystem::path& out,
                          const std::vector<std::filesystem::path>& parts);
+
+struct TrainResult {
+  bool finished = false;              // false: interrupted, and saved
+  std::vector<std::string> failures;  // of runs that ended with NaN or Inf; the others went on
+  std::vector<EpochMetrics> metrics;  // by epoch, then seed
+};
+
+// 'focus train': starts new runs in plan.out. InputError when it already holds a run, or anything
+// else is wrong with the plan; nothing has been written then. Every epoch is saved, while the next
+// one is computed: a kill loses the epoch under way and the one that is on its way to the disk. An
+// interrupt (observer.stop) finishes the step, saves and returns; resuming continues in the middle
+// of the epoch, to the same bytes as if never stopped.
+TrainResult train(const TrainPlan& plan, const StudyObserver& observer = {});
+
+// Goes on with the runs in DIR, to `epochs` epochs (0, as for the others: as settings.json says),
+// with `threads` threads and on `device` (empty: likewise). A finished run returns at once, and its
+// files are not touched. InputError when DIR holds no run or a damaged one, when its data files
+// hold other data, when it has more epochs already, and while another process trains there.
+TrainResult resume(const std::filesystem::path& dir, int epochs, int threads,
+                   const StudyObserver& observer = {}, const std::string& device = {});
 
 }  // namespace focus

@@ -39,15 +39,16 @@ StudyOutcome merge_study(const fs::path& out, const std::vector<fs::path>& parts
     if (!stores.back().exists())
       fail_input(part.string(), ": holds no study: it has no study.txt; make this shard first");
   }
-  const Study study = stores[0].study();
-  Origin origin = stores[0].origin();
+  Study study = stores[0].study();
+  Provenance provenance = stores[0].provenance();
   for (size_t p = 1; p < stores.size(); ++p) {
     check_same_study(study, stores[0], stores[p]);
-    join_origins(origin, stores[p].origin(), parts[p].string());
+    join(provenance, stores[p].provenance(), parts[p].string());
   }
 
+  take_sizes_of_files(study, provenance.data);
   StudyStore target(out);
-  target.check(study, origin);
+  target.check(study, provenance);
   stores.insert(stores.begin(), target);  // what is there already needs no copy
   StudyOutcome outcome;
   outcome.results.variants = empty_variants(study);
@@ -76,15 +77,13 @@ StudyOutcome merge_study(const fs::path& out, const std::vector<fs::path>& parts
   }
 
   FolderLock lock = FolderLock::make(out);
-  target.check(study, origin);  // another process may have begun there since
-  target.begin(study, origin, lock);
+  target.check(study, provenance);  // another process may have begun there since
+  target.begin(study, provenance, lock);
   lock.keep();
   for (size_t i = 0; i < sources.size(); ++i)
-    if (sources[i] != 0) target.copy_run(study.runs[i], stores[sources[i]]);
-  outcome.results.notes = notes_of(study, target.origin());
+    if (sources[i] != 0) target.copy_run(study, study.runs[i], stores[sources[i]]);
+  outcome.results.notes = notes_of(study, target.provenance());
   outcome.results.notes.insert(outcome.results.notes.end(), failures.begin(), failures.end());
-  outcome.results = parse_results(
-      results_text(study, outcome.results.notes, outcome.results.variants), "results");
   target.write_results(study, outcome.results);
   outcome.shard_is_over = outcome.is_over = true;
   return outcome;

@@ -28,7 +28,7 @@ std::string value_text(const std::string& field, const std::string& value) {
   std::string text = is_word ? value : field + "=" + value;
   // The absolute name of a data file may hold what separates columns and words.
   for (char& c : text)
-    if (c == ',' || c == ' ' || (c >= 0 && c < ' ')) c = '_';
+    if (c == ',' || c == ' ' || uint8_t(c) < ' ') c = '_';
   return text;
 }
 
@@ -48,7 +48,7 @@ std::string identity_text(const RunSettings& settings) {
   std::string text;
   for (const SettingField& field : setting_fields()) {
     const std::string value = field.get(settings);
-    if (std::string_view(field.name) != "epochs" && value != field.get(plain))
+    if (field.is_flag && std::string_view(field.name) != "epochs" && value != field.get(plain))
       text += str(field.name, "=", value, "\n");
   }
   return text;
@@ -62,7 +62,7 @@ std::string run_folder_name(const RunSettings& settings, uint64_t seed) {
   for (const SettingField& field : setting_fields()) {
     const std::string_view key = field.name;
     if ((is_mechanism(key) && key != "score-scale") || key == "task" || key == "epochs" ||
-        key.ends_with("-data"))
+        key.ends_with("-data") || !field.is_flag)
       continue;
     const std::string value = field.get(settings);
     if (value == field.get(usual)) continue;

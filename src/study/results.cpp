@@ -13,17 +13,6 @@ namespace {
 
 constexpr size_t most_bytes = size_t{1} << 30;
 
-std::vector<std::string_view> lines_of(std::string_view text) {
-  std::vector<std::string_view> lines;
-  while (!text.empty()) {
-    const size_t length = std::min(text.find('\n'), text.size());
-    lines.push_back(text.substr(0, length));
-    if (lines.back().ends_with('\r')) lines.back().remove_suffix(1);
-    text.remove_prefix(std::min(length + 1, text.size()));
-  }
-  return lines;
-}
-
 // What follows "# "; empty for "#".
 std::string_view note_of(std::string_view line) {
   line.remove_prefix(1);
@@ -33,20 +22,19 @@ std::string_view note_of(std::string_view line) {
 
 class Reader {
  public:
-  explicit Reader(const std::string& name) : name_(name) {}
+  Reader(std::string_view text, const std::string& name) : lines_(text, name), name_(name) {}
 
-  StudyResults read(std::string_view text) {
+  StudyResults read() {
     bool has_header = false;
-    for (const std::string_view line : lines_of(text)) {
-      ++number_;
-      if (line.starts_with('#')) {
-        read_note(note_of(line));
-      } else if (!has_header) {
-        if (line != results_columns)
-          fail("the header is not '", results_columns, "'; is it a study's results.csv?");
+    while (lines_.next()) {
+      if (lines_.line().starts_with('#')) {
+        read_note(note_of(lines_.line()));
+      } else if (has_header) {
+        read_row();
+      } else if (lines_.line() == results_columns) {
         has_header = true;
       } else {
-        read_row(line);
+        lines_.fail("the header is not '", results_columns, "'; is it a study's results.csv?");
       }
     }
     if (!has_header) fail_input(name_, ": has no header; is it a study's results.csv?");
@@ -54,11 +42,6 @@ class Reader {
   }
 
  private:
-  template <class... Args>
-  [[noreturn]] void fail(const Args&... args) const {
-    fail_input(name_, ", line ", number_, ": ", args...);
-  }
-
   void read_note(std::string_view note) {
     const size_t colon = note.find(": ");
     if (colon == std::string_view::npos) return;  // any other comment
@@ -70,14 +53,14 @@ class Reader {
     StudiedVariant& variant = variant_named(key.substr(8));
     const size_t target_end = value.find("; seeds "), seeds_end = value.find("; ", target_end + 1);
     if (!value.starts_with("target ") || seeds_end == std::string::npos)
-      fail("the variant's note is not 'target T; seeds S …; settings'");
+      lines_.fail("the variant's note is not 'target T; seeds S …; settings'");
     variant.settings_note = value.substr(seeds_end + 2);
     try {
       variant.target = parse_target(value.substr(7, target_end - 7));
       std::istringstream seeds(value.substr(target_end + 8, seeds_end - target_end - 8));
       for (std::string seed; seeds >> seed;) curve_of(variant, uint64_t(parse_integer(seed)));
     } catch (const InputError& error) {
-      fail(error.what());
+      lines_.fail(error.what());
     }
   }
 
@@ -100,30 +83,23 @@ class Reader {
     return variant.curves[s];
   }
 
-  // The columns after the variant are those of metrics.csv, which reads them, without the last.
-  void read_row(std::string_view line) {
-    const size_t comma = line.find(',');
-    if (comma == std::string_view::npos || comma == 0) fail("no variant's name before a comma");
-    StudiedVariant& variant = variant_named(std::string(line.substr(0, comma)));
-    const EpochMetrics row = parse_metrics_row(line.substr(comma + 1));
+  // The columns after the variant are those of metrics.csv, without the last.
+  void read_row() {
+    const std::span<const std::string_view> cells = lines_.cells();
+    if (cells.size() < 2 || cells[0].empty()) lines_.fail("no variant's name before a comma");
+    if (cells.size() != 7)
+      lines_.fail(cells.size(), " columns, but 7 are needed: ", results_columns);
+    StudiedVariant& variant = variant_named(std::string(cells[0]));
+    const EpochMetrics row = parse_metrics_row(lines_, cells.subspan(1), false);
     std::vector<EpochMetrics>& curve = curve_of(variant, row.seed);
     if (row.epoch != int(curve.size()) + 1)
-      fail("epoch ", row.epoch, " of ", variant.name, ", seed ", row.seed, ", where epoch ",
-           curve.size() + 1, " should be");
+      lines_.fail("epoch ", row.epoch, " of ", variant.name, ", seed ", row.seed, ", where epoch ",
+                  curve.size() + 1, " should be");
     curve.push_back(row);
   }
 
-  EpochMetrics parse_metrics_row(std::string_view cells) const {
-    try {
-      return parse_metrics(str(metrics_text({}), cells, ",0"), "").at(0);
-    } catch (const InputError& error) {  // ", line 2: …"
-      const std::string_view message = error.what();
-      fail(message.substr(message.find(": ") + 2));
-    }
-  }
-
+  CsvReader lines_;
   const std::string& name_;
-  int number_ = 0;
   StudyResults results_;
 };
 
@@ -161,7 +137,7 @@ std::string settings_note(const RunSettings& settings) {
   std::string text;
   for (const SettingField& field : setting_fields()) {
     const std::string value = field.get(settings);
-    if (!value.empty() && field.in_files(settings))
+    if (!value.empty() && field.is_flag && field.in_files(settings))
       text += str(text.empty() ? "" : " ", field.name, "=", value);
   }
   return text;
@@ -178,17 +154,13 @@ std::string results_text(const Study& study, const Notes& notes,
   }
   text += str(results_columns, "\n");
   for (const StudiedVariant& v : variants)
-    for (const std::vector<EpochMetrics>& curve : v.curves) {
-      std::string lines = metrics_text(curve);
-      lines.erase(0, lines.find('\n') + 1);
-      for (const std::string_view line : lines_of(lines))
-        text += str(v.name, ",", line.substr(0, line.rfind(',')), "\n");  // without the seconds
-    }
+    for (const std::vector<EpochMetrics>& curve : v.curves)
+      for (const EpochMetrics& row : curve) text += v.name + "," + metrics_row_text(row, false);
   return text;
 }
 
 StudyResults parse_results(std::string_view text, const std::string& name) {
-  return Reader(name).read(text);
+  return Reader(text, name).read();
 }
 
 StudyResults read_results(const std::filesystem::path& file) {

@@ -1,25 +1,24 @@
 // The folder of a study:
 //
-//   DIR/study.csv                the table
-//   DIR/study.txt                who made the results: version, probes, hardware, dates
-//   DIR/runs/NAME/               a folder for each run (see names.h):
-//     settings.json, metrics.csv, seed-S/last.safetensors    as of 'focus train'
-//     outcome.txt                once it is over: "finished", or why it could not go on
+//   DIR/study.csv                  the table
+//   DIR/study.txt                  who made the results, of what (provenance.h)
+//   DIR/runs/NAME/                 a folder for each run (names.h, train/store.h)
 //   DIR/results.csv, summary.csv   when all runs are over
 //
 // Files are replaced whole, so a kill at any moment leaves a folder that can be gone on with.
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "files/folder.h"
 #include "files/metrics.h"
-#include "study/origin.h"
+#include "study/provenance.h"
 #include "study/results.h"
 #include "study/study.h"
-#include "train/run.h"
+#include "train/store.h"
 
 namespace focus {
 
@@ -39,33 +38,24 @@ class StudyStore {
   bool exists() const;
   // Checks that the folder is new, empty, or holds this study's results, all of its runs described
   // by `study` and made by the same program. Writes nothing.
-  void check(const Study& study, const Origin& mine) const;
+  void check(const Study& study, const Provenance& mine) const;
   // After check(): writes study.csv and study.txt.
-  void begin(const Study& study, const Origin& mine, FolderLock& lock);
+  void begin(const Study& study, const Provenance& mine, FolderLock& lock);
 
-  Study study() const;    // of study.csv
-  Origin origin() const;  // of study.txt
+  Study study() const;            // of study.csv
+  Provenance provenance() const;  // of study.txt
 
   // InputError for a damaged folder: which file, and what to do.
   RunState state(const Study& study, const StudyRun& run) const;
-  // Makes the run's folder, or tidies up what a kill has left there.
-  void start_run(const Study& study, const StudyRun& run) const;
-  void restore(const StudyRun& run, Run& to) const;
-  void save(const StudyRun& run, const Run& state, const std::vector<EpochMetrics>& rows) const;
-  // After the last save(): the run is over.
-  void finish(const StudyRun& run) const;
-  // Or it ended with NaN or Inf after these rows: the checkpoint remains the last good one.
-  void save_failure(const StudyRun& run, const std::vector<EpochMetrics>& rows,
-                    const std::string& failure) const;
+  std::shared_ptr<RunFolder> folder(const Study& study, const StudyRun& run) const;
   // Takes a run that is over from another folder of the same study.
-  void copy_run(const StudyRun& run, const StudyStore& from) const;
+  void copy_run(const Study& study, const StudyRun& run, const StudyStore& from) const;
 
   // results.csv and summary.csv.
   void write_results(const Study& study, const StudyResults& results) const;
 
  private:
-  std::filesystem::path run_folder(const StudyRun& run) const;
-  std::filesystem::path checkpoint(const StudyRun& run) const;
+  TrainPlan plan_of(const Study& study, const StudyRun& run) const;
 
   std::filesystem::path folder_;
 };

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <set>
 #include <string_view>
 #include <type_traits>
 
@@ -20,13 +21,14 @@ constexpr size_t most_bytes = 1 << 20;
 
 const SettingField* find_field(std::string_view name) {
   for (const SettingField& field : setting_fields())
-    if (field.name == name) return &field;
+    if (field.is_flag && field.name == name) return &field;
   return nullptr;
 }
 
 void check_columns(const Table& table) {
   std::vector<std::string> known = {"seeds", "seed", "target"};
-  for (const SettingField& field : setting_fields()) known.push_back(field.name);
+  for (const SettingField& field : setting_fields())
+    if (field.is_flag) known.push_back(field.name);
   for (const std::string& column : table.columns) {
     if (std::find(known.begin(), known.end(), column) != known.end()) continue;
     const std::string near = nearest_name(column, known);
@@ -88,6 +90,14 @@ class RowReader {
       table_.fail_cell(row_.line, "seeds", "the paper has only ", paper_seeds().size(),
                        " seeds; give the first one under 'seed' to use S, S+1, …");
     }
+  }
+
+  // The settings that the row names.
+  std::set<std::string> given() const {
+    std::set<std::string> names;
+    for (size_t c = 0; c < row_.cells.size(); ++c)
+      if (!row_.cells[c].empty()) names.insert(table_.columns[c]);
+    return names;
   }
 
   Target target() const {
@@ -203,7 +213,7 @@ Study parse_study(std::string_view text, const std::string& name) {
     for (const RunSettings& settings : reader.settings()) {
       const auto [entry, is_new] = known.emplace(identity_text(settings), study.variants.size());
       if (is_new) {
-        study.variants.push_back({"", "", "", settings, seeds, target, row.line});
+        study.variants.push_back({"", "", "", settings, seeds, target, row.line, reader.given()});
         continue;
       }
       const StudyVariant& same = study.variants[entry->second];
@@ -221,6 +231,14 @@ Study parse_study(std::string_view text, const std::string& name) {
 
 Study read_study(const std::filesystem::path& file) {
   return parse_study(read_file(file, most_bytes), file.string());
+}
+
+void take_sizes_of_files(Study& study, const DataRecords& records) {
+  for (StudyVariant& v : study.variants) try {
+      take_sizes_of_files(v.settings, records, v.given);
+    } catch (const InputError& error) {
+      fail_input(study.name, ", line ", v.line, ": ", error.what());
+    }
 }
 
 Study with_seeds(const Study& study, int count) {

@@ -11,10 +11,12 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "train/inputs.h"
 #include "train/settings.h"
 
 namespace focus {
@@ -35,7 +37,8 @@ struct StudyVariant {
   RunSettings settings;
   std::vector<uint64_t> seeds;
   Target target;
-  int line = 0;  // of the table
+  int line = 0;                      // of the table
+  std::set<std::string> given = {};  // settings that the line names
 };
 
 struct StudyRun {
@@ -56,6 +59,11 @@ struct Study {
 // only are the same run: the shorter one is the beginning of the longer.)
 Study parse_study(std::string_view text, const std::string& name);
 Study read_study(const std::filesystem::path& file);
+
+// What the study's data files hold, as records: into the settings of its variants, with what
+// follows from them (train/inputs.h). InputError with the line for a setting that says otherwise.
+// Names of variants and folders of runs remain.
+void take_sizes_of_files(Study& study, const DataRecords& records);
 
 // The same study with the first `count` of the paper's seeds in place of its own.
 Study with_seeds(const Study& study, int count);

@@ -22,9 +22,10 @@ class Saver {
  public:
   struct Item {
     size_t run = 0;
-    std::optional<EpochMetrics> row = {};  // of a whole epoch
-    bool is_best = false;
-    Safetensors checkpoint;
+    std::vector<EpochMetrics> rows = {};  // of whole epochs, since the last item
+    std::optional<Safetensors> checkpoint = {};
+    bool is_best = false;      // the checkpoint has the best held-out accuracy yet
+    std::string outcome = {};  // how the run ended; empty: it has not, or nobody asks
   };
 
   // `write` is called by another thread, with all that has come since the last call; never twice at

@@ -73,6 +73,10 @@ const SettingField fields[] = {
     FOCUS_INT("length", length, "tokens a sequence (list operations: the largest size)"),
     FOCUS_TEXT("train-data", train_data, "a data file to train on instead of generated examples"),
     FOCUS_TEXT("val-data", val_data, "a data file of held-out examples"),
+    {"train-data-record", "", [](const RunSettings& s) { return s.train_data_record; },
+     [](RunSettings& s, const std::string& t) { s.train_data_record = t; }, true, false},
+    {"val-data-record", "", [](const RunSettings& s) { return s.val_data_record; },
+     [](RunSettings& s, const std::string& t) { s.val_data_record = t; }, true, false},
 };
 
 }  // namespace
@@ -86,7 +90,7 @@ std::string attention_text(const RunSettings& s) {
   std::string text = name_of(s.attention);
   if (uses_k(s.attention)) text += str("(", s.k, ")");
   if (s.global_tokens > 0) text += str("+", s.global_tokens);
-  if (s.score_scale != 1) text += "*" + number_text(s.score_scale);
+  if (s.score_scale != 1) text += str("*", number_text(s.score_scale));
   return text;
 }
 
@@ -201,7 +205,8 @@ void check_settings(const RunSettings& s) {
   in_range("epochs", s.epochs, 1, 1000000);
   in_range("train-size", s.train_size, 1, 10000000);
   in_range("val-size", s.val_size, 1, 10000000);
-  in_range("length", s.length, task.shortest_length, std::min(task.longest_length, 16384));
+  if (s.train_data.empty() || s.val_data.empty())  // what is generated has this length
+    in_range("length", s.length, task.shortest_length, std::min(task.longest_length, 16384));
   if (!(s.dropout >= 0 && s.dropout < 1)) fail_input("--dropout ", s.dropout, " is not in [0, 1)");
   in_range("layer-norm-epsilon", s.layer_norm_epsilon, 0, 1);
   in_range("first-layer-norm-epsilon", s.first_layer_norm_epsilon, 0, 1);

@@ -32,6 +32,8 @@ struct RunSettings {
   Precision precision = Precision::fp32;  // another one needs a device (Device::set_precision)
   int train_size = 5000, val_size = 2000, length = 40;
   std::string train_data, val_data;  // files; empty: generated
+  // What they held when the run began (train/inputs.h); empty: an older run, which did not say.
+  std::string train_data_record, val_data_record;
 
   // The paper's settings for the task (full attention).
   static RunSettings defaults_for(const Task& task);
@@ -48,6 +50,7 @@ struct SettingField {
   // A setting that older files do not know: left out of files where it has its usual value, and
   // missing there it means that.
   bool may_be_missing = false;
+  bool is_flag = true;  // false: the program sets it itself
   bool in_files(const RunSettings& settings) const;
 };
 std::span<const SettingField> setting_fields();

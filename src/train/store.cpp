@@ -1,8 +1,12 @@
-// settings.json of an output folder.
+#include "train/store.h"
+
+#include <unistd.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "files/atomic_file.h"
-#include "train/trainer.h"
+#include "train/inputs.h"
 
 namespace focus {
 
@@ -10,6 +14,8 @@ namespace {
 
 constexpr const char* format_version = "1";
 constexpr size_t most_bytes = 1 << 20;
+
+namespace fs = std::filesystem;
 
 std::vector<uint64_t> parse_seeds(const std::string& text, const std::string& name) {
   std::vector<uint64_t> seeds;
@@ -28,6 +34,9 @@ std::vector<uint64_t> parse_seeds(const std::string& text, const std::string& na
 
 // A nested document has no place here, and a deep one would exhaust the parser's stack.
 TextMap parse_flat_object(std::string_view bytes, const std::string& name) {
+  // The JSON library would stop at a NUL; a file that a crash has left may hold nothing else.
+  if (bytes.find('\0') != bytes.npos)
+    fail_input(name, ": is not valid JSON: it holds NUL bytes; is it damaged?");
   TextMap text;
   int depth = 0;
   const auto shallow = [&](int, nlohmann::json::parse_event_t event, nlohmann::json&) {
@@ -43,8 +52,12 @@ TextMap parse_flat_object(std::string_view bytes, const std::string& name) {
       if (!value.is_string()) fail_input(name, ": the setting '", key, "' is not a text in quotes");
       text[key] = value.get<std::string>();
     }
-  } catch (const nlohmann::json::exception& error) {
-    fail_input(name, ": is not valid JSON (", error.what(), ")");
+  } catch (const nlohmann::json::parse_error& error) {
+    const std::string_view before = bytes.substr(0, std::min(error.byte, bytes.size()));
+    fail_input(name, ", line ", 1 + std::count(before.begin(), before.end(), '\n'),
+               ": is not valid JSON; is the file cut short?");
+  } catch (const nlohmann::json::exception&) {
+    fail_input(name, ": is not valid JSON");
   }
   return text;
 }
@@ -98,13 +111,78 @@ TrainPlan parse_plan(std::string_view bytes, const std::string& name) {
   return plan;
 }
 
-TrainPlan read_plan(const std::filesystem::path& dir) {
-  const std::filesystem::path path = dir / "settings.json";
-  if (!std::filesystem::exists(path))
+TrainPlan read_plan(const fs::path& dir) {
+  const fs::path path = dir / "settings.json";
+  if (kind_of(path) == PathKind::missing)
     fail_input("'", dir.string(), "' holds no run: it has no settings.json");
   TrainPlan plan = parse_plan(read_file(path, most_bytes), path.string());
   plan.out = dir;
   return plan;
+}
+
+fs::path RunFolder::checkpoint(uint64_t seed, const char* name) const {
+  return path(str("seed-", seed)) / str(name, ".safetensors");
+}
+
+std::optional<std::string> RunFolder::outcome() const {
+  if (kind_of(path("outcome.txt")) == PathKind::missing) return std::nullopt;
+  const std::string text = read_file(path("outcome.txt"), most_bytes);
+  return text.substr(0, text.find('\n'));
+}
+
+std::vector<EpochMetrics> RunFolder::rows(uint64_t seed) const {
+  std::vector<EpochMetrics> rows = metrics_.rows();
+  std::erase_if(rows, [&](const EpochMetrics& row) { return row.seed != seed; });
+  for (size_t i = 0; i < rows.size(); ++i)
+    if (rows[i].epoch != int(i) + 1)
+      fail_input(path("metrics.csv").string(), ": epoch ", i + 1, " of seed ", seed, " is missing");
+  return rows;
+}
+
+void RunFolder::restore(Run& run) {
+  const Safetensors file = Safetensors::read(checkpoint(run.seed()));
+  const auto recorded = [&](const char* field) {
+    const auto found = file.metadata.find(str("run.", field));
+    return found == file.metadata.end() ? std::string() : found->second;
+  };
+  const RunSettings& s = run.settings();
+  check_same_data(s.train_data, recorded("train-data-record"), s.train_data_record);
+  check_same_data(s.val_data, recorded("val-data-record"), s.val_data_record);
+  run.restore(file);
+  const size_t done = size_t(run.epochs_done()), there = rows(run.seed()).size();
+  if (there < done)
+    fail_input(path("metrics.csv").string(), ": has ", there, " epochs of seed ", run.seed(),
+               ", the checkpoint ", done, "; delete the run's folder to make it again");
+  metrics_.drop_after(run.seed(), run.epochs_done());
+}
+
+void RunFolder::begin() const {
+  make_folder(plan_.out);
+  remove_leftovers(plan_.out);
+  for (const uint64_t seed : plan_.seeds) {
+    make_folder(path(str("seed-", seed)));
+    remove_leftovers(path(str("seed-", seed)));
+  }
+  ::unlink(path("outcome.txt").c_str());
+  write_file_atomically(path("settings.json"), plan_text(plan_));
+}
+
+void RunFolder::announce(FolderLock& lock) const {
+  for (const char* file : {"settings.json", "metrics.csv"}) lock.will_make(path(file));
+  for (const uint64_t seed : plan_.seeds) {
+    lock.will_make(path(str("seed-", seed)));
+    for (const char* name : {"last", "best"}) lock.will_make(checkpoint(seed, name));
+  }
+}
+
+void RunFolder::save(uint64_t seed, Safetensors state, bool is_best) const {
+  state.metadata.erase("run.epochs");  // how far a run goes is no part of what it is
+  if (is_best) state.write(checkpoint(seed, "best"));
+  state.write(checkpoint(seed));
+}
+
+void RunFolder::end(const std::string& outcome) const {
+  write_file_atomically(path("outcome.txt"), outcome + "\n");
 }
 
 }  // namespace focus

@@ -1,0 +1,94 @@
+#include "train/inputs.h"
+
+#include <cstdio>
+
+#include "files/data_file.h"
+#include "tasks/dataset.h"
+
+namespace focus {
+
+std::string record_text(const DataRecord& record) {
+  char text[100];
+  std::snprintf(text, sizeof text, "rows=%lld longest=%d hash=%016llx",
+                static_cast<long long>(record.rows), record.longest,
+                static_cast<unsigned long long>(record.hash));
+  return text;
+}
+
+DataRecord parse_record(const std::string& text, const std::string& where) {
+  DataRecord record;
+  long long rows = 0;
+  unsigned long long hash = 0;
+  const int read =
+      std::sscanf(text.c_str(), "rows=%lld longest=%d hash=%llx", &rows, &record.longest, &hash);
+  record.rows = rows, record.hash = hash;
+  if (read != 3 || record_text(record) != text)
+    fail_input(where, ": '", text, "' is no record of a data file: rows=N longest=N hash=H");
+  return record;
+}
+
+DataRecord record_of_file(const Task& task, const std::string& file) {
+  const std::vector<Example> examples = read_data_file(task, file);
+  DataRecord record{int64_t(examples.size()), longest_example(examples), 0xcbf29ce484222325u};
+  const auto add = [&](uint8_t byte) { record.hash = (record.hash ^ byte) * 0x100000001b3u; };
+  for (const Example& example : examples) {
+    for (const uint8_t token : example.tokens) add(token);
+    add(0xff);  // no token: the end of a row
+    add(uint8_t(example.label));
+  }
+  return record;
+}
+
+void check_same_data(const std::string& file, const std::string& recorded, const std::string& now) {
+  if (recorded.empty() || recorded == now) return;
+  const DataRecord then = parse_record(recorded, file), here = parse_record(now, file);
+  const auto tell = [](const DataRecord& r) {
+    return str(r.rows, " rows, the longest of ", r.longest, " tokens");
+  };
+  fail_input(file, " holds other data than when the run began: ", tell(here), "; then ", tell(then),
+             tell(here) == tell(then) ? ", but other ones" : "",
+             "; put the old file back, or begin in another folder");
+}
+
+bool check_same_data(RunSettings& s) {
+  bool all_known = true;
+  const auto check = [&](const std::string& file, std::string& record) {
+    if (file.empty()) return;
+    const std::string now = record_text(record_of_file(find_task(s.task), file));
+    check_same_data(file, record, now);
+    all_known = all_known && !record.empty();
+    record = now;
+  };
+  check(s.train_data, s.train_data_record);
+  check(s.val_data, s.val_data_record);
+  return all_known;
+}
+
+void read_records(const RunSettings& s, DataRecords& records) {
+  for (const std::string& file : {s.train_data, s.val_data})
+    if (!file.empty() && !records.contains(file))
+      records[file] = record_of_file(find_task(s.task), file);
+}
+
+void take_sizes_of_files(RunSettings& s, const DataRecords& records,
+                         const std::set<std::string>& given) {
+  const auto take = [&](const char* flag, int& setting, int64_t held, const std::string& file,
+                        const char* what) {
+    if (given.contains(flag) && setting != held)
+      fail_input("--", flag, " ", setting, " contradicts ", file, ", ", what, " ", held,
+                 "; leave it out");
+    setting = int(held);
+  };
+  if (const auto train = records.find(s.train_data); train != records.end()) {
+    s.train_data_record = record_text(train->second);
+    take("train-size", s.train_size, train->second.rows, s.train_data, "whose rows are");
+    take("length", s.length, train->second.longest, s.train_data,
+         "whose longest row has this many tokens:");
+  }
+  if (const auto val = records.find(s.val_data); val != records.end()) {
+    s.val_data_record = record_text(val->second);
+    take("val-size", s.val_size, val->second.rows, s.val_data, "whose rows are");
+  }
+}
+
+}  // namespace focus

@@ -1,0 +1,48 @@
+// What a run's data files held when it began. The same name may stand for other data later: then
+// the run must not go on as if nothing had happened.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "train/settings.h"
+
+namespace focus {
+
+struct DataRecord {
+  int64_t rows = 0;
+  int longest = 0;    // tokens of the longest row
+  uint64_t hash = 0;  // of all tokens and labels, FNV-1a
+  bool operator==(const DataRecord&) const = default;
+};
+
+// "rows=100 longest=12 hash=0123456789abcdef", as settings.json, study.txt and checkpoints hold it.
+// Reading throws InputError, which names `where`.
+std::string record_text(const DataRecord& record);
+DataRecord parse_record(const std::string& text, const std::string& where);
+
+// What a file holds now. InputError for whatever is wrong with it.
+DataRecord record_of_file(const Task& task, const std::string& file);
+
+// InputError that names the file and both counts, unless they are equal. An empty text is the
+// record of an older run, which had none: nothing to compare.
+void check_same_data(const std::string& file, const std::string& recorded, const std::string& now);
+
+// The same for the files of settings that were read from a folder. False if a record was missing;
+// what the files hold now becomes it.
+bool check_same_data(RunSettings& settings);
+
+// Records by file, so that each is read once.
+using DataRecords = std::map<std::string, DataRecord>;
+void read_records(const RunSettings& settings, DataRecords& records);
+
+// Puts the records of its files into the settings, and what follows from them: train-size and
+// val-size are the files' rows, and the longest row to train on is the length, of generated
+// held-out examples too. InputError when a setting of `given` (names of flags) says otherwise.
+void take_sizes_of_files(RunSettings& settings, const DataRecords& records,
+                         const std::set<std::string>& given);
+
+}  // namespace focus
