@@ -222,6 +222,26 @@ TEST_CASE("cli: a factor on the scores is kept in every file, and refused where 
   CHECK(place.done({"eval", "--checkpoint", "changed.safetensors", "--data", "d.tsv"}) != with);
 }
 
+TEST_CASE("cli: queries and keys of their own size and rate, and frozen") {
+  const Place place;
+  for (const char* flag : {"--qk-scale", "--qk-rate"})
+    for (const char* bad : {"0", "-1", "nan", "inf", "x"})
+      place.refuses(small_run("run", 2) + Words{flag, bad}, flag);
+  place.refuses(small_run("run", 2) + Words{"--freeze-qk", "--qk-rate", "2"}, "--freeze-qk");
+  CHECK(!fs::exists(place / "run"));
+  place.done(small_run("plain", 2));
+  CHECK(read_all(place / "plain/settings.json").find("qk") == std::string::npos);
+  for (const Words& flags : {Words{"--qk-scale", "2", "--qk-rate", "0.5"}, Words{"--freeze-qk"}}) {
+    const std::string name = flags[0].substr(2);
+    place.done(small_run(name + "-whole", 4) + flags);
+    place.done(small_run(name, 2) + flags);
+    place.done({"resume", name, "--epochs", "4"});
+    CHECK(six_columns(place / name) == six_columns(place / (name + "-whole")));
+    const std::string shown = place.done({"show", name + "/" + first_seed + "/last.safetensors"});
+    CHECK(shown.find("run." + name + " ") != std::string::npos);
+  }
+}
+
 TEST_CASE("cli: a loss that is not finite ends the run with status 1") {
   const Place place;
   const Outcome outcome = place.run(small_run("run", 2) + Words{"--lr", "1e6", "--clip", "0"});

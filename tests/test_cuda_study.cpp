@@ -75,6 +75,24 @@ TEST_CASE("device study: each run is what it is alone, whatever shares the devic
   }
 }
 
+TEST_CASE("device study: queries and keys of their own size and rate, beside others") {
+  gpu::CudaOps device;
+  for (const char* of_size : {sizes, kernel_sizes}) {
+    const std::string columns = "qk-scale,qk-rate,freeze-qk,seeds";
+    const char* rows[] = {"1,1,no,1", "2,4,no,1", "1,1,yes,1"};
+    std::string table = columns + "," + recorded;
+    for (const char* row : rows) table += str(row, ",", of_size);
+    const StudyOutcome together = run_study(parse_study(table, "t"), {.device = &device});
+    for (size_t v = 0; v < 3; ++v) {
+      const StudyOutcome alone =
+          run_study(study_of(columns, rows[v], of_size), {.device = &device});
+      CHECK(same(curves_of(together)[v], curves_of(alone)[0]));
+    }
+    CHECK(!same(curves_of(together)[0], curves_of(together)[1]));
+    CHECK(!same(curves_of(together)[0], curves_of(together)[2]));
+  }
+}
+
 TEST_CASE("device study: a run that ends with NaN does not end its company") {
   gpu::CudaOps device;
   for (const char* of_size : {sizes, kernel_sizes}) {

@@ -82,6 +82,37 @@ TEST_CASE("device: an epoch's losses and accuracies are the CPU's but for roundi
     }
 }
 
+TEST_CASE("device: larger, faster and frozen queries and keys are the CPU's") {
+  for (const bool by_kernel : {false, true})
+    for (OptimizerKind optimizer : {OptimizerKind::sgd, OptimizerKind::adam})
+      for (const bool frozen : {false, true}) {
+        RunSettings s = small_run(Pattern::topk, optimizer);
+        if (by_kernel) s.heads = 1, s.d_model = s.d_mlp = 64;
+        s.qk_scale = 1.5, s.qk_rate = frozen ? 1 : 3, s.freeze_qk = frozen, s.score_scale = 2;
+        std::deque<Run> start = make_runs(s, {5}), on_device = make_runs(s, {5}),
+                        on_cpu = make_runs(s, {5});
+        const EpochMetrics got = metrics_of(on_device, 1, by_kernel).at(0);
+        Workers workers;
+        Tape<float> tape(workers);
+        const EpochMetrics wanted = on_cpu[0].run_epoch(tape, std::atomic<bool>{false}).value();
+        INFO(str(name_of(optimizer), frozen ? ", frozen" : "", by_kernel ? ", one launch" : ""));
+        CHECK(std::abs(got.train_loss - wanted.train_loss) < 5e-5 * wanted.train_loss);
+        CHECK(std::abs(got.val_loss - wanted.val_loss) < 5e-5 * wanted.val_loss);
+        for (size_t p = 0; p < start[0].model().parameters().size(); ++p) {
+          const Parameter<float>& before = start[0].model().parameters()[p];
+          const bool is_qk = before.name.find("W_q") != std::string::npos ||
+                             before.name.find("W_k") != std::string::npos;
+          const bool kept = on_device[0].model().parameters()[p].value == before.value;
+          // (In exact arithmetic W_k's bias has no gradient: it may stay by itself.)
+          if (frozen || before.name.find("W_k.bias") == std::string::npos)
+            CHECK_MESSAGE(kept == (frozen && is_qk), before.name);
+          if (is_qk && optimizer == OptimizerKind::adam)
+            CHECK((on_device[0].optimizer().second_moments()[p] ==
+                   std::vector<float>(before.value.size())) == frozen);
+        }
+      }
+}
+
 TEST_CASE("device: runs that are trained together are, to the bit, those trained alone") {
   for (Pattern pattern : {Pattern::full, Pattern::topk}) {
     RunSettings s = small_run(pattern);

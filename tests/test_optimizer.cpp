@@ -111,6 +111,35 @@ TEST_CASE_TEMPLATE("Adam goes on from saved state as if never stopped", T, float
   }
 }
 
+TEST_CASE_TEMPLATE("a parameter's own factor on the rate, and one that is not trained", T, float,
+                   double) {
+  for (OptimizerKind kind : {OptimizerKind::sgd, OptimizerKind::adam}) {
+    Fixture<T> plain, own, frozen;
+    own.parameters[1].rate_factor = 4, frozen.parameters[0].rate_factor = 0;
+    Optimizer<T> a(kind, plain.parameters), b(kind, own.parameters), c(kind, frozen.parameters);
+    const std::vector<T> start = frozen.parameters[0].value;
+    T moved = 0;
+    for (int step = 0; step < 4; ++step) {
+      for (Fixture<T>* f : {&plain, &own, &frozen}) f->set_gradients(step);
+      const T before = plain.value(5);
+      a.step(plain.parameters, 0.125, 0.5), b.step(own.parameters, 0.125, 0.5);
+      c.step(frozen.parameters, 0.125, 0.5);
+      moved += plain.value(5) - before;
+      CHECK(own.parameters[0].value == plain.parameters[0].value);
+      CHECK(frozen.parameters[0].value == start);
+      CHECK(frozen.value(5) == plain.value(5));
+    }
+    Fixture<T> first;
+    const double step = double(own.value(5)) - double(first.value(5));
+    CHECK(step == doctest::Approx(4 * double(moved)).epsilon(1e-5));
+    if (kind == OptimizerKind::adam) {
+      CHECK(c.first_moments()[0] == std::vector<T>(5));
+      CHECK(b.first_moments() == a.first_moments());
+    }
+    CHECK(gradient_norm(frozen.parameters) == std::abs(double(frozen.gradient(5))));
+  }
+}
+
 TEST_CASE_TEMPLATE("the gradient norm is over all parameters together", T, float, double) {
   std::deque<Parameter<T>> p;
   double total = 0;

@@ -81,6 +81,20 @@ TEST_CASE("study table: a factor on the scores belongs to the mechanism") {
   refuses("task,score-scale\nparity,nan\n", "line 2, column 'score-scale'");
 }
 
+TEST_CASE("study table: what only some experiments vary is named where it is not as usual") {
+  const Study study = study_of(
+      "task,qk-scale,qk-rate,freeze-qk,clip,seeds\n"
+      "parity,1|2,1|4,no,0,1\n"
+      "parity,1,1,yes,0,1\n");
+  CHECK(names_of(study) == Names{"full", "full qk-rate=4", "full qk-scale=2",
+                                 "full qk-scale=2 qk-rate=4", "full freeze-qk=yes"});
+  CHECK(study.variants[0].settings.clip == 0);
+  CHECK(study.runs[4].folder.starts_with("parity-full-clip0-freeze-qk-s153476998-"));
+  refuses("task,freeze-qk\nparity,maybe\n", "line 2, column 'freeze-qk'");
+  refuses("task,qk-scale\nparity,-1\n", "line 2, column 'qk-scale'");
+  refuses("task,qk-rate,freeze-qk\nparity,2,yes\n", "line 2");
+}
+
 TEST_CASE("study table: several values in a cell make every combination") {
   const Study study = study_of(
       "task,attention,k,heads,blocks,seed\n"

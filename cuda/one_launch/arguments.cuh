@@ -35,11 +35,13 @@ struct KeptLayout {
 
 struct RunOnDevice {
   float *parameters, *gradients, *m, *v;
+  const float* rate_factors;  // for each number, the same for each four; nullptr: all 1
   const int *tokens, *labels, *order;
   unsigned long long seed;
   unsigned steps_before;
   float lr;
   double rate_of_lr, clip;  // the rate in double, for Adam
+  __device__ float rate_factor(int e) const { return rate_factors ? rate_factors[e] : 1.f; }
 };
 
 struct Plan {

@@ -119,8 +119,8 @@ struct OneLaunch::State {
     for (const OneLaunchRun& r : runs) {
       if (r.rows != runs[0].rows || r.rows < 1)
         fail_input("one launch: runs with ", r.rows, " and ", runs[0].rows, " rows");
-      to.push_back({r.parameters, r.gradients, r.m, r.v, r.tokens, r.labels, r.order, r.seed,
-                    r.steps_before, float(r.lr), r.lr, r.clip});
+      to.push_back({r.parameters, r.gradients, r.m, r.v, r.rate_factors, r.tokens, r.labels,
+                    r.order, r.seed, r.steps_before, float(r.lr), r.lr, r.clip});
     }
     copy_to_device(run.data(), to.data(), to.size() * sizeof(RunOnDevice));
     plan.runs = int(runs.size()), plan.rows = runs[0].rows, plan.run = run.data();

@@ -76,6 +76,7 @@ __device__ inline void sum_gradients(const Plan& p, int run, int part, int count
                 double(sum.z) * double(sum.z) + double(sum.w) * double(sum.w);
     }
     //@ end
+    if (e < p.padded && p.run[run].rate_factor(e) == 0) squares = 0;  // it is not trained
     squares = sum_of_threads(squares, scratch);
     if (threadIdx.x == 0) p.chunk_sums[ptrdiff_t(run) * p.chunks + n] = squares;
   }
@@ -104,11 +105,13 @@ __device__ inline void update(const Plan& p, int run, int part, double norm, uns
   const double limit = r.clip / (norm + 1e-6);
   const float factor = r.clip > 0 && limit < 1 ? float(limit) : 1.f;
   const bool adam = p.optimizer == OptimizerKind::adam;
-  const float rate = adam ? float(r.rate_of_lr / (1 - pow(0.9, double(taken)))) : r.lr;
+  const float rate_of_all = adam ? float(r.rate_of_lr / (1 - pow(0.9, double(taken)))) : r.lr;
   const float root = adam ? float(1 / sqrt(1 - pow(0.999, double(taken)))) : 0.f;
   for (int n = part; n < p.chunks; n += p.blocks_a_run) {
     const int e = n * chunk + 4 * int(threadIdx.x);
     if (e >= p.padded) continue;
+    const float rate = rate_of_all * r.rate_factor(e);
+    if (rate == 0) continue;
     const float4 gradient = load4(r.gradients + e), before = load4_cg(r.parameters + e);
     float g[4] = {gradient.x, gradient.y, gradient.z, gradient.w};
     float w[4] = {before.x, before.y, before.z, before.w};

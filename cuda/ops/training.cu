@@ -25,8 +25,8 @@ __global__ void gather_batch(Device<float>::Source source, const uint32_t* step,
 constexpr int per_block = 2048, threads = 256;
 
 // squares (R,blocks): sums of `per_block` squares each, in double.
-__global__ void gradient_squares(const float* gradient, size_t stride, size_t n, double* squares,
-                                 int blocks) {
+__global__ void gradient_squares(const float* gradient, const float* rate_factor, size_t stride,
+                                 size_t n, double* squares, int blocks) {
   SharedMemory shared;
   double* part = shared.array<double>(threads / 32);
   const size_t run = blockIdx.x / unsigned(blocks);
@@ -35,7 +35,8 @@ __global__ void gradient_squares(const float* gradient, size_t stride, size_t n,
   double sum = 0;
 #pragma unroll
   for (size_t e = first + threadIdx.x; e < first + per_block; e += threads) {
-    const double x = e < n ? double(g[e]) : 0;
+    const bool trained = e < n && (!rate_factor || rate_factor[run * stride + e] != 0);
+    const double x = trained ? double(g[e]) : 0;
     sum += x * x;
   }
   sum = warp_sum(sum);
@@ -86,13 +87,15 @@ __global__ void update_parameters(DeviceUpdate u, size_t stride, const double* s
   for (int k = 0; k < each; ++k)
     if (k < count) {
       const size_t i = from + size_t(k * threads);
+      const float own = u.rate_factor ? u.rate_factor[i] : 1.f;
+      if (own == 0) continue;
       if (!u.adam) {
-        u.value[i] = value[k] - lr * g[k];
+        u.value[i] = value[k] - lr * own * g[k];
         continue;
       }
       u.m[i] = m[k] = 0.9f * m[k] + 0.1f * g[k];
       u.v[i] = v[k] = 0.999f * v[k] + float(1 - 0.999) * g[k] * g[k];
-      u.value[i] = value[k] - rate * m[k] / (sqrtf(v[k]) * root + 1e-8f);
+      u.value[i] = value[k] - rate * own * m[k] / (sqrtf(v[k]) * root + 1e-8f);
     }
 }
 
@@ -120,7 +123,7 @@ void CudaOps::update(Tape<float>& tape, const DeviceUpdate& u) {
   const size_t all = size_t(blocks) * size_t(runs());
   double* squares = tape.memory<double>(all);
   launch({"gradient_squares", all, threads, shared_bytes_for(2 * threads / 32)}, stream(),
-         gradient_squares, u.gradient, stride(), u.parameters, squares, blocks);
+         gradient_squares, u.gradient, u.rate_factor, stride(), u.parameters, squares, blocks);
   launch({"update_parameters", all, threads}, stream(), update_parameters, u, stride(), squares,
          blocks, counters_.data(), bad_steps_.data());
 }

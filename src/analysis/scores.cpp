@@ -142,7 +142,8 @@ std::vector<QueryStatistics> query_statistics(const HeadScores& head,
                                     ? std::numeric_limits<double>::quiet_NaN()
                                     : *std::min_element(kept.begin(), kept.end()) -
                                           *std::max_element(dropped.begin(), dropped.end());
-      all.push_back({dispersion(row), dispersion(kept), separation, softmax_sensitivity(kept)});
+      all.push_back({dispersion(row), dispersion(kept), separation, softmax_sensitivity(kept),
+                     softmax_entropy(kept)});
     }
   return all;
 }

@@ -43,6 +43,7 @@ struct QueryStatistics {
   double kept_dispersion;  // δ_h: of the kept scores
   double separation;       // Δ_h: smallest kept - largest dropped; NaN if nothing is dropped
   double sensitivity;      // of the softmax over the kept scores
+  double entropy;          // of the same, in nats
 };
 
 // For all B·T queries, those of sequence 0 first. The keys are those that attention keeps under

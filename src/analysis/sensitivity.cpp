@@ -30,6 +30,17 @@ double softmax_sensitivity(std::span<const double> scores) {
   return largest;
 }
 
+double softmax_entropy(std::span<const double> scores) {
+  std::vector<double> p(scores.size());
+  softmax_row(p.data(), scores.data(), int(p.size()), 1.0);
+  double entropy = 0;
+  //@ gap 17 entropy
+  for (double pj : p)
+    if (pj > 0) entropy -= pj * std::log(pj);  // p ln p goes to 0 with p
+  //@ end
+  return entropy;
+}
+
 double sensitivity_bound(int n, double dispersion) {
   return std::min(0.5, 2 * largest_weight(n, dispersion));
 }

@@ -14,6 +14,11 @@ double dispersion(std::span<const double> scores);
 // moves: the largest column sum of |diag(p) - p pᵀ|, which is max_j 2 p_j (1 - p_j). At most ½.
 double softmax_sensitivity(std::span<const double> scores);
 
+// −Σ p_j ln p_j of p = softmax(scores), in nats: 0 where all weight is on one score, ln n where all
+// are equal. e to its power says how many equal weights would have the same: the number of keys
+// that a query attends to in effect.
+double softmax_entropy(std::span<const double> scores);
+
 // The bound min(½, 2 e^δ / (n - 1 + e^δ)) on the sensitivity of any n ≥ 1 scores of dispersion δ.
 // It grows like e^δ / n until it saturates.
 double sensitivity_bound(int n, double dispersion);

@@ -40,8 +40,13 @@ struct Call {
   }
   Head<T> head(int unit) const {
     const ptrdiff_t at = offset(unit);
-    const T scale = T(settings.score_scale) / std::sqrt(T(D));
-    return {N, D, stride, q.data + at, k.data + at, v.data + at, scale};
+    Head<T> head{N, D, stride, q.data + at, k.data + at, v.data + at, T(1)};
+    //@ gap 17 score-scale
+    // It acts after the choice of keys, which a positive factor would not change.
+    const T root = std::sqrt(T(D));
+    head.scale = T(settings.score_scale) / root;
+    //@ end
+    return head;
   }
   T* p_of(int unit) const { return p + size_t(unit) * p_stride; }
   int* keys_of(int unit) const {

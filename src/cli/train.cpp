@@ -113,10 +113,23 @@ std::string absolute_file(const std::string& name) {
   return name.empty() ? name : fs::absolute(name).lexically_normal().string();
 }
 
+// What stands after a setting's flag, for the help; "" where nothing does.
+const char* kind_of(const std::string& name) {
+  if (name == "freeze-qk") return "";
+  if (name == "train-data" || name == "val-data") return "FILE";
+  for (const char* word : {"task", "attention", "activation", "optimizer", "precision"})
+    if (name == word) return "NAME";
+  for (const char* number :
+       {"dropout", "lr", "lr-decay", "clip", "score-scale", "qk-scale", "qk-rate"})
+    if (name == number) return "X";
+  return name.ends_with("epsilon") ? "X" : "N";
+}
+
 RunSettings settings_of(const Arguments& arguments) {
   const auto set = [&](const SettingField& field, RunSettings& settings) {
     try {
-      field.set(settings, arguments.text(field.name));
+      const bool is_switch = kind_of(field.name)[0] == 0;
+      field.set(settings, is_switch ? "yes" : arguments.text(field.name));
     } catch (const InputError& error) {
       fail_input("--", field.name, ": ", error.what());
     }
@@ -177,16 +190,6 @@ int resume_command(const Arguments& arguments) {
   return watch_and_report(plan, [&](const StudyObserver& observer) {
     return resume(dir, epochs, threads, observer, device);
   });
-}
-
-// What stands after a setting's flag, for the help.
-const char* kind_of(const std::string& name) {
-  if (name == "train-data" || name == "val-data") return "FILE";
-  for (const char* word : {"task", "attention", "activation", "optimizer", "precision"})
-    if (name == word) return "NAME";
-  for (const char* number : {"dropout", "lr", "lr-decay", "clip", "score-scale"})
-    if (name == number) return "X";
-  return name.ends_with("epsilon") ? "X" : "N";
 }
 
 // A flag for each setting. The default is the paper's: a number where all tasks have the same.

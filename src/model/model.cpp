@@ -145,6 +145,14 @@ Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
 }
 
 template <class T>
+std::vector<Parameter<T>*> Model<T>::queries_and_keys() {
+  std::vector<Parameter<T>*> all;
+  for (const Block& b : blocks_)
+    for (const Linear& layer : {b.q, b.k}) all.insert(all.end(), {layer.weight, layer.bias});
+  return all;
+}
+
+template <class T>
 size_t Model<T>::parameter_count() const {
   size_t count = 0;
   for (const Parameter<T>& p : parameters_) count += p.value.size();

@@ -52,6 +52,8 @@ class Model {
   // In the order in which they act; the names are those of the authors' PyTorch model.
   std::deque<Parameter<T>>& parameters() { return parameters_; }
   const std::deque<Parameter<T>>& parameters() const { return parameters_; }
+  // W_q and W_k of every block, and their biases.
+  std::vector<Parameter<T>*> queries_and_keys();
   size_t parameter_count() const;
   // (length, C) sinusoidal positions; in checkpoints as pos_encoder.pe.
   std::span<const T> positions() const { return positions_; }

@@ -47,7 +47,8 @@ class DataShelf {
 
 // What the runs that a device takes together have in common.
 std::string group_of(RunSettings s) {
-  s.lr = s.lr_decay = 1;
+  s.lr = s.lr_decay = s.qk_scale = s.qk_rate = 1;
+  s.freeze_qk = false;
   return identity_text(s);
 }
 

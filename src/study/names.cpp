@@ -21,15 +21,25 @@ uint64_t hash_of(std::string_view text) {
   return hash;
 }
 
+bool is_word(std::string_view field) {
+  return field == "task" || field == "activation" || field == "optimizer" || field == "precision";
+}
+
 // A setting in a name: "heads=2", but "gelu" and "even-pairs" speak for themselves.
 std::string value_text(const std::string& field, const std::string& value) {
-  const bool is_word =
-      field == "task" || field == "activation" || field == "optimizer" || field == "precision";
-  std::string text = is_word ? value : field + "=" + value;
+  std::string text = is_word(field) ? value : field + "=" + value;
   // The absolute name of a data file may hold what separates columns and words.
   for (char& c : text)
     if (c == ',' || c == ' ' || uint8_t(c) < ' ') c = '_';
   return text;
+}
+
+// The usual value of a setting that only some experiments vary: "full" beside "full qk-scale=2".
+bool goes_without_saying(const std::string& column, const std::string& value) {
+  for (const SettingField& field : setting_fields())
+    if (field.name == column)
+      return field.may_be_missing && !is_word(column) && value == field.get({});
+  return false;
 }
 
 // All but mechanism and epochs.
@@ -66,8 +76,7 @@ std::string run_folder_name(const RunSettings& settings, uint64_t seed) {
       continue;
     const std::string value = field.get(settings);
     if (value == field.get(usual)) continue;
-    const bool is_word = key == "activation" || key == "optimizer" || key == "precision";
-    name += is_word ? str("-", value) : str("-", key, value);
+    name += is_word(key) ? str("-", value) : str("-", key, value == "yes" ? "" : value);
   }
   if (name.size() > 100) name.resize(100);
   char hash[24];
@@ -88,8 +97,10 @@ void name_variants(std::span<StudyVariant> variants, const std::vector<std::stri
     if (!rests[0].contains(column)) continue;
     std::vector<std::string> longer = label;
     for (size_t v = 0; v < variants.size(); ++v) {
+      const std::string& value = rests[v].at(column);
+      if (goes_without_saying(column, value)) continue;
       if (!longer[v].empty()) longer[v] += ' ';
-      longer[v] += value_text(column, rests[v].at(column));
+      longer[v] += value_text(column, value);
     }
     if (classes(longer) > classes(label)) label = std::move(longer);
   }

@@ -48,6 +48,8 @@ struct DeviceUpdate {
   float *m = nullptr, *v = nullptr;  // Adam's moments, or nullptr
   float* rate = nullptr;             // (R) learning rates
   size_t parameters = 0;             // of one run; the rest of its stride is padding
+  // (R,stride) Parameter::rate_factor for each number, or nullptr: all 1
+  const float* rate_factor = nullptr;
 };
 
 // The first step of a run whose loss or gradient was not finite.

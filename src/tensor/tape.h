@@ -115,6 +115,9 @@ struct Parameter {
   Shape shape;
   std::vector<T> value, gradient_value;
   Gradient<T> gradient;
+  // Its learning rate is the others' times this. 0: it is not trained, and its gradient does not
+  // count in the norm that is clipped.
+  double rate_factor = 1;
 
   Parameter(std::string name_, const Shape& shape_)
       : name(std::move(name_)),

@@ -21,6 +21,7 @@ template <class T>
 double gradient_norm(const std::deque<Parameter<T>>& parameters) {
   double total = 0;
   for (const Parameter<T>& p : parameters) {
+    if (p.rate_factor == 0) continue;
     // Eight sums side by side: one alone would wait for each addition. Their order is fixed.
     double part[8] = {};
     const size_t n = p.gradient_value.size();
@@ -110,15 +111,21 @@ void Optimizer<T>::step(std::deque<Parameter<T>>& parameters, double lr, double 
   //@ from 12
   if (kind_ == OptimizerKind::adam) {
     for (size_t p = 0; p < parameters.size(); ++p) {
+      const double rate = lr * parameters[p].rate_factor;
+      if (rate == 0) continue;
       update_moments(parameters[p].gradient_value, factor, m_[p], v_[p]);
-      step_by_moments(parameters[p].value, m_[p], v_[p], lr, steps_);
+      step_by_moments(parameters[p].value, m_[p], v_[p], rate, steps_);
     }
     return;
   }
   //@ end
-  for (Parameter<T>& p : parameters)
-    for (size_t i = 0; i < p.value.size(); ++i)
-      p.value[i] -= T(lr) * (factor * p.gradient_value[i]);
+  for (Parameter<T>& p : parameters) {
+    //@ gap 17 own-rate
+    const T rate = T(lr * p.rate_factor);
+    if (rate == 0) continue;
+    for (size_t i = 0; i < p.value.size(); ++i) p.value[i] -= rate * (factor * p.gradient_value[i]);
+    //@ end
+  }
 }
 
 #define FOCUS_INSTANTIATE(T)                                      \

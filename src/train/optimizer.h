@@ -15,7 +15,8 @@ enum class OptimizerKind { sgd, adam };
 OptimizerKind optimizer_of(std::string_view name);
 const char* name_of(OptimizerKind kind);
 
-// The 2-norm of all gradients together, summed in double and in a fixed order.
+// The 2-norm of the gradients of all that is trained (Parameter::rate_factor), summed in double and
+// in a fixed order.
 template <class T>
 double gradient_norm(const std::deque<Parameter<T>>& parameters);
 
@@ -42,7 +43,8 @@ class Optimizer {
  public:
   Optimizer(OptimizerKind kind, const std::deque<Parameter<T>>& parameters);
 
-  // One step with every gradient multiplied by `gradient_factor` first.
+  // One step with every gradient multiplied by `gradient_factor` first, at the rate lr times each
+  // parameter's own factor. What is not trained keeps its numbers, and its moments theirs.
   void step(std::deque<Parameter<T>>& parameters, double lr, double gradient_factor);
 
   // Adam's state, for checkpoints: moments in the parameters' order (empty for SGD), steps taken.

@@ -1,5 +1,7 @@
 #include "train/placed_model.h"
 
+#include <algorithm>
+
 namespace focus {
 
 PlacedModel::PlacedModel(Device<float>& device, const ModelSettings& settings,
@@ -24,6 +26,17 @@ void PlacedModel::upload(int run, const Model<float>& from) {
     values_.set(at, p.value.data(), p.value.size());
     at += p.value.size();
   }
+}
+
+void PlacedModel::set_rate_factors(int run, const Model<float>& from) {
+  std::vector<float> factors;
+  for (const Parameter<float>& p : from.parameters())
+    factors.insert(factors.end(), p.value.size(), float(p.rate_factor));
+  const bool all_one = std::all_of(factors.begin(), factors.end(), [](float f) { return f == 1; });
+  if (all_one && rate_factors_.size() == 0) return;
+  if (rate_factors_.size() == 0)
+    rate_factors_ = DeviceBuffer<float>(device_, std::vector<float>(size_t(runs_) * stride_, 1.f));
+  rate_factors_.set(size_t(run) * stride_, factors.data(), factors.size());
 }
 
 void PlacedModel::download(int run, Model<float>& to) const {

@@ -21,6 +21,12 @@ class PlacedModel {
   int runs() const { return runs_; }
   float* values() const { return values_.data(); }
   float* gradients() const { return gradients_.data(); }
+  // Takes each parameter's own factor on the rate for this run (Parameter::rate_factor).
+  void set_rate_factors(int run, const Model<float>& from);
+  // (runs,stride) of them; nullptr while all are 1.
+  const float* rate_factors() const {
+    return rate_factors_.size() > 0 ? rate_factors_.data() : nullptr;
+  }
   void zero_gradients() { device_.fill(gradients(), gradients_.size(), 0.f); }
 
   // Between a run's piece and a model of the same settings in the host's memory.
@@ -33,7 +39,7 @@ class PlacedModel {
   Model<float> model_;
   int runs_;
   size_t parameters_, stride_;
-  DeviceBuffer<float> values_, gradients_, positions_;
+  DeviceBuffer<float> values_, gradients_, positions_, rate_factors_;
 };
 
 }  // namespace focus

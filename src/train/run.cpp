@@ -63,6 +63,10 @@ Run::Run(const RunSettings& settings, uint64_t seed, std::shared_ptr<const RunDa
       model_(settings.model_settings(data_->train.vocabulary, data_->train.length)),
       optimizer_(settings.optimizer, model_.parameters()) {
   model_.initialise(seed);
+  for (Parameter<float>* p : model_.queries_and_keys()) {
+    for (float& w : p->value) w *= float(settings.qk_scale);
+    p->rate_factor = settings.freeze_qk ? 0 : settings.qk_rate;
+  }
 }
 
 void Run::train_step(Tape<float>& tape, const std::vector<int>& order) {

@@ -49,6 +49,7 @@ RunGroup::RunGroup(Device<float>& device, std::vector<Run*> runs, bool by_kernel
       *moments = DeviceBuffer<float>(device, R * model_.stride());
       device.fill(moments->data(), moments->size(), 0.f);
     }
+  for (size_t r = 0; r < R; ++r) model_.set_rate_factors(int(r), runs_[r]->model());
   device.set_precision(settings.precision);
   if (by_kernel) {
     kernel_ = device.step_kernel(model_.model().settings(), settings.optimizer, batch, int(R));
@@ -129,9 +130,9 @@ void RunGroup::train_step(int batch) {
       tape_, model_.model().forward(tape_, tokens_.data(), batch * model_.runs()), labels_.data());
   tape_.backward(loss);
   const RunSettings& s = runs_[0]->settings();
-  device_.update(tape_,
-                 {s.optimizer == OptimizerKind::adam, s.clip, loss.data, model_.values(),
-                  model_.gradients(), m_.data(), v_.data(), rates_.data(), model_.parameters()});
+  device_.update(tape_, {s.optimizer == OptimizerKind::adam, s.clip, loss.data, model_.values(),
+                         model_.gradients(), m_.data(), v_.data(), rates_.data(),
+                         model_.parameters(), model_.rate_factors()});
   device_.finish_step();
 }
 
@@ -218,7 +219,8 @@ std::vector<OneLaunchRun> RunGroup::kernel_runs(const Part& part) const {
                    .seed = run.seed(),
                    .steps_before = run.noise_step() - uint32_t(run.steps_in_epoch()),
                    .lr = run.rate(),
-                   .clip = run.settings().clip});
+                   .clip = run.settings().clip,
+                   .rate_factors = model_.rate_factors() ? model_.rate_factors() + at : nullptr});
   }
   return all;
 }

@@ -19,7 +19,8 @@ namespace focus {
 struct Job {
   int epochs = 0;  // to bring the run to, counted from its beginning
   std::function<std::shared_ptr<Run>()> open = {};
-  // Jobs of one group have the same settings but for rates, epochs and seed, and data of the same
+  // Jobs of one group have the same settings but for rates, what Q and K start with, epochs and
+  // seed, and data of the same
   // sizes: a device takes their runs together (run_group.h).
   std::string group = {};
 };

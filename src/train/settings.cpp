@@ -62,6 +62,20 @@ const SettingField fields[] = {
     FOCUS_NUMBER("lr", lr, "learning rate"),
     FOCUS_NUMBER("lr-decay", lr_decay, "factor on the rate after each epoch"),
     FOCUS_NUMBER("clip", clip, "largest norm of the gradient, 0 for no limit"),
+    {"qk-scale",
+     "how many times larger W_q, W_k and their biases start; S makes scores S^2 times larger",
+     [](const RunSettings& s) { return number_text(s.qk_scale); },
+     [](RunSettings& s, const std::string& t) { s.qk_scale = parse_number(t); }, true},
+    {"qk-rate", "the learning rate of W_q, W_k and their biases, in times that of all others",
+     [](const RunSettings& s) { return number_text(s.qk_rate); },
+     [](RunSettings& s, const std::string& t) { s.qk_rate = parse_number(t); }, true},
+    {"freeze-qk", "W_q, W_k and their biases stay as they start",
+     [](const RunSettings& s) { return std::string(s.freeze_qk ? "yes" : "no"); },
+     [](RunSettings& s, const std::string& t) {
+       if (t != "yes" && t != "no") fail_input("'", t, "' is neither yes nor no");
+       s.freeze_qk = t == "yes";
+     },
+     true},
     FOCUS_INT("batch", batch, "sequences a step"),
     FOCUS_INT("epochs", epochs, "passes over the training set"),
     {"precision",
@@ -214,6 +228,11 @@ void check_settings(const RunSettings& s) {
   if (!(s.lr_decay > 0 && s.lr_decay <= 2))
     fail_input("--lr-decay ", s.lr_decay, " is not in (0, 2]");
   in_range("clip", s.clip, 0, 1e9);
+  for (const auto& [flag, factor] : {std::pair("qk-scale", s.qk_scale), {"qk-rate", s.qk_rate}})
+    if (!(factor > 0 && factor <= 1e6))
+      fail_input("--", flag, " ", number_text(factor), " is not a positive factor up to 1e6");
+  if (s.freeze_qk && s.qk_rate != 1)
+    fail_input("--freeze-qk leaves nothing for --qk-rate ", number_text(s.qk_rate), " to act on");
   in_range("global-tokens", s.global_tokens, 0, 64);
   if (s.global_tokens > 0 && !is_positional(s.attention))
     fail_input("--global-tokens ", s.global_tokens, " goes with --attention banded or block, not ",

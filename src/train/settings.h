@@ -28,6 +28,10 @@ struct RunSettings {
   double layer_norm_epsilon = 1e-5, first_layer_norm_epsilon = 1e-5;
   OptimizerKind optimizer = OptimizerKind::sgd;
   double lr = 0.1, lr_decay = 0.9995, clip = 0.5;  // clip 0: none
+  // Of W_q, W_k and their biases: how much larger than usual they start, and their rate beside the
+  // others'. Frozen, they are not trained at all.
+  double qk_scale = 1, qk_rate = 1;
+  bool freeze_qk = false;
   int batch = 25, epochs = 100;
   Precision precision = Precision::fp32;  // another one needs a device (Device::set_precision)
   int train_size = 5000, val_size = 2000, length = 40;

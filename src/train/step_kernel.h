@@ -28,6 +28,8 @@ struct OneLaunchRun {
   // This run's steps before the epoch; dropout and Adam count on from it.
   uint32_t steps_before = 0;
   double lr = 0.1, clip = 0.5;
+  // Parameter::rate_factor for each number, the same for each four; or nullptr: all 1.
+  const float* rate_factors = nullptr;
 };
 
 // What became of the steps of one run.
