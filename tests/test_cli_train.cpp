@@ -185,7 +185,7 @@ TEST_CASE("cli: a precision that the CPU has not") {
   const Place place;
   place.refuses(small_run("run", 2) + Words{"--precision", "tf32"},
                 "--precision tf32 is for --device cuda");
-  place.refuses(small_run("run", 2) + Words{"--precision", "fp16"}, "'fp16' is no precision");
+  place.refuses(small_run("run", 2) + Words{"--precision", "fp16"}, "precision 'fp16' is unknown");
   CHECK(!fs::exists(place / "run"));
   place.done(small_run("run", 2) + Words{"--precision", "fp32"});
   // What older programs wrote, and what they can read.
