@@ -1,5 +1,5 @@
-// Rung 01, dense: what one would write first. One thread computes one number of a matrix product,
-// reading all it needs from memory; the T × T scores go to memory and back between the kernels.
+// Rung 01, dense: the first thing one would write. One thread computes one number of a matrix
+// product and reads its inputs from memory; the T × T scores go to memory and back between the kernels.
 //
 // Any T, any D. Predicted at (16,16,2048,64) on an H200: 100 ms or more. Each multiply-add loads two
 // floats through the first-level cache, whose 128 bytes a cycle feed 16 of 128 lanes: an eighth of
