@@ -141,7 +141,7 @@ hint-00 solution-00:
 
 #: make clean       remove build/ and out/
 clean:
-	rm -rf build out
+	rm -rf build/* out
 #:
 #: MODE=release|debug|asan|ubsan|tsan   which build
 #: CXX=clang++  ARCH=native  WERROR=1  JOBS=N  V=1

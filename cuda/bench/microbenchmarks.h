@@ -25,8 +25,8 @@ struct MicrobenchmarkSize {
   int barriers = 1000;
 };
 
-// Runs all of them. RunError if a kernel's result is wrong, so that no time is that of skipped work.
-// Leaves out those that this device cannot run.
+// Runs all of them. RunError if a kernel's result is wrong, so that no time is that of skipped
+// work. Leaves out those that this device cannot run.
 std::vector<Microbenchmark> run_microbenchmarks(const MicrobenchmarkSize& size = {});
 
 }  // namespace focus::gpu
