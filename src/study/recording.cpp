@@ -120,7 +120,8 @@ RecordedVariant record(const StudyVariant& asked, const StudiedVariant& v,
 // A run that a note of its results says has ended with NaN or Inf.
 bool failed(const StudyResults& results, const StudiedVariant& v, uint64_t seed) {
   for (const auto& [key, value] : results.notes)
-    if (key == "failed" && value.starts_with(str(v.name, ", seed ", seed, ":"))) return true;
+    if (key == "failed" && (value + ",").starts_with(str(v.name, ", seed ", seed, ",")))
+      return true;
   return false;
 }
 
