@@ -1,9 +1,9 @@
-// Rung 01, dense: what one would write first. One thread computes one number of a matrix product,
-// reading all it needs from memory; the T × T scores go to memory and back between the kernels.
+// Rung 01, dense: the first thing one would write. One thread computes one number of a matrix
+// product and reads its inputs from memory; the T × T scores go to memory and back between kernels.
 //
-// Any T, any D. Predicted at (16,16,2048,64) on an H200: 100 ms or more. Each multiply-add loads two
-// floats through the first-level cache, whose 128 bytes a cycle feed 16 of 128 lanes: an eighth of
-// 66.9 TFLOP/s, 33 ms, if every byte of a line is used; the product that walks a column takes more.
+// Any T, any D. Predicted at (16,16,2048,64) on an H200: 100 ms or more. Each multiply-add loads
+// two floats through the first-level cache, whose 128 bytes a cycle feed 16 of 128 lanes: an eighth
+// of 66.9 TFLOP/s, 33 ms, if all of a line is used; the product that walks a column takes more.
 // Measured: 363 ms. Neighbouring threads read keys 256 bytes apart, 32 cache lines an instruction.
 #include "cuda/attention/rungs.h"
 #include "cuda/attention/scores_in_memory.cuh"

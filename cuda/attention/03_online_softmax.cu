@@ -1,6 +1,6 @@
 // Rung 03, dense forward: one kernel and no scores in memory. A thread owns a query: its row of Q,
 // its running output, and the softmax's running maximum m and sum l. When a larger score comes,
-// what was summed so far shrinks by exp(old m − new m): the "online" softmax (Milakov and
+// the sums so far shrink by exp(old m − new m): the "online" softmax (Milakov and
 // Gimelshein 2018; FlashAttention, Dao et al. 2022). Keys and values pass through shared memory, 32
 // at a time, where all threads of a block read the same one.
 //

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(key_threads, FOCUS_KEY_BLOCKS)
   starts += ptrdiff_t{batch_head} * (blocks + 1) + block;
   const int first = starts[0], last = starts[1];
   const int b = batch_head / q.H, h = batch_head % q.H;
-  // Lanes beyond D read what others read and write nothing.
+  // Lanes beyond D repeat another lane's loads and write nothing.
   const float* in_head = (is_v ? d_o.of(b, h) : q.of(b, h)) + min(d, q.D - 4);
   float* out_head = (is_v ? dv.of(b, h) : dk.of(b, h)) + d;
   const ptrdiff_t in_stride = is_v ? d_o.row_stride : q.row_stride,

@@ -147,8 +147,8 @@ void AttentionBench::set_inputs(uint32_t which, bool exact_scores) {
   run(Pass::forward, rung_for(pattern_, Pass::forward, call_));  // what a backward starts from
 }
 
-// Where the front's choice is not what the rung's backward starts from: rung 15 takes the weights
-// of rung 14, and what computes in float32 takes float32's sums.
+// Reruns the forward if this backward needs another one than the front chose: rung 15 needs rung
+// 14's scores, and float32 rungs need float32's sums.
 void AttentionBench::forward_for(const Rung& rung) {
   if (!rung.features.after_rung && !kept_.words && size_.precision == Precision::fp32) return;
   Call call = call_;

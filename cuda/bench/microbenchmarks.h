@@ -1,5 +1,5 @@
-// What the GPU at hand can do, one number after the other: the constants behind the predictions in
-// cuda/README.md. Each microbenchmark is a kernel that does one thing and little else.
+// Measures the constants of this GPU that predictions of kernel times start from. Each
+// microbenchmark is a kernel that does one thing and little else.
 #pragma once
 
 #include <string>
@@ -25,8 +25,8 @@ struct MicrobenchmarkSize {
   int barriers = 1000;
 };
 
-// All of them. RunError if a kernel's result is not what it must be, so that no time is that of
-// work left undone. What this device cannot run is left out.
+// Runs all of them. RunError if a kernel's result is wrong, so that no time is that of skipped
+// work. Leaves out those that this device cannot run.
 std::vector<Microbenchmark> run_microbenchmarks(const MicrobenchmarkSize& size = {});
 
 }  // namespace focus::gpu

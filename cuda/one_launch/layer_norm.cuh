@@ -1,5 +1,5 @@
-// What is done row by row: layer normalisation forward and backward, and moving rows. Half a warp
-// owns a row, four channels a lane.
+// Row by row: layer normalisation forward and backward, and copying rows. Half a warp owns a row,
+// four channels a lane.
 #pragma once
 
 #include "cuda/one_launch/arguments.cuh"

@@ -1,5 +1,5 @@
-// Products of small matrices in shared memory: what a step mostly consists of. Here those in
-// float32; mma.cuh has what tensor cores need.
+// Products of small matrices in shared memory, where a step spends most of its time. The float32
+// ones are here; cuda/fast/one_launch/mma.cuh has those on tensor cores.
 //
 // 256 threads own the 64 columns of a result with up to 8·R rows. A warp owns 8 columns; in it a
 // thread owns 2 neighbouring columns and every eighth row: R × 2 numbers, in registers. So one

@@ -1,11 +1,11 @@
-// What the dense kernels share that keep T × T matrices in memory: a block of 64 threads makes
+// Shared by the dense kernels that keep T × T matrices in memory: a block of 64 threads makes
 // 64 × 64 or 64 × W numbers of a product, 8 × 8 (or 8 × W / 8) a thread, with the next step's
 // factors on their way to shared memory while it multiplies. Such blocks are small, and six of them
 // on a multiprocessor wait at different times. All kernels here have so many blocks: a kernel that
 // starts early takes room as it gets free, and fewer blocks would come together on the first
 // multiprocessors (a step at length 600 with 500 blocks in two kernels: 3.81 ms instead of 3.49). A
-// query's parts of the keys lie far apart in the grid: blocks 132 apart share a multiprocessor, and
-// with a query's three parts side by side these would be the longest part of each (0.11 ms).
+// query's slices of the keys lie far apart in the grid: with its three slices side by side, the
+// longest slice would always land on the same multiprocessors, 132 blocks apart (0.11 ms).
 //
 // Registers lie in two banks. A multiply-add reads three of them, which takes a second cycle unless
 // one is still at hand from the multiply-add before and the other two lie in different banks: ncu

@@ -1,5 +1,5 @@
-// What the dense rungs on tensor cores share: q, k, v and dO as their products want them, and the
-// fragments of these products.
+// Shared by the dense rungs on tensor cores: rounded copies of q, k, v and dO as their products
+// read them, and the fragments of these products.
 //
 // A first kernel rounds the tensors into memory, once for all blocks that read them: rows of bf16
 // pairs, of tf32, or (3xtf32) float32 as it is, 0 beyond T and D. So the other kernels copy whole

@@ -1,7 +1,7 @@
-// What the fused kernels of a transformer block are made of on tensor cores (row_tile.cuh: in
-// float32): a block takes rows of 64 channels through several operations, a warp 16 of them, whole.
-// The numbers stay in registers from one product to the next; shared memory holds weights, and what
-// a layer's gradients need from all warps.
+// The parts of a transformer block's fused kernels on tensor cores (row_tile.cuh has those in
+// float32): a thread block takes rows of 64 channels through several operations, a warp 16 of them,
+// whole. The numbers stay in registers from one product to the next; shared memory holds weights,
+// and what a layer's gradients need from all warps.
 //
 // Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
 // 3: 16 bytes at a time, as memory is read and written. To the tensor core

@@ -1,4 +1,4 @@
-// What the fused kernels of a transformer block are made of: a block of 256 threads takes 64 rows
+// The parts of a transformer block's fused kernels: a thread block of 256 threads takes 64 rows
 // (tokens) of 64 channels through several operations without leaving the multiprocessor.
 //
 // Tiles of 64 × 64 numbers lie in shared memory; a product of two goes into registers, 4 × 4
