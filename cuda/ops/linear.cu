@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(threads)
     linear_forward(Sizes s, const float* x, const float* w, const float* bias, float* y) {
   SharedMemory shared;
   float *a = shared.array<float>(tile_floats), *b = shared.array<float>(tile_floats);
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int columns = tiles_for(s.out, side), rows = tiles_for(s.M, side);
   const int o0 = int(blockIdx.x) % columns * side;
   const int m0 = int(blockIdx.x) / columns % rows * side, run = int(blockIdx.x) / columns / rows;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(threads)
 // One tile of dx (M,in) = dy (M,out) · W (out,in).
 __device__ void input_gradient(const Sizes& s, int block, const float* dy, const float* w,
                                float* dx, bool add, float* a, float* b) {
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int columns = tiles_for(s.in, side), rows = tiles_for(s.M, side);
   const int i0 = block % columns * side, m0 = block / columns % rows * side;
   const int run = block / columns / rows;
@@ -115,7 +115,7 @@ __device__ void input_gradient(const Sizes& s, int block, const float* dy, const
 // db. parts: (R,chunks, out·in + out).
 __device__ void weight_gradient(const Sizes& s, int block, const float* dy, const float* x,
                                 float* parts, float* a, float* b) {
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int columns = tiles_for(s.in, side), rows = tiles_for(s.out, side);
   const int chunks = tiles_for(s.M, chunk);
   const int i0 = block % columns * side, o0 = block / columns % rows * side;

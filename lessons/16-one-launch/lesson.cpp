@@ -12,6 +12,7 @@
 #include "cuda/lesson/step_ways.h"
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/csv.h"
 #include "report/statistics.h"
 
 using namespace focus;
@@ -32,15 +33,13 @@ using Fields = std::vector<std::string>;
 // The rows below '#' lines and the line of column names.
 std::vector<Fields> table(const std::filesystem::path& file, size_t columns) {
   std::vector<Fields> rows;
-  std::istringstream lines(read_file(file, 1 << 20));
+  const std::string text = read_file(file, 1 << 20);
   bool named = false;
-  for (std::string line; std::getline(lines, line);) {
-    if (line.empty() || line[0] == '#' || !std::exchange(named, true)) continue;
-    Fields& fields = rows.emplace_back();
-    std::istringstream text(line);
-    for (std::string field; std::getline(text, field, ',');) fields.push_back(field);
-    if (fields.size() != columns)
-      fail_input(file.string(), ": a row of ", fields.size(), " fields, not ", columns);
+  for (CsvReader lines(text, file.string()); lines.next();) {
+    if (lines.line().empty() || lines.line()[0] == '#' || !std::exchange(named, true)) continue;
+    const auto& cells = lines.cells();
+    if (cells.size() != columns) lines.fail("a row of ", cells.size(), " cells, not ", columns);
+    rows.emplace_back(cells.begin(), cells.end());
   }
   return rows;
 }

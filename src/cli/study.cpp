@@ -198,7 +198,8 @@ int study_command(const Arguments& arguments) {
     outcome = run_study(study, options, observer);
   }
   if (!outcome.shard_is_over) {
-    print(str("interrupted and saved in ", dir, "; the same command goes on\n"));
+    print(str("interrupted and saved in ", dir,
+              "; the same command goes on, with --report it tells what is there\n"));
     return 130;
   }
   if (!outcome.is_over) {

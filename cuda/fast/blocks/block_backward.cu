@@ -24,7 +24,7 @@ using namespace rows;
 
 // The mean and 1/σ of the thread's rows, and x as the forward normalised it: (x − mean) / σ. All is
 // 0 in rows that do not exist.
-__device__ __forceinline__ void load_stats(float2 (&to)[R], const Tile& t, const float2* stats) {
+__device__ __forceinline__ void load_stats(float2 (&to)[R], const RowTile& t, const float2* stats) {
 #pragma unroll
   for (int i = 0; i < R; ++i) to[i] = t.has(i) ? stats[t.row_of(i)] : make_float2(0, 0);
 }
@@ -36,7 +36,7 @@ __device__ __forceinline__ void normalise(Fragment& x, const float2 (&stats)[R])
 }
 
 // to (row i of the tile) := v, or += v
-__device__ __forceinline__ void write_row(float* to, const Tile& t, int i, float (&v)[C],
+__device__ __forceinline__ void write_row(float* to, const RowTile& t, int i, float (&v)[C],
                                           bool add) {
   if (!t.has(i)) return;
   float* at = to + 4 * t.at.x + t.offset(i);
@@ -57,7 +57,7 @@ constexpr int g_floats = side * triple_pitch, g_pitch = triple_pitch;
 // `weights` any more.
 template <class F>
 __device__ __forceinline__ void projections_backward(Fragment& dn, const Fragment& n,
-                                                     const NormedProjections& a, const Tile& t,
+                                                     const NormedProjections& a, const RowTile& t,
                                                      float* n_tile, float* g,
                                                      float* const (&weights)[2], float* parts,
                                                      const F& before_last) {
@@ -90,7 +90,7 @@ __device__ __forceinline__ void projections_backward(Fragment& dn, const Fragmen
 __device__ __forceinline__ void begin_projections_backward(Fragment& n, float* g,
                                                            float* const (&weights)[2],
                                                            const NormedProjections& a,
-                                                           const Tile& t, const float* x) {
+                                                           const RowTile& t, const float* x) {
   float2 stats[R];
   load_rows(n, t, x);
   load_stats(stats, t, a.stats);
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(threads, 2)
   SharedMemory shared;
   float *tile = shared.array<float>(tile_floats), *g = shared.array<float>(g_floats);
   float* const weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
-  const Tile t(a.M);
+  const RowTile t(a.M);
   Fragment n, dn = {};
   begin_projections_backward(n, g, weights, a, t, a.x);
   projections_backward(dn, n, a, t, tile, g, weights,
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(threads, 2)
   float* const weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
   float *rows = g + side, *sums = shared.array<float>(TY * side);
   float* masks = shared.array<float>(3 * mask_floats);
-  const Tile t(a.M);
+  const RowTile t(a.M);
   const size_t parameters = size_t(t.run) * a.stride;
   float* parts = a.parts + size_t(blockIdx.x) * (projected ? 6 : 3) * part_floats;
   Fragment dy, hidden, other, acc;

@@ -21,7 +21,8 @@ using namespace row_mma;
 
 constexpr int part_floats = side * side + side;  // a weight's gradient and its bias's
 
-__device__ __forceinline__ void load_stats(float2 (&to)[2], const Tile& t, const float2* stats) {
+__device__ __forceinline__ void load_stats(float2 (&to)[2], const WarpRows& t,
+                                           const float2* stats) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) to[h] = t.has(h) ? stats[t.row_of(h)] : make_float2(0, 0);
 }
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
         *weights = shared.array<float>(2 * weight_floats),
         *sums = shared.array<float>(2 * sum_floats);
   const bool alone = span.last == 2;
-  const Tile t(alone ? next.M : a.M, B::tile_rows);
+  const WarpRows t(alone ? next.M : a.M, B::tile_rows);
   const size_t parameters = size_t(t.run) * (alone ? next.stride : a.stride);
   const auto fetch = [&](int n) {
     if (n <= span.last)

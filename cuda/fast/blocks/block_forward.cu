@@ -41,7 +41,7 @@ __device__ __forceinline__ float2 normalise(float (&v)[C], float epsilon) {
 }
 
 // tile := the warp's rows x, normalised. stats: may be nullptr.
-__device__ __forceinline__ void store_normalised(float* tile, const Tile& t, const Fragment& x,
+__device__ __forceinline__ void store_normalised(float* tile, const RowTile& t, const Fragment& x,
                                                  float epsilon, float2* stats) {
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -68,8 +68,8 @@ __device__ __forceinline__ void copy_layers(float* weights, float* biases,
 
 // q, k, v := the layers of the warp's rows n. The three products are one with 3 · 64 columns: a
 // thread owns 4 × 12 numbers.
-__device__ __forceinline__ void project(const NormedProjections& a, const Tile& t, const float* n,
-                                        const float* weights, const float* biases) {
+__device__ __forceinline__ void project(const NormedProjections& a, const RowTile& t,
+                                        const float* n, const float* weights, const float* biases) {
   float acc[R][3 * C];
   multiply_by_transposed(acc, t, n, weights);
 #pragma unroll
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(threads, 2) normed_projections_kernel(NormedPr
   float* n = shared.array<float>(tile_floats);
   float* weights = shared.array<float>(3 * tile_floats);
   float* biases = shared.array<float>(3 * side);
-  const Tile t(a.M);
+  const RowTile t(a.M);
   copy_layers(weights, biases, a, size_t(t.run) * a.stride);
   __pipeline_commit();
   wait_for_previous();
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(threads, 2)
   float *biases = shared.array<float>(3 * side), *masks = shared.array<float>(3 * mask_floats);
   float* next_weights = projects ? shared.array<float>(3 * tile_floats) : nullptr;
   float* next_biases = projects ? shared.array<float>(3 * side) : nullptr;
-  const Tile t(a.M);
+  const RowTile t(a.M);
   const size_t parameters = size_t(t.run) * a.stride;
   copy_weight(weights[0], a.layers[0].weight + parameters);
 #pragma unroll

@@ -20,7 +20,8 @@ using namespace row_mma;
 constexpr int warps = 4, threads = 32 * warps, tile_rows = 16 * warps;
 
 // Normalises rows. stats: may be nullptr.
-__device__ __forceinline__ void normalise(Rows& x, const Tile& t, float epsilon, float2* stats) {
+__device__ __forceinline__ void normalise(Rows& x, const WarpRows& t, float epsilon,
+                                          float2* stats) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float sum = 0, squares = 0;
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(threads, 2)
   float *weights = shared.array<float>(count * weight_floats),
         *biases = shared.array<float>(count * side);
   const int M = span.first == 0 ? a.M : next.M;
-  const Tile t(M, tile_rows);
+  const WarpRows t(M, tile_rows);
   const size_t parameters = size_t(t.run) * (span.first == 0 ? a.stride : next.stride);
   // In three groups: W_o, the MLP's, the projections'.
 #pragma unroll
