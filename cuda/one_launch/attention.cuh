@@ -20,9 +20,9 @@ inline constexpr int scores_size = 8 * R* score_stride<R>;
 template <class H, int R, Numbers OF_BOTH>
 __device__ __forceinline__ void token_products(float* s, const float* a, const float* b,
                                                int length) {
-  const Place<H> at;
+  const FirstElement<H> at;
   if (at.column / 8 * 8 >= length) return;
-  Tile<R> c[1] = {};
+  Accumulators<R> c[1] = {};
   add_abt<H, OF_BOTH, OF_BOTH>(c, a, {b});
 #pragma unroll
   for (int i = 0; i < R; ++i)

@@ -6,7 +6,7 @@
 
 namespace focus::gpu::one_launch {
 
-// Which numbers a step of a run draws.
+// A run's seed and step: together they fix every random number that the step draws.
 struct StepNoise {
   unsigned long long seed;
   unsigned step;

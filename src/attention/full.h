@@ -1,4 +1,4 @@
-// Full attention of one head, with matrix products over blocks of query rows, so that a block's
+// Full attention of one head, with matrix products over 48 query rows at a time, so that their
 // scores stay in the fast caches.
 //
 // Forward keeps the probabilities P (T × Tp, rows padded to whole vectors) for the backward.
@@ -13,7 +13,7 @@ namespace focus::full {
 
 inline constexpr int block_rows = 48;  // eight register tiles; 48 × 608 floats are 114 KiB
 
-// Numbers of scratch that one thread needs, for forward and backward.
+// The scratch of one thread for forward and backward, in numbers.
 template <class T>
 size_t scratch_size(int length, int width) {
   const size_t padded = size_t(round_up_to_lanes<T>(length));

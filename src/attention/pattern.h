@@ -40,12 +40,8 @@ inline bool is_positional(Pattern p) {
 // tokens (global tokens included).
 void check_settings(const AttentionSettings& settings, int length);
 
-// Keys as lists: query i keeps keys[begin[i]], …, keys[begin[i+1]-1], ascending.
-struct KeyLists {
-  const int* begin;  // (T+1)
-  const int* keys;   // (entries), or nullptr where they are chosen for each sequence and head
-  int entries;       // begin[T]
-};
+// Keys as lists: query i keeps keys[begin[i]], …, keys[begin[i+1]-1], ascending. `begin` has T+1
+// numbers; nnz = begin[T] is the length of `keys`.
 
 // The number of entries in the lists of all T queries: T·k, and with g global tokens g more for
 // each ordinary query and T for each global one; the last block may be short.

@@ -1,6 +1,6 @@
 // Sparse attention of one head: each query has a list of keys and touches only those, forward and
-// backward. Where the lists come from is all that tells the patterns apart: from positions alone
-// (pattern.h; a dropped score is never computed), or from the scores or random numbers (choose.h).
+// backward. The patterns differ only in the source of the lists: positions alone (pattern.h; a
+// dropped score is never computed), the scores, or random numbers (choose.h).
 //
 // Forward keeps the lists and the kept probabilities for the backward: T·k numbers, not T·T.
 #pragma once
