@@ -94,7 +94,7 @@ TEST_CASE_TEMPLATE("the factor does what queries C times as large do, and reache
 TEST_CASE("what the authors' model computes with a factor on its scores") {
   for (const char* name : {"full_scale4", "topk_scale05"})
     for (const GoldenError& e :
-         check_golden<float>(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
+         check_golden(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
       CHECK_MESSAGE(e.ok(), str(name, ", ", e.name, ": ", e.error, ", limit ", e.limit));
 }
 
