@@ -1,6 +1,7 @@
 // What the kernels of one attention call share: where its tensors lie and its lists.
 #pragma once
 
+#include "attention/pattern.h"
 #include "cuda/ops/philox.cuh"
 
 namespace focus::gpu {

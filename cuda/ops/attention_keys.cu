@@ -57,9 +57,7 @@ __global__ void attention_keys_kernel(AttentionCall c, AttentionGradients g) {
     for (int x = 0; x < 2; ++x) {
       const int d = lane + 32 * x;
       if (d0 + d >= c.D) continue;
-      float &k = g.dk[to + size_t(d)], &v = g.dv[to + size_t(d)];
-      k = g.add_k ? k + dk[x] : dk[x];
-      v = g.add_v ? v + dv[x] : dv[x];
+      g.dk[to + size_t(d)] = dk[x], g.dv[to + size_t(d)] = dv[x];
     }
   }
 }

@@ -113,8 +113,8 @@ __device__ void choose_at_random(const AttentionCall& c, const DropoutDraw& draw
   const uint64_t row = uint64_t(unit % c.units) * uint64_t(c.T) + uint64_t(i);
   // Evaluation has neither step nor seed of its own: it always draws the same keys.
   const uint64_t seed =
-      (training ? draw.seeds[unit / c.units] : draw.seed) + row * 0x9E3779B97F4A7C15u;
-  const uint32_t step = training ? draw.step + *draw.steps_later : ~0u;
+      (training ? draw.seeds[unit / c.units] : uint64_t{0}) + row * 0x9E3779B97F4A7C15u;
+  const uint32_t step = training ? *draw.step : ~0u;
   const uint32_t n = uint32_t(c.T);
   uint32_t used = 4, block = 0;
   Words random{};
@@ -216,8 +216,7 @@ __global__ void attention_rows_backward_kernel(AttentionCall c, Cover cover, Att
       float sum = 0;
       for (int e = 0; e < count; ++e)
         sum += block.row[e] * block.k[(keys ? keys[e] : e) * block.row_step + d];
-      float& to = g.dq[c.at(unit, i) + size_t(d)];
-      to = g.add_q ? to + sum : sum;
+      g.dq[c.at(unit, i) + size_t(d)] = sum;
     }
     __syncwarp();
   }

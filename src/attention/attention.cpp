@@ -109,7 +109,6 @@ template <class T>
 Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
                     const AttentionSettings& settings) {
   check(tape, q, k, v, settings);
-  if (tape.device()) return tape.device()->attention(tape, q, k, v, settings);
   Call<T> c = plan(tape, q, k, v, settings);
   const Pattern pattern = settings.pattern;
   const Noise noise = tape.noise();

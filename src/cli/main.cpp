@@ -13,7 +13,7 @@
 #include "files/atomic_file.h"
 #ifdef FOCUS_KERNELS
 namespace focus::gpu {
-void register_device();  // cuda/ops
+void register_device();  // cuda/stepper
 }
 #endif
 

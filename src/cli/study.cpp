@@ -170,7 +170,7 @@ int study_command(const Arguments& arguments) {
         study, options, device,
         arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : usual);
   }
-  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
+  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
   options.device = device.get();
   if (arguments.given("shards")) fail_input("--shards goes with --slurm; a part is --shard I/N");
 

@@ -91,7 +91,6 @@ const char* name_of(Activation activation) {
 
 template <class T>
 Tensor<T> activate(Tape<T>& tape, const Tensor<T>& x, Activation activation) {
-  if (tape.device()) return tape.device()->activate(tape, x, activation);
   switch (activation) {
     //@ from 07
     case Activation::gelu:

@@ -83,7 +83,6 @@ static void add_masked(T* out, const T* base, const T* x, const uint8_t* keep, T
 // y = residual + dropout(x), without residual if it is an empty tensor.
 template <class T>
 static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T>& x, double p) {
-  if (tape.device()) return tape.device()->masked(tape, residual, x, p);
   const Tensor<T> y = tape.make(x.shape);
   const int n = int(x.size());
   const bool active = dropout_active(tape, p);

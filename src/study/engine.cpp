@@ -12,8 +12,8 @@
 #include "suggest.h"
 #include "train/inputs.h"
 #include "train/memory.h"
-#include "train/run_group.h"
 #include "train/saver.h"
+#include "train/scheduler.h"
 #include "train/store.h"
 
 namespace focus {
@@ -252,11 +252,13 @@ class Engine {
       const ModelSettings model =
           s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
       if (s.precision != Precision::fp32)
-        check_precision(s, options_.device ? options_.device->precision_problem(s.precision, model)
+        check_precision(s, options_.device ? options_.device->problem({.model = model,
+                                                                       .precision = s.precision,
+                                                                       .form = options_.form})
                                            : "--device cpu");
       if (!options_.device)  // its memory is another, and it says so itself
         check_memory(model, s.optimizer, std::min(s.batch, s.train_size), folder_ ? runs : at_once,
-                     at_once);
+                      at_once);
     }
   }
 
@@ -404,18 +406,15 @@ class Engine {
       if (folder_ && observer_.on_note) observer_.on_note(note_on_steps(*states_[0].made));
       return run_together(*options_.device, jobs,
                           options_.together ? int(jobs.size()) : most_together,
-                          options_.use_step_kernel, stop(), events);
+                          options_.form, stop(), events);
     }
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
   }
-  std::string note_on_steps(Run& run) const {
-    const std::string problem =
-        options_.use_step_kernel ? step_kernel_problem(*options_.device, run) : "--step-kernel off";
-    const Precision precision = run.settings().precision;
-    return str(problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
-                               : "steps: operation by operation, recorded once (" + problem + ")",
-               precision == Precision::fp32 ? "" : str(", products in ", name_of(precision)));
+  std::string note_on_steps(const Run& run) const {
+    StepSettings settings = run.step_settings();
+    settings.form = options_.form;
+    return options_.device->explain(settings);
   }
 
   StudyOutcome outcome() {
@@ -483,14 +482,14 @@ Study study_of(const TrainPlan& plan) {
   return study;
 }
 
-StudyOptions options_of(const TrainPlan& plan, Device<float>* device) {
+StudyOptions options_of(const TrainPlan& plan, Device* device) {
   StudyOptions options;
   options.out = plan.out;
   options.threads = plan.threads;
   options.together = true;
   options.checkpoint_seconds = 0;
   options.device = device;
-  options.use_step_kernel = plan.step_kernel == "auto";
+  options.form = plan.step_kernel;
   return options;
 }
 
@@ -519,7 +518,7 @@ StudyOutcome report_study(const Study& study, const fs::path& folder) {
 TrainResult train(const TrainPlan& plan, const StudyObserver& observer) {
   check_plan(plan);
   check_unused(plan.out);
-  const std::unique_ptr<Device<float>> device = open_device(plan.device);
+  const std::unique_ptr<Device> device = open_device(plan.device);
   Engine engine(study_of(plan), options_of(plan, device.get()), observer);
   engine.make_runs(plan);
   engine.start_alone([&] { check_unused(plan.out); });
@@ -536,7 +535,7 @@ TrainResult resume(const fs::path& dir, int epochs, int threads, const StudyObse
   if (!device_name.empty()) plan.device = device_name;
   if (!check_same_data(plan.settings) && observer.on_note)
     observer.on_note(dir.string() + older_than_records);
-  const std::unique_ptr<Device<float>> device = open_device(plan.device);
+  const std::unique_ptr<Device> device = open_device(plan.device);
   Engine engine(study_of(plan), options_of(plan, device.get()), observer);
   engine.make_runs(plan);
   engine.restore_alone();
