@@ -778,7 +778,8 @@ int run() {
        lessons / "17-sharpness/controls.csv", lessons / "06-generalisation/list-operations.csv"},
       r, page);
   const std::string text = str(
-      "# Findings\n\nThe paper's claims beside our measurements at its own scale: its tasks, "
+      "# Findings at the paper's scale\n\nThe paper's claims beside our measurements at its own "
+      "scale: its tasks, "
       "lengths, models, epochs and "
       "ten seeds. This page is made from the recordings in the lessons' `results/paper` by "
       "`make report`; nothing in it "

@@ -209,6 +209,9 @@ int bench_step_command(const Arguments& arguments) {
   settings.form = arguments.given("launch") ? arguments.text("launch") : "auto";
   if (!device && settings.precision != Precision::fp32)
     fail_input("--precision ", name_of(settings.precision), " is for --device cuda");
+  if (const std::string& form = settings.form; arguments.given("launch") && form != "operations" &&
+                                               form != "graph" && form != "fused" && form != "one")
+    fail_input("--launch ", form, ": use operations, graph, fused or one");
   if (!device && arguments.given("launch"))
     fail_input("--launch is for --device cuda; on the CPU nothing is launched");
   const auto whole = [&](const char* flag, int64_t high) {

@@ -89,8 +89,8 @@ __device__ __forceinline__ void projections_backward(Fragment& dn, const Fragmen
 // W_q and W_k.
 __device__ __forceinline__ void begin_projections_backward(Fragment& n, float* g,
                                                            float* const (&weights)[2],
-                                                           const NormQkv& a,
-                                                           const RowTile& t, const float* x) {
+                                                           const NormQkv& a, const RowTile& t,
+                                                           const float* x) {
   float2 stats[R];
   load_rows(n, t, x);
   load_stats(stats, t, a.stats);

@@ -68,8 +68,8 @@ __device__ __forceinline__ void copy_layers(float* weights, float* biases, const
 
 // q, k, v := the layers of the warp's rows n. The three products are one with 3 · 64 columns: a
 // thread owns 4 × 12 numbers.
-__device__ __forceinline__ void project(const NormQkv& a, const RowTile& t,
-                                        const float* n, const float* weights, const float* biases) {
+__device__ __forceinline__ void project(const NormQkv& a, const RowTile& t, const float* n,
+                                        const float* weights, const float* biases) {
   float acc[R][3 * C];
   multiply_by_transposed(acc, t, n, weights);
 #pragma unroll
