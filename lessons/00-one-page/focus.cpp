@@ -261,7 +261,7 @@ struct Attention {
   }
 };
 
-// Two halves that add to x: tokens look at each other, then each one thinks for itself.
+// Two halves that add to x: attention carries numbers between tokens, the MLP works on each alone.
 struct Block {
   int T, D, hidden, kept;
   LayerNorm norm{D}, mlp_norm{D};
