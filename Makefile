@@ -132,10 +132,10 @@ progress:
 	@lessons/kit/student.sh progress
 #: make watch       build and test at each save           (LESSON=05)
 watch:
-	@lessons/kit/student.sh watch $(LESSON)
+	@MAKEFLAGS= lessons/kit/student.sh watch $(LESSON)
 #: make solution-NN our code for the gaps                 (GAP=name, ASK=1 before success)
 $(NUMBERS:%=solution-%): solution-%:
-	@lessons/kit/student.sh solution $*
+	@MAKEFLAGS= lessons/kit/student.sh solution $*
 hint-00 solution-00:
 	@echo "lesson 00 is complete: there is nothing to fill in. Read lessons/00-one-page/README.md"
 

@@ -7,8 +7,8 @@
 
 # cuda/fast is there for speed alone: no lesson before 16 needs it.
 KERNELS   := $(wildcard cuda/attention/*.cu cuda/one_launch/*.cu cuda/ops/*.cu cuda/bench/*.cu \
-               cuda/fast/*/*.cu) cuda/device/device.cu
-CUDA_HOST := $(wildcard cuda/attention/*.cpp)
+               cuda/stepper/*.cu cuda/fast/*/*.cu cuda/device/*.cu)
+CUDA_HOST := $(wildcard cuda/attention/*.cpp cuda/stepper/*.cpp)
 EMULATOR  := $(wildcard cuda/simt/*.cpp cuda/fast/tensor_cores/*.cpp)
 CUDA_SUMMARY := the kernels run on the CPU
 

@@ -53,8 +53,9 @@ CUDA_TEST_PROGRAMS += $(B)/cuda-tests
 
 # For callers in other languages (tests/pytorch/attention_ratio.py).
 $(B)/libfocus-attention.so: LDFLAGS += -shared
-$(B)/libfocus-attention.so: $(call cuda_obj,$(KERNELS)) \
-    $(call emulated_obj,$(CUDA_HOST) src/attention/pattern.cpp) $(CUDA_RUNTIME)
+$(B)/libfocus-attention.so: $(call cuda_obj,$(wildcard cuda/attention/*.cu cuda/fast/attention/*.cu) \
+      cuda/device/device.cu) \
+    $(call emulated_obj,$(wildcard cuda/attention/*.cpp) src/attention/pattern.cpp) $(CUDA_RUNTIME)
 	$(LINK)
 endif
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <iostream>
 #include <map>
+#include <sstream>
 
 #include "error.h"
 #include "files/atomic_file.h"
@@ -320,10 +321,104 @@ void draw_sharpness(const Records& r, const fs::path& file) {
   if (!write_figure(figure, file, &why_not)) std::cout << why_not << "\n";
 }
 
+// One line of lessons/17-sharpness/results/entropy.csv: before training, in nats.
+struct Arm {
+  std::string task, attention;
+  int k = 0;
+  double c = 1, entropy = 0;
+  const RecordedVariant* run = nullptr;
+};
+
+// Those that have been run.
+std::vector<Arm> arms(const Records& r, const fs::path& file) {
+  std::vector<Arm> all;
+  std::istringstream text(read_file(file, 1 << 16));
+  for (std::string line; std::getline(text, line);) {
+    if (line.starts_with('#') || line.starts_with("task,")) continue;
+    std::istringstream cells(line);
+    std::string k, c, entropy;
+    Arm arm;
+    for (std::string* cell : {&arm.task, &arm.attention, &k, &c, &entropy})
+      if (!std::getline(cells, *cell, ','))
+        fail_input(file.string(), ": '", line, "' lacks a cell");
+    arm.k = int(parse_integer(k)), arm.c = parse_number(c), arm.entropy = parse_number(entropy);
+    arm.run = at_scale(r, arm.task, arm.attention, arm.k, arm.c);
+    if (arm.run) all.push_back(arm);
+  }
+  return all;
+}
+
+std::vector<double> ranks(const std::vector<double>& values) {
+  std::vector<double> all;
+  for (const double v : values) {
+    double below = 0, equal = 0;
+    for (const double w : values) below += w < v, equal += w == v;
+    all.push_back(below + (equal - 1) / 2);
+  }
+  return all;
+}
+
+double correlation(const std::vector<double>& x, const std::vector<double>& y) {
+  const double mx = mean(x), my = mean(y);
+  double xy = 0, xx = 0, yy = 0;
+  for (size_t i = 0; i < x.size(); ++i)
+    xy += (x[i] - mx) * (y[i] - my), xx += (x[i] - mx) * (x[i] - mx),
+        yy += (y[i] - my) * (y[i] - my);
+  return xy / std::sqrt(xx * yy);
+}
+
 std::string in_words(const Against& c, const char* faster, const char* slower) {
   if (c.faster && c.factor() >= alike) return faster;
   if (c.slower && c.factor() <= 1 / alike) return slower;
   return c.is_alike() || c.faster || c.slower ? "alike" : "undecided";
+}
+
+// S4: topk(5) at C = 1 against full attention at the C whose entropy comes nearest.
+std::string at_equal_entropy(const std::vector<Arm>& all) {
+  std::string text;
+  for (const std::string& task : tasks) {
+    const Arm *five = nullptr, *full = nullptr;
+    for (const Arm& a : all)
+      if (a.task == task && a.attention == "topk" && a.k == 5 && a.c == 1) five = &a;
+    if (!five) continue;
+    for (const Arm& a : all)
+      if (a.task == task && a.attention == "full" &&
+          (!full || std::abs(a.entropy - five->entropy) < std::abs(full->entropy - five->entropy)))
+        full = &a;
+    const Against c(*five->run, *full->run);
+    const std::string what = in_words(c, "adds", "takes away");
+    text += str(text.empty() ? "" : "; ", task, ": topk(5) at C = 1 (entropy ",
+                format("%.2f", five->entropy), ") against full at C = ", c_text(full->c), " (",
+                format("%.2f", full->entropy), "): ", c.text(), ", sparsity ", what);
+  }
+  return text;
+}
+
+// Control 4: do epochs follow the entropy at the start, whatever makes it?
+std::string one_curve(const std::vector<Arm>& all) {
+  std::vector<double> entropies, epochs;
+  double worst = 1;
+  std::string pair;
+  std::vector<const Arm*> here;
+  for (const Arm& a : all)
+    if (a.task == "even-pairs") here.push_back(&a);
+  for (const Arm* a : here) {
+    entropies.push_back(a->entropy), epochs.push_back(median_of(*a->run));
+    for (const Arm* b : here) {
+      const double ratio = median_of(*a->run) / median_of(*b->run);
+      if (std::abs(a->entropy - b->entropy) > std::log(1.2) || !(ratio > worst)) continue;
+      worst = ratio;
+      pair = str(a->run->mechanism, format(" (%.2f nats, ", a->entropy),
+                 epochs_text(median_of(*a->run)), " epochs) and ", b->run->mechanism,
+                 format(" (%.2f nats, ", b->entropy), epochs_text(median_of(*b->run)), " epochs)");
+    }
+  }
+  const double rho = correlation(ranks(entropies), ranks(epochs));
+  return str(rho >= 0.8 && worst <= 1.5 ? "one curve" : "**not one curve**", ": over ", here.size(),
+             " arms the rank correlation of entropy and epochs is ", format("%.2f", rho),
+             " (0.8 asked); of arms whose effective numbers of keys are within 20 % the farthest "
+             "apart are ",
+             pair, " (a factor of 1.5 allowed)");
 }
 
 // Returns the verdict's text.
@@ -392,6 +487,7 @@ std::string sharpness(const Records& r, const fs::path& folder, Page& page) {
     if (what == "adds") adds.push_back(task);
     if (what == "takes away") takes.push_back(task);
   }
+  const std::vector<Arm> measured = arms(r, folder.parent_path() / "entropy.csv");
   const size_t n = asked.size();
   const bool sharper = s1.size() + 1 >= n;
   const std::string verdict = sharper && suffices.size() + 1 >= n && adds.size() <= 1
@@ -418,7 +514,9 @@ std::string sharpness(const Records& r, const fs::path& folder, Page& page) {
           "1: the first named needs "
           "fewer epochs):\n\n",
           judged, "\n**", words,
-          ".**\n\n- S4, at equal entropy: the entropies at the start are lesson 17's.\n- S5, where "
+          ".**\n\n- S4, at equal entropy before training: ", at_equal_entropy(measured),
+          ".\n- Control 4, ", one_curve(measured),
+          ".\n- S5, where "
           "it hurts: ",
           hurts.empty() ? "nowhere among the runs made" : list(hurts),
           "; by a point or less, with nine or ten seeds: ", list(little),
@@ -437,6 +535,78 @@ TextMap control(double c, const char* key = nullptr, const std::string& value = 
   if (key) settings[key] = value;
   if (key2) settings[key2] = value2;
   return settings;
+}
+
+// What the rules say of the controls of one task; nothing of what was not run.
+std::string judge_controls(const Records& r, const std::string& task) {
+  std::string text;
+  const auto full = [&](const TextMap& settings) { return r.find(task, "full", 0, settings); };
+  const RecordedVariant *one = full({}), *four = full(control(4));
+  const auto as_four = [&](const RecordedVariant* v) {
+    const Against c(*v, *four);
+    return c.faster || c.is_alike();
+  };
+  const auto much_slower = [&](const RecordedVariant* v) {
+    return Against(*v, *four).factor() < 1 / alike || !std::isfinite(median_of(*v));
+  };
+  const RecordedVariant *start = full(control(1, "qk-scale", "2")),
+                        *rate = full(control(1, "qk-rate", "4"));
+  if (one && four && start && rate) {
+    const bool s = as_four(start), f = as_four(rate);
+    text += str("- **1, start or rate: ",
+                s && f                    ? "either will do"
+                : s && much_slower(rate)  ? "it is the start"
+                : f && much_slower(start) ? "it is the rate"
+                                          : "both are needed",
+                "**, by the rule. Against full at C = 1, C = 4 is faster by ",
+                format("%.1f", Against(*four, *one).factor()), ", the start alone by ",
+                format("%.1f", Against(*start, *one).factor()), ", the rate alone by ",
+                format("%.1f", Against(*rate, *one).factor()), ".\n");
+  }
+  const auto best = [&](const char* attention, int k, double c) {
+    const RecordedVariant* found = nullptr;
+    for (const char* lr : {"0.025", "0.05", "0.1", "0.2", "0.4", "0.8"}) {
+      const RecordedVariant* v = r.find(task, attention, k, control(c, "lr", lr));
+      if (v && (!found || median_of(*v) < median_of(*found))) found = v;
+    }
+    return found;
+  };
+  if (full(control(1, "lr", "0.2")) && full(control(4, "lr", "0.2"))) {
+    const RecordedVariant *b1 = best("full", 0, 1), *b4 = best("full", 0, 4),
+                          *t1 = best("topk", 5, 1);
+    const auto at_rate = [](const RecordedVariant* v) {
+      return str(epochs_text(median_of(*v)), " at ", number_text(v->settings.lr));
+    };
+    text += str("- **2, each at its best rate: ",
+                Against(*b4, *b1).faster ? "the rate does not replace sharpness" : "undecided",
+                "**: full at C = 1 ", at_rate(b1), ", full at C = 4 ", at_rate(b4),
+                ", topk(5) at C = 1 ", at_rate(t1), "; full at C = 4 against full at C = 1 ",
+                compared(b4, b1), ", against topk(5) ", compared(b4, t1), ".\n");
+  }
+  const RecordedVariant *frozen = full(control(4, "freeze-qk", "yes")),
+                        *five = r.find(task, "topk", 5),
+                        *frozen_five = r.find(task, "topk", 5, control(1, "freeze-qk", "yes"));
+  if (frozen && frozen_five) {
+    const Against a(*frozen, *four), b(*frozen_five, *five);
+    const auto fine = [](const Against& c) { return c.faster || c.is_alike(); };
+    const bool needed = a.factor() < 0.5 || b.factor() < 0.5;
+    text += str("- **3, Q and K frozen: ",
+                fine(a) && fine(b) ? "attention need not be learnt"
+                : needed           ? "attention has to be learnt"
+                                   : "between the two",
+                "**: frozen against trained, full at C = 4 ", a.text(), "; topk(5) at C = 1 ",
+                b.text(), ".\n");
+  }
+  const RecordedVariant *loose1 = full(control(1, "clip", "0")),
+                        *loose4 = full(control(4, "clip", "0"));
+  if (loose1 && loose4) {
+    const Against c(*loose4, *loose1);
+    const bool not_clip = c.faster && !(c.factor() < Against(*four, *one).factor() / 2);
+    text += str("- **5, without the clip: ", not_clip ? "not the clip" : "undecided",
+                "**: full at C = 4 ", epochs_of(loose4), ", at C = 1 ", epochs_of(loose1), "; ",
+                c.text(), ". Many of these runs end with NaN.\n");
+  }
+  return text;
 }
 
 void controls(const Records& r, Page& page) {
@@ -493,7 +663,7 @@ void controls(const Records& r, Page& page) {
       s["clip"] = "0";
       return r.find(task, "full", 0, s);
     }());
-    text += rows + "\n";
+    text += str(rows, "\n", judge_controls(r, task), "\n");
   }
   page.body += text;
 }
@@ -603,11 +773,13 @@ int run() {
   sharpness(r, lessons / "17-sharpness/results/paper", page);
   controls(r, page);
   gpu_hours(r, page);
-  not_run({lessons / "07-activations/paper.csv", lessons / "17-sharpness/paper.csv",
-           lessons / "06-generalisation/list-operations.csv"},
-          r, page);
+  not_run(
+      {lessons / "07-activations/paper.csv", lessons / "17-sharpness/paper.csv",
+       lessons / "17-sharpness/controls.csv", lessons / "06-generalisation/list-operations.csv"},
+      r, page);
   const std::string text = str(
-      "# Findings\n\nThe paper's claims beside our measurements at its own scale: its tasks, "
+      "# Findings at the paper's scale\n\nThe paper's claims beside our measurements at its own "
+      "scale: its tasks, "
       "lengths, models, epochs and "
       "ten seeds. This page is made from the recordings in the lessons' `results/paper` by "
       "`make report`; nothing in it "

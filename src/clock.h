@@ -1,4 +1,4 @@
-// Time that passes: for progress, estimates and bench tables. No result depends on it.
+// Elapsed time, for progress, estimates and bench tables. No result depends on it.
 #pragma once
 
 #include <chrono>

@@ -14,7 +14,7 @@ struct InputError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The same, where less at a time might do.
+// The memory does not suffice; a smaller batch, or fewer runs at a time, may fit.
 struct OutOfMemory : InputError {
   using InputError::InputError;
 };

@@ -2,8 +2,8 @@
 // "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 //
 // A counter-based generator is a pure function from (key, counter) to 128 random bits. There is no
-// state to share between threads or to save in a checkpoint: whoever knows which number is wanted
-// computes it. The key is the run's seed; the counter names the purpose (Stream), two indices the
+// state to share between threads or to save in a checkpoint: any number can be computed from its
+// place alone. The key is the run's seed; the counter names the purpose (Stream), two indices the
 // caller is free to use (epoch, step, sample, layer), and the position in the sequence. So data,
 // initialisation, order and dropout never disturb each other, and a run depends on its own seed
 // only.
@@ -36,7 +36,7 @@ struct Philox {
   static Key key_of(uint64_t seed) { return {uint32_t(seed), uint32_t(seed >> 32)}; }
 };
 
-// What a random number is for. The values are part of every result: never renumber them.
+// The purpose of a random number. The values are part of every result: never renumber them.
 enum class Stream : uint32_t {
   data = 1,       // indices: split, example
   init = 2,       // indices: parameter tensor, 0

@@ -1,4 +1,4 @@
-// What messages suggest: the known name that a mistyped one was meant for, and lines to paste.
+// Suggestions in messages: the known name nearest to a mistyped one, and lines to paste.
 #pragma once
 
 #include <span>

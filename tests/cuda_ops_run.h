@@ -1,4 +1,5 @@
-// Runs an operation on the CPU and on the device, forward and backward, from the same numbers.
+// Runs an operation on the CPU's tape in double and by its kernels, forward and backward, from the
+// same numbers.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -9,6 +10,7 @@
 
 #include "close.h"
 #include "cuda/ops/ops.h"
+#include "tensor/tape.h"
 
 namespace focus::test {
 
@@ -19,98 +21,118 @@ struct OperationResult {
   std::vector<std::vector<double>> gradients;
 };
 
-template <class T>
-using Operation = std::function<Tensor<T>(Tape<T>&, const std::vector<Tensor<T>>&)>;
+// The numbers that every run starts from.
+struct OperationInputs {
+  std::vector<Shape> shapes;
+  std::vector<std::vector<double>> values;
+  // Where a gradient is added to, what is there before; else empty.
+  std::vector<std::vector<double>> before;
 
-// The numbers and gradients of tensors in a device's memory, or in the host's without one.
-template <class T>
-struct Placed {
-  Device<T>* device;
-  std::deque<Parameter<T>> inputs;
-  std::deque<gpu::DeviceArray<T>> memory;
-
-  Placed(Device<T>* where, const std::vector<Shape>& shapes) : device(where) {
+  // added: for each input whether its gradient is added to ('a') or set ('s').
+  OperationInputs(const std::vector<Shape>& all, const std::string& added) : shapes(all) {
+    REQUIRE(added.size() == all.size());
     uint32_t which = 1;
-    for (const Shape& shape : shapes) {
-      Parameter<T>& p = inputs.emplace_back("x", shape);
-      std::vector<double> numbers = random_numbers(shape.size(), which++);
+    for (size_t i = 0; i < all.size(); ++i) {
+      std::vector<double> numbers = random_numbers(all[i].size(), which++);
       // A weight is as small as a model's: else attention would be all on one key.
-      if (shape.rank() == 2)
-        for (double& w : numbers) w /= std::sqrt(double(shape.last()));
-      p.value = as<T>(rounded<float>(numbers));
-      // Backward adds: what is there before must survive.
-      p.gradient_value = as<T>(rounded<float>(random_numbers(shape.size(), which++)));
-      p.gradient.data = p.gradient_value.data();
-      if (!device) continue;
-      gpu::DeviceArray<T>&value = memory.emplace_back(p.value),
-      &gradient = memory.emplace_back(p.gradient_value);
-      p.place(value.data(), gradient.data());
+      if (all[i].rank() == 2)
+        for (double& w : numbers) w /= std::sqrt(double(all[i].last()));
+      values.push_back(rounded<float>(numbers));
+      std::vector<double> there = rounded<float>(random_numbers(all[i].size(), which++));
+      if (added[i] == 's') there.clear();
+      before.push_back(there);
     }
   }
-  std::vector<Tensor<T>> tensors() {
-    std::vector<Tensor<T>> all;
-    for (Parameter<T>& p : inputs) all.push_back(p.tensor());
-    return all;
-  }
-  std::vector<T> read(const T* from, size_t n) const {
-    std::vector<T> host(n);
-    if (device)
-      device->download(host.data(), from, n * sizeof(T));
-    else
-      host.assign(from, from + n);
-    return host;
+  static std::vector<double> output_gradient(size_t n) {
+    return rounded<float>(random_numbers(n, 99));
   }
 };
 
-// Random numbers in, random numbers as the output's gradient.
-template <class T>
-OperationResult run_operation(Device<T>* device, const std::vector<Shape>& shapes,
-                              const Operation<T>& operation, const Noise& noise = {}) {
+using Operation = std::function<Tensor<double>(Tape<double>&, const std::vector<Tensor<double>>&)>;
+
+inline OperationResult on_tape(const OperationInputs& in, const Operation& operation,
+                               const Noise& noise = {}) {
   Workers workers;
-  Tape<T> tape(workers, device);
-  Placed<T> placed(device, shapes);
-  tape.reset(true, noise);
-  const Tensor<T> y = operation(tape, placed.tensors());
-  const Tensor<T> loss = tape.make({device ? device->runs() : 1});
-  const std::vector<T> dy = as<T>(rounded<float>(random_numbers(y.size(), 99)));
-  tape.record(loss, [&tape, &dy, y, device] {
-    T* to = tape.gradient(y);
-    if (device)
-      device->upload(to, dy.data(), dy.size() * sizeof(T));
-    else
-      std::copy(dy.begin(), dy.end(), to);
-  });
-  OperationResult result{y.shape, {}, {}};
-  const std::vector<T> output = placed.read(y.data, y.size());
-  result.output.assign(output.begin(), output.end());
-  tape.backward(loss);
-  for (Parameter<T>& p : placed.inputs) {
-    const std::vector<T> g = placed.read(p.gradient.data, p.value.size());
-    result.gradients.emplace_back(g.begin(), g.end());
+  Tape<double> tape(workers);
+  std::deque<Parameter<double>> inputs;
+  std::vector<Tensor<double>> tensors;
+  for (size_t i = 0; i < in.shapes.size(); ++i) {
+    Parameter<double>& p = inputs.emplace_back("x", in.shapes[i]);
+    p.value = in.values[i];
+    if (!in.before[i].empty()) p.gradient_value = in.before[i];
+    p.gradient.data = p.gradient_value.data();
+    tensors.push_back(p.tensor());
   }
+  tape.reset(true, noise);
+  const Tensor<double> y = operation(tape, tensors);
+  const Tensor<double> loss = tape.make({1});
+  const std::vector<double> dy = OperationInputs::output_gradient(y.size());
+  tape.record(loss, [&tape, &dy, y] { std::copy(dy.begin(), dy.end(), tape.gradient(y)); });
+  OperationResult result{y.shape, {y.data, y.data + y.size()}, {}};
+  tape.backward(loss);
+  for (const Parameter<double>& p : inputs) result.gradients.push_back(p.gradient_value);
   return result;
 }
 
-// Compares the device in float with the CPU in double, which begin with the same numbers. `units`
-// are rounding errors of float.
-template <class F>
-void same_on_device(const std::string& what, const std::vector<Shape>& shapes, const F& operation,
-                    double units, const Noise& noise = {}) {
-  gpu::CudaOps device;
-  device.set_runs({noise.seed}, 0);
-  gpu::shuffle_threads(uint64_t(shapes[0].size()));
-  const OperationResult got = run_operation<float>(&device, shapes, operation, noise);
-  const OperationResult wanted = run_operation<double>(nullptr, shapes, operation, noise);
+// The same in device memory: outputs and gradients that are set hold NaN first.
+struct OnDevice {
+  std::vector<gpu::DeviceArray<float>> x, dx;
+  gpu::DeviceArray<float> y, dy;
+
+  OnDevice(const OperationInputs& in, const Shape& output)
+      : y(output.size()), dy(as<float>(OperationInputs::output_gradient(output.size()))) {
+    y.poison();
+    for (size_t i = 0; i < in.shapes.size(); ++i) {
+      x.emplace_back(as<float>(in.values[i]));
+      if (in.before[i].empty())
+        dx.emplace_back(in.shapes[i].size()).poison();
+      else
+        dx.emplace_back(as<float>(in.before[i]));
+    }
+  }
+  OperationResult result(const Shape& output) const {
+    OperationResult r{output, as_double(y.host()), {}};
+    for (const gpu::DeviceArray<float>& one : dx) r.gradients.push_back(as_double(one.host()));
+    return r;
+  }
+  static std::vector<double> as_double(const std::vector<float>& from) {
+    return {from.begin(), from.end()};
+  }
+};
+
+// Scratch memory for kernels, full of NaN.
+inline gpu::DeviceArray<float> scratch(size_t floats) {
+  gpu::DeviceArray<float> memory(floats);
+  memory.poison();
+  return memory;
+}
+
+// `units` are rounding errors of float.
+inline void check_close(const std::string& what, const OperationInputs& in,
+                        const OperationResult& got, const OperationResult& wanted, double units) {
   const std::vector<float> output = as<float>(got.output);
-  CHECK_MESSAGE(difference(what, got.shape, output.data(), wanted.output, units).empty(),
-                difference(what, got.shape, output.data(), wanted.output, units));
+  const std::string far = difference(what, wanted.shape, output.data(), wanted.output, units);
+  CHECK_MESSAGE(far.empty(), far);
   for (size_t i = 0; i < wanted.gradients.size(); ++i) {
     const std::vector<float> gradient = as<float>(got.gradients[i]);
-    const std::string name = str(what, ", gradient of input ", i);
-    const std::string far =
-        difference(name, shapes[i], gradient.data(), wanted.gradients[i], units);
-    CHECK_MESSAGE(far.empty(), far);
+    const std::string of_input = difference(str(what, ", gradient of input ", i), in.shapes[i],
+                                            gradient.data(), wanted.gradients[i], units);
+    CHECK_MESSAGE(of_input.empty(), of_input);
   }
+}
+
+// Both sides, compared. kernels(OnDevice&) starts forward and backward.
+template <class F>
+void same_on_device(const std::string& what, const std::vector<Shape>& shapes,
+                    const std::string& added, const Operation& operation, const F& kernels,
+                    double units, const Noise& noise = {}) {
+  const OperationInputs in(shapes, added);
+  const OperationResult wanted = on_tape(in, operation, noise);
+  OnDevice device(in, wanted.shape);
+  gpu::shuffle_threads(uint64_t(shapes[0].size()));
+  kernels(device);
+  gpu::shuffle_threads(0);
+  check_close(what, in, device.result(wanted.shape), wanted, units);
 }
 
 }  // namespace focus::test

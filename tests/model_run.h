@@ -2,9 +2,7 @@
 #pragma once
 
 #include "close.h"
-#include "model/model.h"
-#include "ops/cross_entropy.h"
-#include "train/optimizer.h"
+#include "train/cpu_stepper.h"
 
 namespace focus::test {
 
@@ -57,14 +55,10 @@ struct Training {
   }
 
   double step(double lr) {
-    tape.reset(true, {.on = true, .seed = 7, .step = steps++});
-    model.zero_gradients();
-    const Tensor<T> logits = model.forward(tape, batch.tokens.data(), int(batch.labels.size()));
-    const Tensor<T> loss = cross_entropy(tape, logits, batch.labels.data());
-    tape.backward(loss);
-    const double norm = gradient_norm(model.parameters());
-    optimizer.step(model.parameters(), lr, clip_factor(norm, 0.5));
-    return double(loss.data[0]);
+    const Noise noise{.on = true, .seed = 7, .step = steps++};
+    return double(train_step(model, optimizer, tape, batch.tokens.data(), batch.labels.data(),
+                             int(batch.labels.size()), noise, lr, 0.5)
+                      .loss);
   }
 };
 

@@ -203,7 +203,7 @@ TEST_CASE("order: each epoch's is the engine's") {
   INFO("and that is the order which a run of the engine takes");
   std::iota(numbers.begin(), numbers.end(), 0);
   Rng(s.seed, Stream::order, 0).shuffle(numbers);
-  CHECK(Run(engine_settings(s), s.seed, data).epoch_order() == numbers);
+  CHECK(Run(engine_settings(s), s.seed, data).epoch().order == numbers);
 }
 
 TEST_CASE("initial weights and positions: the engine's") {

@@ -108,6 +108,6 @@ TEST_CASE("the authors' model: GELU with full, block and top-k attention, Mish w
   for (const char* name :
        {"full_gelu_4heads_d32", "block_short_last_global3", "topk_gelu_2heads", "topk_k9_mish"})
     for (const GoldenError& e :
-         check_golden<float>(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
+         check_golden(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
       CHECK_MESSAGE(e.ok(), str(name, ": ", e.name, " is off by ", e.error, ", limit ", e.limit));
 }

@@ -7,7 +7,7 @@
 
 #include "close.h"
 #include "cuda/device/launch.h"
-#include "cuda/lesson/step_ways.h"
+#include "cuda/lesson/random_run.h"
 #include "cuda/one_launch/attention.cuh"
 #include "cuda/one_launch/update.cuh"
 #include "report/statistics.h"
@@ -299,18 +299,23 @@ ModelSettings model_of(Pattern pattern, int k, int length, int blocks, double dr
 // Every step from the CPU's weights, so that differences do not add up.
 void check_steps(const std::string& name, const ModelSettings& s, OptimizerKind kind, int batch,
                  int rows) {
-  StepWays ways(s, kind, batch, rows, 11, 0.1);  // a gradient that the clip shortens
-  OneLaunch kernel(s, kind, batch, 1);
+  // A clip that shortens the gradient.
+  const StepSettings settings{.model = s, .optimizer = kind, .clip = 0.1, .batch = batch};
+  RandomRun run(settings, rows, 11);
+  OneLaunch kernel(settings, {run.step_run});
+  Workers workers;
+  Tape<float> tape(workers);
+  CpuStepper cpu(tape, settings, {run.step_run});
   std::vector<double> loss, gradient, move;
-  for (int n = 0; n < ways.steps(); ++n) {
-    const std::vector<float> before = ways.weights();
-    ways.set_weights(before);
+  for (int n = 0; n * batch < rows; ++n) {
+    const std::vector<float> before = run.weights();
+    RandomRun same(settings, rows, 11);
+    same.set_weights(before), same.optimizer = run.optimizer;
     shuffle_threads(uint64_t(n));
-    const OneLaunchSteps made = kernel.train({ways.run()}, n, 1).at(0);
+    const StepMade got = step_of(kernel, same, n);
     shuffle_threads(0);
-    REQUIRE_MESSAGE(made.losses.size() == 1,
-                    str(name, ": got ", made.losses.size(), " steps, wanted 1"));
-    const StepMade got = ways.launched(made), wanted = ways.on_cpu(n);
+    REQUIRE_MESSAGE(!std::isnan(got.loss), str(name, ": got no step, wanted 1"));
+    const StepMade wanted = step_of(cpu, run, n);
     loss.push_back(std::abs(got.loss / wanted.loss - 1));
     gradient.push_back(relative_distance(got.gradients, wanted.gradients));
     std::vector<float> got_move = got.weights, wanted_move = wanted.weights;
@@ -438,23 +443,28 @@ TEST_CASE("a step: loss, gradient and weights as the CPU's") {
 }
 
 TEST_CASE("steps: the same bits in one launch or several, alone or beside another run") {
-  const ModelSettings s = model_of(Pattern::topk, 3, 7, 1, 0.1);
+  const StepSettings settings{.model = model_of(Pattern::topk, 3, 7, 1, 0.1), .batch = 3};
   const auto weights_after = [&](int runs, int blocks, std::vector<int> launches) {
-    std::deque<StepWays> ways;
-    std::vector<OneLaunchRun> all;
-    for (int r = 0; r < runs; ++r)
-      all.push_back(ways.emplace_back(s, OptimizerKind::sgd, 3, 8, uint64_t(5 + r)).run());
-    OneLaunch kernel(s, OptimizerKind::sgd, 3, runs);
+    std::deque<RandomRun> all;
+    std::vector<StepRun> step_runs;
+    std::vector<Epoch> epochs;
+    for (int r = 0; r < runs; ++r) {
+      const RandomRun& run = all.emplace_back(settings, 8, uint64_t(5 + r));
+      step_runs.push_back(run.step_run), epochs.push_back(run.epoch);
+    }
+    OneLaunch kernel(settings, step_runs);
+    for (int r = 0; r < runs; ++r) kernel.load(r, all[size_t(r)].model, all[size_t(r)].optimizer);
     kernel.set_blocks_a_run(blocks);
     int first = 0;
     for (int steps : launches) {
       shuffle_threads(uint64_t(first + blocks));
-      const auto made = kernel.train(all, first, steps);
+      const auto made = kernel.train(epochs, first, steps, never_stop);
       REQUIRE(made[0].losses.size() == size_t(steps));
       first += steps;
     }
     shuffle_threads(0);
-    return ways[0].launched({{0}, {}, false}).weights;
+    kernel.store(0, all[0].model, all[0].optimizer);
+    return all[0].weights();
   };
   const std::vector<float> wanted = weights_after(1, 1, {1, 1, 1});
   CHECK_MESSAGE(weights_after(1, 1, {3}) == wanted,
@@ -464,33 +474,36 @@ TEST_CASE("steps: the same bits in one launch or several, alone or beside anothe
 }
 
 TEST_CASE("steps: a run that meets a NaN stops as it was, the one beside it goes on") {
-  const ModelSettings s = model_of(Pattern::full, 0, 5, 1, 0);
-  StepWays bad(s, OptimizerKind::sgd, 2, 6, 1), good(s, OptimizerKind::sgd, 2, 6, 2);
+  const StepSettings settings{.model = model_of(Pattern::full, 0, 5, 1, 0), .batch = 2};
+  RandomRun bad(settings, 6, 1), good(settings, 6, 2);
   std::vector<float> weights = bad.weights();
   for (size_t i = 100; i < 448; ++i) weights[i] = NAN;  // words that surely occur
   bad.set_weights(weights);
-  OneLaunch kernel(s, OptimizerKind::sgd, 2, 2);
-  const auto made = kernel.train({bad.run(), good.run()}, 0, 3);
+  OneLaunch kernel(settings, {bad.step_run, good.step_run});
+  kernel.load(0, bad.model, bad.optimizer), kernel.load(1, good.model, good.optimizer);
+  const auto made = kernel.train({bad.epoch, good.epoch}, 0, 3, never_stop);
   CHECK_MESSAGE(made[0].failed, "got no failure from a loss that is not a number");
   CHECK_MESSAGE(made[0].losses.size() == 1,
                 str("got ", made[0].losses.size(), " steps of the run that fails, wanted 1"));
   CHECK_MESSAGE(!made[1].failed, "got a failure of the run beside it");
   CHECK_MESSAGE(made[1].losses.size() == 3,
                 str("got ", made[1].losses.size(), " steps of the run beside it, wanted 3"));
-  const std::vector<float> after = bad.launched(made[0]).weights;
+  kernel.store(0, bad.model, bad.optimizer);
+  const std::vector<float> after = bad.weights();
   CHECK_MESSAGE(std::equal(after.begin(), after.begin() + 100, weights.begin()),
                 "got changed weights after a loss that is not a number");
 }
 
 TEST_CASE("steps: a block that does not come is an error, not a hang") {
-  const ModelSettings s = model_of(Pattern::full, 0, 5, 1, 0);
-  StepWays ways(s, OptimizerKind::sgd, 2, 4, 1);
-  OneLaunch kernel(s, OptimizerKind::sgd, 2, 1);
+  const StepSettings settings{.model = model_of(Pattern::full, 0, 5, 1, 0), .batch = 2};
+  RandomRun run(settings, 4, 1);
+  OneLaunch kernel(settings, {run.step_run});
+  kernel.load(0, run.model, run.optimizer);
   kernel.leave_out_a_block(true);
   kernel.set_patience(-1);
-  const std::string trouble = trouble_of([&] { kernel.train({ways.run()}, 0, 2); });
+  const std::string trouble = trouble_of([&] { kernel.train({run.epoch}, 0, 2, never_stop); });
   CHECK_MESSAGE(trouble.find("waited for each other longer than") != std::string::npos,
                 str("got '", trouble, "', wanted the error that names the patience"));
   kernel.leave_out_a_block(false), kernel.set_patience(30);
-  CHECK(kernel.train({ways.run()}, 0, 2)[0].losses.size() == 2);
+  CHECK(kernel.train({run.epoch}, 0, 2, never_stop)[0].losses.size() == 2);
 }

@@ -6,8 +6,8 @@
 
 #include "analysis/sharpness.h"
 #include "attention_run.h"
+#include "train/cpu_stepper.h"
 #include "train/golden.h"
-#include "train/run.h"
 
 using namespace focus;
 using namespace focus::test;
@@ -31,7 +31,7 @@ Run trained(const RunSettings& s, int epochs) {
   Run run(s, 5, make_run_data(s, 5));
   Workers workers;
   Tape<float> tape(workers);
-  for (int e = 0; e < epochs; ++e) run.run_epoch(tape, std::atomic<bool>{false});
+  for (int e = 0; e < epochs; ++e) run_epoch(run, tape, std::atomic<bool>{false});
   return run;
 }
 
@@ -94,7 +94,7 @@ TEST_CASE_TEMPLATE("the factor does what queries C times as large do, and reache
 TEST_CASE("what the authors' model computes with a factor on its scores") {
   for (const char* name : {"full_scale4", "topk_scale05"})
     for (const GoldenError& e :
-         check_golden<float>(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
+         check_golden(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
       CHECK_MESSAGE(e.ok(), str(name, ", ", e.name, ": ", e.error, ", limit ", e.limit));
 }
 

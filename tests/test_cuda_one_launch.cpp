@@ -18,29 +18,32 @@ struct Errors {
 
 // Every step from the CPU's weights, so that differences do not add up.
 Errors compare(const ModelSettings& s, OptimizerKind kind, int batch, int rows) {
-  std::vector<std::unique_ptr<Pair>> pairs;
-  for (uint64_t seed : {11u, 12u})
-    pairs.push_back(std::make_unique<Pair>(s, kind, batch, rows, seed));
-  gpu::OneLaunch both(s, kind, batch, 2);
+  const StepSettings settings{.model = s, .optimizer = kind, .batch = batch};
+  RandomRuns runs(settings, rows, 11, 2);
+  gpu::OneLaunch both(settings, runs.step_runs);
+  Workers workers;
+  Tape<float> tape(workers);
   Errors errors;
   for (int n = 0; n * batch < rows; ++n) {
-    std::vector<OneLaunchRun> runs;
-    for (auto& pair : pairs) pair->upload(), runs.push_back(pair->run());
+    runs.load(both);
     gpu::shuffle_threads(uint64_t(n));
-    const auto results = both.train(runs, n, 1);
+    const auto gradients = both.gradients(runs.epochs, n);
+    const auto results = both.train(runs.epochs, n, 1, never_stop);
     for (size_t r = 0; r < 2; ++r) {
-      Pair& pair = *pairs[r];
-      const std::vector<float> before = pair.weights();
-      const double loss = pair.step(n);
+      RandomRun& run = runs.all[r];
+      const std::vector<float> before = run.weights();
+      RandomRun launched(settings, rows, 11 + r);
+      both.store(int(r), launched.model, launched.optimizer);
+      CpuStepper cpu(tape, settings, {run.step_run});
+      const StepMade wanted = gpu::step_of(cpu, run, n);
       REQUIRE(results[r].losses.size() == 1);
       CHECK(!results[r].failed);
-      errors.loss.push_back(std::abs(double(results[r].losses[0]) - loss) / loss);
-      const auto wanted = pair.flat([](const auto& p) -> const auto& { return p.gradient_value; });
-      errors.gradient.push_back(
-          relative_distance(pair.gradients.host(), wanted, pair.model.parameter_count()));
-      std::vector<float> got = pair.parameters.host(), moved = pair.weights();
+      CHECK(results[r].losses[0] == gradients[r].loss);
+      errors.loss.push_back(std::abs(double(results[r].losses[0]) - wanted.loss) / wanted.loss);
+      errors.gradient.push_back(relative_distance(flat(gradients[r].parameters), wanted.gradients));
+      std::vector<float> got = launched.weights(), moved = wanted.weights;
       for (size_t i = 0; i < got.size(); ++i) got[i] -= before[i], moved[i] -= before[i];
-      errors.step.push_back(relative_distance(got, moved, pair.model.parameter_count()));
+      errors.step.push_back(relative_distance(got, moved));
     }
   }
   gpu::shuffle_threads(0);
@@ -103,85 +106,78 @@ TEST_CASE("one launch: activations, Adam, dropout in one place only") {
 }
 
 TEST_CASE("one launch: the same bits alone, among others, in one launch or several") {
-  const ModelSettings s = model_of(Pattern::topk, 5, 9, 2, 0.1);
-  const auto weights_after = [&](int runs, int which, int blocks, std::vector<int> launches) {
-    std::vector<std::unique_ptr<Pair>> pairs;
-    std::vector<OneLaunchRun> on_device;
-    for (int r = 0; r < runs; ++r) {
-      pairs.push_back(std::make_unique<Pair>(s, OptimizerKind::sgd, 4, 10, uint64_t(which + r)));
-      on_device.push_back(pairs.back()->run());
-    }
-    gpu::OneLaunch launch(s, OptimizerKind::sgd, 4, runs);
-    launch.set_blocks_a_run(blocks);
-    int first = 0;
-    for (int steps : launches) {
-      gpu::shuffle_threads(uint64_t(first + runs));
-      launch.train(on_device, first, steps), first += steps;
-    }
-    gpu::shuffle_threads(0);
-    return pairs[0]->parameters.host();
+  const StepSettings settings{.model = model_of(Pattern::topk, 5, 9, 2, 0.1), .batch = 4};
+  const auto after = [&](int runs, uint64_t seed, int blocks, std::vector<int> launches) {
+    return weights_after(settings, 10, runs, seed, blocks, launches);
   };
-  const std::vector<float> alone = weights_after(1, 5, 0, {3});
-  CHECK(alone == weights_after(3, 5, 0, {3}));
-  CHECK(alone == weights_after(2, 5, 1, {1, 2}));
-  CHECK(alone == weights_after(1, 5, 7, {3}));  // more blocks than sequences
+  const std::vector<float> alone = after(1, 5, 0, {3});
+  CHECK(alone == after(3, 5, 0, {3}));
+  CHECK(alone == after(2, 5, 1, {1, 2}));
+  CHECK(alone == after(1, 5, 7, {3}));  // more blocks than sequences
   // So many that two blocks share a multiprocessor of a GPU, which is another kernel.
-  if (!gpu::emulated()) CHECK(alone == weights_after(80, 5, 0, {3}));
-  CHECK(alone != weights_after(1, 6, 0, {3}));
+  if (!gpu::emulated()) CHECK(alone == after(80, 5, 0, {3}));
+  CHECK(alone != after(1, 6, 0, {3}));
 }
 
 TEST_CASE("one launch: evaluation as the CPU's") {
   for (int length : {7, 40, 45}) {
-    const ModelSettings s = model_of(Pattern::topk, 5, length, 2, 0.1);
-    Pair one(s, OptimizerKind::sgd, 3, 8, 21), two(s, OptimizerKind::sgd, 3, 8, 22);
-    gpu::OneLaunch launch(s, OptimizerKind::sgd, 3, 2);
-    const std::vector<Evaluation> got = launch.evaluate({one.run(), two.run()});
-    for (size_t r = 0; r < 2; ++r) {
-      Pair& pair = r == 0 ? one : two;
-      PaddedData data;
-      data.rows = 8, data.length = length, data.labels = pair.labels;
-      data.tokens.assign(pair.tokens.begin(), pair.tokens.end());
-      const auto wanted = focus::evaluate(pair.model, pair.tape, data);
-      CHECK(std::abs(got[r].loss - wanted->loss) <= 2e-6 * wanted->loss);
-      CHECK(got[r].accuracy == wanted->accuracy);
+    const StepSettings settings{.model = model_of(Pattern::topk, 5, length, 2, 0.1), .batch = 3};
+    RandomRuns runs(settings, 8, 21, 2);
+    gpu::OneLaunch launch(settings, runs.step_runs);
+    Workers workers;
+    Tape<float> tape(workers);
+    CpuStepper cpu(tape, settings, runs.step_runs);
+    runs.load(launch), runs.load(cpu);
+    for (const Split split : {Split::train, Split::held_out}) {
+      const auto got = launch.evaluate(split, never_stop), wanted = cpu.evaluate(split, never_stop);
+      REQUIRE(got);
+      for (size_t r = 0; r < 2; ++r) {
+        CHECK(std::abs((*got)[r].loss - (*wanted)[r].loss) <= 2e-6 * (*wanted)[r].loss);
+        CHECK((*got)[r].accuracy == (*wanted)[r].accuracy);
+      }
     }
   }
 }
 
 TEST_CASE("one launch: a run that meets a NaN stops, the one beside it goes on") {
-  const ModelSettings s = model_of(Pattern::full, 0, 7, 1, 0);
-  Pair bad(s, OptimizerKind::sgd, 2, 6, 1), good(s, OptimizerKind::sgd, 2, 6, 2);
+  const StepSettings settings{.model = model_of(Pattern::full, 0, 7, 1, 0), .batch = 2};
+  RandomRuns runs(settings, 6, 1, 2);
+  RandomRun& bad = runs.all[0];
   std::vector<float> weights = bad.weights();
   weights[200] = NAN;
   for (size_t i = 100; i < 448; ++i) weights[i] = NAN;  // words that surely occur
-  bad.parameters.set(weights);
-  gpu::OneLaunch launch(s, OptimizerKind::sgd, 2, 2);
-  const auto results = launch.train({bad.run(), good.run()}, 0, 3);
+  bad.set_weights(weights);
+  gpu::OneLaunch launch(settings, runs.step_runs);
+  runs.load(launch);
+  const auto results = launch.train(runs.epochs, 0, 3, never_stop);
   CHECK(results[0].failed);
   CHECK(results[0].losses.size() == 1);
   CHECK(!results[1].failed);
   CHECK(results[1].losses.size() == 3);
-  const std::vector<float> after = bad.parameters.host();
-  CHECK(after[0] == weights[0]);  // no weight was changed
+  launch.store(0, bad.model, bad.optimizer);
+  CHECK(bad.weights()[0] == weights[0]);  // no weight was changed
 }
 
 TEST_CASE("one launch: a block that does not come ends in an error") {
-  const ModelSettings s = model_of(Pattern::full, 0, 7, 1, 0);
-  Pair pair(s, OptimizerKind::sgd, 2, 4, 1);
-  gpu::OneLaunch launch(s, OptimizerKind::sgd, 2, 1);
+  const StepSettings settings{.model = model_of(Pattern::full, 0, 7, 1, 0), .batch = 2};
+  RandomRuns runs(settings, 4, 1, 1);
+  gpu::OneLaunch launch(settings, runs.step_runs);
+  runs.load(launch);
   launch.leave_out_a_block(true);
   launch.set_patience(0.2);
-  CHECK_THROWS_AS(launch.train({pair.run()}, 0, 2), RunError);
+  CHECK_THROWS_AS(launch.train(runs.epochs, 0, 2, never_stop), RunError);
   launch.leave_out_a_block(false);
-  CHECK(launch.train({pair.run()}, 0, 2)[0].losses.size() == 2);
+  CHECK(launch.train(runs.epochs, 0, 2, never_stop)[0].losses.size() == 2);
 }
 
 TEST_CASE("one launch: which models do not fit, and why") {
-  ModelSettings s = model_of(Pattern::topk, 5, 40, 5, 0.01);
+  StepSettings settings{.model = model_of(Pattern::topk, 5, 40, 5, 0.01)};
+  ModelSettings& s = settings.model;
   CHECK(gpu::one_launch_problem(s, 25) == "");
   s.attention.heads = 2;
   CHECK(gpu::one_launch_problem(s, 25) == "2 heads, not 1");
-  CHECK_THROWS_AS(gpu::OneLaunch(s, OptimizerKind::sgd, 25, 1), InputError);
+  const RandomRuns runs(settings, 3, 1, 1);
+  CHECK_THROWS_AS(gpu::OneLaunch(settings, runs.step_runs), InputError);
   s = model_of(Pattern::full, 0, 49, 5, 0.01);
   CHECK(gpu::one_launch_problem(s, 25) == "49 tokens, more than 48");
   s = model_of(Pattern::full, 0, 40, 200, 0.01);

@@ -1,8 +1,64 @@
 // The trainer's attention on the device against the CPU's in double: every pattern, with dropout.
 #include "attention/attention.h"
+#include "cuda/ops/attention.h"
 #include "cuda_ops_run.h"
 
 namespace focus::test {
+
+namespace {
+
+// Forward, and in training backward, of one attention with the noise that the CPU's tape has.
+struct DeviceAttention {
+  gpu::DeviceLists lists;
+  gpu::AttentionPlan plan;
+  gpu::AttentionPlan::Kept kept;
+  gpu::DeviceArray<char> memory;
+  gpu::DeviceArray<uint64_t> seeds;
+  gpu::DeviceArray<uint32_t> step;
+  gpu::DropoutDraw random, mask;
+  gpu::Streams streams;
+
+  DeviceAttention(const AttentionSettings& a, int B, int T, int D, const Noise& noise)
+      : lists(a, T),
+        plan(a, {}, B, T, D, Precision::fp32, noise.on, lists),
+        seeds(std::vector<uint64_t>{noise.seed}),
+        step(std::vector<uint32_t>{noise.step}) {
+    gpu::Layout measured;
+    const size_t scratch_bytes = plan.scratch_bytes(plan.take_kept(measured));
+    measured.take<char>(scratch_bytes);
+    memory = gpu::DeviceArray<char>(measured.used());
+    memory.poison();
+    gpu::Layout layout(memory.data());
+    kept = plan.take_kept(layout);
+    scratch = layout.take<char>(scratch_bytes);
+    uint32_t site = noise.next_site;
+    if (a.pattern == Pattern::random)
+      random = gpu::dropout_draw(seeds.data(), step.data(), site++, 0);
+    if (plan.drops()) mask = gpu::dropout_draw(seeds.data(), step.data(), site++, a.dropout);
+  }
+  void forward(const OnDevice& d) {
+    plan.forward(kept, d.x[0].data(), d.x[1].data(), d.x[2].data(), d.y.data(), random, mask,
+                 streams, scratch);
+  }
+  void backward(OnDevice& d) {
+    plan.backward(kept, d.x[0].data(), d.x[1].data(), d.x[2].data(), d.y.data(), d.dy.data(),
+                  d.dx[0].data(), d.dx[1].data(), d.dx[2].data(), streams, scratch);
+    streams.join();
+  }
+  char* scratch = nullptr;
+};
+
+void check_attention(const std::string& what, const AttentionSettings& settings, int B, int T,
+                     int D, const Noise& noise, double units = 60) {
+  const Shape shape{B, T, settings.heads * D};
+  DeviceAttention device(settings, B, T, D, noise);
+  same_on_device(
+      what, {shape, shape, shape}, "sss",
+      [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); },
+      [&](OnDevice& d) { device.forward(d), device.backward(d); }, units, noise);
+}
+
+}  // namespace
 
 TEST_CASE("device: attention of every pattern, trained with dropout") {
   struct Size {
@@ -19,11 +75,8 @@ TEST_CASE("device: attention of every pattern, trained with dropout") {
       for (double p : {0.0, 0.3}) {
         const bool globals = is_positional(pattern) && s.T > 5;
         const AttentionSettings settings{pattern, s.k, globals ? 2 : 0, s.H, p};
-        const Shape shape{s.B, s.T, s.H * s.D};
-        same_on_device(
-            str(name_of(pattern), " of ", s.T, " tokens, dropout ", p), {shape, shape, shape},
-            [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); },
-            60, {true, 0xfeedull, 4, 2});
+        check_attention(str(name_of(pattern), " of ", s.T, " tokens, dropout ", p), settings, s.B,
+                        s.T, s.D, {true, 0xfeedull, 4, 2});
       }
 }
 
@@ -31,42 +84,41 @@ TEST_CASE("device: attention with a factor on its scores") {
   for (double scale : {0.5, 4.0})
     for (int T : {11, 70})
       for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk,
-                              Pattern::bottomk, Pattern::random}) {
-        const AttentionSettings settings{pattern, 4, 0, 1, 0.2, scale};
-        const Shape shape{1, T, 16};
-        same_on_device(
-            str(name_of(pattern), " of ", T, " tokens, scale ", scale), {shape, shape, shape},
-            [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); },
-            240, {true, 0xfeedull, 4, 2});
-      }
+                              Pattern::bottomk, Pattern::random})
+        check_attention(str(name_of(pattern), " of ", T, " tokens, scale ", scale),
+                        {pattern, 4, 0, 1, 0.2, scale}, 1, T, 16, {true, 0xfeedull, 4, 2}, 240);
 }
 
 TEST_CASE("device: random attention in evaluation draws the same keys for every step") {
+  // Evaluation has no seed of its own.
   const AttentionSettings settings{Pattern::random, 4, 0, 1, 0.2};
-  same_on_device(
-      "random", {{2, 11, 6}, {2, 11, 6}, {2, 11, 6}},
-      [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); }, 60,
-      {false, 0xfeedull, 9, 0});
+  for (uint32_t step : {0u, 9u}) {
+    const OperationInputs in({{2, 11, 6}, {2, 11, 6}, {2, 11, 6}}, "sss");
+    const OperationResult wanted = on_tape(
+        in, [&](auto& tape, const auto& x) { return attention(tape, x[0], x[1], x[2], settings); });
+    OnDevice d(in, {2, 11, 6});
+    DeviceAttention device(settings, 2, 11, 6, {false, 0xfeedull, step, 0});
+    device.forward(d);
+    const std::vector<float> got = d.y.host();
+    const std::string far = difference("random", {2, 11, 6}, got.data(), wanted.output, 60);
+    CHECK_MESSAGE(far.empty(), far);
+  }
 }
 
 TEST_CASE("device: of equal scores the lower index wins, and NaN shows") {
-  gpu::CudaOps device;
-  Workers workers;
-  Tape<float> tape(workers, &device);
   const int T = 37;
   for (bool smallest : {false, true}) {
     // One channel: score of key j is value[j % 5]; query 1 meets a NaN.
-    std::vector<float> q(size_t(T), 1.f), k, v;
-    for (int j = 0; j < T; ++j) k.push_back(float(j % 5)), v.push_back(float(j));
-    q[1] = std::numeric_limits<float>::quiet_NaN();
-    const gpu::DeviceArray<float> dq(q), dk(k), dv(v);
-    const Shape shape{1, T, 1};
-    tape.reset(false);
-    const Tensor<float> o = attention(tape, {shape, dq.data(), nullptr},
-                                      {shape, dk.data(), nullptr}, {shape, dv.data(), nullptr},
-                                      {smallest ? Pattern::bottomk : Pattern::topk, 3, 0, 1, 0});
-    std::vector<float> got(size_t(T), 0.f);
-    device.download(got.data(), o.data, got.size() * sizeof(float));
+    std::vector<double> q(size_t(T), 1.), k, v;
+    for (int j = 0; j < T; ++j) k.push_back(j % 5), v.push_back(j);
+    q[1] = std::numeric_limits<double>::quiet_NaN();
+    OperationInputs in({{1, T, 1}, {1, T, 1}, {1, T, 1}}, "sss");
+    in.values = {q, k, v};
+    OnDevice d(in, {1, T, 1});
+    const AttentionSettings settings{smallest ? Pattern::bottomk : Pattern::topk, 3, 0, 1, 0};
+    DeviceAttention device(settings, 1, T, 1, {});
+    device.forward(d);
+    const std::vector<float> got = d.y.host();
     // The three lowest of the keys that score 4 (or 0), with equal weights.
     const float wanted = smallest ? (0 + 5 + 10) / 3.f : (4 + 9 + 14) / 3.f;
     for (int i = 0; i < T; ++i) {

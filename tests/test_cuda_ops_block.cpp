@@ -1,60 +1,117 @@
-// The fused steps of a transformer block against the CPU's operations in double, one by one; and
+// The transformer's blocks by kernels against the CPU's operations in double, in both forms; and
 // several runs together against each alone, to the bit.
 #include <cstring>
-#include <tuple>
 
 #include "attention/attention.h"
+#include "cuda/lesson/random_run.h"
 #include "cuda_ops_run.h"
-#include "model/model.h"
-#include "ops/cross_entropy.h"
 #include "ops/dropout.h"
 #include "ops/layer_norm.h"
 #include "ops/linear.h"
-#include "train/placed_model.h"
 
 namespace focus::test {
 
 namespace {
 
+constexpr double first_epsilon = 1e-3;
+
 // x, then for each block weight and bias of q, k, v, W_o and the MLP's two layers.
-std::vector<Shape> block_shapes(int B, int T, int blocks) {
-  std::vector<Shape> shapes{{B, T, 64}};
-  for (int layer = 0; layer < 6 * blocks; ++layer) {
-    shapes.push_back({64, 64});
-    shapes.push_back({64});
-  }
+std::vector<Shape> block_shapes(const ModelSettings& s, int B) {
+  const int C = s.d_model, HC = s.attention.heads * C, F = s.d_mlp;
+  std::vector<Shape> shapes{{B, s.length, C}};
+  for (int block = 0; block < s.blocks; ++block)
+    for (const auto& [in, out] : {std::pair(C, HC), {C, HC}, {C, HC}, {HC, C}, {C, F}, {F, C}}) {
+      shapes.push_back({out, in});
+      shapes.push_back({out});
+    }
   return shapes;
 }
 
-// All blocks: fused on a device, operation by operation on the CPU.
-template <class T>
-Tensor<T> through_blocks(Tape<T>& tape, const std::vector<Tensor<T>>& in, const ModelSettings& s) {
-  const double first_epsilon = 1e-3;
-  const auto layer = [&](size_t l) { return Layer<T>{in[1 + 2 * l], in[2 + 2 * l]}; };
-  const auto layers = [&](size_t l) { return std::array{layer(l), layer(l + 1), layer(l + 2)}; };
-  const size_t end = 6 * size_t(s.blocks);
-  Tensor<T> x = in[0];
-  if (tape.device()) {
-    auto [q, k, v] = tape.device()->normed_projections(tape, x, first_epsilon, layers(0));
-    for (size_t l = 3; l + 3 < end; l += 6)
-      std::tie(x, q, k, v) = std::tuple_cat(tape.device()->second_half_and_projections(
-          tape, x, attention(tape, q, k, v, s.attention), layers(l), layers(l + 3), s));
-    return tape.device()->second_half(tape, x, attention(tape, q, k, v, s.attention),
-                                      layers(end - 3), s);
-  }
-  const auto apply = [&](size_t l, const Tensor<T>& a) {
-    return linear(tape, a, layer(l).weight, layer(l).bias);
+// All blocks, operation by operation on the CPU.
+Tensor<double> through_blocks(Tape<double>& tape, const std::vector<Tensor<double>>& in,
+                              const ModelSettings& s) {
+  const auto apply = [&](size_t l, const Tensor<double>& a) {
+    return linear(tape, a, in[1 + 2 * l], in[2 + 2 * l]);
   };
-  for (size_t l = 0; l < end; l += 6) {
-    const Tensor<T> n = layer_norm(tape, x, l == 0 ? first_epsilon : s.layer_norm_epsilon);
-    const Tensor<T> attended =
+  Tensor<double> x = in[0];
+  for (size_t l = 0; l < 6 * size_t(s.blocks); l += 6) {
+    const Tensor<double> n =
+        layer_norm(tape, x, l == 0 ? s.first_layer_norm_epsilon : s.layer_norm_epsilon);
+    const Tensor<double> attended =
         attention(tape, apply(l, n), apply(l + 1, n), apply(l + 2, n), s.attention);
-    const Tensor<T> middle = add_dropout(tape, x, apply(l + 3, attended), s.dropout);
-    const Tensor<T> hidden =
+    const Tensor<double> middle = add_dropout(tape, x, apply(l + 3, attended), s.dropout);
+    const Tensor<double> hidden =
         dropout(tape, apply(l + 4, layer_norm(tape, middle, s.layer_norm_epsilon)), s.dropout);
     x = add_dropout(tape, middle, apply(l + 5, activate(tape, hidden, s.activation)), s.dropout);
   }
   return x;
+}
+
+ModelSettings blocks_of(const AttentionSettings& attention, int T, int blocks, Activation a,
+                        double dropout) {
+  ModelSettings s;
+  s.attention = attention, s.length = T, s.blocks = blocks;
+  s.activation = a, s.dropout = dropout, s.first_layer_norm_epsilon = first_epsilon;
+  s.vocabulary = s.classes = 1;
+  return s;
+}
+
+// The same by kernels.
+OperationResult blocks_on_device(const OperationInputs& in, const ModelSettings& s, int B,
+                                 Precision precision, bool fused, const Noise& noise) {
+  using namespace gpu;
+  const Shape shape{B, s.length, s.d_model};
+  OnDevice device(in, shape);
+  const DeviceLists lists(s.attention, s.length);
+  const DeviceArray<uint64_t> seeds(std::vector<uint64_t>{noise.seed});
+  const DeviceArray<Counters> counters(std::vector<Counters>{{0, noise.step, 0}});
+  ModelOnDevice model{.settings = s,
+                      .runs = {},
+                      .precision = precision,
+                      .fused = fused,
+                      .seeds = seeds.data(),
+                      .counters = counters.data(),
+                      .lists = &lists,
+                      .at = ParameterPlaces(s)};
+  // All layers in one piece, as a run has them.
+  const size_t first = model.at.blocks[0].q.weight;
+  std::vector<float> weights(first, NAN), gradients(first, NAN);
+  for (size_t i = 1; i < in.shapes.size(); ++i) {
+    weights.insert(weights.end(), in.values[i].begin(), in.values[i].end());
+    gradients.insert(gradients.end(), in.before[i].begin(), in.before[i].end());
+  }
+  const DeviceArray<float> d_weights(weights), d_gradients(gradients);
+  model.weights = d_weights.data(), model.gradients = d_gradients.data();
+  model.runs.stride = weights.size();
+
+  DeviceArray<char> memory;
+  Streams streams;
+  std::unique_ptr<Blocks> blocks;
+  Scratch scratch;
+  for (const bool measured : {false, true}) {
+    Layout layout = measured ? Layout(memory.data()) : Layout();
+    uint32_t site = noise.next_site;
+    blocks = (fused ? fused_blocks : plain_blocks)(model, B, true, site, scratch, layout);
+    scratch.memory = layout.take<char>(scratch.bytes);
+    if (!measured) memory = DeviceArray<char>(layout.used());
+    memory.poison();
+  }
+  streams.fork();
+  const float* y = blocks->forward(device.x[0].data(), streams);
+  copy_on_device(device.y.data(), y, shape.size() * sizeof(float));
+  const float* dx = blocks->backward(device.dy.data(), streams);
+  streams.join();
+  copy_on_device(device.dx[0].data(), dx, shape.size() * sizeof(float));
+  synchronize();
+  OperationResult result = device.result(shape);
+  const std::vector<float> all = d_gradients.host();
+  size_t at = first;
+  for (size_t i = 1; i < in.shapes.size(); ++i) {
+    const size_t n = in.shapes[i].size();
+    result.gradients[i].assign(all.begin() + ptrdiff_t(at), all.begin() + ptrdiff_t(at + n));
+    at += n;
+  }
+  return result;
 }
 
 // Relative errors of the output, of x's gradient, of all weights' and all biases'.
@@ -81,9 +138,14 @@ struct Limits {
 constexpr Limits below_fp32[] = {
     {Precision::tf32x3, 1e-8, 5e-6}, {Precision::tf32, 5e-5, 1e-3}, {Precision::bf16, 4e-4, 1e-2}};
 
+OperationInputs block_inputs(const ModelSettings& s, int B) {
+  const std::vector<Shape> shapes = block_shapes(s, B);
+  return {shapes, "s" + std::string(shapes.size() - 1, 'a')};
+}
+
 }  // namespace
 
-TEST_CASE("device: fused blocks are the blocks") {
+TEST_CASE("device: a block's kernels are the block, fused and operation by operation") {
   struct Case {
     int blocks, B, T;
     Pattern pattern;
@@ -94,16 +156,22 @@ TEST_CASE("device: fused blocks are the blocks") {
                         {1, 3, 21, Pattern::banded, Activation::gelu, 0.3},
                         {1, 2, 32, Pattern::banded, Activation::mish, 0.0},
                         {2, 1, 67, Pattern::full, Activation::gelu, 0.3},
-                        {3, 1, 130, Pattern::block, Activation::mish, 0.01}}) {
-    ModelSettings s;
-    s.attention = {c.pattern, std::min(3, c.T), 0, 1, c.dropout};
-    s.activation = c.activation, s.dropout = c.dropout, s.blocks = c.blocks;
-    same_on_device(
-        str(c.blocks, " blocks of ", c.T, " tokens, ", name_of(c.pattern), ", dropout ", c.dropout),
-        block_shapes(c.B, c.T, c.blocks),
-        [&](auto& tape, const auto& in) { return through_blocks(tape, in, s); }, 400,
-        {true, 0xb10cull, 3, 1});
-  }
+                        {3, 1, 130, Pattern::block, Activation::mish, 0.01}})
+    for (const bool fused : {true, false}) {
+      ModelSettings s = blocks_of({c.pattern, std::min(3, c.T), 0, 1, c.dropout}, c.T, c.blocks,
+                                  c.activation, c.dropout);
+      // What is not fused may have any shape.
+      if (!fused) s.d_model = 20, s.d_mlp = 13, s.attention.heads = 2;
+      const OperationInputs in = block_inputs(s, c.B);
+      const Noise noise{true, 0xb10cull, 3, 1};
+      const OperationResult wanted = on_tape(
+          in, [&](auto& tape, const auto& x) { return through_blocks(tape, x, s); }, noise);
+      gpu::shuffle_threads(uint64_t(c.T));
+      check_close(str(fused ? "fused, " : "", c.blocks, " blocks of ", c.T, " tokens, ",
+                      name_of(c.pattern), ", dropout ", c.dropout),
+                  in, blocks_on_device(in, s, c.B, Precision::fp32, fused, noise), wanted, 400);
+    }
+  gpu::shuffle_threads(0);
 }
 
 TEST_CASE("device: fused blocks on tensor cores, against double") {
@@ -118,19 +186,16 @@ TEST_CASE("device: fused blocks on tensor cores, against double") {
   // Larger blocks: under emulation, whose device is small, 130 rows are enough for them.
   if (!gpu::emulated()) cases.push_back({1, 9000, Activation::gelu, 0.3});
   for (const Case& c : cases) {
-    ModelSettings s;
-    s.attention = {Pattern::banded, std::min(3, c.T), 0, 1, 0};
-    s.activation = c.activation, s.dropout = c.dropout, s.blocks = c.blocks;
-    const auto shapes = block_shapes(1, c.T, c.blocks);
-    const auto blocks = [&](auto& tape, const auto& in) { return through_blocks(tape, in, s); };
+    const ModelSettings s = blocks_of({Pattern::banded, std::min(3, c.T), 0, 1, 0}, c.T, c.blocks,
+                                      c.activation, c.dropout);
+    const OperationInputs in = block_inputs(s, 1);
     const Noise noise{true, 0xb10cull, 3, 1};
-    const OperationResult wanted = run_operation<double>(nullptr, shapes, blocks, noise);
+    const OperationResult wanted = on_tape(
+        in, [&](auto& tape, const auto& x) { return through_blocks(tape, x, s); }, noise);
     for (const Limits& limits : below_fp32) {
-      gpu::CudaOps device;
-      device.set_runs({noise.seed}, 0);
-      device.set_precision(limits.precision);
       gpu::shuffle_threads(uint64_t(c.T));
-      const auto errors = errors_of(run_operation<float>(&device, shapes, blocks, noise), wanted);
+      const auto errors =
+          errors_of(blocks_on_device(in, s, 1, limits.precision, true, noise), wanted);
       // A slope of ReLU is decided by rounding where its argument is almost 0.
       const double most = limits.most * c.blocks * (c.activation == Activation::relu ? 30 : 1);
       INFO(str(name_of(limits.precision), ", ", c.blocks, " blocks of ", c.T, " tokens: output ",
@@ -143,48 +208,29 @@ TEST_CASE("device: fused blocks on tensor cores, against double") {
 }
 
 TEST_CASE("device: runs of fused blocks have the bits of each alone") {
-  ModelSettings s;
+  StepSettings settings{.batch = 2};
+  ModelSettings& s = settings.model;
   s.attention = {Pattern::topk, 5, 0, 1, 0.2};
   s.dropout = 0.2, s.vocabulary = 9, s.classes = 4, s.length = 70, s.blocks = 2;
-  const int batch = 2;
-  Rng rng(3, Stream::analysis);
-  std::vector<int> tokens, labels;
-  for (int i = 0; i < 2 * batch * s.length; ++i) tokens.push_back(int(rng.below(9)));
-  for (int i = 0; i < 2 * batch; ++i) labels.push_back(int(rng.below(4)));
-  // Losses and gradients of the runs with these seeds, which train on batch number seed − 1.
+  REQUIRE(gpu::fits_fused_blocks(s));
+  // Losses and gradients of the runs with these seeds.
   const auto pass = [&](const std::vector<uint64_t>& seeds, Precision precision) {
-    gpu::CudaOps device;
-    device.set_precision(precision);
-    CHECK(device.fuses_blocks(s));
-    PlacedModel model(device, s, seeds);
-    Model<float> host(s);
-    std::vector<int> own_tokens, own_labels;
-    for (size_t r = 0; r < seeds.size(); ++r) {
-      host.initialise(seeds[r]);
-      model.upload(int(r), host);
-      const auto take = [&](std::vector<int>& to, const std::vector<int>& from, int each) {
-        const auto first = from.begin() + ptrdiff_t(seeds[r] - 1) * batch * each;
-        to.insert(to.end(), first, first + batch * each);
-      };
-      take(own_tokens, tokens, s.length), take(own_labels, labels, 1);
+    settings.precision = precision;
+    std::deque<gpu::RandomRun> runs;
+    std::vector<StepRun> step_runs;
+    std::vector<Epoch> epochs;
+    for (const uint64_t seed : seeds) {
+      const gpu::RandomRun& run = runs.emplace_back(settings, 2, seed);
+      step_runs.push_back(run.step_run), epochs.push_back(run.epoch);
     }
-    const gpu::DeviceArray<int> d_tokens(own_tokens), d_labels(own_labels);
-    Workers workers;
-    Tape<float> tape(workers, &device);
-    tape.reset(true, Noise{true, 0, 5, 0});
-    const int rows = batch * int(seeds.size());
-    const Tensor<float> loss =
-        cross_entropy(tape, model.model().forward(tape, d_tokens.data(), rows), d_labels.data());
-    tape.backward(loss);
-    std::vector<std::vector<float>> all(seeds.size());
-    for (size_t r = 0; r < seeds.size(); ++r) {
-      model.download_gradients(int(r), host);
-      for (const Parameter<float>& p : host.parameters())
-        all[r].insert(all[r].end(), p.gradient_value.begin(), p.gradient_value.end());
+    gpu::GraphStepper stepper(settings, step_runs, true, true);
+    for (size_t r = 0; r < runs.size(); ++r) stepper.load(int(r), runs[r].model, runs[r].optimizer);
+    std::vector<std::vector<float>> all;
+    for (const Gradients& g : stepper.gradients(epochs, 0)) {
+      std::vector<float>& of_run = all.emplace_back(g.logits);
+      for (const auto& p : g.parameters) of_run.insert(of_run.end(), p.begin(), p.end());
+      of_run.push_back(g.loss);
     }
-    std::vector<float> losses(seeds.size());
-    device.download(losses.data(), loss.data, losses.size() * sizeof(float));
-    for (size_t r = 0; r < seeds.size(); ++r) all[r].push_back(losses[r]);
     return all;
   };
   std::vector<std::vector<float>> seen;

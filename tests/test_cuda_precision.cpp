@@ -4,14 +4,13 @@
 
 #include <filesystem>
 
-#include "cuda/ops/ops.h"
+#include "cuda/stepper/cuda_device.h"
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/safetensors.h"
 #include "one_launch_run.h"
 #include "report/statistics.h"
 #include "study/engine.h"
-#include "train/placed_model.h"
 #include "train/store.h"
 
 using namespace focus;
@@ -42,91 +41,76 @@ Limits gradient_limits(Precision precision) {
   return {0, 5e-6};
 }
 
-// Loss and gradient of step n in double, from the pair's weights.
-double double_step(const Pair& pair, int n, std::vector<float>& gradient) {
-  const ModelSettings& s = pair.model.settings();
+// Loss and gradient of step n in double, from the run's weights.
+double double_step(const RandomRun& run, int batch, int n, std::vector<float>& gradient) {
+  const ModelSettings& s = run.model.settings();
   Model<double> model(s);
   for (size_t i = 0; i < model.parameters().size(); ++i) {
-    const auto& from = pair.model.parameters()[i].value;
+    const auto& from = run.model.parameters()[i].value;
     model.parameters()[i].value.assign(from.begin(), from.end());
   }
   Workers workers(1);
   Tape<double> tape(workers);
+  const PaddedData& data = run.step_run.data->train;
+  const int first = n * batch, count = std::min(batch, data.rows - first);
   std::vector<int> tokens, labels;
-  const int count = pair.batch_of(n, tokens, labels);
-  tape.reset(true, {true, pair.seed, uint32_t(40 + n), 0});
-  model.zero_gradients();
-  const Tensor<double> loss =
-      cross_entropy(tape, model.forward(tape, tokens.data(), count), labels.data());
-  tape.backward(loss);
+  for (int b = 0; b < count; ++b) {
+    const int row = run.epoch.order[size_t(first + b)];
+    const auto from = data.tokens.begin() + row * s.length;
+    tokens.insert(tokens.end(), from, from + s.length);
+    labels.push_back(data.labels[size_t(row)]);
+  }
+  const Noise noise{true, run.step_run.seed, run.epoch.steps_before + uint32_t(n), 0};
+  const double loss = compute_gradients(model, tape, tokens.data(), labels.data(), count, noise);
   gradient.clear();
   for (const Parameter<double>& p : model.parameters())
     for (const double x : p.gradient_value) gradient.push_back(float(x));
-  return loss.data[0];
+  return loss;
 }
 
 struct Errors {
   std::vector<double> loss, gradient;
 };
 
-Errors errors_of(Precision precision, const ModelSettings& s, int batch, int rows, uint64_t seed) {
-  Pair pair(s, OptimizerKind::sgd, batch, rows, seed);
-  gpu::OneLaunch launch(s, OptimizerKind::sgd, batch, 1, precision);
+Errors errors_of(Stepper& stepper, const StepSettings& settings, int rows, uint64_t seed) {
+  RandomRun run(settings, rows, seed);
+  Workers workers;
+  Tape<float> tape(workers);
+  CpuStepper cpu(tape, settings, {run.step_run});
   Errors errors;
   std::vector<float> wanted;
-  for (int n = 0; n * batch < rows; ++n) {
-    const double loss = double_step(pair, n, wanted);
-    pair.gradients.poison();
-    pair.upload();
+  for (int n = 0; n * settings.batch < rows; ++n) {
+    const double loss = double_step(run, settings.batch, n, wanted);
+    stepper.load(0, run.model, run.optimizer);
     gpu::shuffle_threads(uint64_t(n));
-    const auto results = launch.train({pair.run()}, n, 1);
-    REQUIRE(results[0].losses.size() == 1);
-    errors.loss.push_back(std::abs(double(results[0].losses[0]) - loss) / loss);
-    errors.gradient.push_back(
-        relative_distance(pair.gradients.host(), wanted, pair.model.parameter_count()));
-    pair.step(n);
+    const Gradients got = stepper.gradients({run.epoch}, n)[0];
+    errors.loss.push_back(std::abs(double(got.loss) - loss) / loss);
+    errors.gradient.push_back(relative_distance(flat(got.parameters), wanted));
+    gpu::step_of(cpu, run, n);
   }
   gpu::shuffle_threads(0);
   return errors;
 }
 
-// The same, operation by operation.
+StepSettings settings_of(const ModelSettings& s, int batch, Precision precision) {
+  return {.model = s, .batch = batch, .precision = precision};
+}
+
+// In one launch.
+Errors errors_of(Precision precision, const ModelSettings& s, int batch, int rows, uint64_t seed) {
+  const StepSettings settings = settings_of(s, batch, precision);
+  gpu::OneLaunch launch(settings, {RandomRun(settings, rows, seed).step_run});
+  return errors_of(launch, settings, rows, seed);
+}
+
+// The same with fused kernels, one after the other.
 Errors errors_by_operations(Precision precision, const ModelSettings& s, int batch, int rows,
                             uint64_t seed) {
-  Pair pair(s, OptimizerKind::sgd, batch, rows, seed);
-  gpu::CudaOps device;
-  device.set_precision(precision);
-  REQUIRE(device.precision_problem(precision, s) == "");
-  PlacedModel placed(device, s, {seed});
-  Workers workers(1);
-  Tape<float> tape(workers, &device);
-  Model<float> result(s);
-  Errors errors;
-  std::vector<float> wanted, got;
-  for (int n = 0; n * batch < rows; ++n) {
-    const double wanted_loss = double_step(pair, n, wanted);
-    placed.upload(0, pair.model);
-    std::vector<int> tokens, labels;
-    const int count = pair.batch_of(n, tokens, labels);
-    const gpu::DeviceArray<int> d_tokens(tokens), d_labels(labels);
-    gpu::shuffle_threads(uint64_t(n));
-    tape.reset(true, {true, 0, uint32_t(40 + n), 0});
-    device.fill(placed.gradients(), placed.stride(), 0);
-    const Tensor<float> loss =
-        cross_entropy(tape, placed.model().forward(tape, d_tokens.data(), count), d_labels.data());
-    tape.backward(loss);
-    float got_loss = 0;
-    device.download(&got_loss, loss.data, sizeof(float));
-    placed.download_gradients(0, result);
-    got.clear();
-    for (const Parameter<float>& p : result.parameters())
-      got.insert(got.end(), p.gradient_value.begin(), p.gradient_value.end());
-    errors.loss.push_back(std::abs(double(got_loss) - wanted_loss) / wanted_loss);
-    errors.gradient.push_back(relative_distance(got, wanted, wanted.size()));
-    pair.step(n);
-  }
-  gpu::shuffle_threads(0);
-  return errors;
+  StepSettings settings = settings_of(s, batch, precision);
+  settings.form = "off";
+  REQUIRE(gpu::CudaDevice().problem(settings) == "");
+  gpu::GraphStepper list(settings, {RandomRun(settings, rows, seed).step_run}, true, true);
+  return errors_of(list, settings, rows, seed);
 }
 
 }  // namespace
@@ -191,27 +175,13 @@ TEST_CASE("precision: the same bits alone, among others, in one launch or severa
   const ModelSettings s = model_of(Pattern::topk, 5, 9, 1, 0.1);
   std::vector<std::vector<float>> seen;
   for (const Precision precision : below_fp32) {
-    const auto weights_after = [&](int runs, int which, int blocks, std::vector<int> launches) {
-      std::vector<std::unique_ptr<Pair>> pairs;
-      std::vector<OneLaunchRun> on_device;
-      for (int r = 0; r < runs; ++r) {
-        pairs.push_back(std::make_unique<Pair>(s, OptimizerKind::sgd, 3, 5, uint64_t(which + r)));
-        on_device.push_back(pairs.back()->run());
-      }
-      gpu::OneLaunch launch(s, OptimizerKind::sgd, 3, runs, precision);
-      launch.set_blocks_a_run(blocks);
-      int first = 0;
-      for (int steps : launches) {
-        gpu::shuffle_threads(uint64_t(first + runs));
-        launch.train(on_device, first, steps), first += steps;
-      }
-      gpu::shuffle_threads(0);
-      return pairs[0]->parameters.host();
+    const auto after = [&](int runs, int blocks, std::vector<int> launches) {
+      return weights_after(settings_of(s, 3, precision), 5, runs, 5, blocks, launches);
     };
-    const std::vector<float> alone = weights_after(1, 5, 0, {2});
-    CHECK(alone == weights_after(3, 5, 0, {2}));
-    CHECK(alone == weights_after(2, 5, 1, {1, 1}));
-    if (!gpu::emulated()) CHECK(alone == weights_after(80, 5, 0, {2}));  // another kernel
+    const std::vector<float> alone = after(1, 0, {2});
+    CHECK(alone == after(3, 0, {2}));
+    CHECK(alone == after(2, 1, {1, 1}));
+    if (!gpu::emulated()) CHECK(alone == after(80, 0, {2}));  // another kernel
     for (const auto& other : seen) CHECK(alone != other);
     seen.push_back(alone);
   }
@@ -220,16 +190,17 @@ TEST_CASE("precision: the same bits alone, among others, in one launch or severa
 TEST_CASE("precision: evaluation near the CPU's") {
   for (const Precision precision : below_fp32)
     for (const int length : {40, 45}) {
-      const ModelSettings s = model_of(Pattern::full, 0, length, 1, 0.1);
-      Pair pair(s, OptimizerKind::sgd, 3, 4, 21);
-      gpu::OneLaunch launch(s, OptimizerKind::sgd, 3, 1);
-      launch.set_precision(precision);
-      PaddedData data;
-      data.rows = 4, data.length = length, data.labels = pair.labels;
-      data.tokens.assign(pair.tokens.begin(), pair.tokens.end());
-      const auto wanted = focus::evaluate(pair.model, pair.tape, data);
+      const StepSettings settings =
+          settings_of(model_of(Pattern::full, 0, length, 1, 0.1), 3, precision);
+      const RandomRuns runs(settings, 4, 21, 1);
+      gpu::OneLaunch launch(settings, runs.step_runs);
+      Workers workers;
+      Tape<float> tape(workers);
+      CpuStepper cpu(tape, settings, runs.step_runs);
+      runs.load(launch), runs.load(cpu);
+      const double wanted = cpu.evaluate(Split::train, never_stop)->at(0).loss;
       const double error =
-          std::abs(launch.evaluate({pair.run()})[0].loss - wanted->loss) / wanted->loss;
+          std::abs(launch.evaluate(Split::train, never_stop)->at(0).loss - wanted) / wanted;
       INFO(str(name_of(precision), ", length ", length, ": ", error));
       CHECK(error <= gradient_limits(precision).most);
       CHECK((precision == Precision::tf32x3 || error > 1e-7));
@@ -237,14 +208,15 @@ TEST_CASE("precision: evaluation near the CPU's") {
 }
 
 TEST_CASE("precision: a run that meets a NaN stops") {
-  const ModelSettings s = model_of(Pattern::full, 0, 7, 1, 0);
   for (const Precision precision : below_fp32) {
-    Pair bad(s, OptimizerKind::sgd, 2, 4, 1);
-    std::vector<float> weights = bad.weights();
+    const StepSettings settings = settings_of(model_of(Pattern::full, 0, 7, 1, 0), 2, precision);
+    RandomRuns runs(settings, 4, 1, 1);
+    std::vector<float> weights = runs.all[0].weights();
     std::fill(weights.begin(), weights.begin() + 448, NAN);
-    bad.parameters.set(weights);
-    gpu::OneLaunch launch(s, OptimizerKind::sgd, 2, 1, precision);
-    const auto results = launch.train({bad.run()}, 0, 2);
+    runs.all[0].set_weights(weights);
+    gpu::OneLaunch launch(settings, runs.step_runs);
+    runs.load(launch);
+    const auto results = launch.train(runs.epochs, 0, 2, never_stop);
     CHECK(results[0].failed);
     CHECK(results[0].losses.size() == 1);
   }
@@ -258,10 +230,9 @@ TEST_CASE("precision: names") {
 
 TEST_CASE("precision: a run keeps it, resumed too") {
   namespace fs = std::filesystem;
-  const MakeDevice make = []() -> std::unique_ptr<Device<float>> {
-    return std::make_unique<gpu::CudaOps>();
-  };
-  known_devices().push_back({"kernels", [] { return std::string(); }, make});
+  known_devices().push_back(
+      {"kernels", [] { return std::string(); },
+       []() -> std::unique_ptr<Device> { return std::make_unique<gpu::CudaDevice>(); }});
   const fs::path folder = fs::temp_directory_path() / str("focus-precision-", ::getpid());
   TrainPlan plan;
   plan.settings.attention = Pattern::topk, plan.settings.k = 3;
@@ -297,7 +268,7 @@ TEST_CASE("precision: a run keeps it, resumed too") {
                        doctest::Contains("--precision tf32 is for --device cuda"), InputError);
   plan.settings.precision = Precision::fp32;
   CHECK(losses(trained("fp32", 2)) != losses(whole));
-  // Operation by operation too.
+  // Kernel after kernel too.
   plan.step_kernel = "off";
   const std::vector<double> exact = losses(trained("off-fp32", 2));
   plan.settings.precision = Precision::tf32;
@@ -320,7 +291,7 @@ TEST_CASE("precision: a run keeps it, resumed too") {
 }
 
 TEST_CASE("precision: studies vary it") {
-  gpu::CudaOps device;
+  gpu::CudaDevice device;
   const auto study = [](const std::string& heads) {
     return parse_study(
         "precision,heads,length,blocks,train-size,val-size,batch,epochs,seeds\n"

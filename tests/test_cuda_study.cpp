@@ -1,9 +1,11 @@
 // Studies on a device: many settings share its kernels, and no run notices.
+#include <doctest/doctest.h>
 #include <unistd.h>
 
 #include <filesystem>
 
-#include "cuda_ops_run.h"
+#include "cuda/device/device.h"
+#include "cuda/stepper/cuda_device.h"
 #include "study/engine.h"
 
 namespace focus::test {
@@ -14,10 +16,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The second kind is one that the step kernel is made for.
+// The second kind is one that one launch is made for.
 const char* recorded = "length,d-model,d-mlp,heads,blocks,train-size,val-size,batch,epochs\n";
 const char* sizes = "7,6,10,2,1,19,5,8,3\n";
-const char* kernel_sizes = "7,64,64,1,1,19,5,8,2\n";
+const char* launch_sizes = "7,64,64,1,1,19,5,8,2\n";
 
 Study study_of(const std::string& columns, const std::string& values, const char* of_size = sizes) {
   return parse_study(columns + "," + recorded + values + "," + of_size, "t");
@@ -52,8 +54,8 @@ bool same(const std::vector<EpochMetrics>& a, const std::vector<EpochMetrics>& b
 }  // namespace
 
 TEST_CASE("device study: each run is what it is alone, whatever shares the device with it") {
-  gpu::CudaOps device;
-  for (const char* of_size : {sizes, kernel_sizes}) {
+  gpu::CudaDevice device;
+  for (const char* of_size : {sizes, launch_sizes}) {
     const Study all = study_of("attention,k,lr,seeds", "full|topk,3,0.1|0.5,2", of_size);
     const StudyOutcome together = run_study(all, {.device = &device});
     REQUIRE(together.is_over);
@@ -76,8 +78,8 @@ TEST_CASE("device study: each run is what it is alone, whatever shares the devic
 }
 
 TEST_CASE("device study: queries and keys of their own size and rate, beside others") {
-  gpu::CudaOps device;
-  for (const char* of_size : {sizes, kernel_sizes}) {
+  gpu::CudaDevice device;
+  for (const char* of_size : {sizes, launch_sizes}) {
     const std::string columns = "qk-scale,qk-rate,freeze-qk,seeds";
     const char* rows[] = {"1,1,no,1", "2,4,no,1", "1,1,yes,1"};
     std::string table = columns + "," + recorded;
@@ -94,8 +96,8 @@ TEST_CASE("device study: queries and keys of their own size and rate, beside oth
 }
 
 TEST_CASE("device study: a run that ends with NaN does not end its company") {
-  gpu::CudaOps device;
-  for (const char* of_size : {sizes, kernel_sizes}) {
+  gpu::CudaDevice device;
+  for (const char* of_size : {sizes, launch_sizes}) {
     const std::string columns = "lr,clip,seeds";
     const StudyOutcome mixed =
         run_study(study_of(columns, "0.1|1e6|0.2,0,1", of_size), {.device = &device});
@@ -115,9 +117,9 @@ TEST_CASE("device study: a run that ends with NaN does not end its company") {
 
 TEST_CASE("device study: what the memory cannot hold together goes one after another") {
   if (!gpu::emulated()) return;
-  gpu::CudaOps device;
+  gpu::CudaDevice device;
   const size_t unlimited = size_t{1} << 38;
-  for (const char* of_size : {sizes, kernel_sizes}) {
+  for (const char* of_size : {sizes, launch_sizes}) {
     const Study three = study_of("lr,seeds", "0.1|0.3|0.5,1", of_size);
     const Study one = study_of("lr,seeds", "0.1,1", of_size);
     gpu::limit_memory(unlimited);
@@ -138,7 +140,7 @@ TEST_CASE("device study: what the memory cannot hold together goes one after ano
 }
 
 TEST_CASE("device study: stopped, gone on with, and never mixed with the CPU's runs") {
-  gpu::CudaOps device;
+  gpu::CudaDevice device;
   const Folder folder;
   const Study study = study_of("attention,k,lr,seeds", "topk,3,0.1|0.5,2");
   std::atomic<bool> stop{false};

@@ -1,9 +1,13 @@
 // Training on the device: golden files, the CPU's curves, many runs together, resuming.
+#include <doctest/doctest.h>
+
 #include <filesystem>
 
-#include "cuda_ops_run.h"
+#include "cuda/device/device.h"
+#include "cuda/stepper/cuda_device.h"
+#include "train/cpu_stepper.h"
 #include "train/golden.h"
-#include "train/run_group.h"
+#include "train/scheduler.h"
 #include "train/store.h"
 
 namespace focus::test {
@@ -32,12 +36,14 @@ std::deque<Run> make_runs(const RunSettings& s, const std::vector<uint64_t>& see
   return runs;
 }
 
-std::vector<EpochMetrics> metrics_of(std::deque<Run>& runs, int epochs, bool by_kernel = false) {
-  gpu::CudaOps device;
+// form "off": a list of kernels, "one": one launch.
+std::vector<EpochMetrics> metrics_of(std::deque<Run>& runs, int epochs,
+                                     const std::string& form = "off") {
+  gpu::CudaDevice device;
   const std::atomic<bool> never{false};
   std::vector<EpochMetrics> rows;
-  run_together(device, runs, epochs, by_kernel, never,
-               [&](size_t, std::optional<EpochMetrics> row) { rows.push_back(*row); });
+  run_together(device, jobs_of(runs, epochs), int(runs.size()), form, never,
+               {[&](size_t, Run&, std::optional<EpochMetrics> row) { rows.push_back(*row); }});
   return rows;
 }
 
@@ -51,12 +57,11 @@ bool same_weights(Run& a, Run& b) {
 
 TEST_CASE("device: every golden file within its limits") {
   int files = 0;
-  gpu::CudaOps device;
+  gpu::CudaDevice device;
   for (const auto& entry : fs::directory_iterator("tests/golden")) {
     if (entry.path().extension() != ".safetensors") continue;
     ++files;
-    for (const GoldenError& e :
-         check_golden<float>(Safetensors::read(entry.path().string()), 1, &device))
+    for (const GoldenError& e : check_golden(Safetensors::read(entry.path().string()), 1, &device))
       CHECK_MESSAGE(e.ok(), str(entry.path(), ", ", e.name, ": ", e.error, ", limit ", e.limit));
   }
   CHECK(files > 10);
@@ -72,7 +77,7 @@ TEST_CASE("device: an epoch's losses and accuracies are the CPU's but for roundi
       const EpochMetrics got = metrics_of(on_device, 1).at(0);
       Workers workers;
       Tape<float> tape(workers);
-      const EpochMetrics wanted = on_cpu[0].run_epoch(tape, std::atomic<bool>{false}).value();
+      const EpochMetrics wanted = run_epoch(on_cpu[0], tape, std::atomic<bool>{false}).value();
       const std::string name = str(name_of(pattern), ", ", name_of(optimizer));
       CHECK_MESSAGE(std::abs(got.train_loss - wanted.train_loss) < 2e-5 * wanted.train_loss,
                     str(name, ": ", got.train_loss, ", CPU ", wanted.train_loss));
@@ -83,19 +88,19 @@ TEST_CASE("device: an epoch's losses and accuracies are the CPU's but for roundi
 }
 
 TEST_CASE("device: larger, faster and frozen queries and keys are the CPU's") {
-  for (const bool by_kernel : {false, true})
+  for (const bool one_launch : {false, true})
     for (OptimizerKind optimizer : {OptimizerKind::sgd, OptimizerKind::adam})
       for (const bool frozen : {false, true}) {
         RunSettings s = small_run(Pattern::topk, optimizer);
-        if (by_kernel) s.heads = 1, s.d_model = s.d_mlp = 64;
+        if (one_launch) s.heads = 1, s.d_model = s.d_mlp = 64;
         s.qk_scale = 1.5, s.qk_rate = frozen ? 1 : 3, s.freeze_qk = frozen, s.score_scale = 2;
         std::deque<Run> start = make_runs(s, {5}), on_device = make_runs(s, {5}),
                         on_cpu = make_runs(s, {5});
-        const EpochMetrics got = metrics_of(on_device, 1, by_kernel).at(0);
+        const EpochMetrics got = metrics_of(on_device, 1, one_launch ? "one" : "off").at(0);
         Workers workers;
         Tape<float> tape(workers);
-        const EpochMetrics wanted = on_cpu[0].run_epoch(tape, std::atomic<bool>{false}).value();
-        INFO(str(name_of(optimizer), frozen ? ", frozen" : "", by_kernel ? ", one launch" : ""));
+        const EpochMetrics wanted = run_epoch(on_cpu[0], tape, std::atomic<bool>{false}).value();
+        INFO(str(name_of(optimizer), frozen ? ", frozen" : "", one_launch ? ", one launch" : ""));
         CHECK(std::abs(got.train_loss - wanted.train_loss) < 5e-5 * wanted.train_loss);
         CHECK(std::abs(got.val_loss - wanted.val_loss) < 5e-5 * wanted.val_loss);
         for (size_t p = 0; p < start[0].model().parameters().size(); ++p) {
@@ -138,9 +143,10 @@ TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the sa
   std::deque<Run> whole = make_runs(s, {5, 6});
   metrics_of(whole, 2);
   std::deque<Run> first = make_runs(s, {5, 6});
-  gpu::CudaOps device;
+  gpu::CudaDevice device;
   const std::atomic<bool> stop{true};
-  run_together(device, first, 2, false, stop, [](size_t, std::optional<EpochMetrics>) {});
+  run_together(device, jobs_of(first, 2), 2, "off", stop,
+               {[](size_t, Run&, std::optional<EpochMetrics>) {}});
   CHECK(first[0].steps_in_epoch() == 0);
   metrics_of(first, 1);
   // A run that is behind the other catches up.
@@ -152,12 +158,12 @@ TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the sa
   CHECK(same_weights(second[1], whole[1]));
 }
 
-TEST_CASE("device: a step kernel makes the epochs that the recorded operations make") {
+TEST_CASE("device: one launch makes the epochs that the recorded kernels make") {
   for (OptimizerKind optimizer : {OptimizerKind::sgd, OptimizerKind::adam}) {
     RunSettings s = small_run(Pattern::topk, optimizer);
     s.heads = 1, s.d_model = s.d_mlp = 64, s.lr = optimizer == OptimizerKind::sgd ? 0.1 : 0.001;
-    std::deque<Run> by_kernel = make_runs(s, {5, 6}), recorded = make_runs(s, {5, 6});
-    const std::vector<EpochMetrics> got = metrics_of(by_kernel, 2, true);
+    std::deque<Run> by_launch = make_runs(s, {5, 6}), recorded = make_runs(s, {5, 6});
+    const std::vector<EpochMetrics> got = metrics_of(by_launch, 2, "one");
     const std::vector<EpochMetrics> wanted = metrics_of(recorded, 2);
     REQUIRE(got.size() == wanted.size());
     for (size_t i = 0; i < got.size(); ++i) {
@@ -169,23 +175,23 @@ TEST_CASE("device: a step kernel makes the epochs that the recorded operations m
     }
     // Resumed after an epoch, alone: to the same bits.
     std::deque<Run> first = make_runs(s, {6}), second = make_runs(s, {6});
-    metrics_of(first, 1, true);
+    metrics_of(first, 1, "one");
     second[0].restore(Safetensors::parse(first[0].checkpoint().serialize(), "checkpoint"));
-    metrics_of(second, 2, true);
-    CHECK(same_weights(second[0], by_kernel[1]));
+    metrics_of(second, 2, "one");
+    CHECK(same_weights(second[0], by_launch[1]));
     CHECK(second[0].optimizer().steps_taken() == 6);
   }
 }
 
 TEST_CASE("device: a NaN stops the run, says where, and leaves it as it was") {
-  for (bool by_kernel : {false, true}) {
+  for (const char* form : {"off", "one"}) {
     RunSettings s = small_run(Pattern::full);
     s.lr = 1e6, s.clip = 0, s.epochs = 3;
-    if (by_kernel) s.heads = 1, s.d_model = s.d_mlp = 64;
+    if (form == std::string("one")) s.heads = 1, s.d_model = s.d_mlp = 64;
     std::deque<Run> runs = make_runs(s, {5});
     std::string message;
     try {
-      metrics_of(runs, 3, by_kernel);
+      metrics_of(runs, 3, form);
     } catch (const RunError& error) {
       message = error.what();
     }

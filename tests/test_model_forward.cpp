@@ -4,6 +4,7 @@
 
 #include "gradient_check.h"
 #include "model_run.h"
+#include "ops/cross_entropy.h"
 #include "reference_model.h"
 
 using namespace focus;

@@ -11,6 +11,7 @@
 
 #include "study/engine.h"
 #include "study/store.h"
+#include "train/cpu_stepper.h"
 #include "train/probe.h"
 #include "train/scheduler.h"
 
@@ -72,7 +73,7 @@ TEST_CASE("study engine: threads, order and place change no result") {
       Tape<float> tape(workers);
       Run run(settings, seed, make_run_data(settings, seed));
       EpochMetrics last;
-      for (int epoch = 0; epoch < 4; ++epoch) last = *run.run_epoch(tape, never);
+      for (int epoch = 0; epoch < 4; ++epoch) last = *run_epoch(run, tape, never);
       CHECK(std::abs(last.train_loss - plain.results.variants[v].curves[s][3].train_loss) < 1e-8);
     }
 }

@@ -106,6 +106,15 @@ TEST_CASE("recording: what is missing is named") {
              "epochs is 100 in the results, 90 in t.csv"));
   CHECK(says(refusal(full, {results_of(full, 50)}), "'full', seed 1: only 50 of 100 epochs"));
   CHECK(says(refusal(full, {results_of(full), results_of(full)}), "recorded more than once"));
+  // A run that ended with NaN is no gap: its notes say so.
+  StudyResults failed = results_of(full, 50);
+  for (int seed = 1; seed <= 3; ++seed)
+    failed.notes.emplace_back("failed",
+                              str("full, seed ", seed, ", epoch 51, step 9: the loss is nan"));
+  const Recording lost = make_recording(parse_study(full, "t.csv"), {failed}, false);
+  CHECK(lost.variants[0].seeds[2].last.epoch == 50);
+  CHECK(lost.variants[0].epochs.back() <= 50);
+  CHECK(lost.notes.back().second == "full, seed 3, epoch 51, step 9: the loss is nan");
   const Recording part = make_recording(parse_study(table, "t.csv"), {results_of(full)}, true);
   REQUIRE(part.not_run.size() == 1);
   CHECK(part.not_run[0] == "topk(5)");

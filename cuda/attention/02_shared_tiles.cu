@@ -23,11 +23,11 @@ __global__ void __launch_bounds__(threads)
   float* a_slice = shared.array<float>(slice * padded);  // (slice,tile): a's slice transposed
   float* b_slice = shared.array<float>(slice * padded);  // (slice,tile)
   const int tiles_down = (rows + tile - 1) / tile, tiles_across = (columns + tile - 1) / tile;
-  const int unit = first + int(blockIdx.x) / (tiles_down * tiles_across);
+  const int batch_head = first + int(blockIdx.x) / (tiles_down * tiles_across);
   const int place = int(blockIdx.x) % (tiles_down * tiles_across);
   const int i0 = place / tiles_across * tile, j0 = place % tiles_across * tile;
   const int t = int(threadIdx.x), tx = t % 16, ty = t / 16;
-  const float *a_head = a.of(unit), *b_head = b.of(unit);
+  const float *a_head = a.of(batch_head), *b_head = b.of(batch_head);
   float sum[4][4] = {};
 
   for (int x0 = 0; x0 < inner; x0 += slice) {
@@ -61,16 +61,16 @@ __global__ void __launch_bounds__(threads)
     for (int j = 0; j < 4; ++j) {
       const int row = i0 + ty * 4 + i, column = j0 + tx * 4 + j;
       if (row < rows && column < columns)
-        c.of(unit)[row * c.row + column * c.col] = factor * sum[i][j];
+        c.of(batch_head)[row * c.row + column * c.col] = factor * sum[i][j];
     }
 }
 
 }  // namespace
 
-void multiply_02(void* stream, int first, int units, Matrices a, Matrices b, Matrices c, int rows,
-                 int columns, int inner, float factor) {
+void multiply_02(void* stream, int first, int batch_heads, Matrices a, Matrices b, Matrices c,
+                 int rows, int columns, int inner, float factor) {
   const size_t tiles = size_t((rows + tile - 1) / tile) * size_t((columns + tile - 1) / tile);
-  launch({"dense_multiply_02", tiles * size_t(units), threads,
+  launch({"dense_multiply_02", tiles * size_t(batch_heads), threads,
           shared_bytes_for(slice * padded, slice * padded)},
          stream, dense_multiply_02, a, b, c, first, rows, columns, inner, factor);
 }

@@ -1,6 +1,6 @@
 // Rung 03, dense forward: one kernel and no scores in memory. A thread owns a query: its row of Q,
 // its running output, and the softmax's running maximum m and sum l. When a larger score comes,
-// what was summed so far shrinks by exp(old m − new m): the "online" softmax (Milakov and
+// the sums so far shrink by exp(old m − new m): the "online" softmax (Milakov and
 // Gimelshein 2018; FlashAttention, Dao et al. 2022). Keys and values pass through shared memory, 32
 // at a time, where all threads of a block read the same one.
 //
@@ -27,9 +27,9 @@ __global__ void __launch_bounds__(rows)
   float* k_tile = shared.array<float>(keys * W);
   float* v_tile = shared.array<float>(keys * W);
   const int T = q.T, D = q.D, tiles = (T + rows - 1) / rows;
-  const int unit = int(blockIdx.x) / tiles;
+  const int batch_head = int(blockIdx.x) / tiles;
   const int i = int(blockIdx.x) % tiles * rows + int(threadIdx.x);
-  const float* q_i = q.of(unit) + min(i, T - 1) * q.row_stride;
+  const float* q_i = q.of(batch_head) + min(i, T - 1) * q.row_stride;
   float qi[W], oi[W], m = -INFINITY, l = 0;
 #pragma unroll
   for (int d = 0; d < W; d += 4) {
@@ -42,8 +42,8 @@ __global__ void __launch_bounds__(rows)
   }
   for (int j0 = 0; j0 < T; j0 += keys) {
     __syncthreads();  // nobody reads the last tile any more
-    copy_rows<W, keys, rows>(k_tile, W, k, k.of(unit), j0);
-    copy_rows<W, keys, rows>(v_tile, W, v, v.of(unit), j0);
+    copy_rows<W, keys, rows>(k_tile, W, k, k.of(batch_head), j0);
+    copy_rows<W, keys, rows>(v_tile, W, v, v.of(batch_head), j0);
     __pipeline_commit();
     __pipeline_wait_prior(0);
     __syncthreads();  // the tile is complete
@@ -76,9 +76,9 @@ __global__ void __launch_bounds__(rows)
 #pragma unroll
   for (int d = 0; d < W; d += 4)
     if (d < D)
-      store4(o.of(unit) + i * o.row_stride + d,
+      store4(o.of(batch_head) + i * o.row_stride + d,
              make_float4(oi[d] / l, oi[d + 1] / l, oi[d + 2] / l, oi[d + 3] / l));
-  lse[ptrdiff_t{unit} * T + i] = m + logf(l);
+  lse[ptrdiff_t{batch_head} * T + i] = m + logf(l);
 }
 
 }  // namespace

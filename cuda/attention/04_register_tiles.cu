@@ -39,13 +39,13 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
   float* k_tile = shared.array<float>(X::keys * X::stride);
   float* v_tile = shared.array<float>(X::keys * X::stride);
   float* p_tile = shared.array<float>(X::rows * X::p_stride);
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int T = q.T, tiles = (T + X::rows - 1) / X::rows;
-  const int unit = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
-  const float *k_head = k.of(unit), *v_head = v.of(unit);
+  const int batch_head = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
+  const float *k_head = k.of(batch_head), *v_head = v.of(batch_head);
   const float to_log2 = scale * log2_e;  // exp(scale·s) = 2^(to_log2·s)
 
-  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
+  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(batch_head), i0);
   copy_rows<W, X::keys, X::threads>(k_tile, X::stride, k, k_head, 0);
   __pipeline_commit();
   copy_rows<W, X::keys, X::threads>(v_tile, X::stride, v, v_head, 0);
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
       float top = s[i][0];
 #pragma unroll
       for (int j = 1; j < N; ++j) top = fmaxf(top, s[i][j]);
-      top = fmaxf(m[i], Place<TX>::reduce_row(top, Maximum{}) * to_log2);
+      top = fmaxf(m[i], ThreadPosition<TX>::reduce_row(top, Maximum{}) * to_log2);
       // While all scores are minus infinity, all weights are 2^(−∞ − 0) = 0.
       const float base = top == -INFINITY ? 0.f : top, shrink = fast_exp2(m[i] - base);
       m[i] = top, l[i] *= shrink;
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
         l[i] += p;
         if (keep.words) {  // the sum is of the weights before dropout
           const int row = min(i0 + at.y + TY * i, T - 1), key = min(j0 + at.x + TX * j, T - 1);
-          p *= keep.factor(size_t(unit) * size_t(T) + size_t(row), key);
+          p *= keep.factor(size_t(batch_head) * size_t(T) + size_t(row), key);
         }
         p_tile[(at.y + TY * i) * X::p_stride + at.x + TX * j] = p;
       }
@@ -116,14 +116,14 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, W == 128 ? 1 : 2)
 
 #pragma unroll
   for (int i = 0; i < R; ++i) {
-    const float sum = Place<TX>::reduce_row(l[i], Sum{});
+    const float sum = ThreadPosition<TX>::reduce_row(l[i], Sum{});
     const int row = i0 + at.y + TY * i;
     if (row >= T) continue;
-    float* o_i = o.of(unit) + row * o.row_stride;
+    float* o_i = o.of(batch_head) + row * o.row_stride;
 #pragma unroll
     for (int c = 0; c < C; ++c)
       if (const int d = column<TX, C>(at.x, c); d < q.D) o_i[d] = out[i][c] / sum;
-    if (at.x == 0) lse[ptrdiff_t{unit} * T + row] = m[i] * ln_2 + logf(sum);
+    if (at.x == 0) lse[ptrdiff_t{batch_head} * T + row] = m[i] * ln_2 + logf(sum);
   }
 }
 

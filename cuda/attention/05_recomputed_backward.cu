@@ -36,8 +36,9 @@ struct Tiles {
 __global__ void dense_delta_05(Heads o, Heads d_o, float* delta) {
   const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
   if (row >= o.B * o.H * o.T) return;
-  const int unit = row / o.T, i = row % o.T;
-  const float *o_i = o.of(unit) + i * o.row_stride, *d_o_i = d_o.of(unit) + i * d_o.row_stride;
+  const int batch_head = row / o.T, i = row % o.T;
+  const float *o_i = o.of(batch_head) + i * o.row_stride,
+              *d_o_i = d_o.of(batch_head) + i * d_o.row_stride;
   float sum = 0;
   for (int d = lane; d < o.D; d += 32) sum += o_i[d] * d_o_i[d];
   for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(all_lanes, sum, lanes);
@@ -59,23 +60,23 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
   float* p_tile = shared.array<float>(side * X::p_stride);  // (queries, keys)
   float* ds_tile = shared.array<float>(side * X::p_stride);
   float* row_sums = shared.array<float>(2 * side);  // lse in powers of 2, delta
-  const Place<TX> at;
-  const int T = q.T, D = q.D, tiles = (T + side - 1) / side, units = q.B * q.H;
-  const int unit = int(blockIdx.x) / splits, split = int(blockIdx.x) % splits;
+  const ThreadPosition<TX> at;
+  const int T = q.T, D = q.D, tiles = (T + side - 1) / side, batch_heads = q.B * q.H;
+  const int batch_head = int(blockIdx.x) / splits, split = int(blockIdx.x) % splits;
   const int first = tiles * split / splits, last = tiles * (split + 1) / splits;
   const float to_log2 = scale * log2_e;
-  float* dq_head = dq.of(splits > 1 ? split * units + unit : unit);
+  float* dq_head = dq.of(splits > 1 ? split * batch_heads + batch_head : batch_head);
 
   for (int j0 = first * side; j0 < last * side; j0 += side) {
-    copy_rows<W, side, X::threads>(k_tile, X::stride, k, k.of(unit), j0);
-    copy_rows<W, side, X::threads>(v_tile, X::stride, v, v.of(unit), j0);
+    copy_rows<W, side, X::threads>(k_tile, X::stride, k, k.of(batch_head), j0);
+    copy_rows<W, side, X::threads>(v_tile, X::stride, v, v.of(batch_head), j0);
     float dk_sum[R][C] = {}, dv_sum[R][C] = {};
     for (int i0 = 0; i0 < T; i0 += side) {
-      copy_rows<W, side, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
-      copy_rows<W, side, X::threads>(d_o_tile, X::stride, d_o, d_o.of(unit), i0);
+      copy_rows<W, side, X::threads>(q_tile, X::stride, q, q.of(batch_head), i0);
+      copy_rows<W, side, X::threads>(d_o_tile, X::stride, d_o, d_o.of(batch_head), i0);
       __pipeline_commit();
       for (int e = int(threadIdx.x); e < side; e += X::threads) {
-        const ptrdiff_t row = ptrdiff_t{unit} * T + i0 + e;
+        const ptrdiff_t row = ptrdiff_t{batch_head} * T + i0 + e;
         row_sums[e] = i0 + e < T ? lse[row] * log2_e : 0.f;
         row_sums[side + e] = i0 + e < T ? delta[row] : 0.f;
       }
@@ -83,7 +84,7 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
       __syncthreads();  // all tiles are there for all
       const auto kept = [&](int y, int x) {
         if (!keep.words || i0 + y >= T || j0 + x >= T) return 1.f;
-        return keep.factor(size_t(unit) * size_t(T) + size_t(i0 + y), j0 + x);
+        return keep.factor(size_t(batch_head) * size_t(T) + size_t(i0 + y), j0 + x);
       };
       {
         float s[R][N] = {};
@@ -145,8 +146,8 @@ __global__ void __launch_bounds__(Tiles<W>::threads, W == 128 ? 1 : 2)
       for (int c = 0; c < C; ++c) {
         const int row = j0 + i / 4 * (4 * TY) + at.y * 4 + i % 4, d = column<TX, C>(at.x, c);
         if (row >= T || d >= D) continue;
-        dk.of(unit)[row * dk.row_stride + d] = dk_sum[i][c];
-        dv.of(unit)[row * dv.row_stride + d] = dv_sum[i][c];
+        dk.of(batch_head)[row * dk.row_stride + d] = dk_sum[i][c];
+        dv.of(batch_head)[row * dv.row_stride + d] = dv_sum[i][c];
       }
   }
 }
@@ -180,15 +181,15 @@ size_t delta_floats(const Call& c) {  // keeps what follows at multiples of 16 b
 template <int W>
 void run(const Call& c) {
   using X = Tiles<W>;
-  const int units = c.q.B * c.q.H, splits = splits_of(c);
+  const int batch_heads = c.q.B * c.q.H, splits = splits_of(c);
   const float scale = c.scale();
   float *delta = static_cast<float*>(c.workspace), *copies = delta + delta_floats(c);
   launch({"dense_delta_05", (rows_of_call(c) + 7) / 8, 256}, c.stream, dense_delta_05, c.o, c.d_o,
          delta);
   const Heads dq = splits > 1 ? heads_bhtd(copies, splits * c.q.B, c.q.H, c.q.T, c.q.D) : c.dq;
-  launch({"dense_bwd_05", size_t(units) * size_t(splits), X::threads, X::shared_bytes}, c.stream,
-         dense_bwd_05<W>, c.q, c.k, c.v, c.d_o, c.lse, delta, dq, c.dk, c.dv, c.keep, splits,
-         scale);
+  launch({"dense_bwd_05", size_t(batch_heads) * size_t(splits), X::threads, X::shared_bytes},
+         c.stream, dense_bwd_05<W>, c.q, c.k, c.v, c.d_o, c.lse, delta, dq, c.dk, c.dv, c.keep,
+         splits, scale);
   if (splits > 1)
     launch({"dense_sum_05", (rows_of_call(c) * size_t(c.q.D) + 255) / 256, 256}, c.stream,
            dense_sum_05, copies, splits, c.dq);

@@ -27,9 +27,9 @@ __global__ void __launch_bounds__(rows)
   SharedMemory shared;
   float* k_tile = shared.array<float>(tile_keys * W);
   const int T = q.T, D = q.D, tiles = (T + rows - 1) / rows;
-  const int unit = int(blockIdx.x) / tiles;
+  const int batch_head = int(blockIdx.x) / tiles;
   const int i = int(blockIdx.x) % tiles * rows + int(threadIdx.x);
-  const float* q_i = q.of(unit) + min(i, T - 1) * q.row_stride;
+  const float* q_i = q.of(batch_head) + min(i, T - 1) * q.row_stride;
   float qi[W];
 #pragma unroll
   for (int d = 0; d < W; d += 4) {
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(rows)
   BestKeys<K> best;
   for (int j0 = 0; j0 < T; j0 += tile_keys) {
     __syncthreads();  // nobody reads the last tile any more
-    copy_rows<W, tile_keys, rows>(k_tile, W, k, k.of(unit), j0);
+    copy_rows<W, tile_keys, rows>(k_tile, W, k, k.of(batch_head), j0);
     __pipeline_commit();
     __pipeline_wait_prior(0);
     __syncthreads();  // the tile is complete
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(rows)
 #pragma unroll
   for (int e = 0; e < K; ++e)
     if (e < kept) {
-      const ptrdiff_t at = (ptrdiff_t{unit} * T + i) * kept + e;
+      const ptrdiff_t at = (ptrdiff_t{batch_head} * T + i) * kept + e;
       keys[at] = best.key[e], p[at] = best.score[e];
     }
   for (int d = 0; d < D; d += 4) {
@@ -67,11 +67,11 @@ __global__ void __launch_bounds__(rows)
 #pragma unroll
     for (int e = 0; e < K; ++e)
       if (e < kept) {
-        const float4 x = load4(v.of(unit) + best.key[e] * v.row_stride + d);
+        const float4 x = load4(v.of(batch_head) + best.key[e] * v.row_stride + d);
         const float w = best.score[e];
         sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
       }
-    store4(o.of(unit) + i * o.row_stride + d, sum);
+    store4(o.of(batch_head) + i * o.row_stride + d, sum);
   }
 }
 

@@ -48,14 +48,14 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
   // for each of them. The query that a lane keeps is called its slot.
   float* tables = shared.array<float>(X::rows * X::table_stride);
   unsigned* passed = shared.array<unsigned>(X::rows);
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const int T = q.T, tiles = (T + X::rows - 1) / X::rows;
-  const int unit = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
-  const float* k_head = k.of(unit);
+  const int batch_head = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
+  const float* k_head = k.of(batch_head);
   tables += warp * X::slots * X::table_stride, passed += warp * X::slots;
 
-  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
+  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(batch_head), i0);
   copy_rows<W, X::keys, X::threads>(k_tiles, X::stride, k, k_head, 0);
   __pipeline_commit();
   if (lane < X::slots) passed[lane] = 0;
@@ -129,12 +129,12 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
 #pragma unroll
     for (int e = 0; e < K; ++e)
       if (e < kept) {
-        const ptrdiff_t to = (ptrdiff_t{unit} * T + row) * kept + e;
+        const ptrdiff_t to = (ptrdiff_t{batch_head} * T + row) * kept + e;
         keys[to] = best.key[e], p[to] = best.score[e];
       }
   // W/4 lanes a row read the kept rows of V.
   constexpr int row_lanes = W / 4, rows_at_once = 32 / row_lanes;
-  const float* v_head = v.of(unit);
+  const float* v_head = v.of(batch_head);
   const int d = lane % row_lanes * 4;
   for (int first = 0; first < X::slots; first += rows_at_once) {
     const int slot = first + lane / row_lanes, row = row_of(slot);
@@ -144,11 +144,11 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
       const int key = __shfl_sync(all_lanes, best.key[e], slot);
       float w = __shfl_sync(all_lanes, best.score[e], slot);
       if (e >= kept || d >= q.D) continue;
-      if (keep.words && row < T) w *= keep.factor(size_t(unit) * size_t(T) + size_t(row), e);
+      if (keep.words && row < T) w *= keep.factor(size_t(batch_head) * size_t(T) + size_t(row), e);
       const float4 x = load4(v_head + key * v.row_stride + d);
       sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
     }
-    if (row < T && d < q.D) store4(o.of(unit) + row * o.row_stride + d, sum);
+    if (row < T && d < q.D) store4(o.of(batch_head) + row * o.row_stride + d, sum);
   }
 }
 

@@ -27,9 +27,10 @@ __global__ void topk_zero_10(Heads dk, Heads dv) {
   const size_t e = size_t(blockIdx.x) * blockDim.x + threadIdx.x, vectors = size_t(dk.D) / 4;
   const size_t row = e / vectors;
   if (row >= size_t(dk.B) * dk.H * dk.T) return;
-  const int unit = int(row / size_t(dk.T)), i = int(row % size_t(dk.T)), d = int(e % vectors) * 4;
-  store4(dk.of(unit) + i * dk.row_stride + d, make_float4(0, 0, 0, 0));
-  store4(dv.of(unit) + i * dv.row_stride + d, make_float4(0, 0, 0, 0));
+  const int batch_head = int(row / size_t(dk.T)), i = int(row % size_t(dk.T)),
+            d = int(e % vectors) * 4;
+  store4(dk.of(batch_head) + i * dk.row_stride + d, make_float4(0, 0, 0, 0));
+  store4(dv.of(batch_head) + i * dv.row_stride + d, make_float4(0, 0, 0, 0));
 }
 
 template <int W, int K>
@@ -38,10 +39,10 @@ __global__ void __launch_bounds__(query_threads)
                 const float* p, Weights* weights, int kept, float scale) {
   backward_of_query<W, K>(
       int(blockIdx.x), q, k, v, d_o, dq, keys, p, weights, KeepBits{}, kept, scale,
-      [&](int d, int key, float ds_e, float p_e, float4 q4, float4 g4, int unit) {
+      [&](int d, int key, float ds_e, float p_e, float4 q4, float4 g4, int batch_head) {
         if (d >= q.D) return;
-        atomic_add4(dk.of(unit) + key * dk.row_stride + d, ds_e, q4);
-        atomic_add4(dv.of(unit) + key * dv.row_stride + d, p_e, g4);
+        atomic_add4(dk.of(batch_head) + key * dk.row_stride + d, ds_e, q4);
+        atomic_add4(dv.of(batch_head) + key * dv.row_stride + d, p_e, g4);
       });
 }
 

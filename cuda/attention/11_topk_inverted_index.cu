@@ -43,19 +43,19 @@ __global__ void __launch_bounds__(query_threads)
     topk_queries_11(Heads q, Heads k, Heads v, Heads d_o, Heads dq, const int* keys, const float* p,
                     Weights* weights, KeepBits keep, int kept, float scale, Edge* edges, int* begin,
                     int* starts, int parts, int* global_places, int first_block) {
-  const int units = q.B * q.H, unit = int(blockIdx.x) + first_block, T = q.T;
-  if (unit >= units) {
-    backward_of_query<W, K>(unit - units, q, k, v, d_o, dq, keys, p, weights, keep, kept, scale,
-                            [](int, int, float, float, float4, float4, int) {});
+  const int batch_heads = q.B * q.H, batch_head = int(blockIdx.x) + first_block, T = q.T;
+  if (batch_head >= batch_heads) {
+    backward_of_query<W, K>(batch_head - batch_heads, q, k, v, d_o, dq, keys, p, weights, keep,
+                            kept, scale, [](int, int, float, float, float4, float4, int) {});
     return;
   }
   SharedMemory shared;
   int* warp_sums = shared.array<int>(sort_warps);
-  const ptrdiff_t base = ptrdiff_t{unit} * T * kept;
-  keys += base, edges += base, begin += ptrdiff_t{unit} * (T + 1);
-  starts += ptrdiff_t{unit} * (key_blocks(T, kept) + 1);
+  const ptrdiff_t base = ptrdiff_t{batch_head} * T * kept;
+  keys += base, edges += base, begin += ptrdiff_t{batch_head} * (T + 1);
+  starts += ptrdiff_t{batch_head} * (key_blocks(T, kept) + 1);
   if (global_places)
-    sort_head(keys, edges, begin, starts, T, kept, parts, global_places + ptrdiff_t{unit} * T,
+    sort_head(keys, edges, begin, starts, T, kept, parts, global_places + ptrdiff_t{batch_head} * T,
               warp_sums);
   else
     sort_head(keys, edges, begin, starts, T, kept, parts, shared.array<int>(parts * T), warp_sums);
@@ -91,15 +91,15 @@ __global__ void __launch_bounds__(key_threads, FOCUS_KEY_BLOCKS)
   int* part_keys = shared.array<int>(2 * X::pieces);              // (pieces,2): first and last key
   float* part_sums = shared.array<float>(2 * X::pieces * 2 * W);  // (pieces,2,2,W)
   const int T = q.T, blocks = key_blocks(T, kept), t = int(threadIdx.x);
-  const int unit = int(blockIdx.x) / blocks, block = int(blockIdx.x) % blocks;
+  const int batch_head = int(blockIdx.x) / blocks, block = int(blockIdx.x) % blocks;
   const int row = t / lanes, own_piece = row / 2, own_lane = t % lanes, d = own_lane * 4;
   const bool is_v = row % 2 == 1;
-  const ptrdiff_t base = ptrdiff_t{unit} * T * kept;
-  edges += base, keys += base, weights += base, begin += ptrdiff_t{unit} * (T + 1);
-  starts += ptrdiff_t{unit} * (blocks + 1) + block;
+  const ptrdiff_t base = ptrdiff_t{batch_head} * T * kept;
+  edges += base, keys += base, weights += base, begin += ptrdiff_t{batch_head} * (T + 1);
+  starts += ptrdiff_t{batch_head} * (blocks + 1) + block;
   const int first = starts[0], last = starts[1];
-  const int b = unit / q.H, h = unit % q.H;
-  // Lanes beyond D read what others read and write nothing.
+  const int b = batch_head / q.H, h = batch_head % q.H;
+  // Lanes beyond D repeat another lane's loads and write nothing.
   const float* in_head = (is_v ? d_o.of(b, h) : q.of(b, h)) + min(d, q.D - 4);
   float* out_head = (is_v ? dv.of(b, h) : dk.of(b, h)) + d;
   const ptrdiff_t in_stride = is_v ? d_o.row_stride : q.row_stride,
@@ -166,19 +166,19 @@ __global__ void __launch_bounds__(key_threads, FOCUS_KEY_BLOCKS)
 // The index: the sorted edges, where each key's and each block's begin, and, for long sequences,
 // places.
 struct Index {
-  size_t units, T, edges;
+  size_t batch_heads, T, edges;
   int parts;       // 0: the places do not fit shared memory
   int key_blocks;  // of a head
   explicit Index(const Call& c)
-      : units(size_t(c.q.B) * size_t(c.q.H)), T(size_t(c.q.T)), edges(topk_edges(c)) {
+      : batch_heads(size_t(c.q.B) * size_t(c.q.H)), T(size_t(c.q.T)), edges(topk_edges(c)) {
     key_blocks = gpu::key_blocks(c.q.T, c.kept);
     const size_t fit = most_shared / (4 * T);
     parts = int(fit < sort_warps ? fit : sort_warps);
   }
   size_t begin_at() const { return edges * sizeof(Edge); }
-  size_t starts_at() const { return begin_at() + units * (T + 1) * 4; }
-  size_t places_at() const { return starts_at() + units * size_t(key_blocks + 1) * 4; }
-  size_t bytes() const { return places_at() + (parts == 0 ? units * T * 4 : 0); }
+  size_t starts_at() const { return begin_at() + batch_heads * (T + 1) * 4; }
+  size_t places_at() const { return starts_at() + batch_heads * size_t(key_blocks + 1) * 4; }
+  size_t bytes() const { return places_at() + (parts == 0 ? batch_heads * T * 4 : 0); }
 };
 // The workspace: the weights, and the index unless the call brings it.
 size_t weight_bytes(const Call& c) {
@@ -193,14 +193,14 @@ void run_queries(const Call& c, void* index, Weights* weights, bool sort, bool q
   int* places = at.parts == 0 ? reinterpret_cast<int*>(memory + at.places_at()) : nullptr;
   const int parts = places ? 1 : at.parts;
   for_any_list(c.kept, [&](auto list) {
-    launch({"topk_queries_11", (sort ? at.units : 0) + (queries ? query_blocks<W>(c) : 0),
+    launch({"topk_queries_11", (sort ? at.batch_heads : 0) + (queries ? query_blocks<W>(c) : 0),
             query_threads,
             places ? shared_bytes_for(sort_warps) : shared_bytes_for(sort_warps, parts * c.q.T)},
            c.stream, topk_queries_11<W, decltype(list)::value>, c.q, c.k, c.v, c.d_o, c.dq, c.keys,
            c.p, weights, c.keep, c.kept, c.scale(), reinterpret_cast<Edge*>(memory),
            reinterpret_cast<int*>(memory + at.begin_at()),
            reinterpret_cast<int*>(memory + at.starts_at()), parts, places,
-           sort ? 0 : int(at.units));
+           sort ? 0 : int(at.batch_heads));
   });
 }
 
@@ -212,8 +212,8 @@ void run(const Call& c) {
   Weights* weights = reinterpret_cast<Weights*>(memory);
   run_queries<W>(c, index, weights, !c.index, true);
   using X = KeyBlock<W>;
-  launch({"topk_keys_11", at.units * size_t(at.key_blocks), key_threads, X::shared_bytes}, c.stream,
-         topk_keys_11<W>, reinterpret_cast<const Edge*>(index),
+  launch({"topk_keys_11", at.batch_heads * size_t(at.key_blocks), key_threads, X::shared_bytes},
+         c.stream, topk_keys_11<W>, reinterpret_cast<const Edge*>(index),
          reinterpret_cast<const int*>(index + at.begin_at()),
          reinterpret_cast<const int*>(index + at.starts_at()), c.keys, weights, c.q, c.d_o, c.dk,
          c.dv, c.kept);

@@ -16,8 +16,8 @@ namespace focus::gpu {
 
 namespace {
 
-__device__ const float* row_of(const Heads& x, int unit, int i) {
-  return x.of(unit) + i * x.row_stride;
+__device__ const float* row_of(const Heads& x, int batch_head, int i) {
+  return x.of(batch_head) + i * x.row_stride;
 }
 __device__ float dot_rows(const float* a, const float* b, int D) {
   float sum = 0;
@@ -35,19 +35,19 @@ __global__ void local_fwd_12(Heads q, Heads k, Heads v, Heads o, float* lse, Win
                              float scale) {
   const int row = int(blockIdx.x * blockDim.x + threadIdx.x), T = q.T, D = q.D;
   if (row >= q.B * q.H * T) return;
-  const int unit = row / T, i = row % T;
-  const float* q_i = row_of(q, unit, i);
+  const int batch_head = row / T, i = row % T;
+  const float* q_i = row_of(q, batch_head, i);
   const Visible keys = window.keys_of(i);
   float top = -INFINITY, sum = 0;
   for (int e = 0; e < keys.count; ++e)
-    top = fmaxf(top, scale * dot_rows(q_i, row_of(k, unit, keys.token(e)), D));
-  float* o_i = o.of(unit) + i * o.row_stride;
+    top = fmaxf(top, scale * dot_rows(q_i, row_of(k, batch_head, keys.token(e)), D));
+  float* o_i = o.of(batch_head) + i * o.row_stride;
   clear_row(o_i, D);
   for (int e = 0; e < keys.count; ++e) {
     const int j = keys.token(e);
-    const float p = expf(scale * dot_rows(q_i, row_of(k, unit, j), D) - top);
+    const float p = expf(scale * dot_rows(q_i, row_of(k, batch_head, j), D) - top);
     sum += p;
-    add_row(o_i, p, row_of(v, unit, j), D);
+    add_row(o_i, p, row_of(v, batch_head, j), D);
   }
   for (int d = 0; d < D; ++d) o_i[d] /= sum;
   lse[row] = top + logf(sum);
@@ -58,32 +58,34 @@ struct Pair {
 };
 // The weight of a pair that sees each other, and its score's gradient.
 __device__ Pair pair_of(const Heads& q, const Heads& k, const Heads& v, const Heads& o,
-                        const Heads& d_o, const float* lse, int unit, int i, int j, float scale) {
-  const float *g = row_of(d_o, unit, i), delta = dot_rows(g, row_of(o, unit, i), q.D);
-  const float p = expf(scale * dot_rows(row_of(q, unit, i), row_of(k, unit, j), q.D) -
-                       lse[ptrdiff_t{unit} * q.T + i]);
-  return {p, scale * p * (dot_rows(g, row_of(v, unit, j), q.D) - delta)};
+                        const Heads& d_o, const float* lse, int batch_head, int i, int j,
+                        float scale) {
+  const float *g = row_of(d_o, batch_head, i), delta = dot_rows(g, row_of(o, batch_head, i), q.D);
+  const float p = expf(scale * dot_rows(row_of(q, batch_head, i), row_of(k, batch_head, j), q.D) -
+                       lse[ptrdiff_t{batch_head} * q.T + i]);
+  return {p, scale * p * (dot_rows(g, row_of(v, batch_head, j), q.D) - delta)};
 }
 
 __global__ void local_bwd_12(Heads q, Heads k, Heads v, Heads o, Heads d_o, const float* lse,
                              Heads dq, Heads dk, Heads dv, Window window, float scale) {
   const int row = int(blockIdx.x * blockDim.x + threadIdx.x), T = q.T, D = q.D;
   if (row >= q.B * q.H * T) return;
-  const int unit = row / T, i = row % T;
-  float* dq_i = dq.of(unit) + i * dq.row_stride;
-  float* dk_i = dk.of(unit) + i * dk.row_stride;
-  float* dv_i = dv.of(unit) + i * dv.row_stride;
+  const int batch_head = row / T, i = row % T;
+  float* dq_i = dq.of(batch_head) + i * dq.row_stride;
+  float* dk_i = dk.of(batch_head) + i * dk.row_stride;
+  float* dv_i = dv.of(batch_head) + i * dv.row_stride;
   clear_row(dq_i, D), clear_row(dk_i, D), clear_row(dv_i, D);
   const Visible keys = window.keys_of(i), queries = window.queries_of(i);
   for (int e = 0; e < keys.count; ++e) {
     const int j = keys.token(e);
-    add_row(dq_i, pair_of(q, k, v, o, d_o, lse, unit, i, j, scale).ds, row_of(k, unit, j), D);
+    add_row(dq_i, pair_of(q, k, v, o, d_o, lse, batch_head, i, j, scale).ds,
+            row_of(k, batch_head, j), D);
   }
   for (int e = 0; e < queries.count; ++e) {
     const int l = queries.token(e);
-    const Pair pair = pair_of(q, k, v, o, d_o, lse, unit, l, i, scale);
-    add_row(dk_i, pair.ds, row_of(q, unit, l), D);
-    add_row(dv_i, pair.p, row_of(d_o, unit, l), D);
+    const Pair pair = pair_of(q, k, v, o, d_o, lse, batch_head, l, i, scale);
+    add_row(dk_i, pair.ds, row_of(q, batch_head, l), D);
+    add_row(dv_i, pair.p, row_of(d_o, batch_head, l), D);
   }
 }
 

@@ -31,13 +31,13 @@ struct Gradients {
   float lse_i, delta_i;
   float4 dq, dk, dv;
 
-  __device__ Gradients(const Inputs& x, int unit, int d)
-      : q(x.q, unit, d),
-        k(x.k, unit, d),
-        v(x.v, unit, d),
-        o(x.o, unit, d),
-        d_o(x.d_o, unit, d),
-        lse(x.lse + ptrdiff_t{unit} * x.window.T),
+  __device__ Gradients(const Inputs& x, int batch_head, int d)
+      : q(x.q, batch_head, d),
+        k(x.k, batch_head, d),
+        v(x.v, batch_head, d),
+        o(x.o, batch_head, d),
+        d_o(x.d_o, batch_head, d),
+        lse(x.lse + ptrdiff_t{batch_head} * x.window.T),
         scale(x.scale) {}
 
   __device__ void start(int i) {
@@ -85,9 +85,9 @@ __global__ void __launch_bounds__(row_threads)
   using X = Rows<W>;
   const Window& window = x.window;
   const int blocks = (window.n + X::tokens - 1) / X::tokens;
-  const int unit = int(blockIdx.x) / blocks, d = X::channel(), g = window.T - window.n;
+  const int batch_head = int(blockIdx.x) / blocks, d = X::channel(), g = window.T - window.n;
   const int first = int(blockIdx.x) % blocks * X::tokens + X::own();
-  Gradients<W> sum(x, unit, d);
+  Gradients<W> sum(x, batch_head, d);
   for (int n = 0; n < span; ++n) {
     const int i = first + n * X::number, own = min(i, window.n - 1);
     const Visible keys = window.keys_of(own), queries = window.queries_of(own);
@@ -101,9 +101,9 @@ __global__ void __launch_bounds__(row_threads)
     sum.add_queries({queries.begin, queries.begin + queries.own, 1, steps});
     sum.add_queries({window.n, window.T, 1, g});
     if (i >= window.n) continue;
-    set_channels(dq, unit, i, d, sum.dq);
-    set_channels(dk, unit, i, d, sum.dk);
-    set_channels(dv, unit, i, d, sum.dv);
+    set_channels(dq, batch_head, i, d, sum.dq);
+    set_channels(dk, batch_head, i, d, sum.dk);
+    set_channels(dv, batch_head, i, d, sum.dv);
   }
 }
 
@@ -113,9 +113,9 @@ __global__ void __launch_bounds__(row_threads)
   using X = Rows<W>;
   SharedMemory shared;
   float* parts = shared.array<float>(X::number * 3 * W);
-  const int T = x.window.T, g = T - x.window.n, unit = int(blockIdx.x) / g;
+  const int T = x.window.T, g = T - x.window.n, batch_head = int(blockIdx.x) / g;
   const int i = x.window.n + int(blockIdx.x) % g, d = X::channel(), row = X::own();
-  Gradients<W> sum(x, unit, d);
+  Gradients<W> sum(x, batch_head, d);
   sum.start(i);
   const Run all{row, T, X::number, (T + X::number - 1) / X::number};
   sum.add_keys(all);
@@ -130,19 +130,19 @@ __global__ void __launch_bounds__(row_threads)
     add_scaled(sum.dk, 1, load4(parts + (r * 3 + 1) * W + d));
     add_scaled(sum.dv, 1, load4(parts + (r * 3 + 2) * W + d));
   }
-  set_channels(dq, unit, i, d, sum.dq);
-  set_channels(dk, unit, i, d, sum.dk);
-  set_channels(dv, unit, i, d, sum.dv);
+  set_channels(dq, batch_head, i, d, sum.dq);
+  set_channels(dk, batch_head, i, d, sum.dk);
+  set_channels(dv, batch_head, i, d, sum.dv);
 }
 
 template <int W>
 void run_backward(Pattern pattern, const Call& c) {
   using X = Rows<W>;
   const Inputs x{c.q, c.k, c.v, c.o, c.d_o, c.lse, window_of(pattern, c), c.scale()};
-  const size_t units = size_t(c.q.B) * size_t(c.q.H);
-  launch({"local_bwd_13", units * size_t(tiles_of(x.window.n, X::tokens)), row_threads}, c.stream,
-         local_bwd_13<W>, x, c.dq, c.dk, c.dv);
-  launch({"local_bwd_global_13", units * size_t(c.global_tokens), row_threads,
+  const size_t batch_heads = size_t(c.q.B) * size_t(c.q.H);
+  launch({"local_bwd_13", batch_heads * size_t(tiles_of(x.window.n, X::tokens)), row_threads},
+         c.stream, local_bwd_13<W>, x, c.dq, c.dk, c.dv);
+  launch({"local_bwd_global_13", batch_heads * size_t(c.global_tokens), row_threads,
           shared_bytes_for(X::number * 3 * W)},
          c.stream, local_bwd_global_13<W>, x, c.dq, c.dk, c.dv);
 }

@@ -60,10 +60,10 @@ struct Softmax {
   }
 };
 
-__device__ void write_row(const Heads& o, float* lse, int T, int unit, int i, int d, float4 out,
-                          float top, float sum) {
-  set_channels(o, unit, i, d, scaled(1 / sum, out));
-  if (d == 0) lse[ptrdiff_t{unit} * T + i] = (top + fast_log2(sum)) * ln_2;
+__device__ void write_row(const Heads& o, float* lse, int T, int batch_head, int i, int d,
+                          float4 out, float top, float sum) {
+  set_channels(o, batch_head, i, d, scaled(1 / sum, out));
+  if (d == 0) lse[ptrdiff_t{batch_head} * T + i] = (top + fast_log2(sum)) * ln_2;
 }
 
 // The rows that a block's tokens see: their own and those of bands or blocks that reach beyond.
@@ -78,9 +78,9 @@ __global__ void __launch_bounds__(row_threads)
     local_fwd_13(Heads q, Heads k, Heads v, Heads o, float* lse, Window window, float to_log2) {
   using X = Rows<W>;
   const int blocks = (window.n + X::tokens - 1) / X::tokens;
-  const int unit = int(blockIdx.x) / blocks, d = X::channel();
+  const int batch_head = int(blockIdx.x) / blocks, d = X::channel();
   const int i0 = int(blockIdx.x) % blocks * X::tokens;
-  const Channels q_rows(q, unit, d), k_rows(k, unit, d), v_rows(v, unit, d);
+  const Channels q_rows(q, batch_head, d), k_rows(k, batch_head, d), v_rows(v, batch_head, d);
   Channels k_near = k_rows, v_near = v_rows;
   int near = 0;  // the first row of k_near and v_near
   if constexpr (Staged) {
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(row_threads)
     softmax.template add<4>(k_rows, v_rows, q4, {window.n, window.T, 1, window.T - window.n});
     // Rows beyond the end have only taken part in shuffles.
     if (i < window.n)
-      write_row(o, lse, window.T, unit, i, d, softmax.out, softmax.top, softmax.sum);
+      write_row(o, lse, window.T, batch_head, i, d, softmax.out, softmax.top, softmax.sum);
   }
 }
 
@@ -124,11 +124,11 @@ __global__ void __launch_bounds__(row_threads)
   SharedMemory shared;
   float* outs = shared.array<float>(X::number * W);
   float* tops = shared.array<float>(X::number * 2);  // top, sum
-  const int g = window.T - window.n, unit = int(blockIdx.x) / g;
+  const int g = window.T - window.n, batch_head = int(blockIdx.x) / g;
   const int i = window.n + int(blockIdx.x) % g, d = X::channel(), row = X::own();
   Softmax<W> softmax;
-  softmax.template add<4>(Channels(k, unit, d), Channels(v, unit, d),
-                          scaled(to_log2, Channels(q, unit, d)[i]),
+  softmax.template add<4>(Channels(k, batch_head, d), Channels(v, batch_head, d),
+                          scaled(to_log2, Channels(q, batch_head, d)[i]),
                           {row, window.T, X::number, (window.T + X::number - 1) / X::number});
   store4(outs + row * W + d, softmax.out);
   if (d == 0) tops[row * 2] = softmax.top, tops[row * 2 + 1] = softmax.sum;
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(row_threads)
     sum += weight * tops[r * 2 + 1];
     add_scaled(out, weight, load4(outs + r * W + d));
   }
-  write_row(o, lse, window.T, unit, i, d, out, top, sum);
+  write_row(o, lse, window.T, batch_head, i, d, out, top, sum);
 }
 
 template <int W, int U, bool Staged>

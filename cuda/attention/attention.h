@@ -35,15 +35,16 @@ struct Heads {
   FOCUS_HD float* of(int sequence, int head) const {
     return data + sequence * batch_stride + head * head_stride;
   }
-  // Where head `unit` % H of sequence `unit` / H starts.
-  FOCUS_HD float* of(int unit) const { return of(unit / H, unit % H); }
+  // Where head `batch_head` % H of sequence `batch_head` / H starts: batch_head counts the B·H
+  // heads of all sequences.
+  FOCUS_HD float* of(int batch_head) const { return of(batch_head / H, batch_head % H); }
 };
 
 Heads heads_bhtd(float* data, int B, int H, int T, int D);  // a contiguous (B,H,T,D)
 Heads heads_bthd(float* data, int B, int T, int H, int D);  // (B,T,H·D), as the CPU engine has it
 
 // Which weights dropout keeps: bit j % 32 of word j / 32 of a row says whether key j is kept
-// (top-k: the j-th of the row's keys), and what is kept is scaled. No words: all are, unscaled.
+// (top-k: the j-th of the row's keys). Kept weights are scaled. No words: no dropout.
 struct KeepBits {
   const unsigned* words = nullptr;  // (B,H,T,per_row)
   int per_row = 0;
@@ -62,8 +63,8 @@ struct Scores {
   int T = 0;
 
   FOCUS_HD int pitch() const { return (T + 3) / 4 * 4; }
-  FOCUS_HD float* of(int unit, int row) const {
-    return data + (ptrdiff_t{unit} * T + row) * pitch();
+  FOCUS_HD float* of(int batch_head, int row) const {
+    return data + (ptrdiff_t{batch_head} * T + row) * pitch();
   }
 };
 size_t score_floats(const Heads& q);  // how many numbers that are
@@ -71,19 +72,19 @@ size_t score_floats(const Heads& q);  // how many numbers that are
 // run, for each of the model's blocks.
 inline constexpr size_t most_kept_scores = size_t{60} * 1000000;
 
-// A call's arguments. What a pattern or direction does not name, it does not read.
+// A call's arguments. Fields not listed for a pattern or pass are ignored.
 struct Call {
-  Heads q, k, v, o;         // o: forward writes, backward of dense, banded and block reads
-  float* lse = nullptr;     // (B,H,T) logarithm of the sum of exp(scaled score); forward writes,
-                            // backward reads; not top-k
-  float score_scale = 1;    // C, a factor on the scores beside 1/√D
-  int kept = 0;             // top-k: k; banded, block: the width
-  int global_tokens = 0;    // banded, block: the last tokens, which see and are seen by all
-  int* keys = nullptr;      // top-k: (B,H,T,k) ascending; forward writes, backward reads
-  float* p = nullptr;       // top-k: (B,H,T,k) their probabilities, likewise
-  void* index = nullptr;    // top-k backward: what make_topk_index() made of the keys, or nullptr
-  float* scores = nullptr;  // full: score_floats() numbers, or nullptr; rung 14 forward leaves
-                            // them there, rung 15 backward reads them
+  Heads q, k, v, o;            // o: forward writes, backward of dense, banded and block reads
+  float* lse = nullptr;        // (B,H,T) logarithm of the sum of exp(scaled score); forward writes,
+                               // backward reads; not top-k
+  float score_scale = 1;       // C, a factor on the scores beside 1/√D
+  int kept = 0;                // top-k: k; banded, block: the width
+  int global_tokens = 0;       // banded, block: the last tokens, which see and are seen by all
+  int* keys = nullptr;         // top-k: (B,H,T,k) ascending; forward writes, backward reads
+  float* p = nullptr;          // top-k: (B,H,T,k) their probabilities, likewise
+  void* index = nullptr;       // top-k backward: from make_topk_index(), or nullptr
+  float* scores = nullptr;     // full: score_floats() numbers, or nullptr; rung 14 forward leaves
+                               // them there, rung 15 backward reads them
   unsigned* copies = nullptr;  // full, on tensor cores: copy_words() words at a multiple of 16
                                // bytes, or nullptr; rung 18 forward leaves q, k and v there, as
                                // products want them, rung 19 backward reads them

@@ -40,7 +40,7 @@ void check(Pattern pattern, Pass pass, const Call& c) {
                " has no GPU kernels: use full, banded, block, topk");
   if (c.q.B < 1 || c.q.H < 1 || c.q.T < 1 || c.q.D < 1)
     fail_input("attention: q has shape ", shape(c.q), ", each number must be at least 1");
-  // Rows and units are counted in 32 bits.
+  // Rows are counted in 32 bits.
   if (double(c.q.B) * c.q.H * c.q.T > 2e9)
     fail_input("attention: q has shape ", shape(c.q), ", more than 2e9 rows");
   check_settings({.pattern = pattern,

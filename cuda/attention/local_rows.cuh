@@ -25,8 +25,8 @@ struct Channels {
   ptrdiff_t stride;
   bool exist;
 
-  __device__ Channels(const Heads& x, int unit, int d)
-      : at(x.of(unit) + d), stride(x.row_stride), exist(d < x.D) {}
+  __device__ Channels(const Heads& x, int batch_head, int d)
+      : at(x.of(batch_head) + d), stride(x.row_stride), exist(d < x.D) {}
   __device__ float4 operator[](int row) const { return row_if(row, true); }
   __device__ float4 row_if(int row, bool wanted) const {
     return exist && wanted ? load4(at + row * stride) : make_float4(0, 0, 0, 0);

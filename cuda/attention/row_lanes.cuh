@@ -26,8 +26,9 @@ __device__ __forceinline__ float4 scaled(float w, float4 x) {
 __device__ __forceinline__ void add_scaled(float4& sum, float w, float4 x) {
   sum.x += w * x.x, sum.y += w * x.y, sum.z += w * x.z, sum.w += w * x.w;
 }
-__device__ __forceinline__ void set_channels(const Heads& x, int unit, int row, int d, float4 to) {
-  if (d < x.D) store4(x.of(unit) + row * x.row_stride + d, to);
+__device__ __forceinline__ void set_channels(const Heads& x, int batch_head, int row, int d,
+                                             float4 to) {
+  if (d < x.D) store4(x.of(batch_head) + row * x.row_stride + d, to);
 }
 // The sum over LANES neighbouring lanes, in each of them.
 template <int LANES>

@@ -1,4 +1,4 @@
-// What the rungs' files share on the host: the list of rungs, and what a rung may ask of a call.
+// Host code that the rungs share: their list, and checks of a call.
 #pragma once
 
 #include <type_traits>

@@ -15,14 +15,14 @@
 
 namespace focus::gpu {
 
-// A matrix for every head: element (i,j) of head `unit` is at of(unit)[i·row + j·col].
+// A matrix for every head: element (i,j) of head `batch_head` is at of(batch_head)[i·row + j·col].
 struct Matrices {
   float* data;
   int H;
   ptrdiff_t batch, head, row, col;
 
-  __host__ __device__ float* of(int unit) const {
-    return data + unit / H * batch + unit % H * head;
+  __host__ __device__ float* of(int batch_head) const {
+    return data + batch_head / H * batch + batch_head % H * head;
   }
   Matrices transposed() const { return {data, H, batch, head, col, row}; }
 };
@@ -82,24 +82,25 @@ void for_parts(const Call& c, int matrices, const F& f) {
 }
 
 //@ from 09
-// Rung 02's product of matrices: c = factor · a b for `units` heads from `first` on.
-void multiply_02(void* stream, int first, int units, Matrices a, Matrices b, Matrices c, int rows,
-                 int columns, int inner, float factor);
+// Rung 02's product of matrices: c = factor · a b for `batch_heads` heads from `first` on.
+void multiply_02(void* stream, int first, int batch_heads, Matrices a, Matrices b, Matrices c,
+                 int rows, int columns, int inner, float factor);
 //@ end
 
-// multiply(first, units, a, b, c, rows, columns, inner, factor): c = factor · a b for those heads.
+// multiply(first, batch_heads, a, b, c, rows, columns, inner, factor): c = factor · a b for those
+// heads.
 template <class Multiply>
 void dense_forward_in_memory(const Call& c, const Multiply& multiply) {
   const int T = c.q.T, D = c.q.D;
   const float scale = c.scale();
-  for_parts(c, 1, [&](int first, int units) {
+  for_parts(c, 1, [&](int first, int batch_heads) {
     float* memory = static_cast<float*>(c.workspace);
     const Matrices s = scores_at(memory, c.q, first);
-    const size_t rows = size_t(units) * size_t(T);
-    multiply(first, units, rows_of(c.q), rows_of(c.k).transposed(), s, T, T, D, scale);
+    const size_t rows = size_t(batch_heads) * size_t(T);
+    multiply(first, batch_heads, rows_of(c.q), rows_of(c.k).transposed(), s, T, T, D, scale);
     launch({"softmax_rows", (rows + 127) / 128, 128}, c.stream, softmax_rows, memory,
            c.lse + size_t(first) * size_t(T), rows, T);
-    multiply(first, units, s, rows_of(c.v), rows_of(c.o), T, D, T, 1.f);
+    multiply(first, batch_heads, s, rows_of(c.v), rows_of(c.o), T, D, T, 1.f);
   });
 }
 
@@ -107,17 +108,17 @@ template <class Multiply>
 void dense_backward_in_memory(const Call& c, const Multiply& multiply) {
   const int T = c.q.T, D = c.q.D;
   const float scale = c.scale();
-  for_parts(c, 2, [&](int first, int units) {
-    const size_t rows = size_t(units) * size_t(T);
+  for_parts(c, 2, [&](int first, int batch_heads) {
+    const size_t rows = size_t(batch_heads) * size_t(T);
     float *s_memory = static_cast<float*>(c.workspace), *dp_memory = s_memory + rows * size_t(T);
     const Matrices p = scores_at(s_memory, c.q, first), ds = scores_at(dp_memory, c.q, first);
-    multiply(first, units, rows_of(c.q), rows_of(c.k).transposed(), p, T, T, D, scale);
-    multiply(first, units, rows_of(c.d_o), rows_of(c.v).transposed(), ds, T, T, D, 1.f);
+    multiply(first, batch_heads, rows_of(c.q), rows_of(c.k).transposed(), p, T, T, D, scale);
+    multiply(first, batch_heads, rows_of(c.d_o), rows_of(c.v).transposed(), ds, T, T, D, 1.f);
     launch({"softmax_rows_backward", (rows + 127) / 128, 128}, c.stream, softmax_rows_backward,
            s_memory, dp_memory, c.lse + size_t(first) * size_t(T), rows, T, scale);
-    multiply(first, units, p.transposed(), rows_of(c.d_o), rows_of(c.dv), T, D, T, 1.f);
-    multiply(first, units, ds, rows_of(c.k), rows_of(c.dq), T, D, T, 1.f);
-    multiply(first, units, ds.transposed(), rows_of(c.q), rows_of(c.dk), T, D, T, 1.f);
+    multiply(first, batch_heads, p.transposed(), rows_of(c.d_o), rows_of(c.dv), T, D, T, 1.f);
+    multiply(first, batch_heads, ds, rows_of(c.k), rows_of(c.dq), T, D, T, 1.f);
+    multiply(first, batch_heads, ds.transposed(), rows_of(c.q), rows_of(c.dk), T, D, T, 1.f);
   });
 }
 

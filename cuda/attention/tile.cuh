@@ -1,4 +1,4 @@
-// Small matrix products from shared memory into registers: what the fused kernels are made of.
+// Small matrix products from shared memory into registers: the core of the fused kernels.
 //
 // THREADS threads stand in a grid of TY × TX; a thread owns R × C numbers of the result. Rows lie
 // TY apart. Columns of a product with Bᵀ lie TX apart; columns of a product with B come in vectors
@@ -12,25 +12,21 @@
 
 namespace focus::gpu {
 
-// A thread's place in the grid. The lanes of a warp are dealt out so that bit 0 counts columns and
-// bit 1 rows: a 16-byte load that depends on the row only (or the column only) is then the same in
-// each pair of neighbouring lanes (or lanes two apart), and the hardware serves half a warp at once
-// instead of a quarter. A row of the grid lies in one warp.
+// A thread's row and column in the grid. Bit 0 of the lane counts columns and bit 1 rows: a 16-byte
+// load that depends on the row only (or the column only) is then the same in each pair of
+// neighbouring lanes (or lanes two apart), and the hardware serves half a warp at once instead of a
+// quarter. A row of the grid lies in one warp.
 template <int TX>
-struct Place {
+struct ThreadPosition {
   static_assert(TX == 8 || TX == 16);
   static constexpr int rows_per_warp = 32 / TX;
   int x, y, row_in_warp;
 
-  __device__ Place() {
+  __device__ ThreadPosition() {
     const int lane = int(threadIdx.x) % 32;
     x = (lane & 1) | ((lane >> 2) << 1 & (TX - 1));
     row_in_warp = (lane >> 1 & 1) | (TX == 8 ? lane >> 4 << 1 : 0);
     y = int(threadIdx.x) / 32 * rows_per_warp + row_in_warp;
-  }
-  // The lane that stands at (row_in_warp, 0).
-  static __device__ int lane_of(int row_in_warp) {
-    return (row_in_warp & 1) << 1 | (TX == 8 ? row_in_warp >> 1 << 4 : 0);
   }
   template <class F>
   static __device__ float reduce_row(float value, const F& combine) {

@@ -20,9 +20,9 @@ inline constexpr int query_threads = 256;
 struct alignas(8) Weights {
   float p, ds;
 };
-// block: of the blocks that do this. each(d, key, ds, p, q, d_o, unit): what rung 10 does with each
-// kept key. weights: (B,H,T,k), or nullptr if K > 0 and nobody wants them. keep: dropout, which
-// scales dP and the p that dV sums; for rung 11 only.
+// block: of the blocks that do this. each(d, key, ds, p, q, d_o, batch_head): what rung 10 does
+// with each kept key. weights: (B,H,T,k), or nullptr if K > 0 and nobody wants them. keep: dropout,
+// which scales dP and the p that dV sums; for rung 11 only.
 template <int W, int K, class Each>
 __device__ __forceinline__ void backward_of_query(int block, const Heads& q, const Heads& k,
                                                   const Heads& v, const Heads& d_o, const Heads& dq,
@@ -33,8 +33,8 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
   const int row = block * (query_threads / row_lanes) + int(threadIdx.x) / row_lanes;
   const int d = int(threadIdx.x) % row_lanes * 4, rows = q.B * q.H * q.T;
   // All lanes of a warp take part in its shuffles: those beyond the last row repeat it.
-  const int own = min(row, rows - 1), unit = own / q.T, i = own % q.T;
-  const int b = unit / q.H, h = unit % q.H;
+  const int own = min(row, rows - 1), batch_head = own / q.T, i = own % q.T;
+  const int b = batch_head / q.H, h = batch_head % q.H;
   const float *k_head = k.of(b, h), *v_head = v.of(b, h);
   const float4 q4 = channels(q, q.of(b, h), i, d), g4 = channels(d_o, d_o.of(b, h), i, d);
   keys += ptrdiff_t{own} * kept, p += ptrdiff_t{own} * kept;
@@ -73,7 +73,7 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
       add_scaled(sum, ds_e, early ? k4[early ? e : 0] : channels(k, k_head, key[e], d));
       if (row < rows) {
         if (weights && d == 0) weights[e] = {weight[e], ds_e};
-        each(d, key[e], ds_e, weight[e], q4, g4, unit);
+        each(d, key[e], ds_e, weight[e], q4, g4, batch_head);
       }
     }
     //@ end
@@ -92,7 +92,7 @@ __device__ __forceinline__ void backward_of_query(int block, const Heads& q, con
     for (int e = 0; e < kept; ++e) {
       const float ds_e = scale * p[e] * (weights[e].ds - mean);
       add_scaled(sum, ds_e, channels(k, k_head, keys[e], d));
-      if (row < rows) each(d, keys[e], ds_e, p[e], q4, g4, unit);
+      if (row < rows) each(d, keys[e], ds_e, p[e], q4, g4, batch_head);
     }
     __syncwarp();  // all lanes have read dP
     for (int e = d / 4; e < kept && row < rows; e += row_lanes) {

@@ -53,13 +53,13 @@ __device__ inline void take_row(const float* s, int T, int k, const Cut& cut, fl
                                                       int rows) {
   const int r = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
   if (r >= rows) return;
-  const int row = first_row + r, unit = row / v.T, i = row % v.T;
+  const int row = first_row + r, batch_head = row / v.T, i = row % v.T;
   const int* row_keys = keys + ptrdiff_t{row} * k;
-  const float *row_p = p + ptrdiff_t{row} * k, *v_head = v.of(unit);
+  const float *row_p = p + ptrdiff_t{row} * k, *v_head = v.of(batch_head);
   for (int d = int(threadIdx.x) % 32; d < v.D; d += 32) {
     float sum = 0;
     for (int e = 0; e < k; ++e) sum += row_p[e] * v_head[row_keys[e] * v.row_stride + d];
-    o.of(unit)[i * o.row_stride + d] = sum;
+    o.of(batch_head)[i * o.row_stride + d] = sum;
   }
 }
 
@@ -68,12 +68,12 @@ using SelectKernel = void (*)(const float* scores, int* keys, float* p, int k, i
 
 inline void topk_forward_in_memory(const Call& c, const char* name, SelectKernel select) {
   const int T = c.q.T, k = c.kept;
-  for_parts(c, 1, [&](int first, int units) {
+  for_parts(c, 1, [&](int first, int batch_heads) {
     float* memory = static_cast<float*>(c.workspace);
     // Unscaled, as on the CPU: scaling could round two scores to one.
-    multiply_02(c.stream, first, units, rows_of(c.q), rows_of(c.k).transposed(),
+    multiply_02(c.stream, first, batch_heads, rows_of(c.q), rows_of(c.k).transposed(),
                 scores_at(memory, c.q, first), T, T, c.q.D, 1.f);
-    const int rows = units * T;
+    const int rows = batch_heads * T;
     int* keys = c.keys + ptrdiff_t{first} * T * k;
     float* p = c.p + ptrdiff_t{first} * T * k;
     launch({name, size_t(rows + 7) / 8, 256}, c.stream, select, memory, keys, p, k, T, rows,

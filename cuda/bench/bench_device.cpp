@@ -16,16 +16,16 @@ using namespace gpu;
 
 int bench_device_command(const Arguments& arguments) {
   need_device("bench device");
-  ProbeSize size;
+  MicrobenchmarkSize size;
   size.runs = int(arguments.whole("repeats", 5, 1000));
   print(device_text() + "\n");
   std::string csv = "# " + device_text() + "\n";
   csv += str("# medians and quartiles of ", size.runs, " runs\n");
   csv += "what,median,quartile1,quartile3,unit\n";
-  std::vector<Probe> probes = probe_device(size);
+  std::vector<Microbenchmark> results = run_microbenchmarks(size);
   const double copy = measure_roof().bytes / 1e12;
-  probes.push_back({"copy of 1 GiB, read plus written, the best of 10", copy, copy, copy, "TB/s"});
-  for (const Probe& p : probes) {
+  results.push_back({"copy of 1 GiB, read plus written, the best of 10", copy, copy, copy, "TB/s"});
+  for (const Microbenchmark& p : results) {
     char text[200];
     std::snprintf(text, sizeof text, "%-52s %10.4g  %9.4g-%-9.4g %s\n", p.name.c_str(), p.value,
                   p.quartile1, p.quartile3, p.unit.c_str());
@@ -42,10 +42,11 @@ int bench_device_command(const Arguments& arguments) {
 
 std::vector<Command> bench_device_commands() {
   Command c{"bench device", "measure what the GPU can do: arithmetic, memory, launches, barriers"};
-  c.flags = {{"repeats", "N", "runs of each probe, at least 5", "21"},
+  c.flags = {{"repeats", "N", "runs of each kernel, at least 5", "21"},
              {"csv", "FILE", "write the table here too"}};
   c.more =
-      "Each probe is a kernel that does one thing (cuda/bench/microbenchmarks.cu) and checks that "
+      "Each microbenchmark is a kernel that does one thing (cuda/bench/microbenchmarks.cu) and "
+      "checks that "
       "it did.\n"
       "Predictions of the kernels' times in cuda/README.md start from these numbers.\n"
       "Example: focus bench device --csv device.csv";

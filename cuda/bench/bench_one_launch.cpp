@@ -2,17 +2,16 @@
 // long even pairs takes from the first step to the last evaluation.
 #include <algorithm>
 #include <cstdio>
-#include <numeric>
+#include <deque>
 #include <string>
 
 #include "cli/command.h"
 #include "clock.h"
 #include "cuda/bench/measure.h"
 #include "cuda/device/device.h"
-#include "cuda/one_launch/one_launch.h"
+#include "cuda/lesson/random_run.h"
 #include "error.h"
 #include "report/statistics.h"
-#include "rng.h"
 #include "train/seeds.h"
 
 namespace focus {
@@ -21,91 +20,38 @@ namespace {
 
 using namespace gpu;
 
-// A run's memory on the device, with freshly initialised weights.
-struct DeviceRun {
-  DeviceArray<float> parameters, gradients;
-  DeviceArray<int> train_tokens, train_labels, val_tokens, val_labels, order;
-  OneLaunchRun train, val;
-
-  DeviceRun(const ModelSettings& s, uint64_t seed, const PaddedData& train_data,
-            const PaddedData& val_data)
-      : parameters(padded_parameters(s)),
-        gradients(padded_parameters(s)),
-        train_tokens(std::vector<int>(train_data.tokens.begin(), train_data.tokens.end())),
-        train_labels(std::vector<int>(train_data.labels.begin(), train_data.labels.end())),
-        val_tokens(std::vector<int>(val_data.tokens.begin(), val_data.tokens.end())),
-        val_labels(std::vector<int>(val_data.labels.begin(), val_data.labels.end())),
-        order(size_t(train_data.rows)) {
-    Model<float> model(s);
-    model.initialise(seed);
-    std::vector<float> weights;
-    for (const Parameter<float>& p : model.parameters())
-      weights.insert(weights.end(), p.value.begin(), p.value.end());
-    weights.resize(parameters.size());
-    parameters.set(weights);
-    train = {.parameters = parameters.data(),
-             .gradients = gradients.data(),
-             .tokens = train_tokens.data(),
-             .labels = train_labels.data(),
-             .order = order.data(),
-             .rows = train_data.rows,
-             .seed = seed};
-    val = train;
-    val.tokens = val_tokens.data(), val.labels = val_labels.data(), val.rows = val_data.rows;
-    start_epoch(0, 1, 25);
-  }
-
-  // As Run::run_epoch.
-  void start_epoch(int epoch, double decay, int batch) {
-    std::vector<int> rows(order.size());
-    std::iota(rows.begin(), rows.end(), 0);
-    Rng(train.seed, Stream::order, uint32_t(epoch)).shuffle(rows);
-    order.set(rows);
-    train.steps_before = uint32_t(epoch) * uint32_t((train.rows + batch - 1) / batch);
-    train.lr = 0.1 * std::pow(decay, epoch);
-  }
-};
-
-PaddedData random_data(const ModelSettings& s, int rows, uint64_t seed) {
-  PaddedData data;
-  data.rows = rows, data.length = s.length;
-  Rng rng(seed, Stream::data);
-  for (int i = 0; i < rows * s.length; ++i)
-    data.tokens.push_back(uint8_t(rng.below(uint32_t(s.vocabulary))));
-  for (int i = 0; i < rows; ++i) data.labels.push_back(int(rng.below(uint32_t(s.classes))));
-  return data;
-}
-
 // The defaults of focus bench step: batch 25, vocabulary 17, 10 classes, dropout 0.01, SGD.
 void bench_steps(Precision precision, Pattern pattern, int k, int length, int runs, int repeats) {
-  ModelSettings s;
+  constexpr int batch = 25, steps = 40;
+  StepSettings settings{.batch = batch, .precision = precision};
+  ModelSettings& s = settings.model;
   s.attention = {pattern, k, 0, 1, 0.01};
   s.vocabulary = 17, s.classes = 10, s.length = length, s.dropout = 0.01;
-  constexpr int batch = 25, steps = 40;
-  std::vector<DeviceRun> memory;
-  std::vector<OneLaunchRun> all;
+  std::deque<RandomRun> all;
+  std::vector<StepRun> step_runs;
+  std::vector<Epoch> epochs;
   for (int r = 0; r < runs; ++r) {
-    const PaddedData data = random_data(s, batch * steps, uint64_t(r) + 1);
-    memory.emplace_back(s, uint64_t(r) + 1, data, data);
-    all.push_back(memory.back().train);
+    const RandomRun& run = all.emplace_back(settings, batch * steps, uint64_t(r) + 1);
+    step_runs.push_back(run.step_run), epochs.push_back(run.epoch);
   }
-  OneLaunch launch(s, OptimizerKind::sgd, batch, runs, precision);
+  OneLaunch launch(settings, step_runs);
+  for (int r = 0; r < runs; ++r) launch.load(r, all[size_t(r)].model, all[size_t(r)].optimizer);
   std::vector<double> ms, evaluation;
   Timer timer;
   for (int i = -2; i < repeats; ++i) {
     timer.start();
-    const auto results = launch.train(all, 0, steps);
+    const auto results = launch.train(epochs, 0, steps, never_stop);
     const double step = timer.stop() / steps;
     timer.start();
-    launch.evaluate(all);
+    launch.evaluate(Split::train, never_stop);
     const double rows = timer.stop() / steps;
-    for (const OneLaunchSteps& one : results)
+    for (const StepsMade& one : results)
       if (one.failed) fail_run("bench one-launch: a NaN loss");
     if (i >= 0) ms.push_back(step), evaluation.push_back(rows);
   }
   char text[200];
   std::snprintf(text, sizeof text, "%-9s %-8s %2d %6d %5d %6d %10.4f %9.4f-%-9.4f %10.4f\n",
-                name_of(precision), name_of(pattern), k, length, runs, launch.blocks_a_run(runs),
+                name_of(precision), name_of(pattern), k, length, runs, launch.blocks_a_run(),
                 median(ms), quantile(ms, 0.25), quantile(ms, 0.75), median(evaluation));
   print(text);
 }
@@ -113,43 +59,34 @@ void bench_steps(Precision precision, Pattern pattern, int k, int length, int ru
 // Even pairs as in the paper, several seeds together, with an evaluation after each epoch.
 void train_even_pairs(Precision precision, Pattern pattern, int k, int seeds, int epochs) {
   RunSettings settings = RunSettings::defaults_for(find_task("even-pairs"));
-  settings.attention = pattern, settings.k = k;
-  std::vector<DeviceRun> memory;
-  ModelSettings s;
+  settings.attention = pattern, settings.k = k, settings.precision = precision;
+  std::deque<Run> memory;
+  std::vector<Run*> runs;
+  std::vector<StepRun> step_runs;
   for (const uint64_t seed : choose_seeds(seeds, nullptr)) {
-    const auto data = make_run_data(settings, seed);
-    s = settings.model_settings(data->train.vocabulary, data->train.length);
-    memory.emplace_back(s, seed, data->train, data->val);
+    runs.push_back(&memory.emplace_back(settings, seed, make_run_data(settings, seed)));
+    step_runs.push_back(runs.back()->step_run());
   }
-  const int batch = settings.batch, rows = settings.train_size;
-  OneLaunch launch(s, OptimizerKind::sgd, batch, seeds, precision);
-  std::vector<double> reached(size_t(seeds), double(epochs + 1)), accuracy;
+  OneLaunch launch(runs[0]->step_settings(), step_runs);
+  for (size_t r = 0; r < runs.size(); ++r) runs[r]->load_into(launch, int(r));
+  std::vector<double> reached(runs.size(), double(epochs + 1)), accuracy(runs.size());
   const double start = seconds_now();
-  double training = 0;
   for (int epoch = 0; epoch < epochs; ++epoch) {
-    std::vector<OneLaunchRun> train, val;
-    for (DeviceRun& run : memory) {
-      run.start_epoch(epoch, settings.lr_decay, batch);
-      train.push_back(run.train), val.push_back(run.val);
-    }
-    const double before = seconds_now();
-    launch.train(train, 0, (rows + batch - 1) / batch);
-    training += seconds_now() - before;
-    const auto metrics = launch.evaluate(train), held_out = launch.evaluate(val);
-    accuracy.clear();
-    for (size_t r = 0; r < memory.size(); ++r) {
-      accuracy.push_back(held_out[r].accuracy);
-      if (metrics[r].accuracy >= 95) reached[r] = std::min(reached[r], double(epoch + 1));
+    const std::vector<EpochResult> results = run_epoch(launch, runs, never_stop);
+    for (size_t r = 0; r < runs.size(); ++r) {
+      if (results[r].error) throw *results[r].error;
+      accuracy[r] = results[r].row->val_accuracy;
+      if (results[r].row->train_accuracy >= 95)
+        reached[r] = std::min(reached[r], double(epoch + 1));
     }
   }
   char text[300];
-  std::snprintf(
-      text, sizeof text,
-      "even pairs, %s, %s(%d), %d seeds, %d epochs: %.2f s, of which %.2f s training; epochs "
-      "to 95%%: median %.1f, quartiles %.1f %.1f; held-out accuracy at the end: median "
-      "%.1f%%\n",
-      name_of(precision), name_of(pattern), k, seeds, epochs, seconds_now() - start, training,
-      median(reached), quantile(reached, 0.25), quantile(reached, 0.75), median(accuracy));
+  std::snprintf(text, sizeof text,
+                "even pairs, %s, %s(%d), %d seeds, %d epochs: %.2f s; epochs to 95%%: median %.1f, "
+                "quartiles %.1f %.1f; held-out accuracy at the end: median %.1f%%\n",
+                name_of(precision), name_of(pattern), k, seeds, epochs, seconds_now() - start,
+                median(reached), quantile(reached, 0.25), quantile(reached, 0.75),
+                median(accuracy));
   print(text);
 }
 

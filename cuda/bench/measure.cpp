@@ -67,16 +67,16 @@ std::string device_text() {
 }
 
 Work work_of(Pattern pattern, Pass pass, const BenchSize& s) {
-  const double units = double(s.B) * s.H, D = s.D, T = s.T;
-  const double dense = units * T * T * D * (pass == Pass::forward ? 4 : 10);
-  const double entries =
-      pattern == Pattern::full ? T * T : double(count_entries(settings_of(pattern, s), s.T));
+  const double batch_heads = double(s.B) * s.H, D = s.D, T = s.T;
+  const double dense = batch_heads * T * T * D * (pass == Pass::forward ? 4 : 10);
+  const double nnz =
+      pattern == Pattern::full ? T * T : double(count_nnz(settings_of(pattern, s), s.T));
   const double tensor = 4 * double(numbers_of(s));
-  Work w{units * entries * D * (pass == Pass::forward ? 4 : 10), dense,
+  Work w{batch_heads * nnz * D * (pass == Pass::forward ? 4 : 10), dense,
          tensor * (pass == Pass::forward ? 4 : 8)};
   if (pattern == Pattern::topk) {  // all scores forward; nothing is recomputed backward
-    const double lists = units * entries * 8;
-    w.useful = units * D * (pass == Pass::forward ? 2 * T * T + 2 * entries : 8 * entries);
+    const double lists = batch_heads * nnz * 8;
+    w.useful = batch_heads * D * (pass == Pass::forward ? 2 * T * T + 2 * nnz : 8 * nnz);
     w.bytes = tensor * (pass == Pass::forward ? 4 : 7) + lists;
   }
   return w;
@@ -147,8 +147,8 @@ void AttentionBench::set_inputs(uint32_t which, bool exact_scores) {
   run(Pass::forward, rung_for(pattern_, Pass::forward, call_));  // what a backward starts from
 }
 
-// Where the front's choice is not what the rung's backward starts from: rung 15 takes the weights
-// of rung 14, and what computes in float32 takes float32's sums.
+// Reruns the forward if this backward needs another one than the front chose: rung 15 needs rung
+// 14's scores, and float32 rungs need float32's sums.
 void AttentionBench::forward_for(const Rung& rung) {
   if (!rung.features.after_rung && !kept_.words && size_.precision == Precision::fp32) return;
   Call call = call_;

@@ -52,9 +52,9 @@ class AttentionBench {
   // RunError if a result differs from float64's by more than its precision allows (1e-5 in
   // float32), before or after timing. Both checks are without dropout.
   Measurement measure(Pass pass, const Rung& rung, int runs);
-  // Of a top-k forward rung's warm time, the ms that choosing takes: what the same kernel saves
-  // when the first k keys are every query's best and no other is ever kept. What it costs to
-  // compare each score with the least of the kept ones is in both times.
+  // The ms that selection takes in a top-k forward rung, warm: the difference to inputs for which
+  // the first k keys are every query's best, so that no other key enters a list. Both times include
+  // comparing each score with the list's last.
   double selection_ms(const Rung& rung, int runs);
 
   // Its parts. Inputs of number `which`, with exact_scores such that float32 chooses the same keys

@@ -119,9 +119,10 @@ __global__ void tensor_cores(float* out, int iterations) {
 }
 #endif
 
-class Prober {
+class Microbenchmarks {
  public:
-  explicit Prober(const ProbeSize& size) : size_(size), out_(blocks() * block_threads) {}
+  explicit Microbenchmarks(const MicrobenchmarkSize& size)
+      : size_(size), out_(blocks() * block_threads) {}
 
   size_t blocks() const {
     return size_t(device().multiprocessors) * size_t(size_.blocks_per_multiprocessor);
@@ -139,7 +140,7 @@ class Prober {
       const double seconds = timer.stop() / 1e3;
       values.push_back(inverse ? seconds / amount : amount / seconds);
     }
-    probes.push_back({name, median(values), quantile(values, 0.25), quantile(values, 0.75), unit});
+    results.push_back({name, median(values), quantile(values, 0.25), quantile(values, 0.75), unit});
   }
 
   template <Operation operation>
@@ -151,7 +152,8 @@ class Prober {
              size_.iterations, 0.999f, 0.001f);
     });
     for (float x : out_.host())
-      if (!std::isfinite(x)) fail_run("probe ", name, ": a thread has not written its result");
+      if (!std::isfinite(x))
+        fail_run("microbenchmark ", name, ": a thread has not written its result");
   }
 
   void add_gather() {
@@ -164,7 +166,8 @@ class Prober {
              unsigned(size_.table_rows), size_.rows_per_thread);
     });
     for (float x : out_.host())
-      if (!(x == 4.f * float(size_.rows_per_thread))) fail_run("probe gather: a wrong sum, ", x);
+      if (!(x == 4.f * float(size_.rows_per_thread)))
+        fail_run("microbenchmark gather: a wrong sum, ", x);
   }
 
   void add_scatter(const std::string& name, int rows, int writes) {
@@ -179,7 +182,7 @@ class Prober {
     for (float x : table.host()) sum += double(x);
     // Beyond 2^24 a float32 counts no further.
     if (rows > 1 && !(sum == 4 * amount * (size_.runs + 1)))
-      fail_run("probe ", name, ": ", sum, " additions arrived");
+      fail_run("microbenchmark ", name, ": ", sum, " additions arrived");
   }
 
   void add_barrier(int blocks_met) {
@@ -190,7 +193,7 @@ class Prober {
              size_.barriers);
     });
     if (arrived.host()[0] != unsigned(blocks_met * size_.barriers))
-      fail_run("probe barrier: ", arrived.host()[0], " arrivals");
+      fail_run("microbenchmark barrier: ", arrived.host()[0], " arrivals");
   }
 
   void add_launches() {
@@ -226,7 +229,7 @@ class Prober {
              size_.iterations);
     });
     for (float x : out_.host())
-      if (!(x > 0)) fail_run("probe ", name, ": a wrong sum, ", x);
+      if (!(x > 0)) fail_run("microbenchmark ", name, ": a wrong sum, ", x);
   }
 
   // How many groups of blocks that share their memories fit, one block a multiprocessor.
@@ -243,22 +246,22 @@ class Prober {
     CUDA_CHECK(
         cudaFuncSetAttribute(empty, cudaFuncAttributeMaxDynamicSharedMemorySize, 200 * 1024));
     CUDA_CHECK(cudaOccupancyMaxActiveClusters(&fit, empty, &config));
-    probes.push_back({str("clusters of ", blocks_each, " blocks at the same time"), double(fit),
-                      double(fit), double(fit), ""});
+    results.push_back({str("clusters of ", blocks_each, " blocks at the same time"), double(fit),
+                       double(fit), double(fit), ""});
   }
 #endif
 
-  std::vector<Probe> probes;
+  std::vector<Microbenchmark> results;
 
  private:
-  ProbeSize size_;
+  MicrobenchmarkSize size_;
   DeviceArray<float> out_;
 };
 
 }  // namespace
 
-std::vector<Probe> probe_device(const ProbeSize& size) {
-  Prober p(size);
+std::vector<Microbenchmark> run_microbenchmarks(const MicrobenchmarkSize& size) {
+  Microbenchmarks p(size);
   p.add_arithmetic<Operation::multiply_add>("float32 multiply-adds, two operations each", "TFLOP/s",
                                             2);
   p.add_arithmetic<Operation::minimum>("float32 minimum or maximum", "10¹²/s", 1);
@@ -280,7 +283,7 @@ std::vector<Probe> probe_device(const ProbeSize& size) {
   if (device().compute >= 90)
     for (int blocks : {2, 4, 5, 8}) p.add_clusters(blocks);
 #endif
-  return p.probes;
+  return p.results;
 }
 
 }  // namespace focus::gpu

@@ -1,5 +1,5 @@
-// What the GPU at hand can do, one number after the other: the constants behind the predictions in
-// cuda/README.md. Each probe is a kernel that does one thing and little else.
+// Measures the constants of this GPU that predictions of kernel times start from. Each
+// microbenchmark is a kernel that does one thing and little else.
 #pragma once
 
 #include <string>
@@ -7,15 +7,15 @@
 
 namespace focus::gpu {
 
-struct Probe {
+struct Microbenchmark {
   std::string name;
   double value;                 // the median, in `unit`
   double quartile1, quartile3;  // of the runs
   std::string unit;
 };
 
-// How much each probe does. Tests on the emulator take less of everything.
-struct ProbeSize {
+// How much each does. Tests on the emulator take less of everything.
+struct MicrobenchmarkSize {
   int runs = 21;
   int iterations = 4096;  // of arithmetic, in each thread
   int blocks_per_multiprocessor = 4;
@@ -25,8 +25,8 @@ struct ProbeSize {
   int barriers = 1000;
 };
 
-// All of them. RunError if a kernel's result is not what it must be, so that no time is that of
-// work left undone. Probes that this device cannot run are left out.
-std::vector<Probe> probe_device(const ProbeSize& size = {});
+// Runs all of them. RunError if a kernel's result is wrong, so that no time is that of skipped
+// work. Leaves out those that this device cannot run.
+std::vector<Microbenchmark> run_microbenchmarks(const MicrobenchmarkSize& size = {});
 
 }  // namespace focus::gpu

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
-#include <sstream>
 
 #include "cuda/simt/count.h"
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/csv.h"
 
 namespace focus::gpu {
 
@@ -19,29 +19,16 @@ namespace {
 constexpr double path_bytes = 132 * 128 * 1.98e9, operations = 66.9e12;
 constexpr double close_enough = 0.05, largest_error = 1e-5;  // the rule's
 
-// A table's fields: one list for each line that begins with a number. Quotes enclose commas.
-std::vector<std::vector<std::string>> rows_of(const std::string& text) {
-  std::vector<std::vector<std::string>> rows;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    if (line.empty() || line[0] < '0' || line[0] > '9') continue;
-    std::vector<std::string>& row = rows.emplace_back(1);
-    bool quoted = false;
-    for (char c : line)
-      if (c == '"')
-        quoted = !quoted;
-      else if (c == ',' && !quoted)
-        row.emplace_back();
-      else
-        row.back() += c;
-  }
-  return rows;
-}
+// A table's cells: one list for each line that begins with a number.
 std::vector<std::vector<std::string>> table(const std::filesystem::path& file, size_t columns) {
-  auto rows = rows_of(read_file(file, 1 << 20));
-  for (const auto& row : rows)
-    if (row.size() != columns)
-      fail_input(file.string(), ": a row of ", row.size(), " fields, not ", columns);
+  std::vector<std::vector<std::string>> rows;
+  const std::string text = read_file(file, 1 << 20);
+  for (CsvReader lines(text, file.string()); lines.next();) {
+    if (lines.line().empty() || lines.line()[0] < '0' || lines.line()[0] > '9') continue;
+    std::vector<std::string>& row = rows.emplace_back();
+    for (CsvReader::Cell& cell : lines.quoted_cells()) row.push_back(std::move(cell.text));
+    if (row.size() != columns) lines.fail("a row of ", row.size(), " cells, not ", columns);
+  }
   return rows;
 }
 

@@ -1,4 +1,4 @@
-// What the kernels of one launch know: the model's shape, and where everything lies in device
+// The arguments of the one launch's kernels: the model's shape, and where everything lies in device
 // memory.
 #pragma once
 
@@ -23,7 +23,7 @@ struct Dropout {
   __device__ float factor(unsigned bit) const { return !on() ? 1.f : bit & 1 ? scale : 0.f; }
 };
 
-// What a block of the model keeps from its forward for its backward, in floats from its start:
+// The layout of what a transformer block keeps from its forward for its backward, in floats:
 // eight arrays of (length,64), of which slopes are kept for some activations only; then the weights
 // of attention (length,length) and three of a number or two a token, which its backward fetches.
 enum class Kept { normed, q, k, v, attended, second_normed, hidden, slope };
@@ -48,8 +48,8 @@ struct Plan {
   // The model.
   int length, vocabulary, classes, blocks, batch;
   Pattern pattern;
-  int k, entries;     // entries: kept scores of a sequence
-  int entries_a_row;  // 0 for positional patterns
+  int k, nnz;     // nnz: kept scores of a sequence
+  int nnz_a_row;  // 0 for positional patterns
   Activation activation;
   OptimizerKind optimizer;
   Dropout dropout, attention_dropout;

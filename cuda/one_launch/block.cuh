@@ -42,7 +42,7 @@ struct Sequence {
   StepNoise noise;
   int place;        // in the batch
   float* gradient;  // this sequence's part; nullptr in evaluation
-  Place<H> at;
+  FirstElement<H> at;
 
   __device__ float* x() const { return arrays; }
   __device__ float* array(int n) const { return arrays + (n + 1) * array_size<R>; }
@@ -68,9 +68,7 @@ struct Sequence {
                    p.kept_layout.weights_and_keys());
     copy_floats<H>(rstd, p.kept_of(block) + p.kept_layout.rstd, longest);
   }
-  __device__ int attention_first_bit() const {
-    return int(unsigned(place) * unsigned(p.entries) % 8);
-  }
+  __device__ int attention_first_bit() const { return int(unsigned(place) * unsigned(p.nnz) % 8); }
   // The two bits of a dropout mask for the thread's columns in a row.
   __device__ unsigned bits(int use, int row) const {
     return !p.dropout.on() || !gradient
@@ -81,15 +79,15 @@ struct Sequence {
 
   // f(row, sums): for each of the thread's rows of a result, with its two numbers.
   template <class F>
-  __device__ void for_rows(const Tile<R>& c, const F& f) const {
+  __device__ void for_rows(const Accumulators<R>& c, const F& f) const {
 #pragma unroll
     for (int i = 0; i < R; ++i)
       if (at.row + 8 * i < p.length) f(at.row + 8 * i, make_float2(c.at[i][0], c.at[i][1]));
   }
-  __device__ void write(float* to, const Tile<R>& c) const {
+  __device__ void write(float* to, const Accumulators<R>& c) const {
     for_rows(c, [&](int row, float2 sum) { store2(to + row * row_stride + at.column, sum); });
   }
-  __device__ void write_operand(float* to, const Tile<R>& c) const {
+  __device__ void write_operand(float* to, const Accumulators<R>& c) const {
     for_rows(c, [&](int row, float2 sum) {
       store2(to + row * row_stride + at.column, operand<H::precision>(sum));
     });
@@ -118,8 +116,8 @@ __device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
   }
   if (p.attention_dropout.on() && idle)
     draw_mask(s.masks + p.attention_mask_of(block), s.noise, sites.of_attention(block),
-              unsigned(s.place) * unsigned(p.entries), p.entries, p.attention_dropout.last_dropped,
-              t, threads - busy);
+              unsigned(s.place) * unsigned(p.nnz), p.nnz, p.attention_dropout.last_dropped, t,
+              threads - busy);
 }
 
 // x → z in place. On entry x is there for all, and W_q, W_k, W_v are on their way; on leaving those
@@ -127,7 +125,7 @@ __device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
 template <class H, int R>
 __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   const Plan& p = s.p;
-  const Place<H> at = s.at;
+  const FirstElement<H> at = s.at;
   float *normed = s.array(0), *q = s.array(1), *k = s.array(2), *v = s.array(3);
   float* scores = s.slot(2);
   float* kept = s.gradient ? p.kept_of(block) : nullptr;
@@ -144,7 +142,7 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   {
     const float2 bias[3] = {s.own_bias(block, query), s.own_bias(block, key),
                             s.own_bias(block, value)};
-    Tile<R> c[3] = {};
+    Accumulators<R> c[3] = {};
     add_abt<H>(c, normed, {s.slot(0), s.slot(1), s.slot(2)});
     float* const to[3] = {q, k, v};
 #pragma unroll
@@ -169,7 +167,7 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   __syncthreads();
   float* attended = normed;
   {
-    Tile<R> c;
+    Accumulators<R> c;
     add_ab<H, 8 * R, Numbers::any, Numbers::rounded>(c, scores, score_stride<R>, v);
     s.for_rows(c, [&](int i, float2 sum) {
       const float2 y = operand<H::precision>(sum);
@@ -182,7 +180,7 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   // x += dropout(A W + b)
   const auto add_branch = [&](const float* a, const float* weights, int which) {
     const float2 bias = s.own_bias(block, which);
-    Tile<R> c[1] = {};
+    Accumulators<R> c[1] = {};
     add_abt<H>(c, a, {weights});
     s.for_rows(c[0], [&](int i, float2 sum) {
       const unsigned bits = s.bits(1 + 3 * block + (which == out ? 0 : 2), i);
@@ -202,7 +200,7 @@ __device__ __forceinline__ void block_forward(Sequence<H, R>& s, int block) {
   __syncthreads();
   {
     const float2 bias = s.own_bias(block, mlp_in);
-    Tile<R> c[1] = {};
+    Accumulators<R> c[1] = {};
     add_abt<H>(c, second, {s.slot(1)});
     const auto through = [&](Activation activation, int i, float2 x) {
       const unsigned bits = s.bits(2 + 3 * block, i);

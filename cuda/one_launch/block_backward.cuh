@@ -48,7 +48,7 @@ __device__ __forceinline__ void linear_backward(const Sequence<H, R>& s, float* 
     for (int i = 0; i < R; ++i)
       if (slopes && s.at.row + 8 * i < s.p.length)
         factor[i] = slopes->two(s.at.row + 8 * i, s.at.column);
-    Tile<R> dx;
+    Accumulators<R> dx;
     add_ab<H, width, Numbers::rounded, Numbers::weights>(dx, dy, row_stride, weights);
     weight_gradients<H, 8 * R, OF_X>({gradient}, {dy}, x);
 #pragma unroll
@@ -59,7 +59,7 @@ __device__ __forceinline__ void linear_backward(const Sequence<H, R>& s, float* 
     else
       s.write(to, dx);
   } else if (in_first_half<H>()) {
-    const WidePlace<H> at;
+    const WideFirstElement<H> at;
     float4 factor[R];
     const auto load_factors = [&] {
 #pragma unroll
@@ -67,7 +67,7 @@ __device__ __forceinline__ void linear_backward(const Sequence<H, R>& s, float* 
         if (slopes && at.row + 8 * i < s.p.length)
           factor[i] = slopes->four(at.row + 8 * i, at.column);
     };
-    WideTile<R> dx;
+    WideAccumulators<R> dx;
     if (H::ahead) load_factors();
     add_ab_wide<H, width>(dx, dy, row_stride, weights);
     if (!H::ahead) load_factors();
@@ -97,7 +97,7 @@ __device__ __forceinline__ void inputs_backward(const Sequence<H, R>& s, int blo
     bias_gradient<H, 8 * R>(to + 2 * linear + matrix, dv);
   };
   if constexpr (H::tensor_cores) {
-    Tile<R> c;
+    Accumulators<R> c;
     add_ab<H, width, Numbers::rounded, Numbers::weights>(c, dk, row_stride, s.slot(key));
     wait_for_copies();
     add_ab<H, width, Numbers::rounded, Numbers::weights>(c, dq, row_stride, s.slot(query));
@@ -106,7 +106,7 @@ __device__ __forceinline__ void inputs_backward(const Sequence<H, R>& s, int blo
     weight_gradients<H, 8 * R, Numbers::any>({to, to + linear, to + 2 * linear}, {dq, dk, dv}, x);
     bias_gradients();
   } else {
-    WideTile<R> c;
+    WideAccumulators<R> c;
     if (in_first_half<H>())
       add_ab_wide<H, width>(c, dk, row_stride, s.slot(key));
     else
@@ -176,7 +176,7 @@ __device__ __forceinline__ void block_backward(Sequence<H, R>& s, int block) {
     copy_rows<H>(s.array(2), s.kept(block, Kept::normed), p.length);
   };
   if constexpr (H::tensor_cores) {
-    Tile<R> dq, dk, dv;
+    Accumulators<R> dq, dk, dv;
     add_ab<H, 8 * R, Numbers::any, Numbers::rounded>(dv, weights_transposed, stride, d_o);
     add_ab<H, 8 * R, Numbers::any, Numbers::any>(dq, ds, stride, s.array(1));
     add_ab<H, 8 * R, Numbers::any, Numbers::any>(dk, ds_transposed, stride, s.array(0));
@@ -186,9 +186,9 @@ __device__ __forceinline__ void block_backward(Sequence<H, R>& s, int block) {
     s.write_operand(s.array(3), dv);
   } else {
     const bool first = in_first_half<H>();
-    WideTile<R> dq_or_dk;
+    WideAccumulators<R> dq_or_dk;
     add_ab_wide<H, 8 * R>(dq_or_dk, first ? ds : ds_transposed, stride, s.array(first ? 1 : 0));
-    Tile<R> dv;
+    Accumulators<R> dv;
     add_ab<H, 8 * R, Numbers::any, Numbers::any>(dv, weights_transposed, stride, d_o);
     fetch_inputs();
     write_wide<H>(s.array(first ? 0 : 1), dq_or_dk, p.length);

@@ -1,13 +1,13 @@
-// Both ends of the model for one sequence: embedding and its gradient; mean over tokens,
-// classifier, cross-entropy and their gradients.
+// The model before and after its blocks, for one sequence: embedding and its gradient; mean over
+// tokens, classifier, cross-entropy and their gradients.
 #pragma once
 
 #include "cuda/one_launch/block.cuh"
 
 namespace focus::gpu::one_launch {
 
-// What the classifier's end works with, in shared memory.
-struct End {
+// Shared memory of the mean over tokens and the classifier.
+struct ClassifierMemory {
   float* parts;   // (4,64)
   float* mean;    // (64)
   float* logits;  // (most_classes); then their gradient
@@ -77,25 +77,26 @@ __device__ __forceinline__ void embedding_gradient(const Sequence<H, R>& s, cons
 
 // logits = linear(mean of x over the tokens).
 template <class H, int R>
-__device__ __forceinline__ void classify(const Sequence<H, R>& s, const End& end) {
+__device__ __forceinline__ void classify(const Sequence<H, R>& s,
+                                         const ClassifierMemory& classifier) {
   const Plan& p = s.p;
   const int c = this_thread<H>() % width, part = this_thread<H>() / width;
   float sum = 0;
   for (int t = part; t < p.length; t += 4) sum += s.x()[t * row_stride + c];
-  end.parts[part * width + c] = sum;
+  classifier.parts[part * width + c] = sum;
   __syncthreads();
   if (part == 0)
-    end.mean[c] = ((end.parts[c] + end.parts[width + c]) +
-                   (end.parts[2 * width + c] + end.parts[3 * width + c])) /
-                  float(p.length);
+    classifier.mean[c] = ((classifier.parts[c] + classifier.parts[width + c]) +
+                          (classifier.parts[2 * width + c] + classifier.parts[3 * width + c])) /
+                         float(p.length);
   __syncthreads();
   const int lane = this_thread<H>() % 32;
   const float* weight = s.run.parameters + p.classifier;
   for (int n = this_thread<H>() / 32; n < p.classes; n += warps) {
     const float2 w = __ldcg(reinterpret_cast<const float2*>(weight + n * width + 2 * lane));
-    float logit = end.mean[2 * lane] * w.x + end.mean[2 * lane + 1] * w.y;
+    float logit = classifier.mean[2 * lane] * w.x + classifier.mean[2 * lane + 1] * w.y;
     for (int lanes = 16; lanes > 0; lanes /= 2) logit += __shfl_xor_sync(all_lanes, logit, lanes);
-    if (lane == 0) end.logits[n] = logit + __ldcg(weight + p.classes * width + n);
+    if (lane == 0) classifier.logits[n] = logit + __ldcg(weight + p.classes * width + n);
   }
   __syncthreads();
 }
@@ -120,17 +121,19 @@ __device__ inline double cross_entropy(float* logits, int classes, int label, fl
 // From the logits' gradient to the classifier's, to s.x() (every token has a share) and to
 // array[0], s.x() after the last block's dropout.
 template <class H, int R>
-__device__ __forceinline__ void classifier_backward(Sequence<H, R>& s, const End& end) {
+__device__ __forceinline__ void classifier_backward(Sequence<H, R>& s,
+                                                    const ClassifierMemory& classifier) {
   const Plan& p = s.p;
   const int c = this_thread<H>() % width, part = this_thread<H>() / width;
   const float* weight = s.run.parameters + p.classifier;
   float* to = s.gradient + p.classifier;
-  for (int n = part; n < p.classes; n += 4) to[n * width + c] = end.logits[n] * end.mean[c];
+  for (int n = part; n < p.classes; n += 4)
+    to[n * width + c] = classifier.logits[n] * classifier.mean[c];
   // The padding after the last parameter takes part in sums and must be a number.
   for (int n = this_thread<H>(); n < p.padded - p.classifier - p.classes * width; n += threads)
-    to[p.classes * width + n] = n < p.classes ? end.logits[n] : 0.f;
+    to[p.classes * width + n] = n < p.classes ? classifier.logits[n] : 0.f;
   float dx = 0;
-  for (int n = 0; n < p.classes; ++n) dx += end.logits[n] * __ldcg(weight + n * width + c);
+  for (int n = 0; n < p.classes; ++n) dx += classifier.logits[n] * __ldcg(weight + n * width + c);
   dx /= float(p.length);
   const uint8_t* mask = s.masks + p.mask_of(3 * p.blocks);
   for (int t = part; t < p.length; t += 4) {

@@ -1,5 +1,5 @@
-// What is done row by row: layer normalisation forward and backward, and moving rows. Half a warp
-// owns a row, four channels a lane.
+// Row by row: layer normalisation forward and backward, and copying rows. Half a warp owns a row,
+// four channels a lane.
 #pragma once
 
 #include "cuda/one_launch/arguments.cuh"
@@ -9,9 +9,9 @@ namespace focus::gpu::one_launch {
 // A thread's row in round n, and its first channel. All lanes go through every round, since they
 // shuffle together; rows beyond the last hold nothing.
 template <class H>
-struct RowPlace {
+struct RowPosition {
   int half, channel;
-  __device__ RowPlace() : half(this_thread<H>() / 16), channel(this_thread<H>() % 16 * 4) {}
+  __device__ RowPosition() : half(this_thread<H>() / 16), channel(this_thread<H>() % 16 * 4) {}
   __device__ int row(int round) const { return half + 2 * warps * round; }
   template <int R>
   static constexpr int rounds = (8 * R + 2 * warps - 1) / (2 * warps);
@@ -38,10 +38,10 @@ __device__ __forceinline__ float4 times(float w, float4 x) {
 template <class H, int R>
 __device__ __forceinline__ void layer_norm(float* y, const float* x, int length, float epsilon,
                                            float* kept_y, float* kept_rstd) {
-  const RowPlace<H> at;
-  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace<H>::template rounds<R> : 1;
+  const RowPosition<H> at;
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPosition<H>::template rounds<R> : 1;
 #pragma unroll(unrolled)
-  for (int n = 0; n < RowPlace<H>::template rounds<R>; ++n) {
+  for (int n = 0; n < RowPosition<H>::template rounds<R>; ++n) {
     const int row = at.row(n);
     const bool in = row < length;
     float4 v = in ? load4(x + row * row_stride + at.channel) : make_float4(0, 0, 0, 0);
@@ -64,10 +64,10 @@ template <int R, class H = How<Precision::fp32, false>>
 __device__ __forceinline__ void layer_norm_backward(float* dx, float* branch, const float* dy,
                                                     const float* y, const float* rstd, int length,
                                                     const uint8_t* mask, const Dropout& dropout) {
-  const RowPlace<H> at;
-  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPlace<H>::template rounds<R> : 1;
+  const RowPosition<H> at;
+  [[maybe_unused]] constexpr int unrolled = H::ahead ? RowPosition<H>::template rounds<R> : 1;
 #pragma unroll(unrolled)
-  for (int n = 0; n < RowPlace<H>::template rounds<R>; ++n) {
+  for (int n = 0; n < RowPosition<H>::template rounds<R>; ++n) {
     const int row = at.row(n), place = row * row_stride + at.channel;
     const bool in = row < length;
     const float r = in ? rstd[row] : 0.f;

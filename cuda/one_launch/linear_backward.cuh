@@ -20,15 +20,15 @@ __device__ __forceinline__ bool in_first_half() {
 }
 
 // Where half the warps own the 64 columns of a result, a thread's numbers: [i][j] is at row + 8·i,
-// column + j. Lanes as in Place.
+// column + j. Lanes as in FirstElement.
 template <int R>
-struct WideTile {
+struct WideAccumulators {
   float at[R][4] = {};
 };
 template <class H>
-struct WidePlace {
+struct WideFirstElement {
   int row, column;
-  __device__ WidePlace() {
+  __device__ WideFirstElement() {
     const int lane = this_thread<H>() % 32;
     row = (lane >> 1 & 1) | (lane >> 2 & 6);
     column = this_thread<H>() / 32 % half_of_warps * 16 + 4 * ((lane & 1) | (lane >> 1 & 2));
@@ -37,10 +37,10 @@ struct WidePlace {
 
 // c += A B with K inner numbers, a multiple of 8; a_stride: floats from row to row of A.
 template <class H, int K, int R>
-__device__ __forceinline__ void add_ab_wide(WideTile<R>& c, const float* a, int a_stride,
+__device__ __forceinline__ void add_ab_wide(WideAccumulators<R>& c, const float* a, int a_stride,
                                             const float* b) {
   static_assert(K % 8 == 0);
-  const WidePlace<H> at;
+  const WideFirstElement<H> at;
   struct Step {
     float4 u[R], v[4];
   };
@@ -78,8 +78,8 @@ __device__ __forceinline__ void add_ab_wide(WideTile<R>& c, const float* a, int 
 }
 
 template <class H, int R>
-__device__ __forceinline__ void write_wide(float* to, const WideTile<R>& c, int length) {
-  const WidePlace<H> at;
+__device__ __forceinline__ void write_wide(float* to, const WideAccumulators<R>& c, int length) {
+  const WideFirstElement<H> at;
 #pragma unroll
   for (int i = 0; i < R; ++i)
     if (at.row + 8 * i < length)

@@ -1,5 +1,5 @@
-// Products of small matrices in shared memory: what a step mostly consists of. Here those in
-// float32; mma.cuh has what tensor cores need.
+// Products of small matrices in shared memory, where a step spends most of its time. The float32
+// ones are here; cuda/fast/one_launch/mma.cuh has those on tensor cores.
 //
 // 256 threads own the 64 columns of a result with up to 8·R rows. A warp owns 8 columns; in it a
 // thread owns 2 neighbouring columns and every eighth row: R × 2 numbers, in registers. So one
@@ -49,9 +49,9 @@ __device__ __forceinline__ int this_thread() {
 // others the row: lanes that read the same 16 bytes are then next to each other or two apart, and
 // the hardware serves half a warp at once instead of a quarter. On tensor cores as mma.cuh says.
 template <class H>
-struct Place {
+struct FirstElement {
   int row, column;
-  __device__ Place() {
+  __device__ FirstElement() {
     const int lane = this_thread<H>() % 32, first = this_thread<H>() / 32 * 8;
     if (H::tensor_cores) {
       row = lane / 4, column = first + 2 * (lane % 4);
@@ -64,7 +64,7 @@ struct Place {
 
 // A thread's numbers of a result: [i][j] is at row + 8·i, column + j.
 template <int R>
-struct Tile {
+struct Accumulators {
   float at[R][2] = {};
 };
 
@@ -73,7 +73,8 @@ struct Tile {
 template <int R>
 inline constexpr int tiles_below = (R + 1) / 2;
 template <int R, int N>
-__device__ __forceinline__ void to_tiles(float (&to)[tiles_below<R>][N][4], const Tile<R> (&c)[N]) {
+__device__ __forceinline__ void to_tiles(float (&to)[tiles_below<R>][N][4],
+                                         const Accumulators<R> (&c)[N]) {
 #pragma unroll
   for (int m = 0; m < tiles_below<R>; ++m)
 #pragma unroll
@@ -83,7 +84,7 @@ __device__ __forceinline__ void to_tiles(float (&to)[tiles_below<R>][N][4], cons
         to[m][n][e] = 2 * m + e / 2 < R ? c[n].at[(2 * m + e / 2) % R][e % 2] : 0.f;
 }
 template <int R, int N>
-__device__ __forceinline__ void from_tiles(Tile<R> (&c)[N],
+__device__ __forceinline__ void from_tiles(Accumulators<R> (&c)[N],
                                            const float (&from)[tiles_below<R>][N][4]) {
 #pragma unroll
   for (int n = 0; n < N; ++n)
@@ -108,9 +109,9 @@ __device__ __forceinline__ float part(float4 x, int e) {
 // c += A Bᵀ for N matrices B of 64 channels. In float32 all loads of a step stand together before
 // its multiply-adds, with H::ahead and one matrix those of the next step too.
 template <class H, Numbers OF_A = Numbers::rounded, Numbers OF_B = Numbers::weights, int R, int N>
-__device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
+__device__ __forceinline__ void add_abt(Accumulators<R> (&c)[N], const float* a,
                                         const float* const (&b)[N]) {
-  const Place<H> at;
+  const FirstElement<H> at;
   if constexpr (H::tensor_cores) {
     const int lane = this_thread<H>() % 32,
               place = (at.column / 8 * 8 + lane / 4) * row_stride + lane % 4;
@@ -168,13 +169,14 @@ __device__ __forceinline__ void add_abt(Tile<R> (&c)[N], const float* a,
 
 // c += A B with K inner numbers, a multiple of 8; a_stride: floats from row to row of A.
 template <class H, int K, Numbers OF_A, Numbers OF_B, int R>
-__device__ __forceinline__ void add_ab(Tile<R>& c, const float* a, int a_stride, const float* b) {
+__device__ __forceinline__ void add_ab(Accumulators<R>& c, const float* a, int a_stride,
+                                       const float* b) {
   static_assert(K % 8 == 0);
-  const Place<H> at;
+  const FirstElement<H> at;
   if constexpr (H::tensor_cores) {
     const int lane = this_thread<H>() % 32,
               place = lane % 4 * row_stride + at.column / 8 * 8 + lane / 4;
-    Tile<R> one[1] = {c};
+    Accumulators<R> one[1] = {c};
     float sums[tiles_below<R>][1][4];
     to_tiles<R>(sums, one);
     add_tiles<H::precision, OF_A, OF_B, K / 8, H::ahead>(

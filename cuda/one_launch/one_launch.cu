@@ -2,12 +2,11 @@
 #include <cmath>
 
 #include "attention/pattern.h"
-#include "cuda/device/device.h"
 #include "cuda/one_launch/arguments.cuh"
 #include "cuda/one_launch/kernels.h"
 #include "cuda/one_launch/one_launch.h"
+#include "cuda/stepper/placed_runs.h"
 #include "error.h"
-#include "ops/embedding.h"
 
 namespace focus::gpu {
 
@@ -15,13 +14,15 @@ namespace {
 
 using namespace one_launch;
 
+constexpr int steps_a_launch = 64;  // a stop waits for the end of a launch
+
 size_t parameter_floats(const ModelSettings& m) {
   return size_t(m.vocabulary) * width + 6 * size_t(m.blocks) * linear +
          size_t(m.classes) * (width + 1);
 }
 
 int attention_mask_bytes(const ModelSettings& m) {
-  return (count_entries(m.attention, m.length) + 7) / 8 + 1;  // may start within a byte
+  return (count_nnz(m.attention, m.length) + 7) / 8 + 1;  // may start within a byte
 }
 int mask_bytes(const ModelSettings& m) {
   return (1 + 3 * m.blocks) * m.length * (width / 8) + m.blocks * attention_mask_bytes(m);
@@ -52,7 +53,7 @@ std::vector<unsigned long long> key_bits(const AttentionSettings& a, int length,
     for (int i = 0; i <= length; ++i) begin[size_t(i)] = i * length;
     return bits;
   }
-  std::vector<int> keys(size_t(count_entries(a, length)));
+  std::vector<int> keys(size_t(count_nnz(a, length)));
   fill_key_lists(a, length, begin.data(), keys.data());
   if (!is_positional(a.pattern)) return bits;
   for (size_t i = 0; i < size_t(length); ++i) {
@@ -85,23 +86,21 @@ std::string one_launch_problem(const ModelSettings& m, int batch) {
   return "";
 }
 
-size_t padded_parameters(const ModelSettings& m) {
-  return (parameter_floats(m) + 3) / 4 * 4;
-}
-
 struct OneLaunch::State {
-  ModelSettings model;
-  OptimizerKind optimizer;
-  Precision precision;
-  int most_runs, room, given_blocks = 0;
+  StepSettings settings;
+  PlacedRuns placed;
+  int room = 0, given_blocks = 0;
   Plan plan{};
-  DeviceArray<float> positions, kept, partials, losses;
+  DeviceArray<float> kept, partials, losses;
   DeviceArray<int> begin, made, gave_up, row_right;
   DeviceArray<unsigned long long> keys;
   DeviceArray<double> chunk_sums, sequence_losses, norms, row_losses;
   DeviceArray<unsigned> arrived;
   DeviceArray<uint8_t> masks;
   DeviceArray<RunOnDevice> run;
+
+  State(const StepSettings& s, std::vector<StepRun> runs)
+      : settings(s), placed(s, std::move(runs)) {}
 
   // One for each sequence if there is room; more, which only help to sum and to update, where
   // multiprocessors would be idle.
@@ -112,47 +111,92 @@ struct OneLaunch::State {
     return std::min(std::max(plan.batch, idle), most);
   }
 
-  void set_runs(const std::vector<OneLaunchRun>& runs) {
-    if (runs.empty() || int(runs.size()) > most_runs)
-      fail_input("one launch: ", runs.size(), " runs, made for 1 to ", most_runs);
+  // The runs first … last-1 of this launch, on one split of the data. epochs: of all runs, where
+  // they train.
+  void set_runs(int first, int last, Split split, const std::vector<Epoch>* epochs) {
+    const PlacedRuns::Part& data = placed.part(split);
     std::vector<RunOnDevice> to;
-    for (const OneLaunchRun& r : runs) {
-      if (r.rows != runs[0].rows || r.rows < 1)
-        fail_input("one launch: runs with ", r.rows, " and ", runs[0].rows, " rows");
-      to.push_back({r.parameters, r.gradients, r.m, r.v, r.rate_factors, r.tokens, r.labels,
-                    r.order, r.seed, r.steps_before, float(r.lr), r.lr, r.clip});
+    for (int r = first; r < last; ++r) {
+      const size_t at = size_t(r) * placed.stride(), i = size_t(r);
+      const auto piece = [&](float* of_all) { return of_all ? of_all + at : nullptr; };
+      const Epoch epoch =
+          epochs ? Epoch{{}, (*epochs)[i].rate, (*epochs)[i].steps_before} : Epoch{};
+      to.push_back({piece(placed.values()), piece(placed.gradients()), piece(placed.m()),
+                    piece(placed.v()), piece(placed.rate_factors()), data.tokens[i], data.labels[i],
+                    placed.order() + i * size_t(data.rows), placed.seed(r), epoch.steps_before,
+                    float(epoch.rate), epoch.rate, settings.clip});
     }
     copy_to_device(run.data(), to.data(), to.size() * sizeof(RunOnDevice));
-    plan.runs = int(runs.size()), plan.rows = runs[0].rows, plan.run = run.data();
+    plan.runs = last - first, plan.rows = data.rows, plan.run = run.data();
   }
+
+  void launch_steps(int first_run, int last_run, const std::vector<Epoch>& epochs, int first_step,
+                    int steps, std::vector<StepsMade>& made_steps);
 };
 
-OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch, int runs,
-                     Precision precision)
-    : state_(std::make_unique<State>()) {
+// Steps of the runs first_run … last_run-1, for which there is room; adds to what they have made.
+void OneLaunch::State::launch_steps(int first_run, int last_run, const std::vector<Epoch>& epochs,
+                                    int first_step, int steps, std::vector<StepsMade>& made_steps) {
+  set_runs(first_run, last_run, Split::train, &epochs);
+  Plan& p = plan;
+  const size_t R = size_t(p.runs);
+  p.first_step = first_step, p.steps = steps, p.blocks_a_run = blocks_a_run(p.runs);
+  if (losses.size() < R * size_t(steps)) {
+    losses = DeviceArray<float>(R * size_t(steps));
+    norms = DeviceArray<double>(R * size_t(steps));
+  }
+  p.losses = losses.data(), p.norms = norms.data();
+  const size_t mask_bytes_of_all = R * 2 * size_t(p.batch) * size_t(p.mask_stride);
+  if (p.blocks_a_run > p.batch && masks.size() < mask_bytes_of_all)
+    masks = DeviceArray<uint8_t>(mask_bytes_of_all);
+  p.masks = masks.data();
+  fill_bytes(arrived.data(), 0, R * sizeof(unsigned));
+  fill_bytes(made.data(), 0, R * sizeof(int));
+  fill_bytes(gave_up.data(), 0, sizeof(int));
+  with_step(settings.precision, [&](auto step) { step.train(p, mask_bytes(settings.model)); });
+  synchronize();
+  if (gave_up.host()[0])
+    fail_run("one launch: blocks of the kernel waited for each other longer than ",
+             double(p.patience) / 1e9, " s; is the GPU shared with another program?");
+  const std::vector<int> steps_made = made.host();
+  const std::vector<float> all_losses = losses.host();
+  const std::vector<double> all_norms = norms.host();
+  for (size_t r = 0; r < R; ++r) {
+    StepsMade& of_run = made_steps[size_t(first_run) + r];
+    const size_t first = r * size_t(steps), count = size_t(std::abs(steps_made[r]));
+    of_run.losses.insert(of_run.losses.end(), all_losses.begin() + ptrdiff_t(first),
+                         all_losses.begin() + ptrdiff_t(first + count));
+    of_run.failed = steps_made[r] < 0;
+    if (of_run.failed) of_run.norm = all_norms[first + count - 1];
+  }
+}
+
+OneLaunch::OneLaunch(const StepSettings& settings, std::vector<StepRun> all) {
+  const ModelSettings& m = settings.model;
+  const int batch = settings.batch, runs = int(all.size());
   check_settings(m);
   if (batch < 1 || runs < 1) fail_input("one launch: batch ", batch, ", ", runs, " runs");
   if (const std::string problem = one_launch_problem(m, batch); !problem.empty())
     fail_input("one launch: not for this model: ", problem);
   if (const std::string problem = tensor_core_problem();
-      precision != Precision::fp32 && !problem.empty())
-    fail_input("--precision ", name_of(precision), ": ", problem);
+      settings.precision != Precision::fp32 && !problem.empty())
+    fail_input("--precision ", name_of(settings.precision), ": ", problem);
+  state_ = std::make_unique<State>(settings, std::move(all));
   State& s = *state_;
-  s.model = m, s.optimizer = optimizer, s.precision = precision;
-  s.room = with_step(
-      precision, [&](auto step) { return step.training_blocks_at_once(m.length, mask_bytes(m)); });
-  s.most_runs = runs;
+  s.room = with_step(settings.precision, [&](auto step) {
+    return step.training_blocks_at_once(m.length, mask_bytes(m));
+  });
   Plan& p = s.plan;
   p.length = m.length, p.vocabulary = m.vocabulary, p.classes = m.classes, p.blocks = m.blocks;
   p.batch = batch, p.pattern = m.attention.pattern, p.k = m.attention.k;
-  p.entries = count_entries(m.attention, m.length);
-  p.entries_a_row = is_positional(m.attention.pattern) ? 0 : p.entries / m.length;
-  p.activation = m.activation, p.optimizer = optimizer;
+  p.nnz = count_nnz(m.attention, m.length);
+  p.nnz_a_row = is_positional(m.attention.pattern) ? 0 : p.nnz / m.length;
+  p.activation = m.activation, p.optimizer = settings.optimizer;
   p.dropout = dropout_of(m.dropout), p.attention_dropout = dropout_of(m.attention.dropout);
   p.first_epsilon = float(m.first_layer_norm_epsilon), p.epsilon = float(m.layer_norm_epsilon);
   p.score_scale = float(m.attention.score_scale) / std::sqrt(float(width));
   p.classifier = m.vocabulary * width + 6 * m.blocks * linear;
-  p.parameters = int(parameter_floats(m)), p.padded = int(padded_parameters(m));
+  p.parameters = int(parameter_floats(m)), p.padded = int(s.placed.stride());
   p.chunks = (p.padded + chunk - 1) / chunk;
   p.mask_stride = (mask_bytes(m) + 15) / 16 * 16;
   p.attention_mask_bytes = attention_mask_bytes(m);
@@ -162,9 +206,6 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   std::vector<int> begin;
   s.keys = DeviceArray<unsigned long long>(key_bits(m.attention, m.length, begin));
   s.begin = DeviceArray<int>(begin);
-  std::vector<float> positions(size_t(m.length) * width);
-  fill_positions(positions.data(), m.length, width);
-  s.positions = DeviceArray<float>(positions);
   const size_t R = size_t(runs), B = size_t(batch);
   // A block keeps the activations of the sequence it is at.
   s.kept = DeviceArray<float>(size_t(std::max(s.room, runs)) * size_t(m.blocks) *
@@ -176,7 +217,7 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
   s.made = DeviceArray<int>(R);
   s.gave_up = DeviceArray<int>(1);
   s.run = DeviceArray<RunOnDevice>(R);
-  p.positions = s.positions.data(), p.entry_begin = s.begin.data();
+  p.positions = s.placed.positions(), p.entry_begin = s.begin.data();
   p.positional_keys = s.keys.data(), p.kept = s.kept.data(), p.partials = s.partials.data();
   p.chunk_sums = s.chunk_sums.data(), p.sequence_losses = s.sequence_losses.data();
   p.arrived = s.arrived.data(), p.made = s.made.data(), p.gave_up = s.gave_up.data();
@@ -184,72 +225,49 @@ OneLaunch::OneLaunch(const ModelSettings& m, OptimizerKind optimizer, int batch,
 
 OneLaunch::~OneLaunch() = default;
 
-void OneLaunch::set_precision(Precision precision) {
-  const State& s = *state_;
-  if (precision != s.precision)
-    state_ =
-        std::move(OneLaunch(s.model, s.optimizer, s.plan.batch, s.most_runs, precision).state_);
+void OneLaunch::load(int run, const Model<float>& model, const Optimizer<float>& optimizer) {
+  state_->placed.load(run, model, optimizer);
 }
 
-std::vector<OneLaunchSteps> OneLaunch::train(const std::vector<OneLaunchRun>& runs, int first_step,
-                                             int steps) {
+void OneLaunch::store(int run, Model<float>& model, Optimizer<float>& optimizer) const {
+  state_->placed.store(run, model, optimizer);
+}
+
+std::vector<StepsMade> OneLaunch::train(const std::vector<Epoch>& epochs, int first, int count,
+                                        const std::atomic<bool>& stop) {
   State& s = *state_;
-  s.set_runs(runs);
-  Plan& p = s.plan;
-  if (first_step < 0 || steps < 1 || (first_step + steps - 1) * p.batch >= p.rows)
-    fail_input("one launch: steps ", first_step, " to ", first_step + steps - 1, " of ", p.rows,
-               " rows in batches of ", p.batch);
-  // More runs than the device has room for take turns.
-  std::vector<OneLaunchSteps> results;
-  if (int(runs.size()) > s.room) {
-    for (size_t first = 0; first < runs.size(); first += size_t(s.room)) {
-      const size_t end = std::min(runs.size(), first + size_t(s.room));
-      for (OneLaunchSteps& one : train(
-               {runs.begin() + ptrdiff_t(first), runs.begin() + ptrdiff_t(end)}, first_step, steps))
-        results.push_back(std::move(one));
+  const int runs = s.placed.count(), rows = s.placed.part(Split::train).rows;
+  if (first < 0 || count < 1 || (first + count - 1) * s.plan.batch >= rows)
+    fail_input("one launch: steps ", first, " to ", first + count - 1, " of ", rows,
+               " rows in batches of ", s.plan.batch);
+  if (epochs.size() != size_t(runs)) fail_input(epochs.size(), " epochs for ", runs, " runs");
+  s.placed.send(epochs);
+  std::vector<StepsMade> made(epochs.size());
+  for (int step = first; step < first + count && !stop.load(); step += steps_a_launch) {
+    const int steps = std::min(steps_a_launch, first + count - step);
+    // Runs that have failed make no more; those that the device has room for go together.
+    for (int r = 0; r < runs;) {
+      int last = r;
+      while (last < runs && last - r < s.room && !made[size_t(last)].failed) ++last;
+      if (last > r) s.launch_steps(r, last, epochs, step, steps, made);
+      r = std::max(last, r + 1);
     }
-    return results;
   }
-  const size_t R = runs.size();
-  p.first_step = first_step, p.steps = steps, p.blocks_a_run = s.blocks_a_run(p.runs);
-  if (s.losses.size() < R * size_t(steps)) {
-    s.losses = DeviceArray<float>(R * size_t(steps));
-    s.norms = DeviceArray<double>(R * size_t(steps));
-  }
-  p.losses = s.losses.data(), p.norms = s.norms.data();
-  const size_t masks = R * 2 * size_t(p.batch) * size_t(p.mask_stride);
-  if (p.blocks_a_run > p.batch && s.masks.size() < masks) s.masks = DeviceArray<uint8_t>(masks);
-  p.masks = s.masks.data();
-  fill_bytes(s.arrived.data(), 0, R * sizeof(unsigned));
-  fill_bytes(s.made.data(), 0, R * sizeof(int));
-  fill_bytes(s.gave_up.data(), 0, sizeof(int));
-  with_step(s.precision, [&](auto step) { step.train(p, mask_bytes(s.model)); });
-  synchronize();
-  if (s.gave_up.host()[0])
-    fail_run("one launch: blocks of the kernel waited for each other longer than ",
-             double(p.patience) / 1e9, " s; is the GPU shared with another program?");
-  const std::vector<int> made = s.made.host();
-  const std::vector<float> losses = s.losses.host();
-  const std::vector<double> norms = s.norms.host();
-  for (size_t r = 0; r < R; ++r) {
-    const ptrdiff_t first = ptrdiff_t(r) * steps, end = first + std::abs(made[r]);
-    results.push_back({{losses.begin() + first, losses.begin() + end},
-                       {norms.begin() + first, norms.begin() + end},
-                       made[r] < 0});
-  }
-  return results;
+  return made;
 }
 
-std::vector<Evaluation> OneLaunch::evaluate(const std::vector<OneLaunchRun>& runs) {
+std::optional<std::vector<Evaluation>> OneLaunch::evaluate(Split split,
+                                                           const std::atomic<bool>& stop) {
+  if (stop.load()) return std::nullopt;
   State& s = *state_;
-  s.set_runs(runs);
-  const size_t n = runs.size() * size_t(s.plan.rows);
+  s.set_runs(0, s.placed.count(), split, nullptr);
+  const size_t n = size_t(s.plan.runs) * size_t(s.plan.rows);
   if (s.row_losses.size() < n) {
     s.row_losses = DeviceArray<double>(n);
     s.row_right = DeviceArray<int>(n);
   }
   s.plan.row_losses = s.row_losses.data(), s.plan.row_right = s.row_right.data();
-  with_step(s.precision, [&](auto step) { step.evaluate(s.plan); });
+  with_step(s.settings.precision, [&](auto step) { step.evaluate(s.plan); });
   const std::vector<double> losses = s.row_losses.host();
   const std::vector<int> right = s.row_right.host();
   std::vector<Evaluation> results;
@@ -263,6 +281,22 @@ std::vector<Evaluation> OneLaunch::evaluate(const std::vector<OneLaunchRun>& run
   return results;
 }
 
+// A step of SGD at rate 0, which leaves the gradient and changes no weight.
+std::vector<Gradients> OneLaunch::gradients(const std::vector<Epoch>& epochs, int step) {
+  State& s = *state_;
+  std::vector<Epoch> still = epochs;
+  for (Epoch& epoch : still) epoch.rate = 0;
+  s.plan.optimizer = OptimizerKind::sgd;
+  const std::vector<StepsMade> made = train(still, step, 1, std::atomic<bool>{false});
+  s.plan.optimizer = s.settings.optimizer;
+  std::vector<Gradients> all;
+  for (int r = 0; r < s.placed.count(); ++r) {
+    const std::vector<float>& losses = made[size_t(r)].losses;
+    all.push_back({losses.empty() ? NAN : losses.back(), {}, s.placed.gradients_of(r)});
+  }
+  return all;
+}
+
 void OneLaunch::set_patience(double seconds) {
   state_->plan.patience = static_cast<long long>(seconds * 1e9);
 }
@@ -272,8 +306,8 @@ void OneLaunch::set_blocks_a_run(int blocks) {
 void OneLaunch::leave_out_a_block(bool out) {
   state_->plan.absent = out ? 0 : -1;
 }
-int OneLaunch::blocks_a_run(int runs) const {
-  return state_->blocks_a_run(runs);
+int OneLaunch::blocks_a_run() const {
+  return state_->blocks_a_run(std::min(state_->placed.count(), state_->room));
 }
 
 }  // namespace focus::gpu

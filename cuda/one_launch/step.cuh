@@ -32,7 +32,7 @@ struct Memory {
   float *arrays, *slots, *rstd;
   uint8_t* masks;
   int* tokens;
-  End end;
+  ClassifierMemory classifier;
   double* sums;
   RunOnDevice* run;  // in training; read where it is needed, device memory would answer late
 
@@ -42,9 +42,9 @@ struct Memory {
     arrays = shared.array<float>(5 * array_size<R>);
     slots = shared.array<float>(first_slot_size<R> + slot_size<R> + last_slot_size<R>);
     tokens = shared.array<int>(longest);
-    rstd = end.parts = shared.array<float>(4 * width);  // backward and forward
-    end.mean = shared.array<float>(width);
-    end.logits = shared.array<float>(most_classes);
+    rstd = classifier.parts = shared.array<float>(4 * width);  // backward and forward
+    classifier.mean = shared.array<float>(width);
+    classifier.logits = shared.array<float>(most_classes);
     sums = shared.array<double>(warps);
     run = shared.array<RunOnDevice>(1);
     masks = shared.array<uint8_t>((mask_bytes + 15) / 16 * 16);
@@ -58,7 +58,8 @@ struct Memory {
   }
 };
 
-// The loss of one sequence, in every lane of warp 0, and what the classifier saw in memory.end.
+// The loss of one sequence, in every lane of warp 0, and what the classifier needs for its backward
+// in memory.classifier.
 template <class H, int R>
 __device__ __forceinline__ double forward(Sequence<H, R>& s, Memory<R>& memory, const int* tokens,
                                           int label, float scale) {
@@ -74,8 +75,9 @@ __device__ __forceinline__ double forward(Sequence<H, R>& s, Memory<R>& memory, 
   embed(s, memory.tokens);
   __syncthreads();
   for (int block = 0; block < s.p.blocks; ++block) block_forward(s, block);
-  classify(s, memory.end);
-  return threadIdx.x < 32 ? cross_entropy(memory.end.logits, s.p.classes, label, scale) : 0.0;
+  classify(s, memory.classifier);
+  return threadIdx.x < 32 ? cross_entropy(memory.classifier.logits, s.p.classes, label, scale)
+                          : 0.0;
 }
 
 template <class H, int R>
@@ -87,7 +89,7 @@ __device__ __forceinline__ void train_sequence(Sequence<H, R>& s, Memory<R>& mem
   if (threadIdx.x == 0) p.sequence_losses[ptrdiff_t(run) * p.batch + s.place] = loss;
   fetch_for_backward(s, p.blocks - 1, false);  // its weights are still there
   __syncthreads();
-  classifier_backward(s, memory.end);
+  classifier_backward(s, memory.classifier);
   for (int block = p.blocks - 1; block >= 0; --block) block_backward(s, block);
   __syncthreads();
   embedding_gradient(s, memory.tokens, s.array(0));
@@ -161,7 +163,7 @@ __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p)
     if (threadIdx.x == 0) {
       int best = 0;
       for (int n = 1; n < p.classes; ++n)
-        if (memory.end.logits[n] > memory.end.logits[best]) best = n;
+        if (memory.classifier.logits[n] > memory.classifier.logits[best]) best = n;
       p.row_losses[e] = loss;
       p.row_right[e] = best == label;
     }

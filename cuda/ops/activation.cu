@@ -13,27 +13,20 @@ __global__ void activate_forward(Activation a, const float* x, float* y, size_t 
 }
 
 __global__ void activate_backward(Activation a, const float* x, const float* dy, float* dx,
-                                  bool add, size_t n) {
+                                  size_t n) {
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= n) return;
-  const float d = dy[i] * activation_slope(a, x[i]);
-  dx[i] = add ? dx[i] + d : d;
+  if (i < n) dx[i] = dy[i] * activation_slope(a, x[i]);
 }
 
 }  // namespace
 
-Tensor<float> CudaOps::activate(Tape<float>& tape, const Tensor<float>& x, Activation a) {
-  const Tensor<float> y = tape.make(x.shape);
-  const size_t n = x.size(), blocks = (n + 255) / 256;
-  launch({"activate_forward", blocks, 256}, stream(), activate_forward, a, x.data, y.data, n);
-  tape.record(y, [=, this, &tape] {
-    const auto dx = tape.gradient_target(x);
-    const float* dy = tape.gradient(y);
-    if (!dx.data) return;
-    launch({"activate_backward", blocks, 256}, stream(), activate_backward, a, x.data, dy, dx.data,
-           !dx.fresh, n);
-  });
-  return y;
+void activation_forward(Activation a, size_t n, const float* x, float* y, void* stream) {
+  launch({"activate_forward", (n + 255) / 256, 256}, stream, activate_forward, a, x, y, n);
+}
+
+void activation_backward(Activation a, size_t n, const float* x, const float* dy, float* dx,
+                         void* stream) {
+  launch({"activate_backward", (n + 255) / 256, 256}, stream, activate_backward, a, x, dy, dx, n);
 }
 
 }  // namespace focus::gpu

@@ -1,152 +1,195 @@
-// Attention for the trainer: plans a call, runs its kernels, records their backward.
+// Attention for the trainer: plans a call and starts its kernels.
+#include <algorithm>
 #include <cmath>
 
 #include "cuda/attention/attention.h"
 #include "cuda/device/launch.h"
+#include "cuda/ops/attention.h"
 #include "cuda/ops/attention_steps.h"
-#include "ops/dropout.h"
 
 namespace focus::gpu {
 
 namespace {
+constexpr int longest_short = 64;
+}
+
+DeviceLists::DeviceLists(const AttentionSettings& a, int T) : nnz(count_nnz(a, T)) {
+  std::vector<int> first(static_cast<size_t>(T) + 1), all(static_cast<size_t>(nnz));
+  if (a.pattern == Pattern::full) {
+    for (int i = 0; i <= T; ++i) first[size_t(i)] = i * T;
+  } else {
+    fill_key_lists(a, T, first.data(), all.data());
+  }
+  for (size_t i = 0; i < size_t(T); ++i) longest = std::max(longest, first[i + 1] - first[i]);
+  begin = DeviceArray<int>(first);
+  if (is_positional(a.pattern)) keys = DeviceArray<int>(all);
+}
+
+AttentionPlan::AttentionPlan(const AttentionSettings& settings, const Runs& runs, int B, int T,
+                             int D, Precision precision, bool training, const DeviceLists& lists)
+    : settings_(settings),
+      runs_(runs),
+      B_(B),
+      T_(T),
+      D_(D),
+      precision_(precision),
+      training_(training),
+      lists_(lists) {}
 
 // Short sequences: one kernel for all patterns, which holds a head in shared memory. Longer ones:
 // the fastest kernels of cuda/attention for full attention and for top-k's choice, and kernels for
 // short lists. What those do not support goes the first way, slowly.
-enum class Way { rows, lists, ladder };
-constexpr int longest_short = 64;
-
-Way way_of(const AttentionCall& c) {
-  const bool width = c.D >= 16 && c.D <= 128 && c.D % 4 == 0;
-  if (c.T <= longest_short) return Way::rows;
-  if (c.pattern == Pattern::full && width) return Way::ladder;
-  if (c.pattern == Pattern::topk && width && c.k <= 16) return Way::lists;
-  if (is_positional(c.pattern) && c.D <= most_list_width) return Way::lists;
+AttentionPlan::Way AttentionPlan::way() const {
+  const Pattern pattern = settings_.pattern;
+  const bool width = D_ >= 16 && D_ <= 128 && D_ % 4 == 0;
+  if (T_ <= longest_short) return Way::rows;
+  if (pattern == Pattern::full && width) return Way::ladder;
+  if (pattern == Pattern::topk && width && settings_.k <= 16) return Way::lists;
+  if (is_positional(pattern) && D_ <= most_list_width) return Way::lists;
   return Way::rows;
 }
 
-__global__ void add_numbers(float* to, const float* from, size_t n) {
-  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < n) to[i] += from[i];
+// Does the backward go through cuda/attention?
+bool AttentionPlan::by_ladder() const {
+  return way() == Way::ladder || (way() == Way::lists && settings_.pattern == Pattern::topk);
 }
 
-// The call as cuda/attention takes it; with gradients, its backward. Is the
-// result complete, dropout applied?
-bool run_ladder(CudaOps& device, const AttentionCall& c, float* lse, float* scores,
-                unsigned* copies, void* index, const AttentionGradients* g) {
+AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
+  Kept kept;
+  const Pattern pattern = settings_.pattern;
+  const size_t nnz = units() * size_t(lists_.nnz);
+  const bool chosen = !is_positional(pattern) && pattern != Pattern::full;
+  if (way() != Way::ladder) kept.p = layout.take<float>(nnz);
+  if (chosen) kept.keys = layout.take<int>(nnz);
+  if (drops())
+    kept.keep = layout.take<unsigned>(units() * size_t(T_) * size_t((lists_.longest + 31) / 32));
+  Call call;
+  call.q = heads_bthd(nullptr, runs_.count * B_, T_, settings_.heads, D_);
+  call.precision = precision_;
+  if (way() == Way::ladder) {
+    kept.lse = layout.take<float>(units() * size_t(T_));
+    if (training_ && on_tensor_cores(rung_for(pattern, Pass::backward, call)))
+      kept.copies = layout.take<unsigned>(copy_words(call));
+    else if (training_ && D_ <= 64 &&
+             score_floats(call.q) / size_t(runs_.count) <= most_kept_scores)
+      kept.scores = layout.take<float>(score_floats(call.q));
+  } else if (by_ladder() && training_) {
+    call.kept = settings_.k;
+    kept.index = layout.take<char>(topk_index_bytes(call));
+  }
+  return kept;
+}
+
+AttentionCall AttentionPlan::call_of(const Kept& kept, const float* q, const float* k,
+                                     const float* v, float* o) const {
+  AttentionCall c{};
+  c.pattern = settings_.pattern, c.k = settings_.k;
+  c.B = runs_.count * B_, c.T = T_, c.H = settings_.heads, c.D = D_;
+  c.units = B_ * c.H;
+  c.q = q, c.k_rows = k, c.v = v, c.o = o;
+  c.score_scale = float(settings_.score_scale), c.scale = c.score_scale / std::sqrt(float(D_));
+  c.keep_scale = 1;
+  c.begin = lists_.begin.data(), c.nnz = lists_.nnz;
+  c.keys = is_positional(c.pattern) ? lists_.keys.data() : kept.keys;
+  c.p = kept.p;
+  if (drops()) {
+    c.keep = kept.keep, c.words = (lists_.longest + 31) / 32;
+    c.keep_scale = dropout_draw(nullptr, nullptr, 0, settings_.dropout).scale;
+  }
+  return c;
+}
+
+// The call as cuda/attention takes it.
+Call AttentionPlan::ladder_call(const AttentionCall& c, const Kept& kept) const {
   const auto heads = [&](const float* x) {
     return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
   };
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
-  call.lse = lse, call.scores = scores, call.copies = copies, call.kept = c.k, call.keys = c.keys,
-  call.p = c.p, call.score_scale = c.score_scale;
-  call.parts = device.runs(), call.stream = device.stream();
-  call.precision = device.precision();
-  if (g)
-    call.d_o = heads(g->d_o), call.dq = heads(g->dq), call.dk = heads(g->dk),
-    call.dv = heads(g->dv);
-  const Pass pass = g ? Pass::backward : Pass::forward;
-  // Where the GPU is too small for the rungs that know dropout, top-k's choice is made without.
+  call.lse = kept.lse, call.scores = kept.scores, call.copies = kept.copies;
+  call.kept = c.k, call.keys = c.keys, call.p = c.p, call.score_scale = c.score_scale;
+  call.parts = runs_.count, call.precision = precision_;
+  return call;
+}
+
+namespace {
+// Where the GPU is too small for the rungs that know dropout, top-k's choice is made without.
+bool add_mask(Call& call, const AttentionCall& c, Pass pass) {
   const bool dropped = c.pattern == Pattern::full || drops(rung_for(c.pattern, pass, call));
   if (dropped) call.keep = {c.keep, c.words, c.keep_scale};
-  call.workspace_size = workspace_bytes(c.pattern, pass, call);
-  if (call.workspace_size > 0) call.workspace = device.scratch(call.workspace_size);
-  call.index = g ? index : nullptr;
-  gpu::attention(c.pattern, pass, call);
-  if (!g && index) {  // while other operations go on
-    call.index = index, call.stream = device.beside(CudaOps::Side::forward);
+  return dropped;
+}
+}  // namespace
+
+size_t AttentionPlan::scratch_bytes(const Kept& kept) const {
+  const AttentionCall c = call_of(kept, nullptr, nullptr, nullptr, nullptr);
+  size_t bytes = 0;
+  if (training_ && !by_ladder()) bytes = units() * size_t(lists_.nnz) * sizeof(float);
+  for (const Pass pass : {Pass::forward, Pass::backward}) {
+    if (!by_ladder() || (pass == Pass::backward && !training_)) continue;
+    Call call = ladder_call(c, kept);
+    add_mask(call, c, pass);
+    call.index = pass == Pass::backward ? kept.index : nullptr;
+    bytes = std::max(bytes, workspace_bytes(c.pattern, pass, call));
+  }
+  return bytes;
+}
+
+// Is the result complete, dropout applied?
+bool AttentionPlan::run_ladder(const AttentionCall& c, const Kept& kept, Streams& streams,
+                               void* scratch) const {
+  Call call = ladder_call(c, kept);
+  call.stream = streams.main();
+  const bool dropped = add_mask(call, c, Pass::forward);
+  call.workspace_size = workspace_bytes(c.pattern, Pass::forward, call);
+  if (call.workspace_size > 0) call.workspace = scratch;
+  gpu::attention(c.pattern, Pass::forward, call);
+  if (kept.index) {  // while other operations go on
+    call.index = kept.index, call.stream = streams.beside(Streams::Side::forward);
     make_topk_index(call);
   }
   return dropped || !c.keep;
 }
 
-}  // namespace
-
-Tensor<float> CudaOps::attention(Tape<float>& tape, const Tensor<float>& q, const Tensor<float>& k,
-                                 const Tensor<float>& v, const AttentionSettings& settings) {
-  AttentionCall c{};
-  c.pattern = settings.pattern, c.k = settings.k;
-  c.B = q.shape[0], c.T = q.shape[1], c.H = settings.heads, c.D = q.channels() / c.H;
-  c.units = c.B / runs() * c.H;
-  c.q = q.data, c.k_rows = k.data, c.v = v.data;
-  c.score_scale = float(settings.score_scale), c.scale = c.score_scale / std::sqrt(float(c.D));
-  c.keep_scale = 1;
-  const Tensor<float> o = tape.make(q.shape);
-  c.o = o.data;
-  const DeviceLists& all = lists(settings, c.T);
-  c.begin = all.begin.data(), c.entries = all.entries;
-  const size_t units = size_t(c.B) * size_t(c.H), entries = size_t(c.entries);
-  const Way way = way_of(c);
-  if (way != Way::ladder) c.p = tape.memory<float>(units * entries);
-  if (is_positional(c.pattern))
-    c.keys = all.keys.data();
-  else if (c.pattern != Pattern::full)
-    c.keys = tape.memory<int>(units * entries);
-
-  // The places in the noise are taken in the CPU's order.
-  DropoutDraw random{};
-  if (c.pattern == Pattern::random) random = draw(tape.noise(), tape.noise().next_site++, 0);
-  if (dropout_active(tape, settings.dropout)) {
-    const DropoutDraw mask = draw(tape.noise(), tape.noise().next_site++, settings.dropout);
-    c.words = (all.longest + 31) / 32, c.keep_scale = mask.scale;
-    c.keep = tape.memory<unsigned>(units * size_t(c.T) * size_t(c.words));
-    draw_attention_mask(c, mask, ahead(Side::forward));
-    wait_for(Side::forward);
+void AttentionPlan::forward(const Kept& kept, const float* q, const float* k, const float* v,
+                            float* o, const DropoutDraw& random, const DropoutDraw& mask,
+                            Streams& streams, void* scratch) const {
+  const AttentionCall c = call_of(kept, q, k, v, o);
+  if (drops()) {
+    draw_attention_mask(c, mask, streams.ahead(Streams::Side::forward));
+    streams.wait_for(Streams::Side::forward);
   }
-  float *lse = nullptr, *scores = nullptr;
-  unsigned* copies = nullptr;
-  void* index = nullptr;
-  if (way == Way::ladder) {
-    lse = tape.memory<float>(units * size_t(c.T));
-    Call call;
-    call.q = heads_bthd(nullptr, c.B, c.T, c.H, c.D), call.precision = precision();
-    // What the forward leaves for the backward.
-    if (tape.recording() && on_tensor_cores(rung_for(c.pattern, Pass::backward, call)))
-      copies = tape.memory<unsigned>(copy_words(call));
-    else if (tape.recording() && c.D <= 64 &&
-             score_floats(call.q) / size_t(runs()) <= most_kept_scores)
-      scores = tape.memory<float>(score_floats(call.q));
-    run_ladder(*this, c, lse, scores, copies, nullptr, nullptr);
-  } else if (way == Way::lists) {
-    const bool chosen = c.pattern == Pattern::topk;
-    if (chosen && tape.recording()) {
-      Call call;
-      call.q = heads_bthd(nullptr, c.B, c.T, c.H, c.D), call.kept = c.k;
-      index = tape.memory<char>(topk_index_bytes(call));
-    }
-    const bool done = chosen && run_ladder(*this, c, nullptr, nullptr, nullptr, index, nullptr);
-    if (!done) attention_lists(c, !chosen, stream());
-  } else {
-    attention_rows(c, random, tape.noise().on, stream());
-  }
+  if (way() == Way::rows) return attention_rows(c, random, training_, streams.main());
+  const bool done = by_ladder() && run_ladder(c, kept, streams, scratch);
+  // Where the ladder has chosen the keys, their probabilities are there.
+  if (way() == Way::lists && !done) attention_lists(c, !by_ladder(), streams.main());
+}
 
-  tape.record(o, [=, this, &tape] {
-    const float* d_o = tape.gradient(o);
-    const auto dq = tape.gradient_target(q), dk = tape.gradient_target(k),
-               dv = tape.gradient_target(v);
-    AttentionGradients g{d_o, dq.data, dk.data, dv.data, nullptr, !dq.fresh, !dk.fresh, !dv.fresh};
-    if (way == Way::ladder || (way == Way::lists && c.pattern == Pattern::topk)) {
-      // Its kernels set their results; where there is something already, they go elsewhere first.
-      if (index) wait_for(Side::forward);
-      const size_t n = q.size();
-      AttentionGradients own = g;
-      for (auto [add, to] : {std::pair(g.add_q, &own.dq), {g.add_k, &own.dk}, {g.add_v, &own.dv}})
-        if (add) *to = tape.memory<float>(n);
-      run_ladder(*this, c, lse, scores, copies, index, &own);
-      for (auto [to, from] : {std::pair(g.dq, own.dq), {g.dk, own.dk}, {g.dv, own.dv}})
-        if (to != from)
-          launch({"add_numbers", (n + 255) / 256, 256}, stream(), add_numbers, to, from, n);
-      return;
-    }
-    g.ds = tape.memory<float>(units * entries);
-    if (way == Way::lists)
-      attention_lists_backward(c, g, stream());
-    else
-      attention_rows_backward(c, g, stream());
-    attention_keys_backward(c, g, stream());
-  });
-  return o;
+void AttentionPlan::backward(const Kept& kept, const float* q, const float* k, const float* v,
+                             const float* o, const float* d_o, float* dq, float* dk, float* dv,
+                             Streams& streams, void* scratch) const {
+  const AttentionCall c = call_of(kept, q, k, v, const_cast<float*>(o));
+  if (by_ladder()) {
+    if (kept.index) streams.wait_for(Streams::Side::forward);
+    const auto heads = [&](const float* x) {
+      return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
+    };
+    Call call = ladder_call(c, kept);
+    call.stream = streams.main();
+    call.d_o = heads(d_o), call.dq = heads(dq), call.dk = heads(dk), call.dv = heads(dv);
+    add_mask(call, c, Pass::backward);
+    call.workspace_size = workspace_bytes(c.pattern, Pass::backward, call);
+    if (call.workspace_size > 0) call.workspace = scratch;
+    call.index = kept.index;
+    gpu::attention(c.pattern, Pass::backward, call);
+    return;
+  }
+  const AttentionGradients g{d_o, dq, dk, dv, static_cast<float*>(scratch)};
+  if (way() == Way::lists)
+    attention_lists_backward(c, g, streams.main());
+  else
+    attention_rows_backward(c, g, streams.main());
+  attention_keys_backward(c, g, streams.main());
 }
 
 }  // namespace focus::gpu

@@ -30,11 +30,11 @@ struct Row {
 #pragma unroll
     for (int c = 0; c < most; ++c) x[c] += factor * other.x[c];
   }
-  __device__ void write(float* to, int D, bool add) const {
+  __device__ void write(float* to, int D) const {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int c = 0; c < most; ++c)
-      if (lane + 32 * c < D) to[lane + 32 * c] = add ? to[lane + 32 * c] + x[c] : x[c];
+      if (lane + 32 * c < D) to[lane + 32 * c] = x[c];
   }
 };
 
@@ -49,7 +49,7 @@ struct Query {
     unit = int(row / size_t(c.T)), i = int(row % size_t(c.T));
     if (!exists(c)) return;
     count = c.begin[i + 1] - c.begin[i];
-    first = size_t(unit) * size_t(c.entries) + size_t(c.begin[i]);
+    first = size_t(unit) * size_t(c.nnz) + size_t(c.begin[i]);
     keys = c.keys_of(unit) + c.begin[i];
   }
   __device__ bool exists(const AttentionCall& c) const { return unit < c.B * c.H; }
@@ -86,7 +86,7 @@ __global__ void list_values(AttentionCall c) {
   for (int e = 0; e < query.count; ++e)
     sum.add(p[e] * c.factor(query.unit, query.i, e),
             Row(c.v + c.at(query.unit, query.keys[e]), c.D));
-  sum.write(c.o + c.at(query.unit, query.i), c.D, false);
+  sum.write(c.o + c.at(query.unit, query.i), c.D);
 }
 
 // ds of each entry, and dq.
@@ -110,7 +110,7 @@ __global__ void list_backward(AttentionCall c, AttentionGradients g) {
 #pragma unroll 4
   for (int e = 0; e < query.count; ++e)
     dq.add(c.scale * p[e] * (ds[e] - mean), Row(c.k_rows + c.at(query.unit, query.keys[e]), c.D));
-  dq.write(g.dq + c.at(query.unit, query.i), c.D, g.add_q);
+  dq.write(g.dq + c.at(query.unit, query.i), c.D);
   __syncwarp();  // all lanes have read dP
   for (int e = lane; e < query.count; e += 32) ds[e] = c.scale * p[e] * (ds[e] - mean);
 }

@@ -11,11 +11,10 @@ void draw_attention_mask(const AttentionCall&, const DropoutDraw&, void* stream)
 // pattern; in evaluation its step is ignored.
 void attention_rows(const AttentionCall&, const DropoutDraw& draw, bool training, void* stream);
 
-// The gradients. ds (B·H,entries) is scratch. What is to be added to, and what is to be set?
+// The gradients, which are set. ds (B·H,nnz) is scratch.
 struct AttentionGradients {
   const float* d_o;
   float *dq, *dk, *dv, *ds;
-  bool add_q, add_k, add_v;
 };
 void attention_rows_backward(const AttentionCall&, const AttentionGradients&, void* stream);
 // For long sequences and short lists, up to this width: the keys are known; `scores`: p is not yet.

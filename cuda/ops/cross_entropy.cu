@@ -36,29 +36,27 @@ __global__ void loss_forward(const float* logits, const int* labels, double* row
   loss[blockIdx.x] = float(total / B);
 }
 
-__global__ void loss_backward(const float* logits, const int* labels, const float* d_loss,
-                              float* d_logits, bool add, int B, int N, int rows) {
+__global__ void loss_backward(const float* logits, const int* labels, float* d_logits, int B, int N,
+                              int rows) {
   const int row = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (row >= rows) return;
   const float *in = logits + size_t(row) * size_t(N), top = largest(in, N);
   float* out = d_logits + size_t(row) * size_t(N);
   float sum = 0;
   for (int n = 0; n < N; ++n) sum += expf(in[n] - top);
-  const float factor = d_loss[row / B] / float(B);
-  for (int n = 0; n < N; ++n) {
-    const float d = factor * (expf(in[n] - top) / sum - (n == labels[row] ? 1.f : 0.f));
-    out[n] = add ? out[n] + d : d;
-  }
+  const float factor = 1 / float(B);
+  for (int n = 0; n < N; ++n)
+    out[n] = factor * (expf(in[n] - top) / sum - (n == labels[row] ? 1.f : 0.f));
 }
 
-__global__ void evaluate_rows(const float* logits, const int* labels, const uint32_t* step,
-                              double* loss, uint8_t* right, int B, int N, int rows, int per_step,
-                              int count) {
+__global__ void evaluate_rows_kernel(const float* logits, const int* labels,
+                                     const Counters* counters, double* loss, uint8_t* right, int B,
+                                     int N, int rows, int per_step, int count) {
   const int row = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (row >= count) return;
   const float* in = logits + size_t(row) * size_t(N);
   const size_t to =
-      size_t(row / B) * size_t(rows) + size_t(*step) * size_t(per_step) + size_t(row % B);
+      size_t(row / B) * size_t(rows) + size_t(counters->step) * size_t(per_step) + size_t(row % B);
   int best = 0;
   for (int n = 1; n < N; ++n)
     if (in[n] > in[best]) best = n;
@@ -68,29 +66,25 @@ __global__ void evaluate_rows(const float* logits, const int* labels, const uint
 
 }  // namespace
 
-Tensor<float> CudaOps::cross_entropy(Tape<float>& tape, const Tensor<float>& logits,
-                                     const int* labels) {
-  const int rows = logits.rows(), N = logits.channels(), B = rows / runs();
-  const Tensor<float> loss = tape.make({runs()});
-  double* row_losses = tape.memory<double>(size_t(rows));
-  launch({"loss_forward", size_t(runs()), 128}, stream(), loss_forward, logits.data, labels,
-         row_losses, loss.data, B, N);
-  tape.record(loss, [=, this, &tape] {
-    const auto d_logits = tape.gradient_target(logits);
-    const float* d_loss = tape.gradient(loss);
-    if (!d_logits.data) return;
-    launch({"loss_backward", size_t(rows + 127) / 128, 128}, stream(), loss_backward, logits.data,
-           labels, d_loss, d_logits.data, !d_logits.fresh, B, N, rows);
-  });
-  return loss;
+void cross_entropy_forward(const Runs& runs, int B, int N, const float* logits, const int* labels,
+                           double* rows, float* loss, void* stream) {
+  launch({"loss_forward", size_t(runs.count), 128}, stream, loss_forward, logits, labels, rows,
+         loss, B, N);
 }
 
-void CudaOps::row_losses(const Tensor<float>& logits, const int* labels, const Source& source,
-                         double* loss, uint8_t* right) {
-  const int count = logits.rows();
-  launch({"evaluate_rows", size_t(count + 127) / 128, 128}, stream(), evaluate_rows, logits.data,
-         labels, step_counter(), loss, right, count / runs(), logits.channels(), source.rows,
-         source.per_step, count);
+void cross_entropy_backward(const Runs& runs, int B, int N, const float* logits, const int* labels,
+                            float* d_logits, void* stream) {
+  const int rows = runs.count * B;
+  launch({"loss_backward", size_t(rows + 127) / 128, 128}, stream, loss_backward, logits, labels,
+         d_logits, B, N, rows);
+}
+
+void evaluate_rows(const Runs& runs, const BatchSource& source, int B, int N, const float* logits,
+                   const int* labels, const Counters* counters, double* loss, uint8_t* right,
+                   void* stream) {
+  const int count = runs.count * B;
+  launch({"evaluate_rows", size_t(count + 127) / 128, 128}, stream, evaluate_rows_kernel, logits,
+         labels, counters, loss, right, B, N, source.rows, source.per_step, count);
 }
 
 }  // namespace focus::gpu

@@ -14,9 +14,9 @@ namespace {
 constexpr int chunk = 32;  // tokens of a block, all read before one is added
 constexpr int sum_warps = 8;
 
-__global__ void embedding_forward(const int* tokens, const float* table, const float* positions,
-                                  float* y, size_t stride, int per_run, int T, int C, float scale,
-                                  int rows) {
+__global__ void embedding_forward_kernel(const int* tokens, const float* table,
+                                         const float* positions, float* y, size_t stride,
+                                         int per_run, int T, int C, float scale, int rows) {
   const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
   if (row >= rows) return;
   const float* from = table + size_t(row / per_run) * stride + size_t(tokens[row]) * size_t(C);
@@ -82,33 +82,35 @@ __global__ void __launch_bounds__(32 * sum_warps)
 
 }  // namespace
 
-Tensor<float> CudaOps::embedding(Tape<float>& tape, const int* tokens, int B,
-                                 const Tensor<float>& table, const Tensor<float>& positions) {
-  const int V = table.shape[0], C = table.channels(), T = positions.shape[0];
-  const Tensor<float> y = tape.make({B, T, C});
-  const float scale = std::sqrt(float(C));
-  if (tape.noise().on)
-    for (const Side side : {Side::forward, Side::backward}) beside(side);  // masks are drawn there
-  const size_t per_run = size_t(B / runs()) * size_t(T);
-  launch({"embedding_forward", size_t(y.rows() + 7) / 8, 256}, stream(), embedding_forward, tokens,
-         table.data, positions.data, y.data, stride(), int(per_run), T, C, scale, y.rows());
-  tape.record(y, [=, this, &tape] {
-    const float* dy = tape.gradient(y);
-    float* d_table = tape.gradient(table);
-    if (!d_table) return;
-    const int chunks = int((per_run + chunk - 1) / chunk);
-    const int rows = std::clamp(8192 / C, 1, V), tiles = (V + rows - 1) / rows;
-    const size_t size = size_t(V) * size_t(C);
-    float* partial = tape.memory<float>(size_t(runs()) * size_t(chunks) * size);
-    launch({"embedding_partial", size_t(runs()) * size_t(chunks) * size_t(tiles), 64,
-            shared_bytes_for(rows * C)},
-           stream(), embedding_partial, tokens, dy, partial, per_run, chunks, tiles, rows, V, C);
-    const int groups = int((size + 31) / 32);
-    launch({"embedding_sum", size_t(runs()) * size_t(groups), 32 * sum_warps,
-            shared_bytes_for(32 * sum_warps)},
-           stream(), embedding_sum, partial, d_table, stride(), chunks, size, scale, groups);
-  });
-  return y;
+namespace {
+int chunks_of(const EmbeddingSize& s) {
+  return (s.B * s.T + chunk - 1) / chunk;
+}
+}  // namespace
+
+void embedding_forward(const Runs& runs, const EmbeddingSize& s, const int* tokens,
+                       const float* table, const float* positions, float* y, void* stream) {
+  const int per_run = s.B * s.T, rows = per_run * runs.count;
+  launch({"embedding_forward", size_t(rows + 7) / 8, 256}, stream, embedding_forward_kernel, tokens,
+         table, positions, y, runs.stride, per_run, s.T, s.C, std::sqrt(float(s.C)), rows);
+}
+
+size_t embedding_part_floats(const Runs& runs, const EmbeddingSize& s) {
+  return size_t(runs.count) * size_t(chunks_of(s)) * size_t(s.V) * size_t(s.C);
+}
+
+void embedding_backward(const Runs& runs, const EmbeddingSize& s, const int* tokens,
+                        const float* dy, float* d_table, float* parts, void* stream) {
+  const size_t R = size_t(runs.count), size = size_t(s.V) * size_t(s.C);
+  const int chunks = chunks_of(s), groups = int((size + 31) / 32);
+  const int rows = std::clamp(8192 / s.C, 1, s.V), tiles = (s.V + rows - 1) / rows;
+  launch(
+      {"embedding_partial", R * size_t(chunks) * size_t(tiles), 64, shared_bytes_for(rows * s.C)},
+      stream, embedding_partial, tokens, dy, parts, size_t(s.B) * size_t(s.T), chunks, tiles, rows,
+      s.V, s.C);
+  launch({"embedding_sum", R * size_t(groups), 32 * sum_warps, shared_bytes_for(32 * sum_warps)},
+         stream, embedding_sum, parts, d_table, runs.stride, chunks, size, std::sqrt(float(s.C)),
+         groups);
 }
 
 }  // namespace focus::gpu

@@ -23,7 +23,7 @@ __global__ void normalise(const float* x, float* y, float* rstd, int rows, int C
 }
 
 __global__ void normalise_backward(const float* y, const float* dy, const float* rstd, float* dx,
-                                   bool add, int rows, int C) {
+                                   bool accumulate, int rows, int C) {
   const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
   if (row >= rows) return;
   const size_t at = size_t(row) * size_t(C);
@@ -36,27 +36,22 @@ __global__ void normalise_backward(const float* y, const float* dy, const float*
   for (int c = lane; c < C; c += 32) {
     const size_t e = at + size_t(c);
     const float d = rstd[row] * (dy[e] - mean_dy - y[e] * mean_dy_y);
-    dx[e] = add ? dx[e] + d : d;
+    dx[e] = accumulate ? dx[e] + d : d;
   }
 }
 
 }  // namespace
 
-Tensor<float> CudaOps::layer_norm(Tape<float>& tape, const Tensor<float>& x, double epsilon) {
-  const int C = x.channels(), rows = x.rows();
-  const Tensor<float> y = tape.make(x.shape);
-  float* rstd = tape.memory<float>(size_t(rows));
-  const size_t blocks = size_t(rows + 7) / 8;
-  launch({"normalise", blocks, 256}, stream(), normalise, x.data, y.data, rstd, rows, C,
+void layer_norm_forward(int rows, int C, double epsilon, const float* x, float* y, float* rstd,
+                        void* stream) {
+  launch({"normalise", size_t(rows + 7) / 8, 256}, stream, normalise, x, y, rstd, rows, C,
          float(epsilon));
-  tape.record(y, [=, this, &tape] {
-    const float* dy = tape.gradient(y);
-    const auto dx = tape.gradient_target(x);
-    if (!dx.data) return;
-    launch({"normalise_backward", blocks, 256}, stream(), normalise_backward, y.data, dy, rstd,
-           dx.data, !dx.fresh, rows, C);
-  });
-  return y;
+}
+
+void layer_norm_backward(int rows, int C, const float* y, const float* rstd, const float* dy,
+                         float* dx, bool accumulate, void* stream) {
+  launch({"normalise_backward", size_t(rows + 7) / 8, 256}, stream, normalise_backward, y, dy, rstd,
+         dx, accumulate, rows, C);
 }
 
 }  // namespace focus::gpu

@@ -17,15 +17,21 @@ constexpr int pitch = side + 4, tile_floats = side * pitch;
 constexpr int chunk = 128;
 constexpr size_t shared_size = shared_bytes_for(tile_floats, tile_floats);
 
+__host__ __device__ constexpr int tiles_for(int n, int size) {
+  return (n + size - 1) / size;
+}
+
 // Sizes of one call; M rows in each run.
 struct Sizes {
   int M, in, out, runs;
   size_t stride;  // between the runs' parameters
-};
 
-__host__ __device__ constexpr int tiles_for(int n, int size) {
-  return (n + size - 1) / size;
-}
+  Sizes(const Runs& r, const LinearSize& size)
+      : M(size.rows), in(size.in), out(size.out), runs(r.count), stride(r.stride) {}
+  int row_tiles() const { return tiles_for(M, side) * runs; }
+  int chunks() const { return tiles_for(M, chunk) * runs; }
+  size_t floats() const { return size_t(out) * size_t(in) + size_t(out); }  // of W and b
+};
 
 // A tile at (first_row, first_column) of a (rows,columns) matrix; 0 beyond its edges.
 __device__ __forceinline__ void load_tile(float* to, const float* from, int rows, int columns,
@@ -52,10 +58,10 @@ __device__ __forceinline__ void load_tile(float* to, const float* from, int rows
 }
 
 __global__ void __launch_bounds__(threads)
-    linear_forward(Sizes s, const float* x, const float* w, const float* bias, float* y) {
+    linear_forward_kernel(Sizes s, const float* x, const float* w, const float* bias, float* y) {
   SharedMemory shared;
   float *a = shared.array<float>(tile_floats), *b = shared.array<float>(tile_floats);
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int columns = tiles_for(s.out, side), rows = tiles_for(s.M, side);
   const int o0 = int(blockIdx.x) % columns * side;
   const int m0 = int(blockIdx.x) / columns % rows * side, run = int(blockIdx.x) / columns / rows;
@@ -84,8 +90,8 @@ __global__ void __launch_bounds__(threads)
 
 // One tile of dx (M,in) = dy (M,out) · W (out,in).
 __device__ void input_gradient(const Sizes& s, int block, const float* dy, const float* w,
-                               float* dx, bool add, float* a, float* b) {
-  const Place<TX> at;
+                               float* dx, bool accumulate, float* a, float* b) {
+  const ThreadPosition<TX> at;
   const int columns = tiles_for(s.in, side), rows = tiles_for(s.M, side);
   const int i0 = block % columns * side, m0 = block / columns % rows * side;
   const int run = block / columns / rows;
@@ -107,7 +113,7 @@ __device__ void input_gradient(const Sizes& s, int block, const float* dy, const
       const int m = m0 + at.y + TY * i, c = i0 + column<TX, C>(at.x, j);
       if (m >= s.M || c >= s.in) continue;
       float& to = dx[size_t(m) * size_t(s.in) + size_t(c)];
-      to = add ? to + sum[i][j] : sum[i][j];
+      to = accumulate ? to + sum[i][j] : sum[i][j];
     }
 }
 
@@ -115,7 +121,7 @@ __device__ void input_gradient(const Sizes& s, int block, const float* dy, const
 // db. parts: (R,chunks, out·in + out).
 __device__ void weight_gradient(const Sizes& s, int block, const float* dy, const float* x,
                                 float* parts, float* a, float* b) {
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int columns = tiles_for(s.in, side), rows = tiles_for(s.out, side);
   const int chunks = tiles_for(s.M, chunk);
   const int i0 = block % columns * side, o0 = block / columns % rows * side;
@@ -146,16 +152,16 @@ __device__ void weight_gradient(const Sizes& s, int block, const float* dy, cons
     parts[size_t(s.out) * size_t(s.in) + size_t(o)] = bias;
 }
 
-// The blocks of dW come first: they take longest. dx may be nullptr.
+// The blocks of dW come first: they take longest.
 __global__ void __launch_bounds__(threads)
-    linear_backward(Sizes s, const float* x, const float* w, const float* dy, float* dx,
-                    bool add_dx, float* parts, int weight_blocks) {
+    linear_backward_kernel(Sizes s, const float* x, const float* w, const float* dy, float* dx,
+                           bool accumulate, float* parts, int weight_blocks) {
   SharedMemory shared;
   float *a = shared.array<float>(tile_floats), *b = shared.array<float>(tile_floats);
   if (int(blockIdx.x) < weight_blocks)
     weight_gradient(s, int(blockIdx.x), dy, x, parts, a, b);
   else
-    input_gradient(s, int(blockIdx.x) - weight_blocks, dy, w, dx, add_dx, a, b);
+    input_gradient(s, int(blockIdx.x) - weight_blocks, dy, w, dx, accumulate, a, b);
 }
 
 // dw += its parts, db likewise, in the chunks' order. A thread a number.
@@ -173,33 +179,28 @@ __global__ void linear_sum(Sizes s, const float* parts, float* dw, float* db) {
 
 }  // namespace
 
-Tensor<float> CudaOps::linear(Tape<float>& tape, const Tensor<float>& x,
-                              const Tensor<float>& weight, const Tensor<float>& bias) {
-  const int in = x.channels(), out = weight.shape[0];
-  const Sizes s{x.rows() / runs(), in, out, runs(), stride()};
-  const Tensor<float> y = tape.make(x.shape.with_last(out));
-  const int row_tiles = tiles_for(s.M, side) * s.runs;
-  launch({"linear_forward", size_t(row_tiles * tiles_for(out, side)), threads, shared_size},
-         stream(), linear_forward, s, x.data, weight.data, bias.data, y.data);
+void linear_forward(const Runs& runs, const LinearSize& size, const float* x,
+                    const LinearLayer& layer, float* y, void* stream) {
+  const Sizes s(runs, size);
+  launch({"linear_forward", size_t(s.row_tiles() * tiles_for(s.out, side)), threads, shared_size},
+         stream, linear_forward_kernel, s, x, layer.weight, layer.bias, y);
+}
 
-  tape.record(y, [=, this, &tape] {
-    const float* dy = tape.gradient(y);
-    const auto dx = tape.gradient_target(x);
-    float *dw = tape.gradient(weight), *db = tape.gradient(bias);
-    const size_t chunks = size_t(tiles_for(s.M, chunk) * s.runs);
-    const size_t size = size_t(out) * size_t(in) + size_t(out);
-    const int weight_tiles = tiles_for(out, side) * tiles_for(in, side);
-    const int weight_blocks = dw ? int(chunks) * weight_tiles : 0;
-    const int input_blocks = dx.data ? row_tiles * tiles_for(in, side) : 0;
-    float* parts = dw ? tape.memory<float>(chunks * size) : nullptr;
-    launch({"linear_backward", size_t(weight_blocks + input_blocks), threads, shared_size},
-           stream(), linear_backward, s, x.data, weight.data, dy, dx.data, !dx.fresh, parts,
-           weight_blocks);
-    if (dw)
-      launch({"linear_sum", (size * size_t(s.runs) + 127) / 128, 128}, stream(), linear_sum, s,
-             parts, dw, db);
-  });
-  return y;
+size_t linear_part_floats(const Runs& runs, const LinearSize& size) {
+  const Sizes s(runs, size);
+  return size_t(s.chunks()) * s.floats();
+}
+
+void linear_backward(const Runs& runs, const LinearSize& size, const float* x, const float* weight,
+                     const float* dy, float* dx, bool accumulate, const LinearGradient& to,
+                     float* parts, void* stream) {
+  const Sizes s(runs, size);
+  const int weight_blocks = s.chunks() * tiles_for(s.out, side) * tiles_for(s.in, side);
+  const int input_blocks = s.row_tiles() * tiles_for(s.in, side);
+  launch({"linear_backward", size_t(weight_blocks + input_blocks), threads, shared_size}, stream,
+         linear_backward_kernel, s, x, weight, dy, dx, accumulate, parts, weight_blocks);
+  launch({"linear_sum", (s.floats() * size_t(s.runs) + 127) / 128, 128}, stream, linear_sum, s,
+         parts, to.weight, to.bias);
 }
 
 }  // namespace focus::gpu

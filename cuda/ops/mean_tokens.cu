@@ -56,33 +56,24 @@ __global__ void __launch_bounds__(1024) mean_forward(const float* x, float* y, i
 }
 
 // A warp for each token.
-__global__ void mean_backward(const float* dy, float* dx, bool add, int T, int C, int rows) {
+__global__ void mean_backward(const float* dy, float* dx, int T, int C, int rows) {
   const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
   if (row >= rows) return;
   const float* from = dy + size_t(row / T) * size_t(C);
   float* to = dx + size_t(row) * size_t(C);
-  for (int c = lane; c < C; c += 32) {
-    const float d = from[c] / float(T);
-    to[c] = add ? to[c] + d : d;
-  }
+  for (int c = lane; c < C; c += 32) to[c] = from[c] / float(T);
 }
 
 }  // namespace
 
-Tensor<float> CudaOps::mean_tokens(Tape<float>& tape, const Tensor<float>& x) {
-  const int B = x.shape[0], T = x.shape[1], C = x.shape[2];
-  const Tensor<float> y = tape.make({B, C});
+void mean_tokens_forward(int B, int T, int C, const float* x, float* y, void* stream) {
   const int warps = warps_for(C);
-  launch({"mean_forward", size_t(B), 32 * warps, shared_bytes_for(warps * C)}, stream(),
-         C % 2 == 0 ? mean_forward<2> : mean_forward<1>, x.data, y.data, T, C);
-  tape.record(y, [=, this, &tape] {
-    const auto dx = tape.gradient_target(x);
-    const float* dy = tape.gradient(y);
-    if (!dx.data) return;
-    launch({"mean_backward", size_t(x.rows() + 7) / 8, 256}, stream(), mean_backward, dy, dx.data,
-           !dx.fresh, T, C, x.rows());
-  });
-  return y;
+  launch({"mean_forward", size_t(B), 32 * warps, shared_bytes_for(warps * C)}, stream,
+         C % 2 == 0 ? mean_forward<2> : mean_forward<1>, x, y, T, C);
+}
+
+void mean_tokens_backward(int B, int T, int C, const float* dy, float* dx, void* stream) {
+  launch({"mean_backward", size_t(B * T + 7) / 8, 256}, stream, mean_backward, dy, dx, T, C, B * T);
 }
 
 }  // namespace focus::gpu

@@ -1,138 +1,143 @@
-// The GPU as a device of the tape (src/tensor/device.h): the same operations as src/ops, file by
-// file, with kernels. Where the numbers of several runs lie in one tensor, each kernel treats a run
-// as if it were alone: how work is cut into blocks depends on the sizes of one run, so a run's bits
-// are the same whatever else is trained beside it.
+// The model's operations as functions that start kernels: the same as src/ops, file by file, each a
+// forward and a backward. cuda/stepper makes a training step of them.
 //
+// Several runs (seeds) go through one pass together: every tensor holds as many parts of equal size
+// along its first dimension, one for each run, and a run's parameters lie `stride` numbers after
+// those of the run before it. So ten small models are one batch that is ten times as large. Each
+// kernel treats a run as if it were alone: how work is cut into blocks depends on the sizes of one
+// run, so a run's bits are the same whatever else is trained beside it.
+//
+// Weights' gradients are added to; an input's gradient (dx) is set, or added to if `accumulate`.
+// Nothing here allocates or waits, so that a CUDA graph can record it.
 // Plain C++: without nvcc the same kernels run on the CPU (simt/emulator.h).
 #pragma once
 
-#include <map>
-
-#include "attention/pattern.h"
 #include "cuda/device/device.h"
 #include "ops/activation.h"
-#include "tensor/tape.h"
 
 namespace focus::gpu {
 
+struct Runs {
+  int count = 1;
+  size_t stride = 0;
+};
+
+// Where the first run's parameters of a layer are.
+struct LinearLayer {
+  const float *weight, *bias;  // (out,in), (out)
+};
+struct LinearGradient {
+  float *weight, *bias;
+};
+
 // What kernels need to draw one use of dropout: see src/ops/dropout.h.
 struct DropoutDraw {
-  const uint64_t* seeds = nullptr;        // (R), device memory
-  uint64_t seed = 0;                      // of the tape's noise
-  const uint32_t* steps_later = nullptr;  // counter, added to `step`
-  uint32_t step = 0, site = 0;
+  const uint64_t* seeds = nullptr;  // (R), device memory
+  const uint32_t* step = nullptr;   // likewise: the run's steps so far
+  uint32_t site = 0;
   int last_dropped = -1;  // a 16-bit number above it is kept; -1: no dropout
   float scale = 1;        // of what is kept
 };
+DropoutDraw dropout_draw(const uint64_t* seeds, const uint32_t* step, uint32_t site, double p);
 
-// The lists of one pattern (attention/pattern.h) in device memory.
-struct DeviceLists {
-  DeviceArray<int> begin, keys;  // keys: empty unless positional
-  int entries = 0, longest = 0;
+// Rows of each run: tokens, or sequences at the end.
+struct LinearSize {
+  int rows, in, out;
+};
+void linear_forward(const Runs&, const LinearSize&, const float* x, const LinearLayer&, float* y,
+                    void* stream);
+size_t linear_part_floats(const Runs&, const LinearSize&);  // of `parts`, which is scratch
+void linear_backward(const Runs&, const LinearSize&, const float* x, const float* weight,
+                     const float* dy, float* dx, bool accumulate, const LinearGradient&,
+                     float* parts, void* stream);
+
+// x, y (rows,C), rows of all runs; rstd (rows): 1/σ, for the backward.
+void layer_norm_forward(int rows, int C, double epsilon, const float* x, float* y, float* rstd,
+                        void* stream);
+void layer_norm_backward(int rows, int C, const float* y, const float* rstd, const float* dy,
+                         float* dx, bool accumulate, void* stream);
+
+// n numbers. The backward may set dx where dy is.
+void activation_forward(Activation, size_t n, const float* x, float* y, void* stream);
+void activation_backward(Activation, size_t n, const float* x, const float* dy, float* dx,
+                         void* stream);
+
+// y = base + dropout(x), without base if it is nullptr; n numbers of each run. y may be x or base.
+// Its backward is itself: the mask is drawn again.
+void add_dropout(const Runs&, size_t n, const float* base, const float* x, const DropoutDraw&,
+                 float* y, void* stream);
+
+// B sequences of each run; tokens (R·B,T), table (V,C), positions (T,C), y (R·B,T,C).
+struct EmbeddingSize {
+  int B, T, V, C;
+};
+void embedding_forward(const Runs&, const EmbeddingSize&, const int* tokens, const float* table,
+                       const float* positions, float* y, void* stream);
+size_t embedding_part_floats(const Runs&, const EmbeddingSize&);
+void embedding_backward(const Runs&, const EmbeddingSize&, const int* tokens, const float* dy,
+                        float* d_table, float* parts, void* stream);
+
+// The mean over T tokens: x (B,T,C), y (B,C), B of all runs.
+void mean_tokens_forward(int B, int T, int C, const float* x, float* y, void* stream);
+void mean_tokens_backward(int B, int T, int C, const float* dy, float* dx, void* stream);
+
+// logits (R·B,N), labels (R·B), loss (R): a mean for each run. rows (R·B): scratch.
+void cross_entropy_forward(const Runs&, int B, int N, const float* logits, const int* labels,
+                           double* rows, float* loss, void* stream);
+void cross_entropy_backward(const Runs&, int B, int N, const float* logits, const int* labels,
+                            float* d_logits, void* stream);
+
+// --- training.cu: what a step does beside the model ---
+
+// Counters that kernels read, so that a recorded step needs no host. finish_step() adds one to
+// each.
+struct Counters {
+  uint64_t optimizer_steps = 0;
+  uint32_t noise_step = 0, step = 0;  // step: in the epoch
 };
 
-class CudaOps final : public Device<float> {
- public:
-  CudaOps();
-  ~CudaOps() override;
+// tokens (R,B,length) and labels (R,B) := the rows of `order` (R,rows) from step · per_step on, of
+// run r's tokens[r] (rows,length) and labels[r].
+struct BatchSource {
+  const int* const* tokens;  // (R) arrays in device memory
+  const int* const* labels;
+  const int* order;  // or nullptr: rows in their own order
+  int rows, length, per_step;
+};
+void gather_batch(const Runs&, const BatchSource&, int B, const Counters*, int* tokens, int* labels,
+                  void* stream);
 
-  std::string name() const override { return "cuda"; }
-  std::string hardware() const override;
-  MemorySource memory() const override;
-  void upload(void* to, const void* from, size_t bytes) override;
-  void download(void* to, const void* from, size_t bytes) override;
-  void fill(float* x, size_t n, float value) override;
-  void set_runs(const std::vector<uint64_t>& seeds, size_t stride) override;
-  int runs() const override { return runs_; }
-  void set_precision(Precision precision) override { precision_ = precision; }
-  std::string precision_problem(Precision, const ModelSettings&) const override;
+// loss[r · rows + step · per_step + b] = cross-entropy in nats of run r's row b; right: its largest
+// logit is the label's. logits (R·B,N).
+void evaluate_rows(const Runs&, const BatchSource&, int B, int N, const float* logits,
+                   const int* labels, const Counters*, double* loss, uint8_t* right, void* stream);
 
-  using F = Tensor<float>;
-  using Tp = Tape<float>;
-  F linear(Tp&, const F& x, const F& weight, const F& bias) override;
-  F layer_norm(Tp&, const F& x, double epsilon) override;
-  F activate(Tp&, const F& x, Activation) override;
-  F masked(Tp&, const F& residual, const F& x, double p) override;
-  F embedding(Tp&, const int* tokens, int B, const F& table, const F& positions) override;
-  F mean_tokens(Tp&, const F& x) override;
-  F cross_entropy(Tp&, const F& logits, const int* labels) override;
-  F attention(Tp&, const F& q, const F& k, const F& v, const AttentionSettings&) override;
+void fill_numbers(float* x, size_t n, float value, void* stream);
 
-  bool fuses_blocks(const ModelSettings&) const override;
-  void fuse_blocks(bool wanted) override { fuse_blocks_ = wanted; }
-  std::array<F, 3> normed_projections(Tp&, const F& x, double epsilon,
-                                      const std::array<Layer<float>, 3>&) override;
-  F second_half(Tp&, const F& x, const F& attended, const std::array<Layer<float>, 3>&,
-                const ModelSettings&) override;
-  std::array<F, 4> second_half_and_projections(Tp&, const F& x, const F& attended,
-                                               const std::array<Layer<float>, 3>&,
-                                               const std::array<Layer<float>, 3>& next,
-                                               const ModelSettings&) override;
-
-  void set_counters(const Counters&) override;
-  void finish_step() override;
-  void gather(const Source&, int B, int* tokens, int* labels) override;
-  void row_losses(const F& logits, const int* labels, const Source&, double* loss,
-                  uint8_t* right) override;
-  void update(Tp&, const DeviceUpdate&) override;
-  std::vector<BadStep> take_bad_steps() override;
-  std::unique_ptr<Recorded> new_record() override;
-  Facts facts() const override;
-  std::string step_kernel_problem(const ModelSettings&, int batch) const override;
-  std::unique_ptr<StepKernel> step_kernel(const ModelSettings&, OptimizerKind, int batch,
-                                          int runs) override;
-
-  // For the operations' files.
-  void* stream() const { return stream_; }
-  size_t stride() const { return stride_; }
-  Precision precision() const { return precision_; }
-  const uint32_t* step_counter() const { return &counters_.data()->step; }
-  DropoutDraw draw(const Noise& noise, uint32_t site, double p) const;
-  const DeviceLists& lists(const AttentionSettings&, int length);
-  // More streams: what is started there may run beside what follows on stream(), but not before
-  // what is on stream() by now. wait_for() makes stream() wait for one, join() for all.
-  enum class Side { forward, backward };  // attention's masks and indices; blocks' masks and sums
-  void* beside(Side);
-  void wait_for(Side);
-  void join();
-  // The same for what depends on nothing that stream() has done since the pass began (its
-  // embedding, which calls beside()).
-  void* ahead(Side s) { return sides_[size_t(s)].used ? sides_[size_t(s)].stream : beside(s); }
-  // Memory for what the kernels of one call on stream() pass to each other; the next call's
-  // overwrites it. Recorded steps rely on its place, so it must have been asked for before.
-  void* scratch(size_t bytes) { return scratch_.at_least(bytes); }
-  // The same for what is summed on Side::backward: stream() waits for the sums before.
-  float* parts(size_t floats) {
-    wait_for(Side::backward);
-    return static_cast<float*>(parts_.at_least(floats * sizeof(float)));
-  }
-
- private:
-  void* stream_;
-  struct SideStream {
-    void *stream = nullptr, *forked = nullptr, *joined = nullptr;  // and two events
-    bool used = false;                                             // since the last join()
-  };
-  std::array<SideStream, 2> sides_;
-  struct Scratch {
-    std::vector<DeviceArray<char>> memory;  // the last one is in use
-    void* at_least(size_t bytes) {
-      if (memory.empty() || memory.back().size() < bytes) memory.emplace_back(bytes);
-      return memory.back().data();
-    }
-  };
-  Scratch scratch_, parts_;
-  bool fuse_blocks_ = true;
-  int runs_ = 1;
-  Precision precision_ = Precision::fp32;
-  size_t stride_ = 0;
-  DeviceArray<uint64_t> seeds_;
-  DeviceArray<Counters> counters_;
-  DeviceArray<BadStep> bad_steps_;
-  std::map<std::vector<int>, DeviceLists> lists_;
+// The first step of a run whose loss or gradient was not finite.
+struct BadStep {
+  int step = -1;  // in the epoch, from 0; -1: none
+  float loss = 0, norm = 0;
 };
 
-// Makes `--device cuda` known.
-void register_device();
+// Norm, clip, SGD or Adam for every run. A loss or norm that is not finite leaves the run as it is.
+struct Update {
+  bool adam = false;
+  double clip = 0;
+  const float* loss = nullptr;  // (R)
+  float* value = nullptr;       // (R,stride) parameters
+  const float* gradient = nullptr;
+  float *m = nullptr, *v = nullptr;  // Adam's moments, or nullptr
+  const float* rate = nullptr;       // (R) learning rates
+  size_t parameters = 0;             // of one run; the rest of its stride is padding
+  // (R,stride) Parameter::rate_factor for each number, or nullptr: all 1
+  const float* rate_factor = nullptr;
+};
+size_t update_squares(const Runs&, size_t parameters);  // numbers in `squares`, which is scratch
+void update_parameters(const Runs&, const Update&, const Counters*, double* squares, BadStep* bad,
+                       void* stream);
+
+// losses[r · steps + step] = loss[r], where losses is not nullptr; then counts the step.
+void finish_step(const Runs&, Counters*, const float* loss, float* losses, int steps, void* stream);
 
 }  // namespace focus::gpu

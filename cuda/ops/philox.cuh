@@ -29,8 +29,8 @@ __device__ __forceinline__ Words philox(Words c, uint32_t key0, uint32_t key1) {
 __device__ __forceinline__ uint32_t kept_bits(const DropoutDraw& draw, int run, uint64_t block) {
   const uint64_t seed = draw.seeds[run];
   const uint32_t stream = uint32_t(Stream::dropout) | uint32_t(block >> 32 << 8);
-  const Words random = philox({{uint32_t(block), draw.step + *draw.steps_later, draw.site, stream}},
-                              uint32_t(seed), uint32_t(seed >> 32));
+  const Words random = philox({{uint32_t(block), *draw.step, draw.site, stream}}, uint32_t(seed),
+                              uint32_t(seed >> 32));
   uint32_t bits = 0;
 #pragma unroll
   for (int j = 0; j < 8; ++j)

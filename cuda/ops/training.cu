@@ -10,13 +10,13 @@ namespace focus::gpu {
 
 namespace {
 
-__global__ void gather_batch(Device<float>::Source source, const uint32_t* step, int runs, int B,
-                             int* tokens, int* labels) {
+__global__ void gather_batch_kernel(BatchSource source, const Counters* counters, int runs, int B,
+                                    int* tokens, int* labels) {
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const size_t T = size_t(source.length), rows = size_t(source.rows);
   const size_t run = i / (size_t(B) * T), b = i / T % size_t(B), t = i % T;
   if (run >= size_t(runs)) return;
-  const size_t place = size_t(*step) * size_t(source.per_step) + b;
+  const size_t place = size_t(counters->step) * size_t(source.per_step) + b;
   const size_t row = source.order ? size_t(source.order[run * rows + place]) : place;
   tokens[i] = source.tokens[run][row * T + t];
   if (t == 0) labels[run * size_t(B) + b] = source.labels[run][row];
@@ -47,8 +47,8 @@ __global__ void gradient_squares(const float* gradient, const float* rate_factor
   squares[blockIdx.x] = sum;
 }
 
-__global__ void update_parameters(DeviceUpdate u, size_t stride, const double* squares, int blocks,
-                                  const Device<float>::Counters* counters, BadStep* bad) {
+__global__ void update_parameters_kernel(Update u, size_t stride, const double* squares, int blocks,
+                                         const Counters* counters, BadStep* bad) {
   const size_t run = blockIdx.x / unsigned(blocks), lane = threadIdx.x % 32;
   // Every warp adds the same numbers in the same order.
   double sum = 0;
@@ -99,41 +99,57 @@ __global__ void update_parameters(DeviceUpdate u, size_t stride, const double* s
     }
 }
 
-__global__ void advance(Device<float>::Counters* counters) {
-  if (threadIdx.x != 0) return;
-  ++counters->optimizer_steps, ++counters->noise_step, ++counters->step;
+__global__ void finish_step_kernel(Counters* counters, const float* loss, float* losses, int steps,
+                                   int runs) {
+  const int step = int(counters->step);
+  __syncthreads();  // all have read it
+  for (int r = int(threadIdx.x); losses && r < runs; r += int(blockDim.x))
+    losses[size_t(r) * size_t(steps) + size_t(step)] = loss[r];
+  if (threadIdx.x == 0) ++counters->optimizer_steps, ++counters->noise_step, ++counters->step;
 }
 
-__global__ void fill_numbers(float* x, size_t n, float value) {
+__global__ void fill_numbers_kernel(float* x, size_t n, float value) {
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < n) x[i] = value;
 }
 
 }  // namespace
 
-void CudaOps::gather(const Source& source, int B, int* tokens, int* labels) {
-  const size_t n = size_t(runs()) * size_t(B) * size_t(source.length);
-  launch({"gather_batch", (n + 255) / 256, 256}, stream(), gather_batch, source, step_counter(),
-         runs(), B, tokens, labels);
+void gather_batch(const Runs& runs, const BatchSource& source, int B, const Counters* counters,
+                  int* tokens, int* labels, void* stream) {
+  const size_t n = size_t(runs.count) * size_t(B) * size_t(source.length);
+  launch({"gather_batch", (n + 255) / 256, 256}, stream, gather_batch_kernel, source, counters,
+         runs.count, B, tokens, labels);
 }
 
-void CudaOps::update(Tape<float>& tape, const DeviceUpdate& u) {
-  join();
-  const int blocks = int((u.parameters + per_block - 1) / per_block);
-  const size_t all = size_t(blocks) * size_t(runs());
-  double* squares = tape.memory<double>(all);
-  launch({"gradient_squares", all, threads, shared_bytes_for(2 * threads / 32)}, stream(),
-         gradient_squares, u.gradient, u.rate_factor, stride(), u.parameters, squares, blocks);
-  launch({"update_parameters", all, threads}, stream(), update_parameters, u, stride(), squares,
-         blocks, counters_.data(), bad_steps_.data());
+namespace {
+int blocks_of(size_t parameters) {
+  return int((parameters + per_block - 1) / per_block);
+}
+}  // namespace
+
+size_t update_squares(const Runs& runs, size_t parameters) {
+  return size_t(blocks_of(parameters)) * size_t(runs.count);
 }
 
-void CudaOps::finish_step() {
-  launch({"advance", 1, 32}, stream(), advance, counters_.data());
+void update_parameters(const Runs& runs, const Update& u, const Counters* counters, double* squares,
+                       BadStep* bad, void* stream) {
+  const int blocks = blocks_of(u.parameters);
+  const size_t all = update_squares(runs, u.parameters);
+  launch({"gradient_squares", all, threads, shared_bytes_for(2 * threads / 32)}, stream,
+         gradient_squares, u.gradient, u.rate_factor, runs.stride, u.parameters, squares, blocks);
+  launch({"update_parameters", all, threads}, stream, update_parameters_kernel, u, runs.stride,
+         squares, blocks, counters, bad);
 }
 
-void CudaOps::fill(float* x, size_t n, float value) {
-  launch({"fill_numbers", (n + 255) / 256, 256}, stream(), fill_numbers, x, n, value);
+void finish_step(const Runs& runs, Counters* counters, const float* loss, float* losses, int steps,
+                 void* stream) {
+  launch({"finish_step", 1, 32}, stream, finish_step_kernel, counters, loss, losses, steps,
+         runs.count);
+}
+
+void fill_numbers(float* x, size_t n, float value, void* stream) {
+  launch({"fill_numbers", (n + 255) / 256, 256}, stream, fill_numbers_kernel, x, n, value);
 }
 
 }  // namespace focus::gpu

@@ -246,14 +246,15 @@ int attention_page(int argc, char** argv) {
   LiveCurves live("training accuracy", o.epochs);
   int epochs_done = 0;
   std::mutex mutex;  // guards the curves; each recorder belongs to one run
-  run_side_by_side(runs, o.epochs, o.threads, stop, [&](size_t i, std::optional<EpochMetrics> row) {
+  const auto after = [&](size_t i, Run& run, std::optional<EpochMetrics> row) {
     if (!row) return;
     recorders[i].add_accuracy(row->train_accuracy, row->val_accuracy);
-    if (is_recorded(row->epoch, o.epochs)) recorders[i].add_weights(runs[i].model());
+    if (is_recorded(row->epoch, o.epochs)) recorders[i].add_weights(run.model());
     const std::lock_guard lock(mutex);
     curves[i].curves[0].push_back(*row);
     live.show(curves, double(++epochs_done) / (double(runs.size()) * o.epochs));
-  });
+  };
+  run_side_by_side(jobs_of(runs, o.epochs), o.threads, int(runs.size()), stop, {after});
   if (stop) {
     std::cerr << "interrupted: no page is written\n";
     return 130;

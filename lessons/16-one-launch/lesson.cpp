@@ -9,9 +9,10 @@
 #include <map>
 #include <sstream>
 
-#include "cuda/lesson/step_ways.h"
+#include "cuda/lesson/random_run.h"
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/csv.h"
 #include "report/statistics.h"
 
 using namespace focus;
@@ -32,15 +33,13 @@ using Fields = std::vector<std::string>;
 // The rows below '#' lines and the line of column names.
 std::vector<Fields> table(const std::filesystem::path& file, size_t columns) {
   std::vector<Fields> rows;
-  std::istringstream lines(read_file(file, 1 << 20));
+  const std::string text = read_file(file, 1 << 20);
   bool named = false;
-  for (std::string line; std::getline(lines, line);) {
-    if (line.empty() || line[0] == '#' || !std::exchange(named, true)) continue;
-    Fields& fields = rows.emplace_back();
-    std::istringstream text(line);
-    for (std::string field; std::getline(text, field, ',');) fields.push_back(field);
-    if (fields.size() != columns)
-      fail_input(file.string(), ": a row of ", fields.size(), " fields, not ", columns);
+  for (CsvReader lines(text, file.string()); lines.next();) {
+    if (lines.line().empty() || lines.line()[0] == '#' || !std::exchange(named, true)) continue;
+    const auto& cells = lines.cells();
+    if (cells.size() != columns) lines.fail("a row of ", cells.size(), " cells, not ", columns);
+    rows.emplace_back(cells.begin(), cells.end());
   }
   return rows;
 }
@@ -86,8 +85,12 @@ std::vector<std::string> count_launches() {
   std::vector<std::string> rows;
   for (const std::string& attention : attentions) {
     const ModelSettings s = model(attention, length, blocks, 0.01);
-    gpu::StepWays ways(s, OptimizerKind::sgd, 1, 3, 1);
-    gpu::OneLaunch kernel(s, OptimizerKind::sgd, 1, 1);
+    const StepSettings settings{.model = s, .batch = 1};
+    gpu::RandomRun run(settings, 3, 1);
+    gpu::GraphStepper list(settings, {run.step_run}, false, false);
+    gpu::OneLaunch kernel(settings, {run.step_run});
+    for (Stepper* stepper : {static_cast<Stepper*>(&list), static_cast<Stepper*>(&kernel)})
+      stepper->load(0, run.model, run.optimizer);
     const auto count = [&](const char* way, const auto& work) {
       std::map<std::string, uint64_t> before;
       for (const auto& k : gpu::launches_so_far()) before[k.kernel] = k.launches;
@@ -96,8 +99,8 @@ std::vector<std::string> count_launches() {
         if (const uint64_t n = k.launches - before[k.kernel]; n > 0)
           rows.push_back(str(attention, ",", way, ",", k.kernel, ",", n));
     };
-    count("operations", [&] { ways.by_operation(0); });
-    count("one launch of three steps", [&] { kernel.train({ways.run()}, 0, 3); });
+    count("operations", [&] { list.train({run.epoch}, 0, 1, gpu::never_stop); });
+    count("one launch of three steps", [&] { kernel.train({run.epoch}, 0, 3, gpu::never_stop); });
   }
   return rows;
 }
@@ -122,17 +125,18 @@ std::vector<std::string> compare_steps(const Lesson& out, int steps) {
   std::vector<std::string> rows;
   for (const std::string& attention : attentions) {
     const ModelSettings s = model(attention, 11, 2, 0.1);
-    gpu::StepWays ways(s, OptimizerKind::sgd, 3, 3 * steps, 7);
-    gpu::OneLaunch kernel(s, OptimizerKind::sgd, 3, 1);
+    const StepSettings settings{.model = s, .batch = 3};
+    gpu::RandomRun run(settings, 3 * steps, 7), same(settings, 3 * steps, 7);
+    gpu::GraphStepper list(settings, {run.step_run}, false, false);
+    gpu::OneLaunch kernel(settings, {run.step_run});
     for (int n = 0; n < steps; ++n) {
       if (out.stop()) return {};
       gpu::shuffle_threads(uint64_t(n));
-      const gpu::StepMade one = ways.launched(kernel.train({ways.run()}, n, 1).at(0));
-      const gpu::StepMade wanted = ways.by_operation(n);
+      same.set_weights(run.weights());
+      const gpu::StepMade one = gpu::step_of(kernel, same, n);
+      const gpu::StepMade wanted = gpu::step_of(list, run, n);
       rows.push_back(str(attention, ",", n + 1, ",", std::abs(one.loss / wanted.loss - 1), ",",
                          gpu::relative_distance(one.gradients, wanted.gradients)));
-      std::vector<float> next = wanted.weights;
-      ways.set_weights(next);
     }
     gpu::shuffle_threads(0);
   }

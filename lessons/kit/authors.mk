@@ -89,6 +89,8 @@ report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)
 	@$(B)/kit tables
 $(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
 	$(LINK)
+$(B)/entropy: $(call object,lessons/17-sharpness/entropy.cpp) $(B)/libfocus.a
+	$(LINK)
 
 #: make tables      the tables alone
 tables: $(B)/kit

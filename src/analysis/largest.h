@@ -1,4 +1,5 @@
-// The k largest scores of a row, for measurements: one threshold, no sorting.
+// The k largest scores of a row, for measurements: one threshold, no sorting. The lessons before 05
+// measure top-k with this; the version that trains is in attention/selection.h.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,7 @@ inline std::vector<int> largest_keys(std::span<const double> row, int k) {
   std::vector<double> falling(row.begin(), row.end());
   std::nth_element(falling.begin(), falling.begin() + (k - 1), falling.end(), std::greater<>());
   const double threshold = falling[size_t(k - 1)];
-  // What lies above the threshold is kept; the places that are left go to the first equal ones.
+  // Scores above the threshold are kept; ties fill the rest, lowest index first.
   auto equal_ones =
       k - std::count_if(row.begin(), row.end(), [&](double s) { return s > threshold; });
   std::vector<int> keys;

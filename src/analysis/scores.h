@@ -1,5 +1,5 @@
-// What the softmax of every attention head sees: a model's scores, and for each query the numbers
-// that the paper's theory speaks of (section on stability; appendix on sparse attention).
+// The input of every attention head's softmax: a model's scores, and for each query the quantities
+// of the paper's theory (section on stability; appendix on sparse attention).
 #pragma once
 
 #include <functional>
@@ -13,8 +13,8 @@
 namespace focus {
 
 // The scores C q·k / √D (C: score_scale of the model's attention) of one head for B sequences,
-// before any mask: scores[(b·T + i)·T + j] is what query i gives to key j. In double, from the
-// model's own q and k.
+// before any mask: scores[(b·T + i)·T + j] is query i's score of key j. In double, from the model's
+// own q and k.
 struct HeadScores {
   int block, head;
   int B, T;
@@ -32,7 +32,7 @@ template <class T>
 std::vector<T> visit_attention_scores(Model<T>& model, const int* tokens, int B, Workers& workers,
                                       const std::function<void(const HeadScores&)>& visit);
 
-// The same for when everything fits in memory at once.
+// The same, where everything fits in memory at once.
 template <class T>
 std::vector<HeadScores> attention_scores(Model<T>& model, const int* tokens, int B,
                                          Workers& workers);

@@ -35,8 +35,10 @@ double softmax_entropy(std::span<const double> scores) {
   softmax_row(p.data(), scores.data(), int(p.size()), 1.0);
   double entropy = 0;
   //@ gap 17 entropy
-  for (double pj : p)
-    if (pj > 0) entropy -= pj * std::log(pj);  // p ln p goes to 0 with p
+  for (double pj : p) {
+    if (pj == 0) continue;  // p ln p goes to 0 with p
+    entropy -= pj * std::log(pj);
+  }
   //@ end
   return entropy;
 }

@@ -1,5 +1,5 @@
-// How far a softmax moves when its scores move, and what the scores' dispersion says about it
-// (the paper's section on stability; its norms: 1-norm in, 1-norm out).
+// How far a softmax moves when its scores move, and its bound by the dispersion of the scores (the
+// paper's section on stability; its norms: 1-norm in, 1-norm out).
 #pragma once
 
 #include <span>
@@ -10,7 +10,7 @@ namespace focus {
 // max - min of n ≥ 1 scores: the paper's δ_s of all of a query's scores, δ_h of the kept ones.
 double dispersion(std::span<const double> scores);
 
-// The most that softmax(scores) moves per unit that the scores move, both in the 1-norm, for small
+// The largest movement of softmax(scores) per movement of the scores, both in the 1-norm, for small
 // moves: the largest column sum of |diag(p) - p pᵀ|, which is max_j 2 p_j (1 - p_j). At most ½.
 double softmax_sensitivity(std::span<const double> scores);
 

@@ -1,5 +1,5 @@
-// Where the lists of sparse attention come from if positions do not decide: by score, for top-k and
-// bottom-k, and by random numbers.
+// The key lists that do not follow from positions: chosen by score for top-k and bottom-k, by
+// random numbers for the random pattern.
 #pragma once
 
 #include <limits>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "enum_names.h"
 #include "error.h"
 
 namespace focus {
@@ -28,33 +29,16 @@ Range ordinary_keys(const AttentionSettings& a, int query, int n) {
 }
 //@ end
 
-constexpr Pattern all_patterns[] = {Pattern::full, Pattern::banded,  Pattern::block,
-                                    Pattern::topk, Pattern::bottomk, Pattern::random};
+constexpr const char* pattern_names[] = {"full", "banded", "block", "topk", "bottomk", "random"};
 
 }  // namespace
 
 Pattern pattern_of(std::string_view name) {
-  for (Pattern p : all_patterns)
-    if (name == name_of(p)) return p;
-  fail_input("attention '", name, "' is unknown: use full, banded, block, topk, bottomk or random");
+  return value_named<Pattern>(name, pattern_names, "attention");
 }
 
 const char* name_of(Pattern pattern) {
-  switch (pattern) {
-    case Pattern::full:
-      return "full";
-    case Pattern::banded:
-      return "banded";
-    case Pattern::block:
-      return "block";
-    case Pattern::topk:
-      return "topk";
-    case Pattern::bottomk:
-      return "bottomk";
-    case Pattern::random:
-      return "random";
-  }
-  return "?";
+  return name_among(pattern_names, pattern);
 }
 
 void check_settings(const AttentionSettings& a, int length) {
@@ -74,17 +58,17 @@ void check_settings(const AttentionSettings& a, int length) {
                ordinary, ", the number of tokens");
 }
 
-int count_entries(const AttentionSettings& a, int T) {
+int count_nnz(const AttentionSettings& a, int T) {
   if (a.pattern == Pattern::full) return T * T;
   //@ from 04
   if (is_positional(a.pattern)) {
     const int g = a.global_tokens, n = T - g;
-    int entries = g * T;
+    int nnz = g * T;
     for (int i = 0; i < n; ++i) {
       const Range own = ordinary_keys(a, i, n);
-      entries += own.end - own.begin + g;
+      nnz += own.end - own.begin + g;
     }
-    return entries;
+    return nnz;
   }
   //@ end
   //@ from 05

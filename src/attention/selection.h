@@ -1,7 +1,7 @@
 // Choosing the k keys with the largest scores.
 //
-// The tie rule, on every device: of equal scores the lower index wins. A NaN has no place in an
-// order: it is reported, and the caller makes the whole row NaN.
+// The tie rule, on every device: of equal scores the lower index wins. NaN cannot be ordered: it is
+// reported, and the caller makes the whole row NaN.
 #pragma once
 
 #include <algorithm>
@@ -55,7 +55,7 @@ void select_largest_of_lanes(const T* s, ptrdiff_t stride, int n, int k, FastLis
 
   // Key j enters lists of `entries` keys. Strictly larger: of equal scores the earlier key stays in
   // front. Where the key has found its place, it and every later entry move one down, whatever
-  // their scores. What falls out at the end is returned.
+  // their scores. The pair pushed out at the end is left in (score, key).
   const auto enter = [&](int j, int entries, Vec<T>& score, Index& key) {
     score = load(s + j * stride);
     key = Index{} + Integer(j);
@@ -83,7 +83,7 @@ void select_largest_of_lanes(const T* s, ptrdiff_t stride, int n, int k, FastLis
   lists.has_nan = has_nan;
 }
 
-// The same with the widths of the paper's experiments known to the compiler.
+// The same, with the paper's values of k known to the compiler.
 template <class T>
 void select_largest_of_lanes(const T* s, ptrdiff_t stride, int n, int k, FastLists<T>& lists) {
   switch (k) {

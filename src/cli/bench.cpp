@@ -2,63 +2,88 @@
 #include <algorithm>
 #include <cstdio>
 #include <deque>
-#include <optional>
+#include <numeric>
 
-#include "cli/bench_device.h"
 #include "cli/command.h"
 #include "clock.h"
 #include "error.h"
-#include "model/model.h"
-#include "ops/cross_entropy.h"
 #include "report/statistics.h"
 #include "rng.h"
+#include "train/cpu_stepper.h"
 #include "train/memory.h"
-#include "train/optimizer.h"
-#include "train/settings.h"
 
 namespace focus {
 
 namespace {
 
-// A model and one batch of random data, which it trains on again and again.
-class Trainee {
+// Random data, so many rows.
+std::shared_ptr<const RunData> random_data(const ModelSettings& s, int rows, uint64_t seed) {
+  RunData data;
+  data.train = {rows, s.length, s.vocabulary, {}, {}};
+  Rng rng(seed, Stream::data);
+  for (int i = 0; i < rows * s.length; ++i)
+    data.train.tokens.push_back(uint8_t(rng.below(uint32_t(s.vocabulary))));
+  for (int b = 0; b < rows; ++b) data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
+  return std::make_shared<const RunData>(std::move(data));
+}
+
+std::vector<StepRun> random_runs(const StepSettings& s, int batches, uint64_t first_seed,
+                                 int count) {
+  std::vector<StepRun> runs;
+  for (uint64_t seed = first_seed; seed < first_seed + uint64_t(count); ++seed)
+    runs.push_back({seed, random_data(s.model, batches * s.batch, seed)});
+  return runs;
+}
+
+// Models that a stepper trains on the same few batches again and again.
+class Trainees {
  public:
-  Trainee(const ModelSettings& settings, OptimizerKind optimizer, int batch, uint64_t seed,
-          int threads)
-      : batch_(batch),
-        seed_(seed),
-        model_(settings),
-        optimizer_(optimizer, model_.parameters()),
-        workers_(threads),
-        tape_(workers_) {
-    model_.initialise(seed);
-    Rng rng(seed, Stream::data);
-    for (int i = 0; i < batch * settings.length; ++i)
-      tokens_.push_back(int(rng.below(uint32_t(settings.vocabulary))));
-    for (int b = 0; b < batch; ++b) labels_.push_back(int(rng.below(uint32_t(settings.classes))));
+  Trainees(std::unique_ptr<Stepper> stepper, const StepSettings& settings,
+           const std::vector<StepRun>& runs)
+      : stepper_(std::move(stepper)), steps_(runs[0].data->train.rows / settings.batch) {
+    Model<float> model(settings.model);
+    const Optimizer<float> optimizer(settings.optimizer, model.parameters());
+    for (size_t r = 0; r < runs.size(); ++r) {
+      model.initialise(runs[r].seed);
+      stepper_->load(int(r), model, optimizer);
+      Epoch& epoch = epochs_.emplace_back();
+      epoch.order.resize(size_t(runs[r].data->train.rows));
+      std::iota(epoch.order.begin(), epoch.order.end(), 0);
+    }
+    parameters_ = model.parameter_count();
   }
 
-  // As Run::train_step: forward, backward, clip, optimiser.
-  void step() {
-    tape_.reset(true, Noise{true, seed_, step_++, 0});
-    model_.zero_gradients();
-    tape_.backward(
-        cross_entropy(tape_, model_.forward(tape_, tokens_.data(), batch_), labels_.data()));
-    const double norm = gradient_norm(model_.parameters());
-    optimizer_.step(model_.parameters(), 0.1, clip_factor(norm, 0.5));
+  // One step with each batch; returns the seconds.
+  double run() {
+    const double start = seconds_now();
+    for (const StepsMade& made : stepper_->train(epochs_, 0, steps_, never_))
+      if (made.failed) fail_run("bench step: a loss that is no number");
+    const double seconds = seconds_now() - start;
+    for (Epoch& epoch : epochs_) epoch.steps_before += uint32_t(steps_);
+    return seconds;
   }
-
-  size_t parameters() const { return model_.parameter_count(); }
+  int steps() const { return steps_; }
+  size_t parameters() const { return parameters_; }
 
  private:
-  int batch_;
-  uint64_t seed_;
-  uint32_t step_ = 0;
-  Model<float> model_;
-  Optimizer<float> optimizer_;
-  Workers workers_;
-  Tape<float> tape_;
-  std::vector<int> tokens_, labels_;
+  std::unique_ptr<Stepper> stepper_;
+  int steps_;
+  std::vector<Epoch> epochs_;
+  size_t parameters_ = 0;
+  const std::atomic<bool> never_{false};
+};
+
+// One model on the CPU, with threads of its own.
+struct CpuTrainee {
+  Workers workers;
+  Tape<float> tape{workers};
+  Trainees model;
+
+  CpuTrainee(const StepSettings& s, uint64_t seed, int threads)
+      : CpuTrainee(s, random_runs(s, 1, seed, 1), threads) {}
+  CpuTrainee(const StepSettings& s, const std::vector<StepRun>& runs, int threads)
+      : workers(threads), model(std::make_unique<CpuStepper>(tape, s, runs), s, runs) {}
+  void step() { model.run(); }
 };
 
 // Floating-point operations of a step: two for each multiply-add of the linear layers (forward
@@ -68,20 +93,20 @@ double operations(const ModelSettings& s, int batch) {
   const double d = s.d_model, hd = d * s.attention.heads, L = s.length;
   const double linear = L * s.blocks * (4 * d * hd + 2 * d * s.d_mlp) + d * s.classes;
   const Pattern p = s.attention.pattern;
-  const double kept = count_entries(s.attention, s.length);
+  const double kept = count_nnz(s.attention, s.length);
   const double scores = p == Pattern::topk || p == Pattern::bottomk ? L * L : kept;
   return 2 * batch * (3 * linear + s.blocks * hd * (scores + kept + 4 * kept));
 }
 
-void warm_up(Trainee& trainee) {
+void warm_up(CpuTrainee& trainee) {
   for (int i = 0; i < 3; ++i) trainee.step();  // the first two also set up the arena's memory
 }
 
-// Calls measure() `repeats` times, or, if that is 0, for about two seconds and at least ten times.
+// Calls measure() `repeats` times, or, if that is 0, for about two seconds and at least so often.
 template <class F>
-void repeat(int64_t repeats, const F& measure) {
+void repeat(int64_t repeats, int at_least, const F& measure) {
   const double start = seconds_now();
-  for (int64_t i = 0; repeats > 0 ? i < repeats : i < 10 || seconds_now() - start < 2; ++i)
+  for (int64_t i = 0; repeats > 0 ? i < repeats : i < at_least || seconds_now() - start < 2; ++i)
     measure();
 }
 
@@ -104,13 +129,14 @@ void print_last(double ms) {
 // Several models at once, each on one thread, in turns with one model alone on one thread: so a
 // busy moment of the machine hits both. Steps are timed a few at once, as a trainer's threads do
 // not wait for each other at each step.
-void bench_seeds(std::deque<Trainee>& trainees, int threads, int64_t repeats, double operations) {
+void bench_seeds(std::deque<CpuTrainee>& trainees, int threads, int64_t repeats,
+                 double operations) {
   constexpr int steps = 5;
   const int runs = int(trainees.size());
-  for (Trainee& trainee : trainees) warm_up(trainee);
+  for (CpuTrainee& trainee : trainees) warm_up(trainee);
   Workers workers(std::min(threads, runs));
   std::vector<double> together, alone;
-  repeat(repeats, [&] {
+  repeat(repeats, 10, [&] {
     double start = seconds_now();
     for (int i = 0; i < steps; ++i) trainees[0].step();
     alone.push_back(1e3 * (seconds_now() - start) / steps);
@@ -138,45 +164,8 @@ auto parsed(const Arguments& arguments, const char* flag, const F& parse) {
   }
 }
 
-// What --launch asks for, if it is given.
-std::optional<StepLaunch> wanted_launch(const Arguments& arguments) {
-  if (!arguments.given("launch")) return {};
-  const std::string& text = arguments.text("launch");
-  if (text == "operations") return StepLaunch::operations;
-  if (text == "graph") return StepLaunch::graph;
-  if (text == "fused") return StepLaunch::fused;
-  if (text == "one") return StepLaunch::one;
-  fail_input("--launch ", text, ": use operations, graph, fused or one");
-}
-
-const char* name_of(StepLaunch how) {
-  switch (how) {
-    case StepLaunch::operations:
-      return "operations";
-    case StepLaunch::graph:
-      return "graph";
-    case StepLaunch::fused:
-      return "fused";
-    case StepLaunch::one:
-      break;
-  }
-  return "one";
-}
-
-// What is wanted, else what training would take: one kernel if there is one for this model.
-StepLaunch choose_launch(std::optional<StepLaunch> wanted, const Device<float>& device,
-                         const ModelSettings& s, int batch, std::string& said) {
-  const std::string problem = device.step_kernel_problem(s, batch);
-  if (wanted == StepLaunch::one && !problem.empty())
-    fail_input("--launch one: not for this model: ", problem);
-  const StepLaunch how = wanted ? *wanted : problem.empty() ? StepLaunch::one : StepLaunch::fused;
-  said = name_of(how);
-  if (!wanted) said += str(", as training would", problem.empty() ? "" : ": ", problem);
-  return how;
-}
-
 // The last lines: against the time that the multiply-adds alone take if no lane ever waits.
-void print_floor(const Device<float>::Facts& facts, double operations, double ms) {
+void print_floor(const Device::Facts& facts, double operations, double ms) {
   char text[300];
   if (facts.multiply_adds > 0) {
     const double floor = 1e3 * operations / 2 / facts.multiply_adds;
@@ -189,31 +178,46 @@ void print_floor(const Device<float>::Facts& facts, double operations, double ms
   }
 }
 
-void bench_on_device(DeviceTrainees& trainees, const Device<float>::Facts& facts,
-                     const std::string& launch, int64_t repeats, double operations) {
+// Steps are timed many at once, as training makes them.
+void bench_on_device(Device& device, const StepSettings& settings, int models, int64_t repeats,
+                     double operations) {
+  constexpr int steps = 64;
+  const std::vector<StepRun> runs = random_runs(settings, steps, 1, models);
+  Trainees trainees(device.make_stepper(settings, runs), settings, runs);
+  const auto launches_of_a_run = [&] {
+    const uint64_t before = device.facts().kernels_launched;
+    trainees.run();
+    return double(device.facts().kernels_launched - before);
+  };
+  // A record is made in the first run, of one step, and starts no kernel one by one later.
+  const double first = launches_of_a_run(), later = launches_of_a_run();
   char text[120];
-  std::snprintf(text, sizeof text, "kernels: %.4g a step\n", trainees.kernels_a_step());
-  print(str("launch: ", launch, "\n", text));
+  std::snprintf(text, sizeof text, "kernels: %.4g a step\n", later > 0 ? later / steps : first);
+  print(str(device.explain(settings), "\n", text));
   std::vector<double> ms;
-  trainees.run();
-  repeat(repeats, [&] { ms.push_back(1e3 * trainees.run() / trainees.steps_a_time()); });
+  repeat(repeats, 5, [&] { ms.push_back(1e3 * trainees.run() / steps); });
   print(spread(ms, operations));
+  Device::Facts facts = device.facts();
+  facts.multiply_adds *= times_float32(settings.precision);
   print_floor(facts, operations, median(ms));
   print_last(median(ms));
 }
 
 int bench_step_command(const Arguments& arguments) {
-  const std::optional<StepLaunch> wanted = wanted_launch(arguments);
-  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
-  const Precision precision = parsed(arguments, "precision", precision_of);
-  if (!device && precision != Precision::fp32)
-    fail_input("--precision ", name_of(precision), " is for --device cuda");
-  if (!device && wanted)
+  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
+  StepSettings settings{.batch = 0, .precision = parsed(arguments, "precision", precision_of)};
+  settings.form = arguments.given("launch") ? arguments.text("launch") : "auto";
+  if (!device && settings.precision != Precision::fp32)
+    fail_input("--precision ", name_of(settings.precision), " is for --device cuda");
+  if (const std::string& form = settings.form; arguments.given("launch") && form != "operations" &&
+                                               form != "graph" && form != "fused" && form != "one")
+    fail_input("--launch ", form, ": use operations, graph, fused or one");
+  if (!device && arguments.given("launch"))
     fail_input("--launch is for --device cuda; on the CPU nothing is launched");
   const auto whole = [&](const char* flag, int64_t high) {
     return int(arguments.whole(flag, 1, high));
   };
-  ModelSettings s;
+  ModelSettings& s = settings.model;
   s.attention.pattern = parsed(arguments, "attention", pattern_of);
   const int length = whole("length", 16384);
   s.attention.global_tokens = int(arguments.whole("global-tokens", 0, 64));
@@ -227,13 +231,14 @@ int bench_step_command(const Arguments& arguments) {
   s.attention.score_scale = arguments.number("score-scale", 0, 1e30);
   if (s.attention.score_scale == 0) fail_input("--score-scale 0 is not a positive factor");
   s.activation = parsed(arguments, "activation", activation_of);
-  s.vocabulary = whole("vocab", 1 << 20), s.classes = whole("classes", 1 << 20);
+  s.vocabulary = whole("vocab", 256), s.classes = whole("classes", 1 << 20);
   s.blocks = whole("blocks", 1000), s.d_model = whole("d-model", 4096);
   s.d_mlp = whole("d-mlp", 16384);
   s.dropout = s.attention.dropout = arguments.number("dropout", 0, 0.999);
   check_settings(s);
-  const OptimizerKind optimizer = parsed(arguments, "optimizer", optimizer_of);
-  const int batch = whole("batch", 100000), seeds = whole("seeds", 1000);
+  settings.optimizer = parsed(arguments, "optimizer", optimizer_of);
+  settings.batch = whole("batch", 100000);
+  const int batch = settings.batch, seeds = whole("seeds", 1000);
   const int threads = threads_of(arguments);
   const int64_t repeats = arguments.whole("repeats", 0, 1'000'000'000);
   const double flop = operations(s, batch);
@@ -244,38 +249,31 @@ int bench_step_command(const Arguments& arguments) {
               s.attention.k, ", ", s.attention.global_tokens, " global tokens, score scale ",
               s.attention.score_scale, ", length ", length, ", batch ", batch, ", ", s.blocks,
               " blocks, ", s.attention.heads, " head(s), d ", s.d_model, ", mlp ", s.d_mlp, ", ",
-              name_of(s.activation), ", dropout ", s.dropout, ", ", name_of(optimizer), "\n",
-              text));
+              name_of(s.activation), ", dropout ", s.dropout, ", ", name_of(settings.optimizer),
+              "\n", text));
   };
   if (device) {
-    std::string said;
-    const StepLaunch how = choose_launch(wanted, *device, s, batch, said);
-    const bool plain = how == StepLaunch::operations || how == StepLaunch::graph;
-    if (const std::string problem = device->precision_problem(precision, s);
-        precision != Precision::fp32 && (plain || !problem.empty()))
-      fail_input("--precision ", name_of(precision),
-                 " is for --launch one and fused; here: ", plain ? said : problem);
-    said += str(", products in ", name_of(precision));
-    DeviceTrainees trainees(*device, s, optimizer, batch, seeds, how, precision);
-    Device<float>::Facts facts = device->facts();
-    facts.multiply_adds *= times_float32(precision);
-    print_what(str(arguments.text("device"), " (", device->hardware(), ")"), trainees.parameters());
-    bench_on_device(trainees, facts, said, repeats, flop * seeds);
+    if (const std::string problem = device->problem(settings); !problem.empty())
+      fail_input("--precision ", name_of(settings.precision),
+                 " is for --launch one and fused; here: ", problem);
+    print_what(str(arguments.text("device"), " (", device->hardware(), ")"),
+               Model<float>(s).parameter_count());
+    bench_on_device(*device, settings, seeds, repeats, flop * seeds);
     return 0;
   }
-  check_memory(s, optimizer, batch, seeds, seeds);
+  check_memory(s, settings.optimizer, batch, seeds, seeds);
 
-  std::deque<Trainee> trainees;
+  std::deque<CpuTrainee> trainees;
   for (int i = 0; i < seeds; ++i)
-    trainees.emplace_back(s, optimizer, batch, uint64_t(i) + 1, seeds > 1 ? 1 : threads);
-  print_what(str("cpu, ", threads, " thread(s)"), trainees[0].parameters());
+    trainees.emplace_back(settings, uint64_t(i) + 1, seeds > 1 ? 1 : threads);
+  print_what(str("cpu, ", threads, " thread(s)"), trainees[0].model.parameters());
   if (seeds > 1) {
     bench_seeds(trainees, threads, repeats, flop);
     return 0;
   }
   warm_up(trainees[0]);
   std::vector<double> ms;
-  repeat(repeats, [&] {
+  repeat(repeats, 10, [&] {
     const double start = seconds_now();
     trainees[0].step();
     ms.push_back(1e3 * (seconds_now() - start));
@@ -320,9 +318,8 @@ std::vector<Command> bench_commands() {
       "compares it with one model on one thread. Operations count two for each multiply-add of\n"
       "the linear layers and of attention, forward and backward, and nothing else.\n"
       "On cuda, 'floor' is how long these take where every lane of the GPU does one a cycle (on\n"
-      "tensor cores, where those do as many as they can), and --repeats counts launches of 64 "
-      "steps\n"
-      "(one) or series of 20.\n"
+      "tensor cores, where those do as many as they can), and --repeats counts series of 64 "
+      "steps.\n"
       "Example: focus bench step --attention topk --k 5 --length 40 --blocks 5 --threads 2";
   step.run = bench_step_command;
   return {step};

@@ -10,9 +10,10 @@
 
 #include "cli/parser.h"
 #include "error.h"
+#include "files/atomic_file.h"
 #ifdef FOCUS_KERNELS
 namespace focus::gpu {
-void register_device();  // cuda/ops
+void register_device();  // cuda/stepper
 }
 #endif
 
@@ -64,8 +65,7 @@ int main(int argc, char** argv) {
   } catch (const focus::RunError& error) {
     return complain(1, error.what());
   } catch (const std::filesystem::filesystem_error& error) {
-    return complain(2, focus::str("cannot use ", error.path1().string(), ": ",
-                                  error.code().message(), "; check the name and its permissions"));
+    return complain(2, focus::file_problem("cannot use", error.path1(), error.code().value()));
   } catch (const std::bad_alloc&) {
     return complain(2, "out of memory: choose a smaller model, batch or data set");
   } catch (const std::exception& error) {  // of the file system, the threads, …

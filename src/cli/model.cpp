@@ -151,13 +151,13 @@ int eval_command(const Arguments& arguments) {
 }
 
 int check_command(const Arguments& arguments) {
-  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
+  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
   const int threads = threads_of(arguments);
   size_t compared = 0, failed = 0;
   double largest = 0;
   for (const std::string& name : arguments.words) {
     const std::vector<GoldenError> errors =
-        check_golden<float>(Safetensors::read(name), threads, device.get());
+        check_golden(Safetensors::read(name), threads, device.get());
     std::string text =
         name + "\n" +
         format("  %-48s %13s %10s %10s\n", "quantity", "largest error", "limit", "share");

@@ -170,7 +170,7 @@ int study_command(const Arguments& arguments) {
         study, options, device,
         arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : usual);
   }
-  const std::unique_ptr<Device<float>> device = open_device(arguments.text("device"));
+  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
   options.device = device.get();
   if (arguments.given("shards")) fail_input("--shards goes with --slurm; a part is --shard I/N");
 
@@ -198,7 +198,8 @@ int study_command(const Arguments& arguments) {
     outcome = run_study(study, options, observer);
   }
   if (!outcome.shard_is_over) {
-    print(str("interrupted and saved in ", dir, "; the same command goes on\n"));
+    print(str("interrupted and saved in ", dir,
+              "; the same command goes on, with --report it tells what is there\n"));
     return 130;
   }
   if (!outcome.is_over) {

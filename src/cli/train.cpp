@@ -158,7 +158,7 @@ fs::path default_folder(const RunSettings& s) {
   std::string name = "train-" + s.task + "-" + name_of(s.attention);
   if (uses_k(s.attention)) name += str("-k", s.k);
   if (s.global_tokens > 0) name += str("-g", s.global_tokens);
-  if (s.score_scale != 1) name += "-scale" + number_text(s.score_scale);
+  if (s.score_scale != 1) name += str("-scale", number_text(s.score_scale));
   return fs::path("out") / name;
 }
 

@@ -78,8 +78,12 @@ std::string create_temporary(const std::filesystem::path& path, Descriptor& file
 
 }  // namespace
 
+std::string file_problem(const char* what, const std::filesystem::path& path, int error) {
+  return str(what, " ", path.string(), ": ", reason(error), "; ", advice_for_writing(error));
+}
+
 void fail_file(const char* what, const std::filesystem::path& path, int error) {
-  fail_input(what, " ", path.string(), ": ", reason(error), "; ", advice_for_writing(error));
+  throw InputError(file_problem(what, path, error));
 }
 
 namespace {

@@ -26,7 +26,9 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
 // more than `max_bytes`.
 std::string read_file(const std::filesystem::path& path, size_t max_bytes);
 
-// InputError "WHAT PATH: REASON; ADVICE": the system's own reason for an errno, and what helps.
+// "WHAT PATH: REASON; ADVICE": the system's own reason for an errno, and what helps. fail_file
+// throws it as InputError.
+std::string file_problem(const char* what, const std::filesystem::path& path, int error);
 [[noreturn]] void fail_file(const char* what, const std::filesystem::path& path, int error);
 
 }  // namespace focus

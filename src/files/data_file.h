@@ -4,9 +4,9 @@
 //   0 1 1 0 1<TAB>1          tokens separated by blanks, a tab, the label
 //
 // Lines end in LF or CRLF; the last one may lack its end, or be empty. A byte order mark at the
-// beginning, blanks after a label and ".0" behind it mean nothing. The list-operations files of Long Range
-// Arena load as they are: the round brackets that they put around pairs are dropped. The arithmetic
-// tasks also take the numeric token id, × and − for a token (Task::spellings).
+// beginning, blanks after a label and ".0" behind it mean nothing. The list-operations files of
+// Long Range Arena load as they are: the round brackets that they put around pairs are dropped. The
+// arithmetic tasks also take the numeric token id, × and − for a token (Task::spellings).
 //
 // A file is not trusted. It may hold at most max_data_file_bytes, max_data_rows rows and
 // max_row_tokens tokens in a row. Every row must be a string of the task: what a label could not be

@@ -6,16 +6,16 @@
 
 namespace focus {
 
-// What stands at a path. InputError when the system does not say (a name that is too long, a folder
-// that may not be searched).
+// The kind of thing at a path. InputError when the system does not say (a name that is too long, a
+// folder without permission to search).
 enum class PathKind { missing, folder, file };
 PathKind kind_of(const std::filesystem::path& path);
 
 // A folder that is this process's alone until the end of the scope. The lock is the system's: it
 // ends with the process, however that ends, and leaves nothing behind.
 //
-// What this process has made is removed again unless it calls keep(): only empty folders that its
-// own mkdir made and that it has locked, and files that it announced by will_make().
+// Everything that this process made is removed again unless it calls keep(): only empty folders
+// that its own mkdir made and that it has locked, and files that it announced by will_make().
 class FolderLock {
  public:
   // InputError when another process holds it, or it cannot be opened. Where the file system has no
@@ -27,8 +27,8 @@ class FolderLock {
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
-  // Announces a file or a folder that this process is about to make in the locked one. What is
-  // there already is nobody's to remove.
+  // Announces a file or a folder that this process is about to make in the locked one. Anything
+  // that is there already is never removed.
   void will_make(const std::filesystem::path& path);
   void keep();
 

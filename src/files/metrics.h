@@ -56,10 +56,10 @@ class MetricsFile {
   // Touches no file.
   explicit MetricsFile(std::filesystem::path path) : path_(std::move(path)) {}
 
-  // To go on with a run: takes the rows of the file at `path`, which must exist.
+  // To continue a run: reads the rows of the file at `path`, which must exist.
   void load();
 
-  // Forgets the rows of one seed after an epoch: a resumed run makes them again. The file follows
+  // Removes the rows of one seed after an epoch, which a resumed run makes again. The file changes
   // at the next write.
   void drop_after(uint64_t seed, int epoch);
 

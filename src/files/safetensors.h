@@ -6,7 +6,7 @@
 //   the rest  the elements, row-major, little-endian; offsets count from here, and together the
 //             tensors cover every byte exactly once
 //
-// A file comes from anywhere, so nothing in it is believed: whatever breaks a rule above is an
+// A file can come from anywhere, so everything is checked: a violation of any rule above is an
 // InputError that names the file and the tensor.
 #pragma once
 
@@ -49,7 +49,7 @@ class Safetensors {
   // `name` stands for the file in messages.
   explicit Safetensors(std::string name = "a new file") : file_(std::move(name)) {}
 
-  // Both throw InputError for whatever is wrong with the file.
+  // Both throw InputError if anything is wrong with the file.
   static Safetensors read(const std::filesystem::path& path, const Limits& limits);
   static Safetensors read(const std::filesystem::path& path) { return read(path, Limits{}); }
   static Safetensors parse(std::string_view bytes, const std::string& name, const Limits& limits);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 
 #include "attention/attention.h"
 #include "ops/dropout.h"
@@ -102,29 +101,8 @@ Tensor<T> Model<T>::block_forward(Tape<T>& tape, const Tensor<T>& x, Block& bloc
   //@ end
 }
 
-// The same blocks from the larger steps that a device may have.
-template <class T>
-Tensor<T> Model<T>::through_fused_blocks(Tape<T>& tape, Tensor<T> x) {
-  const auto layers = [](const auto&... l) {
-    return std::array{Layer<T>{l.weight->tensor(), l.bias->tensor()}...};
-  };
-  const auto projections = [&](const Block& b) { return layers(b.q, b.k, b.v); };
-  Device<T>& device = *tape.device();
-  auto [q, k, v] = device.normed_projections(tape, x, settings_.first_layer_norm_epsilon,
-                                             projections(blocks_[0]));
-  for (size_t i = 0;; ++i) {
-    const Block& b = blocks_[i];
-    const Tensor<T> attended = attention(tape, q, k, v, settings_.attention);
-    const auto second = layers(b.o, b.mlp_in, b.mlp_out);
-    if (i + 1 == blocks_.size()) return device.second_half(tape, x, attended, second, settings_);
-    std::tie(x, q, k, v) = std::tuple_cat(device.second_half_and_projections(
-        tape, x, attended, second, projections(blocks_[i + 1]), settings_));
-  }
-}
-
 template <class T>
 Tensor<T> Model<T>::through_blocks(Tape<T>& tape, Tensor<T> x) {
-  if (tape.device() && tape.device()->fuses_blocks(settings_)) return through_fused_blocks(tape, x);
   //@ gap 11 through-the-blocks
   for (size_t i = 0; i < blocks_.size(); ++i)
     x = block_forward(tape, x, blocks_[i],
@@ -135,9 +113,7 @@ Tensor<T> Model<T>::through_blocks(Tape<T>& tape, Tensor<T> x) {
 
 template <class T>
 Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
-  const Tensor<T> positions{{settings_.length, settings_.d_model},
-                            placed_positions_ ? placed_positions_ : positions_.data(),
-                            nullptr};
+  const Tensor<T> positions{{settings_.length, settings_.d_model}, positions_.data(), nullptr};
   const Tensor<T> x =
       dropout(tape, embedding(tape, tokens, B, embedding_->tensor(), positions), settings_.dropout);
   return linear(tape, mean_tokens(tape, through_blocks(tape, x)), classifier_.weight->tensor(),
@@ -163,16 +139,6 @@ template <class T>
 void Model<T>::zero_gradients() {
   for (Parameter<T>& p : parameters_)
     std::fill(p.gradient_value.begin(), p.gradient_value.end(), T(0));
-}
-
-template <class T>
-void Model<T>::place(T* values, T* gradients, T* positions) {
-  size_t at = 0;
-  for (Parameter<T>& p : parameters_) {
-    p.place(values + at, gradients + at);
-    at += p.value.size();
-  }
-  placed_positions_ = positions;
 }
 
 template class Model<float>;

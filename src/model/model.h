@@ -59,10 +59,6 @@ class Model {
   std::span<const T> positions() const { return positions_; }
   void zero_gradients();
 
-  // On a device: the parameters in one piece, in their order, the gradients likewise, and
-  // (length,C) positions. forward() uses these from now on, and not the numbers here.
-  void place(T* values, T* gradients, T* positions);
-
  private:
   struct Linear {
     Parameter<T>*weight, *bias;
@@ -74,7 +70,6 @@ class Model {
   Tensor<T> block_forward(Tape<T>& tape, const Tensor<T>& x, Block& block,
                           double attention_epsilon);
   Tensor<T> through_blocks(Tape<T>& tape, Tensor<T> x);
-  Tensor<T> through_fused_blocks(Tape<T>& tape, Tensor<T> x);
 
   ModelSettings settings_;
   std::deque<Parameter<T>> parameters_;  // a deque: tensors point into its elements
@@ -82,7 +77,6 @@ class Model {
   std::vector<Block> blocks_;
   Linear classifier_;
   std::vector<T> positions_;
-  T* placed_positions_ = nullptr;
 };
 
 }  // namespace focus

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "enum_names.h"
+
 namespace focus {
 
 namespace {
@@ -66,10 +68,10 @@ Tensor<T> apply(Tape<T>& tape, const Tensor<T>& x) {
     const T* dy = tape.gradient(y);
     if (!dx.data) return;
     tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
-      if (dx.fresh)
-        for (int i = begin; i < end; ++i) dx.data[i] = dy[i] * F::slope(x.data[i]);
-      else
+      if (dx.accumulate)
         for (int i = begin; i < end; ++i) dx.data[i] += dy[i] * F::slope(x.data[i]);
+      else
+        for (int i = begin; i < end; ++i) dx.data[i] = dy[i] * F::slope(x.data[i]);
     });
   });
   return y;
@@ -77,27 +79,18 @@ Tensor<T> apply(Tape<T>& tape, const Tensor<T>& x) {
 
 }  // namespace
 
+static constexpr const char* activation_names[] = {"relu", "gelu", "mish"};
+
 Activation activation_of(std::string_view name) {
-  for (Activation a : {Activation::relu, Activation::gelu, Activation::mish})
-    if (name == name_of(a)) return a;
-  fail_input("activation '", name, "' is unknown: use relu, gelu or mish");
+  return value_named<Activation>(name, activation_names, "activation");
 }
 
 const char* name_of(Activation activation) {
-  switch (activation) {
-    case Activation::relu:
-      return "relu";
-    case Activation::gelu:
-      return "gelu";
-    case Activation::mish:
-      return "mish";
-  }
-  return "?";
+  return name_among(activation_names, activation);
 }
 
 template <class T>
 Tensor<T> activate(Tape<T>& tape, const Tensor<T>& x, Activation activation) {
-  if (tape.device()) return tape.device()->activate(tape, x, activation);
   switch (activation) {
     //@ from 07
     case Activation::gelu:

@@ -5,10 +5,10 @@
 
 namespace focus {
 
-// What one use of dropout draws. Element i of the use is dropped if the i-th 16-bit random number
-// of the stream (seed, dropout, step, site) is below p · 2¹⁶: a pure function, the same for any
-// thread count. So p is rounded to a multiple of 2⁻¹⁶ (0.01 becomes 0.009995), which halves the
-// random bits.
+// The mask of one use of dropout. Element i is dropped if the i-th 16-bit random number of the
+// stream (seed, dropout, step, site) is below p · 2¹⁶: a pure function, the same for any thread
+// count. So p is rounded to a multiple of 2⁻¹⁶ (0.01 becomes 0.009995), which halves the random
+// bits.
 struct DropoutMask {
   Noise noise;
   uint32_t site = 0;
@@ -19,7 +19,8 @@ struct DropoutMask {
   double scale() const { return 1.0 / (1.0 - p); }
 };
 
-// Takes a place in the pass's noise; only to be called when dropout is active (noise on and p > 0).
+// Takes the next site of the pass's noise. Call it only while dropout is active (noise on and p >
+// 0).
 template <class T>
 DropoutMask next_dropout_mask(Tape<T>& tape, double p);
 template <class T>

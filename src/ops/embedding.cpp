@@ -21,7 +21,6 @@ Tensor<T> embedding(Tape<T>& tape, const int* tokens, int B, const Tensor<T>& ta
                     const Tensor<T>& positions) {
   const int vocabulary = table.shape[0], C = table.channels(), length = positions.shape[0];
   require_shape("embedding", "positions", positions.shape, {length, C});
-  if (tape.device()) return tape.device()->embedding(tape, tokens, B, table, positions);
   for (int i = 0; i < B * length; ++i)
     if (tokens[i] < 0 || tokens[i] >= vocabulary)
       fail_input("embedding: token ", tokens[i], " at row ", i / length, ", position ", i % length,

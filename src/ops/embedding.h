@@ -1,4 +1,4 @@
-// Token embedding with sinusoidal positions, the entrance of the model.
+// Token embedding with sinusoidal positions, the model's first layer.
 #pragma once
 
 #include "tensor/tape.h"

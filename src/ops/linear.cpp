@@ -38,7 +38,6 @@ Tensor<T> linear(Tape<T>& tape, const Tensor<T>& x, const Tensor<T>& weight,
   const int in = x.channels(), out = weight.shape[0], M = x.rows();
   require_shape("linear", "weight", weight.shape, {out, in});
   require_shape("linear", "bias", bias.shape, {out});
-  if (tape.device()) return tape.device()->linear(tape, x, weight, bias);
   const Tensor<T> y = tape.make(x.shape.with_last(out));
 
   // gemm wants rows of its right operand contiguous: Wᵀ, made anew since W changes every step.

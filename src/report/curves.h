@@ -10,7 +10,7 @@
 
 namespace focus {
 
-// What one variant of an experiment did: a curve for each seed, epoch by epoch.
+// The results of one variant of an experiment: a curve for each seed, epoch by epoch.
 struct VariantResult {
   std::string name;                               // as in figures and tables: "topk(5)"
   std::vector<std::vector<EpochMetrics>> curves;  // [seed][epoch]
@@ -19,8 +19,8 @@ struct VariantResult {
   std::vector<std::vector<double>> values(double EpochMetrics::*metric) const;
 };
 
-// One line a variant: the median over its seeds at each epoch, with the quartile band. As far as
-// the slowest seed has come.
+// One line per variant: the median over its seeds at each epoch, with the quartile band, up to the
+// last epoch that all seeds have finished.
 Panel curve_panel(const std::vector<VariantResult>& results, double EpochMetrics::*metric,
                   const std::string& title, const std::string& y_label);
 

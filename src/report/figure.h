@@ -29,7 +29,7 @@ using Interval = std::pair<double, double>;
 struct Panel {
   std::string title = {}, x_label = {}, y_label = {};
   bool log_x = false, log_y = false;
-  std::optional<Interval> x_range = {}, y_range = {};  // what the data need if not given
+  std::optional<Interval> x_range = {}, y_range = {};  // from the data if not given
   std::vector<Series> series = {};
   std::vector<Mark> horizontal = {}, vertical = {};  // thin lines across, at a y and at an x
 };
@@ -41,8 +41,8 @@ struct Figure {
   std::string caption = {};  // below the legend, wrapped
 };
 
-// What a panel shows on an axis: its own range if it is given and usable, otherwise one that holds
-// every drawable point, band and mark with a little air. Never empty, positive if logarithmic.
+// The range of a panel's axis: its own if it is given and usable, otherwise one that holds every
+// drawable point, band and mark with a little air. Never empty, positive if logarithmic.
 Interval x_interval(const Panel& panel);
 Interval y_interval(const Panel& panel);
 

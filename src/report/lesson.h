@@ -1,5 +1,4 @@
-// What the lesson programs share: their options, the folder they write to, and how a result is
-// told.
+// The frame of a lesson's program: its options, its output folder, and the form of its result.
 //
 //   lesson-NN [--scale demo|laptop|paper] [--seeds N] [--threads N] [--out DIR]
 //   lesson-NN --replay      plays the recorded run: what it printed, in half a minute at most
@@ -25,7 +24,7 @@ namespace focus {
 class Transcript;
 
 struct LessonOptions {
-  bool redraw = false;       // nothing is measured: read the tables from recorded() instead
+  bool redraw = false;       // measure nothing: read the tables from recorded()
   bool demo_scale = false;   // at most a minute on two cores, for showing
   bool paper_scale = false;  // neither: laptop scale, at most three minutes
   int seeds = 0;             // 0: as the lesson's tables say
@@ -63,11 +62,11 @@ class Lesson {
   void page_table(const std::string& file, const std::string& markdown);
   // All panels as DIR/figure.svg, and each as text (but not at --redraw).
   void figure(const Figure& figure, bool as_text = true);
-  // Of the runs at the paper's scale that are recorded beside the lesson's own: DIR/paper/
-  // figure.svg, table.md (a page_table) and verdict.txt.
+  // The same for the recorded runs at the paper's scale: DIR/paper/figure.svg, table.md (a
+  // page_table) and verdict.txt.
   void paper_scale(const Figure& figure, const std::string& table, bool reproduced,
                    const std::string& reason);
-  // The last words: "verdict: reproduced — …". Returns main's exit status: 0 in both cases.
+  // The last line: "verdict: reproduced — …". Returns main's exit status: 0 in both cases.
   int verdict(bool reproduced, const std::string& reason);
 
  private:

@@ -27,8 +27,8 @@ class Progress {
     std::string label = {};  // before the bar
     int runs = 1;            // seeds that report
     int epochs = 1;          // of each run
-    // Epochs that the runs had already when they were resumed; a run's first report says it
-    // exactly.
+    // Epochs that the runs had before they were resumed; a run's first report gives the exact
+    // number.
     int first_epoch = 0;
     std::FILE* out = stderr;
     double plain_seconds = 0;  // at least this long between plain lines; a run's last always comes

@@ -25,7 +25,7 @@ std::optional<int> epochs_to(const std::vector<double>& curve, double target);
 std::optional<int> epochs_down_to(const std::vector<double>& curve, double target);
 
 // A run that never reached the target needed more epochs than any that did: it counts as +inf, so
-// the median over seeds is honest as long as more than half of them arrived.
+// the median over seeds is exact as long as more than half of them reached it.
 double median_epochs(const std::vector<std::optional<int>>& epochs);
 
 // "5", "5.5", and "none" for +inf.
@@ -39,8 +39,8 @@ struct Band {
 Band quartile_band(const std::vector<std::vector<double>>& curves);
 
 // A value computed from pairs of seeds, and an interval that would hold 95 % of such values if the
-// experiment were done again with other seeds. With three seeds that is hardly more than the range
-// of what was seen. NaN where nothing can be said.
+// experiment were repeated with other seeds. With three seeds it is hardly wider than the observed
+// range. NaN where it is unknown.
 struct Estimate {
   double value = 0, low = 0, high = 0;
 };
@@ -50,14 +50,14 @@ struct Estimate {
 std::string interval_text(const Estimate& estimate);
 
 // The percentile bootstrap (Efron 1979): `statistic` of n pairs drawn with replacement, 2000 times;
-// the interval goes from the 2.5 % to the 97.5 % quantile. A draw that gives NaN (nobody arrived)
-// could be anything: it counts as -inf for the lower end and as +inf for the upper one.
+// the interval goes from the 2.5 % to the 97.5 % quantile. A draw that gives NaN (no run reached
+// the target) could be anything: it counts as -inf for the lower end and as +inf for the upper one.
 // `picked` holds n indices of pairs. The draws are the same for every call with this n.
 Estimate bootstrap(size_t n,
                    const std::function<double(const std::vector<size_t>& picked)>& statistic);
 
 // How many times fewer epochs: median of `baseline` / median of `epochs`, pair by pair of the same
-// seed. A run that never arrived needed +inf epochs; if neither median is finite, NaN.
+// seed. A run that never reached the target needed +inf epochs; if neither median is finite, NaN.
 Estimate speedup(const std::vector<double>& epochs, const std::vector<double>& baseline);
 
 // The median of the differences value - baseline, pair by pair.

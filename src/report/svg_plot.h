@@ -1,6 +1,6 @@
 // A figure as SVG or PNG, drawn by gnuplot.
 //
-// gnuplot is optional: whoever lacks it still has the text plots and metrics.csv.
+// gnuplot is optional: without it there are still the text plots and metrics.csv.
 #pragma once
 
 #include <filesystem>
@@ -18,8 +18,8 @@ enum class ImageKind { svg, png };
 // InputError for another extension and when the path cannot be written.
 bool write_figure(const Figure& figure, const std::filesystem::path& path, std::string* why_not);
 
-// What gnuplot is given: data and commands in one text, the picture goes to its standard output.
-// Series are thinned to what can be seen: at most 400 points each.
+// gnuplot's input: data and commands in one text; the picture goes to its standard output. Series
+// are thinned to at most 400 points each, which is all one can see.
 std::string gnuplot_script(const Figure& figure, ImageKind kind);
 
 }  // namespace focus

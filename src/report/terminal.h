@@ -1,4 +1,4 @@
-// What a stream's terminal can show.
+// Abilities of a stream's terminal.
 #pragma once
 
 #include <cstdio>

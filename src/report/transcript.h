@@ -1,4 +1,4 @@
-// What a program prints, kept with the time of each line, and played again.
+// A program's output, recorded with the time of each line, and its replay.
 #pragma once
 
 #include <chrono>
@@ -9,13 +9,13 @@
 
 namespace focus {
 
-// From its construction to its end, what goes to `stream` is also kept.
+// Records everything that goes to `stream` during its lifetime.
 class Transcript : std::streambuf {
  public:
   explicit Transcript(std::ostream& stream);
   ~Transcript() override;
 
-  // A line each: seconds since the beginning, tab, what was printed.
+  // One line each: seconds since the beginning, tab, the printed text.
   const std::string& text() const { return text_; }
 
  private:

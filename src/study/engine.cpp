@@ -7,12 +7,13 @@
 
 #include "clock.h"
 #include "study/names.h"
+#include "study/shards.h"
 #include "study/store.h"
 #include "suggest.h"
 #include "train/inputs.h"
 #include "train/memory.h"
-#include "train/run_group.h"
 #include "train/saver.h"
+#include "train/scheduler.h"
 #include "train/store.h"
 
 namespace focus {
@@ -45,76 +46,7 @@ class DataShelf {
   std::map<std::string, std::weak_ptr<const RunData>> shelf_;
 };
 
-// What the runs that a device takes together have in common.
-std::string group_of(RunSettings s) {
-  s.lr = s.lr_decay = s.qk_scale = s.qk_rate = 1;
-  s.freeze_qk = false;
-  return identity_text(s);
-}
-
 constexpr int most_together = 64;  // runs in a device's memory at the same time
-
-// Something that a shard takes whole: on a device the runs that are made together, elsewhere a run.
-struct Unit {
-  std::vector<size_t> runs;
-  double cost = 1;
-};
-
-// Roughly what a run's products cost.
-double products_of(const RunSettings& s) {
-  const double rows = 3.0 * s.train_size + s.val_size, length = s.length;
-  return s.epochs * rows * length * s.blocks *
-         (double(s.d_model) * (4.0 * s.d_model * s.heads + 2.0 * s.d_mlp) +
-          2.0 * length * s.d_model * s.heads);
-}
-
-std::vector<Unit> units_of(const Study& study, bool on_device, int shards) {
-  std::vector<Unit> units;
-  if (!on_device) {
-    for (size_t i = 0; i < study.runs.size(); ++i) units.push_back({{i}});
-    return units;
-  }
-  std::map<std::string, size_t> known;
-  for (size_t i = 0; i < study.runs.size(); ++i) {
-    const RunSettings& s = study.variants[study.runs[i].variant].settings;
-    const auto [entry, is_new] = known.emplace(group_of(s), units.size());
-    if (is_new) units.push_back({{}, 0});
-    Unit& unit = units[entry->second];
-    unit.runs.push_back(i);
-    unit.cost = std::max(unit.cost, products_of(s));  // ten runs take little longer than one
-  }
-  // More shards than groups: the largest ones are halved.
-  while (int(units.size()) < shards) {
-    const auto large = std::max_element(
-        units.begin(), units.end(),
-        [](const Unit& a, const Unit& b) { return a.runs.size() < b.runs.size(); });
-    if (large->runs.size() < 2) break;
-    const auto middle = large->runs.begin() + ptrdiff_t(large->runs.size() / 2);
-    Unit half{{middle, large->runs.end()}, large->cost};
-    large->runs.erase(middle, large->runs.end());
-    units.push_back(std::move(half));
-  }
-  std::stable_sort(units.begin(), units.end(),
-                   [](const Unit& a, const Unit& b) { return a.cost > b.cost; });
-  return units;
-}
-
-// The longest unit first, each to the shard that has least to do.
-std::vector<size_t> runs_of_shard(const Study& study, const StudyOptions& o) {
-  if (o.shards < 1 || o.shard < 1 || o.shard > o.shards)
-    fail_input("--shard ", o.shard, "/", o.shards, ": give I/N with I from 1 to N");
-  const bool on_device = o.device || !o.device_elsewhere.empty();
-  std::vector<double> load(size_t(o.shards), 0.0);
-  std::vector<size_t> runs;
-  for (const Unit& unit : units_of(study, on_device, o.shards)) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += unit.cost;
-    if (least - load.begin() == o.shard - 1)
-      runs.insert(runs.end(), unit.runs.begin(), unit.runs.end());
-  }
-  std::sort(runs.begin(), runs.end());
-  return runs;
-}
 
 // Runs the runs of a study. They lie in the folders of a study, all in one folder of the form of
 // 'focus train', or in memory only.
@@ -125,7 +57,8 @@ class Engine {
         options_(options),
         observer_(observer),
         store_(options.out),
-        shard_(runs_of_shard(study, options)),
+        shard_(runs_of_shard(study, options.shard, options.shards,
+                             options.device || !options.device_elsewhere.empty())),
         states_(study.runs.size()) {
     results_.variants = empty_variants(study);
   }
@@ -276,7 +209,8 @@ class Engine {
     Provenance mine = options_.device_elsewhere.empty()
                           ? provenance_here(study_, options_.device)
                           : provenance_elsewhere(study_, options_.device_elsewhere);
-    mine.has_data_records = !store_.exists() || store_.provenance().has_data_records;
+    const bool goes_on = !options_.out.empty() && store_.exists();
+    mine.has_data_records = !goes_on || store_.provenance().has_data_records;
     const auto has_files = [](const StudyVariant& v) {
       return !v.settings.train_data.empty() || !v.settings.val_data.empty();
     };
@@ -318,11 +252,13 @@ class Engine {
       const ModelSettings model =
           s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
       if (s.precision != Precision::fp32)
-        check_precision(s, options_.device ? options_.device->precision_problem(s.precision, model)
+        check_precision(s, options_.device ? options_.device->problem({.model = model,
+                                                                       .precision = s.precision,
+                                                                       .form = options_.form})
                                            : "--device cpu");
       if (!options_.device)  // its memory is another, and it says so itself
         check_memory(model, s.optimizer, std::min(s.batch, s.train_size), folder_ ? runs : at_once,
-                     at_once);
+                      at_once);
     }
   }
 
@@ -470,18 +406,15 @@ class Engine {
       if (folder_ && observer_.on_note) observer_.on_note(note_on_steps(*states_[0].made));
       return run_together(*options_.device, jobs,
                           options_.together ? int(jobs.size()) : most_together,
-                          options_.use_step_kernel, stop(), events);
+                          options_.form, stop(), events);
     }
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
   }
-  std::string note_on_steps(Run& run) const {
-    const std::string problem =
-        options_.use_step_kernel ? step_kernel_problem(*options_.device, run) : "--step-kernel off";
-    const Precision precision = run.settings().precision;
-    return str(problem.empty() ? "steps: one kernel makes all of an epoch (one launch)"
-                               : "steps: operation by operation, recorded once (" + problem + ")",
-               precision == Precision::fp32 ? "" : str(", products in ", name_of(precision)));
+  std::string note_on_steps(const Run& run) const {
+    StepSettings settings = run.step_settings();
+    settings.form = options_.form;
+    return options_.device->explain(settings);
   }
 
   StudyOutcome outcome() {
@@ -549,14 +482,14 @@ Study study_of(const TrainPlan& plan) {
   return study;
 }
 
-StudyOptions options_of(const TrainPlan& plan, Device<float>* device) {
+StudyOptions options_of(const TrainPlan& plan, Device* device) {
   StudyOptions options;
   options.out = plan.out;
   options.threads = plan.threads;
   options.together = true;
   options.checkpoint_seconds = 0;
   options.device = device;
-  options.use_step_kernel = plan.step_kernel == "auto";
+  options.form = plan.step_kernel;
   return options;
 }
 
@@ -585,7 +518,7 @@ StudyOutcome report_study(const Study& study, const fs::path& folder) {
 TrainResult train(const TrainPlan& plan, const StudyObserver& observer) {
   check_plan(plan);
   check_unused(plan.out);
-  const std::unique_ptr<Device<float>> device = open_device(plan.device);
+  const std::unique_ptr<Device> device = open_device(plan.device);
   Engine engine(study_of(plan), options_of(plan, device.get()), observer);
   engine.make_runs(plan);
   engine.start_alone([&] { check_unused(plan.out); });
@@ -602,7 +535,7 @@ TrainResult resume(const fs::path& dir, int epochs, int threads, const StudyObse
   if (!device_name.empty()) plan.device = device_name;
   if (!check_same_data(plan.settings) && observer.on_note)
     observer.on_note(dir.string() + older_than_records);
-  const std::unique_ptr<Device<float>> device = open_device(plan.device);
+  const std::unique_ptr<Device> device = open_device(plan.device);
   Engine engine(study_of(plan), options_of(plan, device.get()), observer);
   engine.make_runs(plan);
   engine.restore_alone();

@@ -8,7 +8,6 @@
 
 #include "study/results.h"
 #include "study/study.h"
-#include "tensor/device.h"
 #include "train/run.h"
 #include "train/store.h"
 
@@ -26,8 +25,8 @@ struct StudyOptions {
   double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
   // Where the runs are made; nullptr: the CPU. A device takes the runs together that differ only in
   // rates, epochs and seed; `threads` and `together` are of no use then.
-  Device<float>* device = nullptr;
-  bool use_step_kernel = true;  // of the device, where it has one for the model
+  Device* device = nullptr;
+  std::string form = "auto";  // of a step (StepSettings), where a device makes them
   // Or the name of a device of other machines, which will make them: for plan_study only.
   std::string device_elsewhere = {};
 };

@@ -23,7 +23,7 @@ std::string today() {
 
 }  // namespace
 
-Provenance provenance_here(const Study& study, const Device<float>* device) {
+Provenance provenance_here(const Study& study, const Device* device) {
   Provenance provenance{results_version, "cpu", {}, {hardware_text()}, today(), today()};
   if (device) provenance.device = device->name(), provenance.hardware = {device->hardware()};
   for (const StudyVariant& variant : study.variants) {

@@ -10,8 +10,8 @@
 
 #include "study/results.h"
 #include "study/study.h"
-#include "tensor/device.h"
 #include "train/inputs.h"
+#include "train/stepper.h"
 
 namespace focus {
 
@@ -29,7 +29,7 @@ struct Provenance {
 
 // Runs the probes that the study's variants need, some milliseconds each, on the CPU. device: where
 // the study's runs are made; nullptr: the CPU.
-Provenance provenance_here(const Study& study, const Device<float>* device = nullptr);
+Provenance provenance_here(const Study& study, const Device* device = nullptr);
 
 // Of a study whose runs other machines will make, on a device of this name.
 Provenance provenance_elsewhere(const Study& study, const std::string& device);

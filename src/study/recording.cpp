@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/csv.h"
 #include "study/names.h"
 
 namespace focus {
@@ -119,7 +120,8 @@ RecordedVariant record(const StudyVariant& asked, const StudiedVariant& v,
 // A run that a note of its results says has ended with NaN or Inf.
 bool failed(const StudyResults& results, const StudiedVariant& v, uint64_t seed) {
   for (const auto& [key, value] : results.notes)
-    if (key == "failed" && value.starts_with(str(v.name, ", seed ", seed, ":"))) return true;
+    if (key == "failed" && (value + ",").starts_with(str(v.name, ", seed ", seed, ",")))
+      return true;
   return false;
 }
 
@@ -142,26 +144,22 @@ std::string notes_text(const Notes& notes) {
 template <class OnNote, class OnRow>
 void read_rows(const std::filesystem::path& file, std::string_view columns, const OnNote& on_note,
                const OnRow& on_row) {
-  std::istringstream text(read_file(file, most_bytes));
+  const std::string text = read_file(file, most_bytes);
   bool has_header = false;
-  int line_number = 0;
   const size_t count = size_t(std::count(columns.begin(), columns.end(), ',')) + 1;
-  for (std::string line; std::getline(text, line);) {
-    ++line_number;
-    const std::string where = str(file.string(), ", line ", line_number);
+  for (CsvReader lines(text, file.string()); lines.next();) {
+    const std::string where = str(file.string(), ", line ", lines.number()), line(lines.line());
     if (line.starts_with("# ")) {
       const size_t colon = line.find(": ");
       if (colon != std::string::npos)
         on_note(line.substr(2, colon - 2), line.substr(colon + 2), where);
     } else if (!has_header) {
-      if (line != columns) fail_input(where, ": the header is not '", columns, "'");
+      if (line != columns) lines.fail("the header is not '", columns, "'");
       has_header = true;
     } else {
-      std::vector<std::string> cells;
-      std::istringstream row(line);
-      for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
-      if (cells.size() != count)
-        fail_input(where, ": ", cells.size(), " cells in place of ", count);
+      const std::vector<std::string_view>& parts = lines.cells();
+      const std::vector<std::string> cells(parts.begin(), parts.end());
+      if (cells.size() != count) lines.fail(cells.size(), " cells in place of ", count);
       on_row(cells, where);
     }
   }

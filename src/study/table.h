@@ -8,8 +8,8 @@
 //
 // Commas separate columns; a cell may hold several values, separated by blanks or '|'. Blanks
 // around a cell, empty lines and lines that begin with '#' mean nothing. LF or CRLF; a cell may
-// stand in double quotes, as spreadsheets write it, and then hold commas; the name of a data file in
-// quotes is one value, with its blanks and '|'.
+// stand in double quotes, as spreadsheets write it, and then hold commas; the name of a data file
+// in quotes is one value, with its blanks and '|'.
 #pragma once
 
 #include <string>

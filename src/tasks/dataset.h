@@ -1,4 +1,4 @@
-// Data sets: many examples of a task, and the rectangle of token ids that a model reads.
+// Data sets: many examples of a task, and the padded matrix of token ids that a model reads.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,17 @@
 
 namespace focus {
 
-// Splits of generated data: what a model learns from, and what it is judged by.
+// Splits of generated data: for training, and held out for evaluation.
 inline constexpr uint32_t train_split = 0, held_out_split = 1;
 
 // `count` examples. Example i of a split depends on (seed, split, i) alone, so asking for more
-// keeps the first ones. Where the task wants distinct examples, an example that an earlier one of
-// the split equals is drawn again, and half of all trees (by a hash of their tokens) belongs to
-// split 0, the other half to split 1: the splits share none, whatever their sizes. Then an example
-// also depends on those before it in its split, and only splits 0 and 1 exist.
+// keeps the first ones. Where the task asks for distinct examples, a repetition within the split is
+// drawn again, and a hash of the tokens assigns half of all trees to split 0 and the other half to
+// split 1: the splits share none, whatever their sizes. Then an example also depends on those
+// before it in its split, and only splits 0 and 1 exist.
 //
-// Throws InputError when count, length or their product is out of range, or when there are not so
-// many distinct examples of that length.
+// Throws InputError when count, length or their product is out of range, or when fewer distinct
+// examples of that length exist.
 std::vector<Example> generate_examples(const Task& task, int count, int length, uint64_t seed,
                                        uint32_t split);
 

@@ -1,5 +1,5 @@
-// The eight sequence tasks of the paper: what their examples look like, how they are drawn, and how
-// the label follows from the tokens.
+// The eight sequence tasks of the paper: their tokens, the distribution of their examples, and the
+// rule for the label.
 //
 // Seven come from the Chomsky-hierarchy benchmark (Delétang et al. 2023, "Neural Networks and the
 // Chomsky Hierarchy"), list operations from Long Range Arena (Tay et al. 2021) after ListOps
@@ -57,8 +57,8 @@ struct Task {
   // (list operations: see list_operations.cpp).
   Example (*generate)(Rng& rng, int length) = nullptr;
 
-  // The label that the tokens alone imply. Throws InputError that says which token is wrong and why
-  // when they are no string of this task. Safe on any input.
+  // The label, from the tokens alone. Throws InputError, which says which token is wrong and why,
+  // if they are no string of this task. Safe on any input.
   int (*evaluate)(std::span<const uint8_t> tokens) = nullptr;
 };
 

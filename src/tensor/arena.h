@@ -15,15 +15,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "tensor/device.h"
-
 namespace focus {
 
 class Arena {
  public:
   static constexpr size_t alignment = 64;  // a cache line, and the widest vector
-
-  explicit Arena(const MemorySource& source = host_memory()) : source_(source) {}
 
   // `count` numbers, uninitialised (all bits set, which reads as NaN, in builds without NDEBUG, so
   // that a forgotten write shows). Throws std::bad_alloc when the system has no memory left.
@@ -33,7 +29,7 @@ class Arena {
     if (count > (size_t{1} << 46) / sizeof(T)) throw std::bad_array_new_length();
     void* memory = allocate_bytes(count * sizeof(T));
 #ifndef NDEBUG
-    source_.fill(memory, 0xff, count * sizeof(T));
+    std::memset(memory, 0xff, count * sizeof(T));
 #endif
     return static_cast<T*>(memory);
   }
@@ -61,26 +57,14 @@ class Arena {
   }
 
  private:
-  using Memory = std::unique_ptr<std::byte, void (*)(void*) noexcept>;
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  using Memory = std::unique_ptr<std::byte, Free>;
   struct Block {
     Memory memory;
     size_t size;
   };
-
-  static void* host_allocate(size_t bytes) {
-    void* memory = std::aligned_alloc(alignment, bytes);
-    if (!memory) throw std::bad_alloc();
-    return memory;
-  }
-  static void host_release(void* memory) noexcept {
-    std::free(memory);
-  }
-  static void host_fill(void* memory, int byte, size_t bytes) {
-    std::memset(memory, byte, bytes);
-  }
-  static MemorySource host_memory() {
-    return {host_allocate, host_release, host_fill};
-  }
 
   void* allocate_bytes(size_t bytes) {
     bytes = (bytes + alignment - 1) / alignment * alignment;
@@ -92,13 +76,13 @@ class Arena {
   }
 
   void add_block(size_t size) {
-    Memory memory(static_cast<std::byte*>(source_.allocate(size)), source_.release);
+    Memory memory(static_cast<std::byte*>(std::aligned_alloc(alignment, size)));
+    if (!memory) throw std::bad_alloc();
     blocks_.push_back({std::move(memory), size});
     used_ = 0;
     ++system_requests_;
   }
 
-  MemorySource source_;
   std::vector<Block> blocks_;
   size_t used_ = 0;  // of the last block
   size_t system_requests_ = 0;

@@ -8,8 +8,8 @@
 // round more, so the default tolerance leaves room: real mistakes are wrong by percents.
 //
 // Where f has a kink between x-h and x+h (ReLU near 0, a top-k choice that changes), no gradient is
-// right. Differences with half the step tell: for a smooth f they agree with the whole step's, at a
-// kink they do not. Such elements are skipped and counted, not passed.
+// right. Differences with half the step tell: for a smooth f they agree with those of the whole
+// step, at a kink they do not. Such elements are skipped and counted, not passed.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct GradientCheck {
   double tolerance = 1e-7;              // an element's limit is tolerance · (1 + |f'|)
   double most_skipped = 0.1;            // a larger share of skipped elements fails the check
   Noise noise = {};                     // of every pass over a tape
-  // Called after each evaluation, where given: a number that tells which discrete choice f just
+  // Called after each evaluation, where given: a number that identifies the discrete choice f just
   // made, such as a hash of the kept keys. Elements whose step changes it are skipped.
   std::function<uint64_t()> choice = nullptr;
 };
@@ -37,7 +37,7 @@ struct GradientReport {
   int kinks = 0;     // skipped: f is not differentiable within the step
   int moved = 0;     // skipped: the discrete choice changed within the step
   double worst = 0;  // largest error as a share of its limit, over the elements not skipped
-  // One line: the worst element by name and coordinates, what its gradient is and should be.
+  // One line: the worst element by name and coordinates, its gradient and the expected one.
   std::string text;
 };
 
@@ -47,8 +47,8 @@ GradientReport check_gradients(const std::function<double()>& value,
                                const std::vector<Parameter<double>*>& inputs,
                                const GradientCheck& settings = {});
 
-// The same for a loss built on a tape: runs backward once, then checks what it left in the inputs'
-// gradients. `loss` returns a tensor with one element.
+// The same for a loss built on a tape: runs backward once, then checks the gradients of the inputs.
+// `loss` returns a tensor with one element.
 GradientReport check_gradients(const std::function<Tensor<double>(Tape<double>&)>& loss,
                                const std::vector<Parameter<double>*>& inputs,
                                const GradientCheck& settings = {});

@@ -1,41 +1,22 @@
 #include "tensor/precision.h"
 
-#include "error.h"
+#include "enum_names.h"
 
 namespace focus {
 
+static constexpr const char* precision_names[] = {"fp32", "3xtf32", "tf32", "bf16"};
+
+Precision precision_of(const std::string& name) {
+  return value_named<Precision>(name, precision_names, "precision");
+}
+
 const char* name_of(Precision precision) {
-  switch (precision) {
-    case Precision::fp32:
-      return "fp32";
-    case Precision::tf32x3:
-      return "3xtf32";
-    case Precision::tf32:
-      return "tf32";
-    case Precision::bf16:
-      return "bf16";
-  }
-  return "?";
+  return name_among(precision_names, precision);
 }
 
 double times_float32(Precision precision) {
-  switch (precision) {
-    case Precision::fp32:
-      break;
-    case Precision::tf32x3:
-      return 8 / 3.;
-    case Precision::tf32:
-      return 8;
-    case Precision::bf16:
-      return 16;
-  }
-  return 1;
-}
-
-Precision precision_of(const std::string& name) {
-  for (const Precision p : {Precision::fp32, Precision::tf32x3, Precision::tf32, Precision::bf16})
-    if (name == name_of(p)) return p;
-  fail_input("'", name, "' is no precision: use fp32, 3xtf32, tf32 or bf16");
+  constexpr double times[] = {1, 8 / 3., 8, 16};
+  return times[int(precision)];
 }
 
 }  // namespace focus

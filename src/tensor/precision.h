@@ -1,5 +1,5 @@
-// In which numbers a device multiplies in training and evaluation (Device::set_precision).
-// Everything else is float32 at each of them: weights, sums, norms, softmax, loss, clip and update.
+// In which numbers a device's matrix products are made. Everything else is float32 at each of them:
+// weights, sums, norms, softmax, loss, clip and update.
 //
 //   fp32     float32
 //   3xtf32   each factor as the sum of two tf32 numbers, three products: nearly float32

@@ -9,7 +9,6 @@ void Tape<T>::reset(bool recording, Noise noise) {
   steps_.clear();
   free_.clear();
   arena_.reset();
-  if (device_arena_) device_arena_->reset();
   recording_ = recording;
   noise_ = noise;
 }
@@ -26,7 +25,7 @@ template <class T>
 typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   Gradient<T>* g = x.gradient;
   if (!g) return {nullptr, false};
-  if (g->data) return {g->data, false};
+  if (g->data) return {g->data, true};
   //@ gap 02 gradient-memory
   const auto same_size = std::find_if(free_.begin(), free_.end(),
                                       [&](const FreeBuffer& b) { return b.size == g->size; });
@@ -37,35 +36,27 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   } else {
     g->data = memory<T>(g->size);
   }
-  return {g->data, true};
+  return {g->data, false};
   //@ end
-}
-
-template <class T>
-void Tape<T>::fill(T* x, size_t n, T value) {
-  if (device_)
-    device_->fill(x, n, value);
-  else
-    std::fill(x, x + n, value);
 }
 
 template <class T>
 T* Tape<T>::gradient(const Tensor<T>& x) {
   const Target target = gradient_target(x);
-  if (target.fresh) fill(target.data, x.gradient->size, T(0));
+  if (target.data && !target.accumulate)
+    std::fill(target.data, target.data + x.gradient->size, T(0));
   return target.data;
 }
 
 template <class T>
 void Tape<T>::backward(const Tensor<T>& loss) {
   if (!recording_) fail_input("backward: the tape was not recording");
-  const int losses = device_ ? device_->runs() : 1;  // one for each run
-  if (!(loss.shape == Shape{losses}))
-    fail_input("backward: the loss has shape ", loss.shape.text(), ", not [", losses, "]");
+  if (!(loss.shape == Shape{1}))
+    fail_input("backward: the loss has shape ", loss.shape.text(), ", not [1]");
   if (steps_.empty())
     fail_input("backward: nothing is recorded; a tape plays once for each forward");
   //@ gap 02 play-tape
-  fill(gradient(loss), loss.size(), T(1));
+  gradient(loss)[0] = T(1);
   while (!steps_.empty()) {
     const Step step = steps_.back();
     steps_.pop_back();

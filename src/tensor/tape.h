@@ -13,11 +13,9 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "tensor/arena.h"
-#include "tensor/device.h"
 #include "tensor/tensor.h"
 #include "tensor/workers.h"
 
@@ -36,11 +34,7 @@ struct Noise {
 template <class T>
 class Tape {
  public:
-  // With a device, the tensors' numbers are in its memory.
-  explicit Tape(Workers& workers, Device<T>* device = nullptr)
-      : workers_(workers), device_(device) {
-    if (device) device_arena_.emplace(device->memory());
-  }
+  explicit Tape(Workers& workers) : workers_(workers) {}
 
   // Forgets all tensors and operations and gives the memory to the next pass. With recording off
   // (evaluation) operations compute and remember nothing.
@@ -48,10 +42,10 @@ class Tape {
 
   // A new tensor with uninitialised numbers.
   Tensor<T> make(const Shape& shape);
-  // Memory until the next reset(), where the tensors are.
+  // Memory until the next reset().
   template <class U>
   U* memory(size_t count) {
-    return numbers().template allocate<U>(count);
+    return arena_.template allocate<U>(count);
   }
 
   // Called by an operation once its output is computed; `backward` is stored in the arena. Whoever
@@ -64,14 +58,14 @@ class Tape {
     steps_.push_back({[](void* f) { (*static_cast<F*>(f))(); }, stored, output.gradient});
   }
 
-  // The gradient to add into, zeroed when this backward sees it first; nullptr if nobody wants it.
+  // The gradient to add into, zeroed before its first use; nullptr if it is not needed.
   T* gradient(const Tensor<T>& x);
   // The same for operations that can store instead of add: zeroing memory and reading it back costs
-  // as much as a small operation. If `fresh`, the memory is uninitialised and every element must be
-  // written.
+  // as much as a small operation. Without `accumulate` the memory is uninitialised, and every
+  // element must be written.
   struct Target {
     T* data;
-    bool fresh;
+    bool accumulate;
   };
   Target gradient_target(const Tensor<T>& x);
 
@@ -81,13 +75,9 @@ class Tape {
   bool recording() const { return recording_; }
   Noise& noise() { return noise_; }
   Workers& workers() { return workers_; }
-  Device<T>* device() { return device_; }  // nullptr: the CPU
   Arena& arena() { return arena_; }
-  Arena& numbers() { return device_arena_ ? *device_arena_ : arena_; }
 
  private:
-  void fill(T* x, size_t n, T value);
-
   struct Step {
     void (*run)(void*);
     void* backward;
@@ -99,9 +89,7 @@ class Tape {
   };
 
   Workers& workers_;
-  Device<T>* device_;
   Arena arena_;
-  std::optional<Arena> device_arena_;
   std::vector<Step> steps_;
   std::vector<FreeBuffer> free_;  // gradient memory to use again
   bool recording_ = false;
@@ -128,17 +116,7 @@ struct Parameter {
   Parameter(const Parameter&) = delete;  // tensors point into it
   Parameter& operator=(const Parameter&) = delete;
 
-  // The tensors' numbers and gradients are there from now on, in a device's memory; `value` and
-  // `gradient_value` keep what they hold.
-  void place(T* values, T* gradients) {
-    placed_ = values;
-    gradient.data = gradients;
-  }
-
-  Tensor<T> tensor() { return {shape, placed_ ? placed_ : value.data(), &gradient}; }
-
- private:
-  T* placed_ = nullptr;
+  Tensor<T> tensor() { return {shape, value.data(), &gradient}; }
 };
 
 }  // namespace focus

@@ -56,7 +56,7 @@ template <class T>
 struct Tensor {
   Shape shape;
   T* data = nullptr;
-  Gradient<T>* gradient = nullptr;  // nullptr: nobody wants it (inputs, evaluation)
+  Gradient<T>* gradient = nullptr;  // nullptr: not needed (inputs, evaluation)
 
   size_t size() const { return shape.size(); }
   int rows() const { return shape.rows(); }

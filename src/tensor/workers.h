@@ -31,8 +31,8 @@ class Workers {
   int threads() const { return int(shares_.size()); }
 
   // Calls f(piece, thread) for piece = 0 … pieces-1, each once, and returns when all are done.
-  // thread is in 0 … threads()-1: an index for scratch memory. What f throws
-  // is thrown here once the phase is over; the other pieces may or may not have run.
+  // thread is in 0 … threads()-1: an index for scratch memory. An exception thrown by f is rethrown
+  // here once the phase is over; the other pieces may or may not have run.
   template <class F>
   void run(int pieces, const F& f) {
     if (pieces <= 0) return;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "files/safetensors.h"
-#include "tensor/device.h"
+#include "train/stepper.h"
 
 namespace focus {
 
@@ -20,11 +20,8 @@ struct GoldenError {
 // The limits (absolute): logits 1e-5; loss and gradient norm 2e-6 of the expected value; each
 // gradient tensor 1e-5 of its largest magnitude plus 1e-7 of the gradient norm (the gradient of
 // every W_k bias is zero in exact arithmetic); each stepped weight 1e-5 of its tensor's largest
-// magnitude. T is the precision of the computation: float is what the limits are for, double shows
-// how much of an error is rounding. With a device, it computes everything. InputError for a file
-// that is not a golden file.
-template <class T>
+// magnitude. On the CPU, or on a device. InputError for a file that is not a golden file.
 std::vector<GoldenError> check_golden(const Safetensors& file, int threads,
-                                      Device<T>* device = nullptr);
+                                      Device* device = nullptr);
 
 }  // namespace focus

@@ -3,16 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
+#include "enum_names.h"
+
 namespace focus {
 
+static constexpr const char* optimizer_names[] = {"sgd", "adam"};
+
 OptimizerKind optimizer_of(std::string_view name) {
-  if (name == "sgd") return OptimizerKind::sgd;
-  if (name == "adam") return OptimizerKind::adam;
-  fail_input("optimizer '", name, "' is unknown: use sgd or adam");
+  return value_named<OptimizerKind>(name, optimizer_names, "optimizer");
 }
 
 const char* name_of(OptimizerKind kind) {
-  return kind == OptimizerKind::sgd ? "sgd" : "adam";
+  return name_among(optimizer_names, kind);
 }
 
 template <class T>

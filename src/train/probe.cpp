@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "train/run.h"
+#include "train/cpu_stepper.h"
 
 namespace focus {
 
@@ -29,7 +29,7 @@ double probe_loss(const RunSettings& settings) {
   constexpr uint64_t seed = 1;
   try {
     Run run(s, seed, make_run_data(s, seed));
-    return run.run_epoch(tape, never)->train_loss;
+    return run_epoch(run, tape, never)->train_loss;
   } catch (const RunError&) {
     return std::nan("");
   }

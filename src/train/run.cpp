@@ -11,6 +11,21 @@
 
 namespace focus {
 
+namespace {
+
+// What `work` throws, if it does.
+template <class F>
+std::optional<RunError> error_of(const F& work) {
+  try {
+    work();
+  } catch (const RunError& error) {
+    return error;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
 std::shared_ptr<const RunData> make_run_data(const RunSettings& s, uint64_t seed) {
   const Task& task = find_task(s.task);
   const auto examples = [&](const std::string& file, int size, uint32_t split) {
@@ -69,51 +84,31 @@ Run::Run(const RunSettings& settings, uint64_t seed, std::shared_ptr<const RunDa
   }
 }
 
-void Run::train_step(Tape<float>& tape, const std::vector<int>& order) {
-  const PaddedData& data = data_->train;
-  const int first = step_ * settings_.batch, rows = std::min(settings_.batch, data.rows - first);
-  tokens_.resize(size_t(rows) * size_t(data.length));
-  labels_.resize(size_t(rows));
-  for (int b = 0; b < rows; ++b) {
-    const int row = order[size_t(first + b)];
-    const auto from = data.tokens.begin() + ptrdiff_t{row} * data.length;
-    std::copy(from, from + data.length, tokens_.begin() + ptrdiff_t{b} * data.length);
-    labels_[size_t(b)] = data.labels[size_t(row)];
-  }
-
-  tape.reset(true, Noise{true, seed_, noise_step(), 0});
-  model_.zero_gradients();
-  const Tensor<float> loss =
-      cross_entropy(tape, model_.forward(tape, tokens_.data(), rows), labels_.data());
-  tape.backward(loss);
-  const double norm = gradient_norm(model_.parameters());
-  if (!std::isfinite(loss.data[0]) || !std::isfinite(norm)) fail_at_step(step_, loss.data[0], norm);
-  optimizer_.step(model_.parameters(), rate(), clip_factor(norm, settings_.clip));
-  ++step_;
+StepSettings Run::step_settings() const {
+  return {.model = model_.settings(),
+          .optimizer = settings_.optimizer,
+          .clip = settings_.clip,
+          .batch = std::min(settings_.batch, data_->train.rows),
+          .precision = settings_.precision};
 }
 
-std::vector<int> Run::epoch_order() const {
-  std::vector<int> order(size_t(data_->train.rows));
-  std::iota(order.begin(), order.end(), 0);
-  Rng(seed_, Stream::order, uint32_t(epochs_done_)).shuffle(order);
-  return order;
-}
-
-uint32_t Run::noise_step() const {
-  return uint32_t(epochs_done_) * uint32_t(steps_per_epoch()) + uint32_t(step_);
+Epoch Run::epoch() const {
+  Epoch epoch{std::vector<int>(size_t(data_->train.rows)),
+              decayed_rate(settings_.lr, settings_.lr_decay, epochs_done_),
+              uint32_t(epochs_done_) * uint32_t(steps_per_epoch())};
+  std::iota(epoch.order.begin(), epoch.order.end(), 0);
+  Rng(seed_, Stream::order, uint32_t(epochs_done_)).shuffle(epoch.order);
+  return epoch;
 }
 
 int Run::steps_per_epoch() const {
   return (data_->train.rows + settings_.batch - 1) / settings_.batch;
 }
 
-double Run::rate() const {
-  return decayed_rate(settings_.lr, settings_.lr_decay, epochs_done_);
-}
-
-void Run::took_steps(int steps) {
-  step_ += steps;
+void Run::take_steps(const Stepper& stepper, int number, int steps) {
+  stepper.store(number, model_, optimizer_);
   optimizer_.set_steps_taken(optimizer_.steps_taken() + steps);
+  step_ += steps;
 }
 
 void Run::fail_at_step(int step, double loss, double norm) const {
@@ -121,18 +116,6 @@ void Run::fail_at_step(int step, double loss, double norm) const {
            loss, " and the gradient's norm ", norm, " (task ", settings_.task, ", attention ",
            name_of(settings_.attention), ", lr ", settings_.lr,
            "); try a smaller --lr, the last good checkpoint is kept");
-}
-
-std::optional<EpochMetrics> Run::run_epoch(Tape<float>& tape, const std::atomic<bool>& stop) {
-  const std::vector<int> order = epoch_order();
-  while (step_ < steps_per_epoch()) {
-    if (stop.load()) return std::nullopt;
-    train_step(tape, order);
-  }
-  const auto train = evaluate(model_, tape, data_->train, &stop);
-  const auto val = train ? evaluate(model_, tape, data_->val, &stop) : std::nullopt;
-  if (!val) return std::nullopt;
-  return finish_epoch(*train, *val);
 }
 
 EpochMetrics Run::finish_epoch(const Evaluation& train, const Evaluation& val) {
@@ -190,6 +173,41 @@ void Run::restore(const Safetensors& file) {
   step_ = int(file.integer_setting("step_in_epoch", 0, steps_per_epoch()));
   best_accuracy_ = file.number_setting("best_val_accuracy");
   best_loss_ = file.number_setting("best_val_loss");
+}
+
+std::vector<EpochResult> run_epoch(Stepper& stepper, const std::vector<Run*>& runs,
+                                   const std::atomic<bool>& stop) {
+  std::vector<EpochResult> results(runs.size());
+  std::vector<Epoch> epochs;
+  for (const Run* run : runs) epochs.push_back(run->epoch());
+  const int begin = runs[0]->steps_in_epoch(), end = runs[0]->steps_per_epoch();
+  int step = begin;  // of the runs that have not failed
+  if (begin < end) {
+    const std::vector<StepsMade> made = stepper.train(epochs, begin, end - begin, stop);
+    for (size_t r = 0; r < runs.size(); ++r) {
+      const int steps = int(made[r].losses.size());
+      if (!made[r].failed) {
+        step = begin + steps;
+        runs[r]->take_steps(stepper, int(r), steps);
+      } else {
+        results[r].error = error_of([&] {
+          runs[r]->fail_at_step(begin + steps - 1, double(made[r].losses.back()), made[r].norm);
+        });
+      }
+    }
+  }
+  const auto all_failed = [&] {
+    return std::all_of(results.begin(), results.end(), [](const auto& r) { return r.error; });
+  };
+  if (step < end || all_failed()) return results;
+  const auto train = stepper.evaluate(Split::train, stop);
+  const auto val = train ? stepper.evaluate(Split::held_out, stop) : std::nullopt;
+  if (!val) return results;
+  for (size_t r = 0; r < runs.size(); ++r)
+    if (!results[r].error)
+      results[r].error =
+          error_of([&] { results[r].row = runs[r]->finish_epoch((*train)[r], (*val)[r]); });
+  return results;
 }
 
 }  // namespace focus

@@ -10,26 +10,18 @@
 #include <optional>
 #include <vector>
 
+#include "error.h"
 #include "files/metrics.h"
 #include "files/safetensors.h"
-#include "model/model.h"
-#include "tasks/dataset.h"
-#include "train/optimizer.h"
 #include "train/settings.h"
+#include "train/stepper.h"
 
 namespace focus {
 
-// Training and held-out data, padded for the model; shared by the runs that use the same.
-struct RunData {
-  PaddedData train, val;
-};
 // Generates or reads the data of a run. Throws InputError for bad files or when k exceeds the
 // length.
 std::shared_ptr<const RunData> make_run_data(const RunSettings& settings, uint64_t seed);
 
-struct Evaluation {
-  double loss = 0, accuracy = 0;  // mean cross-entropy in nats; percent
-};
 // Loss and accuracy of a model on rows; no dropout. The predicted class is the one with the largest
 // logit (the lowest of equal ones). `stop`, if given and set, ends it early: nullopt. `logits`, if
 // given, receives rows × classes numbers.
@@ -40,10 +32,6 @@ std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const
 class Run {
  public:
   Run(const RunSettings& settings, uint64_t seed, std::shared_ptr<const RunData> data);
-
-  // Trains to the end of the current epoch and evaluates. nullopt if `stop` was set on the way; the
-  // run then stands between two steps and can be saved or continued. RunError on a NaN or Inf.
-  std::optional<EpochMetrics> run_epoch(Tape<float>& tape, const std::atomic<bool>& stop);
 
   // A checkpoint: settings, weights, optimiser, counters. restore() takes them back.
   Safetensors checkpoint() const;
@@ -58,19 +46,20 @@ class Run {
   Optimizer<float>& optimizer() { return optimizer_; }
   const RunData& data() const { return *data_; }
 
-  // For whoever takes the steps elsewhere (run_group.h): what the steps of this epoch need, …
-  std::vector<int> epoch_order() const;  // of the training rows
+  // What a stepper needs: for its making, of this run and of its present epoch.
+  StepSettings step_settings() const;
+  StepRun step_run() const { return {seed_, data_}; }
+  Epoch epoch() const;
   int steps_per_epoch() const;
-  uint32_t noise_step() const;  // of the next step
-  double rate() const;
-  // … and what came of them. fail_at_step and finish_epoch throw RunError on a NaN or Inf.
-  void took_steps(int steps);
+  void load_into(Stepper& stepper, int number) const { stepper.load(number, model_, optimizer_); }
+
+  // What came of it: the state after so many steps more, …
+  void take_steps(const Stepper& stepper, int number, int steps);
+  // … a step that failed, or the end of the epoch. Both throw RunError on a NaN or Inf.
   [[noreturn]] void fail_at_step(int step, double loss, double norm) const;
   EpochMetrics finish_epoch(const Evaluation& train, const Evaluation& val);
 
  private:
-  void train_step(Tape<float>& tape, const std::vector<int>& order);
-
   RunSettings settings_;
   uint64_t seed_;
   std::shared_ptr<const RunData> data_;
@@ -79,7 +68,18 @@ class Run {
   int epochs_done_ = 0, step_ = 0;
   double best_accuracy_ = -1, best_loss_ = 0;
   bool is_best_ = false;
-  std::vector<int> tokens_, labels_;  // one batch
 };
+
+// What became of a run's epoch; neither: it was stopped.
+struct EpochResult {
+  std::optional<EpochMetrics> row;
+  std::optional<RunError> error;  // NaN or Inf; the run is what it was after the last good steps
+};
+
+// Trains runs that stand at the same step to the end of their epoch and evaluates them: run r is
+// the stepper's number r, which has its state. If `stop` is set on the way, the runs stand between
+// two steps and can be saved or continued. A run that fails does not end the others.
+std::vector<EpochResult> run_epoch(Stepper& stepper, const std::vector<Run*>& runs,
+                                   const std::atomic<bool>& stop);
 
 }  // namespace focus

@@ -8,6 +8,8 @@
 #include <system_error>
 #include <thread>
 
+#include "train/cpu_stepper.h"
+
 namespace focus {
 
 namespace {
@@ -106,7 +108,7 @@ class Scheduler {
     if (!slot.run) slot.run = jobs_[i].open();
     try {
       if (slot.run->epochs_done() < jobs_[i].epochs) {
-        std::optional<EpochMetrics> row = slot.run->run_epoch(tape, stop_);
+        std::optional<EpochMetrics> row = run_epoch(*slot.run, tape, stop_);
         const auto now = std::chrono::steady_clock::now();
         if (row) row->seconds = std::chrono::duration<double>(now - start_).count();
         slot.told = !row;
@@ -138,15 +140,6 @@ class Scheduler {
 void run_side_by_side(const std::vector<Job>& jobs, int threads, int at_once,
                       const std::atomic<bool>& stop, const JobEvents& events) {
   if (!jobs.empty()) Scheduler(jobs, threads, at_once, stop, events);
-}
-
-void run_side_by_side(std::deque<Run>& runs, int epochs, int threads, const std::atomic<bool>& stop,
-                      const AfterEpoch& after) {
-  std::vector<Job> jobs;
-  for (Run& run : runs)  // a pointer that owns nothing
-    jobs.push_back({epochs, [&run] { return std::shared_ptr<Run>(std::shared_ptr<Run>(), &run); }});
-  run_side_by_side(jobs, threads, int(runs.size()), stop,
-                   {[&](size_t i, const Run&, std::optional<EpochMetrics> row) { after(i, row); }});
 }
 
 }  // namespace focus

@@ -1,4 +1,4 @@
-// Independent runs side by side on several threads.
+// Independent runs: side by side on the CPU's threads, or together on a device.
 #pragma once
 
 #include <atomic>
@@ -20,8 +20,7 @@ struct Job {
   int epochs = 0;  // to bring the run to, counted from its beginning
   std::function<std::shared_ptr<Run>()> open = {};
   // Jobs of one group have the same settings but for rates, what Q and K start with, epochs and
-  // seed, and data of the same
-  // sizes: a device takes their runs together (run_group.h).
+  // seed, and data of the same sizes: a device takes their runs together.
   std::string group = {};
 };
 
@@ -30,7 +29,8 @@ struct JobEvents {
   // After every epoch, with its metrics; at a stop once more, with nullopt, for each run that is
   // open, in the middle of an epoch or at its end. `seconds` is the time since the call.
   std::function<void(size_t job, Run& run, std::optional<EpochMetrics> row)> after_epoch;
-  // A run ended with NaN or Inf. If empty, that ends all runs, as every other exception does.
+  // A run ended with NaN or Inf; the others go on. If empty, that ends all runs, as every other
+  // exception does.
   std::function<void(size_t job, const RunError& error)> failed = {};
 };
 
@@ -43,10 +43,13 @@ struct JobEvents {
 void run_side_by_side(const std::vector<Job>& jobs, int threads, int at_once,
                       const std::atomic<bool>& stop, const JobEvents& events);
 
-// The same for runs that exist already and remain: all to `epochs` epochs, all at once. A failure
-// of one ends all.
-using AfterEpoch = std::function<void(size_t run, std::optional<EpochMetrics> row)>;
-void run_side_by_side(std::deque<Run>& runs, int epochs, int threads, const std::atomic<bool>& stop,
-                      const AfterEpoch& after);
+// The same on a device: group after group, all runs of a group that stand at the same step in one
+// stepper, up to `at_once` of them, and fewer where its memory does not hold so many. form: of
+// their steps (StepSettings).
+void run_together(Device& device, const std::vector<Job>& jobs, int at_once,
+                  const std::string& form, const std::atomic<bool>& stop, const JobEvents& events);
+
+// Jobs for runs that exist already and remain.
+std::vector<Job> jobs_of(std::deque<Run>& runs, int epochs);
 
 }  // namespace focus

@@ -33,7 +33,7 @@ struct RunSettings {
   double qk_scale = 1, qk_rate = 1;
   bool freeze_qk = false;
   int batch = 25, epochs = 100;
-  Precision precision = Precision::fp32;  // another one needs a device (Device::set_precision)
+  Precision precision = Precision::fp32;  // another one needs a device
   int train_size = 5000, val_size = 2000, length = 40;
   std::string train_data, val_data;  // files; empty: generated
   // What they held when the run began (train/inputs.h); empty: an older run, which did not say.

@@ -159,12 +159,13 @@ void RunFolder::restore(Run& run) {
 void RunFolder::begin() const {
   make_folder(plan_.out);
   remove_leftovers(plan_.out);
+  ::unlink(path("outcome.txt").c_str());
+  // First: a folder without it is no run, and nobody may begin in one that is not empty.
+  write_file_atomically(path("settings.json"), plan_text(plan_));
   for (const uint64_t seed : plan_.seeds) {
     make_folder(path(str("seed-", seed)));
     remove_leftovers(path(str("seed-", seed)));
   }
-  ::unlink(path("outcome.txt").c_str());
-  write_file_atomically(path("settings.json"), plan_text(plan_));
 }
 
 void RunFolder::announce(FolderLock& lock) const {

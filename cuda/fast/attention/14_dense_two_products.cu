@@ -41,10 +41,10 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   using X = RowTiles<W>;
   SharedMemory shared;
   const X block{{}, shared.array<float>(X::rows_floats), shared.array<float>(2 * X::chunk_floats)};
-  const Place<8>& at = block.at;
+  const ThreadPosition<8>& at = block.at;
   const int T = q.T, tiles = (T + side - 1) / side;
   const int rows = q.B * q.H * tiles, split = int(blockIdx.x) / rows;
-  const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
+  const int batch_head = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
   wait_for_previous();
   const int halves = (T + half - 1) / half, end = min(T, halves * (split + 1) / splits * half);
   const int first = halves * split / splits, last = halves * (split + 1) / splits;
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   for (int i = 0; i < 8; ++i) top[i] = -INFINITY;
   const int pitch = scores.pitch(), query = i0 + 4 * at.y;
   const bool inside[2] = {query < pitch, query + half < pitch};
-  float* column = scores.of(unit, 0) + query;
+  float* column = scores.of(batch_head, 0) + query;
   const auto after = [&](int j0, const float(&product)[8][8]) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
@@ -70,15 +70,15 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     }
   };
   block.for_tiles(
-      q, i0, k, unit, first, last, [] {}, [](int) {}, after);
+      q, i0, k, batch_head, first, last, [] {}, [](int) {}, after);
   // The row's lanes put their columns together.
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float whole = Place<8>::reduce_row(top[i], Maximum{});
+    const float whole = ThreadPosition<8>::reduce_row(top[i], Maximum{});
     const int row = i0 + row_of(at.y, i);
-    if (row < T && at.x == 0) tops[(ptrdiff_t{split} * q.B * q.H + unit) * T + row] = whole;
+    if (row < T && at.x == 0) tops[(ptrdiff_t{split} * q.B * q.H + batch_head) * T + row] = whole;
   }
-  announce_part(scored + unit * tiles + i0 / side);
+  announce_part(scored + batch_head * tiles + i0 / side);
 }
 
 // --- the weights and the output -----------------------------------------------------------------
@@ -106,16 +106,16 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   float *p = shared.array<float>(2 * X::p_floats), *b = shared.array<float>(2 * X::v_floats);
   float* row_tops = shared.array<float>(side);
   float* row_sums = shared.array<float>(4 * side);
-  const Place<8> at;
-  const int T = v.T, tiles = (T + side - 1) / side, units = v.B * v.H;
-  const int rows = units * tiles, split = int(blockIdx.x) / rows;
-  const int unit = int(blockIdx.x) % rows / tiles, tile = int(blockIdx.x) % tiles;
+  const ThreadPosition<8> at;
+  const int T = v.T, tiles = (T + side - 1) / side, batch_heads = v.B * v.H;
+  const int rows = batch_heads * tiles, split = int(blockIdx.x) / rows;
+  const int batch_head = int(blockIdx.x) % rows / tiles, tile = int(blockIdx.x) % tiles;
   const int i0 = tile * side;
   const int steps = (T + step - 1) / step;
   const int first = steps * split / splits, last = steps * (split + 1) / splits;
   using Weights = Copier<step, side>;
-  const Weights weights(scores.of(unit, 0), scores.pitch(), T, scores.pitch());
-  const Copier<step, W> values(v.of(unit), v.row_stride, T, v.D);
+  const Weights weights(scores.of(batch_head, 0), scores.pitch(), T, scores.pitch());
+  const Copier<step, W> values(v.of(batch_head), v.row_stride, T, v.D);
   const auto copy_values = [&](int x) {
     values.start(b + x % 2 * X::v_floats, X::stride, x * step, 0);
   };
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   unsigned dropped[4] = {};  // of four queries, from the thread's first key of a step on
   const auto load_bits = [&](int x) {
     if (!keep.words) return;
-    const unsigned* words = keep.words + size_t(unit) * size_t(T) * size_t(keep.per_row) + x;
+    const unsigned* words = keep.words + size_t(batch_head) * size_t(T) * size_t(keep.per_row) + x;
 #pragma unroll
     for (int e = 0; e < 4; ++e)
       dropped[e] = ~words[min(i0 + weights.column + e, T - 1) * keep.per_row] >> weights.row;
@@ -134,15 +134,15 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   let_next_start();
   copy_values(first);
   load_bits(first);
-  wait_for_parts(scored, unit * tiles + tile, unit * tiles + tile + 1, score_splits);
+  wait_for_parts(scored, batch_head * tiles + tile, batch_head * tiles + tile + 1, score_splits);
   copy_scores(first);
   // A thread a query: its largest score. Beyond T all weights are 2^-∞ = 0.
   const int own_row = i0 + int(threadIdx.x);
   float own_top = -INFINITY;
 #pragma unroll 2
   for (int s = 0; s < score_splits; ++s)
-    own_top =
-        fmaxf(own_top, __ldcg(tops + (ptrdiff_t{s} * units + unit) * T + min(own_row, T - 1)));
+    own_top = fmaxf(own_top, __ldcg(tops + (ptrdiff_t{s} * batch_heads + batch_head) * T +
+                                    min(own_row, T - 1)));
   row_tops[threadIdx.x] = own_row < T ? own_top : INFINITY;
   __syncthreads();
   // A thread weighs what it copies: scores of four queries.
@@ -189,11 +189,12 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   for (int n = 0; n < 4; ++n) own_sum += row_sums[n * side + int(threadIdx.x)];
 
   if (splits > 1) {
-    // (units,tiles,splits,8·C + 1,64)
+    // (batch_heads,tiles,splits,8·C + 1,64)
     constexpr int numbers = X::part_floats / tile_threads;
-    float* all = parts +
-                 (size_t(unit) * size_t(tiles) + size_t(tile)) * size_t(splits) * X::part_floats +
-                 threadIdx.x;
+    float* all =
+        parts +
+        (size_t(batch_head) * size_t(tiles) + size_t(tile)) * size_t(splits) * X::part_floats +
+        threadIdx.x;
     float* own = all + split * X::part_floats;
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -203,7 +204,7 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
     __threadfence();
     __syncthreads();  // all threads' parts are written
     const bool ends_tile =
-        threadIdx.x == 0 && atomicAdd(arrived + unit * tiles + tile, 1) == splits - 1;
+        threadIdx.x == 0 && atomicAdd(arrived + batch_head * tiles + tile, 1) == splits - 1;
     if (!__syncthreads_or(ends_tile)) return;
     __threadfence();
     own_sum = 0;
@@ -220,12 +221,12 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
       all += X::part_floats;
     }
   }
-  if (own_row < T) lse[ptrdiff_t{unit} * T + own_row] = own_top * ln_2 + logf(own_sum);
+  if (own_row < T) lse[ptrdiff_t{batch_head} * T + own_row] = own_top * ln_2 + logf(own_sum);
   row_tops[threadIdx.x] = keep.scale / own_sum;
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    store_row(o, unit, i0 + row_of(at.y, i), at.x, sum[i], row_tops[row_of(at.y, i)]);
+    store_row(o, batch_head, i0 + row_of(at.y, i), at.x, sum[i], row_tops[row_of(at.y, i)]);
 }
 
 // How many parts of the keys each product is cut into.

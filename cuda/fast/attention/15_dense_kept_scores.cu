@@ -42,10 +42,10 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   SharedMemory shared;
   const X block{{}, shared.array<float>(X::rows_floats), shared.array<float>(2 * X::chunk_floats)};
   float *deltas = shared.array<float>(side), *row_lse = shared.array<float>(side);
-  const Place<8>& at = block.at;
+  const ThreadPosition<8>& at = block.at;
   const int T = v.T, tiles = (T + side - 1) / side;
   const int rows = v.B * v.H * tiles, split = int(blockIdx.x) / rows;
-  const int unit = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
+  const int batch_head = int(blockIdx.x) % rows / tiles, i0 = int(blockIdx.x) % tiles * side;
   const int halves = (T + half - 1) / half;
   const int first = halves * split / splits, last = halves * (split + 1) / splits;
   const int pitch = scores.pitch(), end = last == halves ? pitch : last * half;
@@ -55,8 +55,8 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   const auto make_deltas = [&] {
     const int eighth = int(threadIdx.x) % 8,
               of = int(threadIdx.x) / 32 * half + int(threadIdx.x) % 32 / 8;
-    const float* o_at = o.of(unit) + (i0 + of) * o.row_stride + 4 * eighth;
-    const float* d_o_at = d_o.of(unit) + (i0 + of) * d_o.row_stride + 4 * eighth;
+    const float* o_at = o.of(batch_head) + (i0 + of) * o.row_stride + 4 * eighth;
+    const float* d_o_at = d_o.of(batch_head) + (i0 + of) * d_o.row_stride + 4 * eighth;
 #pragma unroll 4
     for (int n = 0; n < half; n += 4) {
       float sum = 0;
@@ -72,20 +72,21 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
       o_at += 4 * o.row_stride, d_o_at += 4 * d_o.row_stride;
     }
     const int row = i0 + int(threadIdx.x);
-    row_lse[threadIdx.x] = row < T ? lse[ptrdiff_t{unit} * T + row] * log2_e : 0.f;
+    row_lse[threadIdx.x] = row < T ? lse[ptrdiff_t{batch_head} * T + row] * log2_e : 0.f;
   };
   // Which of a tile's weights are kept: a lane has those of one of its warp's 32 queries.
   const int lane = int(threadIdx.x) % 32,
             of_lane = lane % 16 + lane / 16 * 32 + int(threadIdx.x) / 32 * 16;
   const unsigned* of_row = keep.words;
   if (of_row)
-    of_row += (size_t(unit) * size_t(T) + size_t(min(i0 + of_lane, T - 1))) * size_t(keep.per_row);
+    of_row +=
+        (size_t(batch_head) * size_t(T) + size_t(min(i0 + of_lane, T - 1))) * size_t(keep.per_row);
   unsigned kept[2] = {~0u, ~0u};
   // A thread's scores come in four parts, 4 × 4 each: the first one ahead of the product, the next
   // ones each while the one before it is used. All at once, ahead, they would take the registers of
   // two blocks.
-  const float* from = scores.of(unit, 0);
-  float* to = ds.of(unit, 0);
+  const float* from = scores.of(batch_head, 0);
+  float* to = ds.of(batch_head, 0);
   const auto load_part = [&](float(&s)[4][4], int j0, int part) {
     // Beyond the matrix any scores do: nothing comes of them.
     const int column = min(i0 + 4 * at.y + part / 2 * half, pitch - 4);
@@ -127,8 +128,8 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
       }
     }
   };
-  block.for_tiles(d_o, i0, v, unit, first, last, make_deltas, before, after);
-  announce_part(made + unit * tiles + i0 / side);
+  block.for_tiles(d_o, i0, v, batch_head, first, last, make_deltas, before, after);
+  announce_part(made + batch_head * tiles + i0 / side);
 }
 
 // --- the gradients ------------------------------------------------------------------------------
@@ -145,17 +146,17 @@ struct Products {
 // share no registers, so that nvcc can choose each one's banks.
 template <int W, bool transposed, class Ready>
 __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& left,
-                                          const Heads& right, const Heads& to, int unit, int row0,
-                                          bool weigh, const float* lse, const KeepBits& keep,
-                                          const Ready& ready) {
+                                          const Heads& right, const Heads& to, int batch_head,
+                                          int row0, bool weigh, const float* lse,
+                                          const KeepBits& keep, const Ready& ready) {
   using X = Products<W>;
   constexpr int C = X::C, step = X::step;
   float *a = shared.array<float>(2 * X::a_floats), *b = shared.array<float>(2 * X::b_floats);
-  const Place<8> at;
+  const ThreadPosition<8> at;
   const int T = right.T;
   using A = std::conditional_t<transposed, Copier<step, side>, Copier<side, step>>;
-  const A lefts(left.of(unit, 0), left.pitch(), T, left.pitch());
-  const Copier<step, W> rights(right.of(unit), right.row_stride, T, right.D);
+  const A lefts(left.of(batch_head, 0), left.pitch(), T, left.pitch());
+  const Copier<step, W> rights(right.of(batch_head), right.row_stride, T, right.D);
   const auto copy_right = [&](int x, int stage) {
     rights.start(b + stage * X::b_floats, X::stride, x, 0);
   };
@@ -175,11 +176,12 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int query = x + lefts.column + e, row = min(query, T - 1);
-      lse_of[e] = query < T ? lse[ptrdiff_t{unit} * T + row] * log2_e : INFINITY;
+      lse_of[e] = query < T ? lse[ptrdiff_t{batch_head} * T + row] * log2_e : INFINITY;
       if (keep.words)
-        dropped[e] = ~keep.words[(size_t(unit) * size_t(T) + size_t(row)) * size_t(keep.per_row) +
-                                 size_t(min((row0 + lefts.row) / 32, keep.per_row - 1))] >>
-                     lefts.row % 32;
+        dropped[e] =
+            ~keep.words[(size_t(batch_head) * size_t(T) + size_t(row)) * size_t(keep.per_row) +
+                        size_t(min((row0 + lefts.row) / 32, keep.per_row - 1))] >>
+            lefts.row % 32;
     }
   };
   float sum[8][C] = {};
@@ -216,7 +218,7 @@ __device__ __forceinline__ void make_rows(SharedMemory& shared, const Scores& le
   wait_for_previous();
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    store_row(to, unit, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i],
+    store_row(to, batch_head, row0 + (transposed ? row_of(at.y, i) : at.y + 8 * i), at.x, sum[i],
               weigh ? keep.scale : 1.f);
 }
 
@@ -228,18 +230,19 @@ __global__ void __launch_bounds__(tile_threads, blocks_at_a_time)
   SharedMemory shared;
   const int tiles = (q.T + side - 1) / side;
   const int blocks = q.B * q.H * tiles;  // of each of the three
-  const int which = int(blockIdx.x) / blocks, unit = int(blockIdx.x) % blocks / tiles;
+  const int which = int(blockIdx.x) / blocks, batch_head = int(blockIdx.x) % blocks / tiles;
   const int row0 = int(blockIdx.x) % tiles * side;
   let_next_start();
   if (which == 2) {
-    make_rows<W, true>(shared, ds, q, dk, unit, row0, false, lse, keep,
-                       [&] { wait_for_parts(made, unit * tiles, (unit + 1) * tiles, splits); });
+    make_rows<W, true>(shared, ds, q, dk, batch_head, row0, false, lse, keep, [&] {
+      wait_for_parts(made, batch_head * tiles, (batch_head + 1) * tiles, splits);
+    });
   } else {
     Scores left = ds;
     Heads right = k, to = dq;
     if (which == 0) left = scores, right = d_o, to = dv;
-    make_rows<W, false>(shared, left, right, to, unit, row0, which == 0, lse, keep, [&] {
-      const int tile = unit * tiles + row0 / side;
+    make_rows<W, false>(shared, left, right, to, batch_head, row0, which == 0, lse, keep, [&] {
+      const int tile = batch_head * tiles + row0 / side;
       if (which == 1) wait_for_parts(made, tile, tile + 1, splits);
     });
   }

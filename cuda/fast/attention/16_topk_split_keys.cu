@@ -167,17 +167,17 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
   float* q_tile = shared.array<float>(W * X::q_stride);
   float* k_tiles = shared.array<float>(X::groups * X::stages * X::k_floats);
   float* tables = shared.array<float>(X::groups * 4 * X::table_floats);
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const int group = int(threadIdx.x) / (TX * TY), y0 = at.y % TY;
   const int T = q.T, tiles = (T + X::rows - 1) / X::rows;
-  const int unit = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
+  const int batch_head = int(blockIdx.x) / tiles, i0 = int(blockIdx.x) % tiles * X::rows;
   const int steps = ((T + X::keys - 1) / X::keys + 1) / 2, half = steps * X::keys;
   float* table = tables + warp * X::table_floats;  // the warp's scores of one part, (part,slots)
   const float* scores = table + lane;              // those of the lane's query
   const int y = lane / 16 * (X::rows / 2) + warp % 4 * 16 + lane % 16;  // which is this of the tile
 
-  const float* k_head = k.of(unit);
+  const float* k_head = k.of(batch_head);
   const auto copy_step = [&](int step) {
 #pragma unroll
     for (int g = 0; g < X::groups; ++g)
@@ -186,11 +186,12 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
     __pipeline_commit();
   };
   QueryTile<W> queries;
-  queries.load(q, q.of(unit), i0);
+  queries.load(q, q.of(batch_head), i0);
   copy_step(0);
   unsigned kept_bits = 0;
   if (keep.words && group == 0 && i0 + y < T)
-    kept_bits = keep.words[(size_t(unit) * size_t(T) + size_t(i0 + y)) * size_t(keep.per_row)];
+    kept_bits =
+        keep.words[(size_t(batch_head) * size_t(T) + size_t(i0 + y)) * size_t(keep.per_row)];
 
   queries.store(q_tile);
 
@@ -271,7 +272,7 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
       list_keys[y * K + e] = best.key[e];
       float w = best.score[e];
       if (e < kept && row < T) {
-        const ptrdiff_t to = (ptrdiff_t{unit} * T + row) * kept + e;
+        const ptrdiff_t to = (ptrdiff_t{batch_head} * T + row) * kept + e;
         keys[to] = best.key[e], p[to] = w;
         if (keep.words) w *= (kept_bits >> e & 1) ? keep.scale : 0.f;
       }
@@ -281,8 +282,8 @@ __global__ void __launch_bounds__(Tiles<W>::threads, 1)
   __syncthreads();  // the result is there
   // W/4 lanes a row read the kept rows of V, those of two queries before the first is needed.
   constexpr int row_lanes = W / 4, rows_at_once = X::threads / row_lanes;
-  const float* v_head = v.of(unit);
-  float* o_head = o.of(unit);
+  const float* v_head = v.of(batch_head);
+  float* o_head = o.of(batch_head);
   const int d = int(threadIdx.x) % row_lanes * 4;
 #pragma unroll 1
   for (int r0 = int(threadIdx.x) / row_lanes; r0 < X::rows; r0 += 2 * rows_at_once) {

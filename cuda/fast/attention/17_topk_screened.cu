@@ -172,8 +172,8 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
   const int g = lane / 4, t = lane % 4;  // tensor_cores/mma.h: who holds what
   const int row_group = warp % X::row_groups, key_group = warp / X::row_groups;
   const int T = q.T, blocks = (T + X::rows - 1) / X::rows, steps = (T + X::keys - 1) / X::keys;
-  const int unit = int(blockIdx.x) / blocks, i0 = int(blockIdx.x) % blocks * X::rows;
-  const float *k_head = k.of(unit), *v_head = v.of(unit);
+  const int batch_head = int(blockIdx.x) / blocks, i0 = int(blockIdx.x) % blocks * X::rows;
+  const float *k_head = k.of(batch_head), *v_head = v.of(batch_head);
   constexpr int row_lanes = W / 4, rows_at_once = X::threads / row_lanes;
   const int own_row = int(threadIdx.x) / row_lanes, d = int(threadIdx.x) % row_lanes * 4;
 
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
     return from;
   };
   fetch_keys(0);
-  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(unit), i0);
+  copy_rows<W, X::rows, X::threads>(q_tile, X::stride, q, q.of(batch_head), i0);
   __pipeline_commit();
   __pipeline_wait_prior(0);
   __syncthreads();  // the queries are there
@@ -356,9 +356,9 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
       row_keys[e] = best.key[e];
       float w = best.score[e];
       if (e < kept) {
-        const ptrdiff_t to = (ptrdiff_t{unit} * T + i0 + row) * kept + e;
+        const ptrdiff_t to = (ptrdiff_t{batch_head} * T + i0 + row) * kept + e;
         keys[to] = best.key[e], p[to] = w;
-        if (keep.words) w *= keep.factor(size_t(unit) * size_t(T) + size_t(i0 + row), e);
+        if (keep.words) w *= keep.factor(size_t(batch_head) * size_t(T) + size_t(i0 + row), e);
       }
       row_scores[e] = w;
     }
@@ -385,7 +385,7 @@ __global__ void __launch_bounds__(Screen<W, K>::threads, 1)
       float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
       for (int e = 0; e < K; ++e) add_scaled(sum, all_scores[r * X::table + e], values[n][e]);
-      set_channels(o, unit, i0 + r, d, sum);
+      set_channels(o, batch_head, i0 + r, d, sum);
     }
   }
 }

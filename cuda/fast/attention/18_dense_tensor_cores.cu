@@ -50,9 +50,9 @@ __global__ void __launch_bounds__(64 * GROUPS, 1)
   const X at;
   const int warp = int(threadIdx.x) / 32, group = warp % GROUPS, half = warp / GROUPS;
   const int T = o.T, padded = padded_rows(T), blocks = (T + rows - 1) / rows;
-  const int unit = int(blockIdx.x) / blocks, block_row = int(blockIdx.x) % blocks * rows;
+  const int batch_head = int(blockIdx.x) / blocks, block_row = int(blockIdx.x) % blocks * rows;
   const ptrdiff_t tensor = ptrdiff_t{o.B} * o.H * padded * X::words;
-  const unsigned* q = copies + ptrdiff_t{unit} * padded * X::words;
+  const unsigned* q = copies + ptrdiff_t{batch_head} * padded * X::words;
   const unsigned *k = q + tensor, *v = k + tensor;
   const int steps = (T + X::rows - 1) / X::rows;
   const auto copy = [&](int step) {
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(64 * GROUPS, 1)
       unsigned* to = steps_memory + step % 2 * X::step_words;
       X::template copy<threads>(to, k + step * (X::rows * X::words));
       X::template copy<threads>(to + X::tile_words, v + step * (X::rows * X::words));
-      X::template copy_bits<threads, rows>(to, keep, unit, T, block_row, step * X::rows);
+      X::template copy_bits<threads, rows>(to, keep, batch_head, T, block_row, step * X::rows);
     }
     __pipeline_commit();
   };
@@ -167,8 +167,8 @@ __global__ void __launch_bounds__(64 * GROUPS, 1)
         sum[j][i] = sum[j][i] * own_factor + hand[(4 + 4 * j + i) * 32] * factor;
     const int row = block_row + 16 * group + at.row(h);
     if (row >= T) continue;
-    at.store(o.of(unit) + row * o.row_stride, o.D, sum, h, keep.scale / all);
-    if (at.t == 0) lse[ptrdiff_t{unit} * T + row] = top * ln_2 + logf(all);
+    at.store(o.of(batch_head) + row * o.row_stride, o.D, sum, h, keep.scale / all);
+    if (at.t == 0) lse[ptrdiff_t{batch_head} * T + row] = top * ln_2 + logf(all);
   }
 }
 

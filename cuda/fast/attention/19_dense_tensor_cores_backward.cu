@@ -37,9 +37,9 @@ struct Copies {
 
 // dK and dV of 128 keys.
 template <class X>
-__device__ __forceinline__ void keys_19(const Copies& x, unsigned* steps_memory, int unit, int j0,
-                                        const Heads& dk, const Heads& dv, const KeepBits& keep,
-                                        float scale) {
+__device__ __forceinline__ void keys_19(const Copies& x, unsigned* steps_memory, int batch_head,
+                                        int j0, const Heads& dk, const Heads& dv,
+                                        const KeepBits& keep, float scale) {
   const X at;
   const int T = dk.T, steps = (T + X::rows - 1) / X::rows;
   const int in_block = int(threadIdx.x) / 32 * 16, own = j0 + in_block;  // the warp's first key
@@ -52,7 +52,7 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* steps_memory,
       if (int(threadIdx.x) < X::rows / 2)
         __pipeline_memcpy_async(to + X::stats_at + 4 * threadIdx.x,
                                 x.stats + 2 * X::rows * step + 4 * threadIdx.x, 16);
-      X::template copy_bits<threads>(to, keep, unit, T, step * X::rows, j0);
+      X::template copy_bits<threads>(to, keep, batch_head, T, step * X::rows, j0);
     }
     __pipeline_commit();
   };
@@ -111,14 +111,14 @@ __device__ __forceinline__ void keys_19(const Copies& x, unsigned* steps_memory,
   for (int h = 0; h < 2; ++h) {
     const int row = own + at.row(h);
     if (row >= T) continue;
-    at.store(dk.of(unit) + row * dk.row_stride, dk.D, dk_sum, h, scale);
-    at.store(dv.of(unit) + row * dv.row_stride, dv.D, dv_sum, h, keep_scale);
+    at.store(dk.of(batch_head) + row * dk.row_stride, dk.D, dk_sum, h, scale);
+    at.store(dv.of(batch_head) + row * dv.row_stride, dv.D, dv_sum, h, keep_scale);
   }
 }
 
 // dQ of 128 queries.
 template <class X>
-__device__ __forceinline__ void queries_19(const Copies& x, unsigned* steps_memory, int unit,
+__device__ __forceinline__ void queries_19(const Copies& x, unsigned* steps_memory, int batch_head,
                                            int i0, const Heads& dq, const KeepBits& keep,
                                            float scale) {
   const X at;
@@ -130,7 +130,7 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* steps_memo
       unsigned* to = steps_memory + step % 2 * X::step_words;
       X::template copy<threads>(to, x.k + step * (X::rows * X::words));
       X::template copy<threads>(to + X::tile_words, x.v + step * (X::rows * X::words));
-      X::template copy_bits<threads>(to, keep, unit, T, i0, step * X::rows);
+      X::template copy_bits<threads>(to, keep, batch_head, T, i0, step * X::rows);
     }
     __pipeline_commit();
   };
@@ -180,7 +180,7 @@ __device__ __forceinline__ void queries_19(const Copies& x, unsigned* steps_memo
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int row = own + at.row(h);
-    if (row < T) at.store(dq.of(unit) + row * dq.row_stride, dq.D, sum, h, scale);
+    if (row < T) at.store(dq.of(batch_head) + row * dq.row_stride, dq.D, sum, h, scale);
   }
 }
 
@@ -192,19 +192,20 @@ __global__ void __launch_bounds__(threads, 1)
   using X = RoundedTiles<P, W>;
   SharedMemory shared;
   unsigned* steps_memory = shared.array<unsigned>(2 * X::step_words);
-  const int T = dq.T, padded = padded_rows(T), units = dq.B * dq.H, blocks = padded / X::rows;
-  const bool of_keys = int(blockIdx.x) < blocks * units;
-  const int unit = int(blockIdx.x) / blocks % units, row0 = int(blockIdx.x) % blocks * X::rows;
-  const ptrdiff_t head = ptrdiff_t{padded} * X::words, tensor = units * head;
-  const unsigned* q = copies + unit * head;
-  const Copies x{q, q + tensor, q + 2 * tensor, d_o + unit * head,
-                 stats + 2 * ptrdiff_t{unit} * padded};
+  const int T = dq.T, padded = padded_rows(T), batch_heads = dq.B * dq.H, blocks = padded / X::rows;
+  const bool of_keys = int(blockIdx.x) < blocks * batch_heads;
+  const int batch_head = int(blockIdx.x) / blocks % batch_heads,
+            row0 = int(blockIdx.x) % blocks * X::rows;
+  const ptrdiff_t head = ptrdiff_t{padded} * X::words, tensor = batch_heads * head;
+  const unsigned* q = copies + batch_head * head;
+  const Copies x{q, q + tensor, q + 2 * tensor, d_o + batch_head * head,
+                 stats + 2 * ptrdiff_t{batch_head} * padded};
   X::template keep_all<threads>(steps_memory, keep);
   wait_for_previous();
   if (of_keys)
-    keys_19<X>(x, steps_memory, unit, row0, dk, dv, keep, scale);
+    keys_19<X>(x, steps_memory, batch_head, row0, dk, dv, keep, scale);
   else
-    queries_19<X>(x, steps_memory, unit, row0, dq, keep, scale);
+    queries_19<X>(x, steps_memory, batch_head, row0, dq, keep, scale);
 }
 
 size_t stats_floats(const Call& c) {

@@ -1,11 +1,11 @@
-// What the dense kernels share that keep T × T matrices in memory: a block of 64 threads makes
+// Shared by the dense kernels that keep T × T matrices in memory: a block of 64 threads makes
 // 64 × 64 or 64 × W numbers of a product, 8 × 8 (or 8 × W / 8) a thread, with the next step's
 // factors on their way to shared memory while it multiplies. Such blocks are small, and six of them
 // on a multiprocessor wait at different times. All kernels here have so many blocks: a kernel that
 // starts early takes room as it gets free, and fewer blocks would come together on the first
 // multiprocessors (a step at length 600 with 500 blocks in two kernels: 3.81 ms instead of 3.49). A
-// query's parts of the keys lie far apart in the grid: blocks 132 apart share a multiprocessor, and
-// with a query's three parts side by side these would be the longest part of each (0.11 ms).
+// query's slices of the keys lie far apart in the grid: with its three slices side by side, the
+// longest slice would always land on the same multiprocessors, 132 blocks apart (0.11 ms).
 //
 // Registers lie in two banks. A multiply-add reads three of them, which takes a second cycle unless
 // one is still at hand from the multiply-add before and the other two lie in different banks: ncu
@@ -195,20 +195,20 @@ struct RowTiles {
   static constexpr int chunk = W < 32 ? W : 32, chunks = W / chunk;
   static constexpr int rows_floats = W * tall, chunk_floats = chunk * tall;
 
-  const Place<8> at;
+  const ThreadPosition<8> at;
   float *rows, *keys;  // shared: (W,tall), two of (chunk,tall)
 
   // Calls meanwhile() once copies are on their way; then, for tiles from half `first` to half
   // last-1, before(first key) ahead of a tile's last chunk and after(first key, products) behind
   // it. Of the last tile there may be only the first half.
   template <class Meanwhile, class Before, class After>
-  __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int unit,
+  __device__ __forceinline__ void for_tiles(const Heads& q, int i0, const Heads& k, int batch_head,
                                             int first, int last, const Meanwhile& meanwhile,
                                             const Before& before, const After& after) const {
     // The first chunk comes first: the second one is not waited for with it.
-    const TransposingCopier<chunk> queries(q.of(unit), q.row_stride, q.T, q.D);
+    const TransposingCopier<chunk> queries(q.of(batch_head), q.row_stride, q.T, q.D);
     queries.start(rows, i0, 0);
-    const TransposingCopier<chunk> copier(k.of(unit), k.row_stride, k.T, k.D);
+    const TransposingCopier<chunk> copier(k.of(batch_head), k.row_stride, k.T, k.D);
     const auto copy = [&](int step) {
       copier.start(keys + step % 2 * chunk_floats, first * half + step / chunks * side,
                    step % chunks * chunk);
@@ -271,10 +271,10 @@ __device__ __forceinline__ void wait_for_parts(const int* parts, int first, int 
 // Writes `factor` times the thread's numbers of C columns to row `row`, one by one: a store of 16
 // bytes would bind the sums to registers in order.
 template <int C>
-__device__ __forceinline__ void store_row(const Heads& to, int unit, int row, int x,
+__device__ __forceinline__ void store_row(const Heads& to, int batch_head, int row, int x,
                                           const float (&sum)[C], float factor) {
   if (row >= to.T) return;
-  float* at_row = to.of(unit) + row * to.row_stride;
+  float* at_row = to.of(batch_head) + row * to.row_stride;
 #pragma unroll
   for (int c = 0; c < C; ++c)
     if (const int d = column<8, C>(x, c); d < to.D) at_row[d] = sum[c] * factor;

@@ -1,5 +1,5 @@
-// What the dense rungs on tensor cores share: q, k, v and dO as their products want them, and the
-// fragments of these products.
+// Shared by the dense rungs on tensor cores: rounded copies of q, k, v and dO as their products
+// read them, and the fragments of these products.
 //
 // A first kernel rounds the tensors into memory, once for all blocks that read them: rows of bf16
 // pairs, of tf32, or (3xtf32) float32 as it is, 0 beyond T and D. So the other kernels copy whole
@@ -129,10 +129,10 @@ struct RoundedTiles {
   // Starts copying dropout's words of ROWS queries from row0 on, for 128 keys from j0 on; 0 where
   // there is none.
   template <int THREADS, int ROWS = rows>
-  static __device__ __forceinline__ void copy_bits(unsigned* step, const KeepBits& keep, int unit,
-                                                   int T, int row0, int j0) {
+  static __device__ __forceinline__ void copy_bits(unsigned* step, const KeepBits& keep,
+                                                   int batch_head, int T, int row0, int j0) {
     if (!keep.words) return;
-    const unsigned* head = keep.words + size_t(unit) * size_t(T) * size_t(keep.per_row);
+    const unsigned* head = keep.words + size_t(batch_head) * size_t(T) * size_t(keep.per_row);
     static_assert(ROWS * bit_columns % THREADS == 0 || ROWS * bit_columns < THREADS);
 #pragma unroll
     for (int n = 0; n < (ROWS * bit_columns + THREADS - 1) / THREADS; ++n) {
@@ -294,7 +294,7 @@ __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* t
   constexpr int row_lanes = W / 4, rows = round_threads / row_lanes;  // of a block at once
   constexpr int tensors = BACKWARD ? 1 : 3;
   const int T = x.q.T, padded = padded_rows(T), blocks = padded / (rows * rows_at_once);
-  const int unit = int(blockIdx.x) / blocks, d = int(threadIdx.x) % row_lanes * 4;
+  const int batch_head = int(blockIdx.x) / blocks, d = int(threadIdx.x) % row_lanes * 4;
   const int row0 = int(blockIdx.x) % blocks * (rows * rows_at_once) + int(threadIdx.x) / row_lanes;
   float4 numbers[rows_at_once][tensors], o[rows_at_once];
   wait_for_previous();
@@ -302,7 +302,7 @@ __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* t
   for (int n = 0; n < rows_at_once; ++n) {
     const int row = row0 + n * rows;
     const auto load = [&](const Heads& from) {
-      return row < T && d < from.D ? load4(from.of(unit) + (row * from.row_stride + d))
+      return row < T && d < from.D ? load4(from.of(batch_head) + (row * from.row_stride + d))
                                    : make_float4(0, 0, 0, 0);
     };
     if constexpr (BACKWARD)
@@ -314,7 +314,7 @@ __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* t
 #pragma unroll
   for (int n = 0; n < rows_at_once; ++n) {
     const int row = row0 + n * rows;
-    unsigned* at = to + (ptrdiff_t{unit} * padded + row) * X::words;
+    unsigned* at = to + (ptrdiff_t{batch_head} * padded + row) * X::words;
 #pragma unroll
     for (int i = 0; i < tensors; ++i) {
       const float4 y = numbers[n][i];
@@ -335,8 +335,8 @@ __global__ void __launch_bounds__(round_threads) round_18(ToRound x, unsigned* t
         sum += __shfl_xor_sync(all_lanes, sum, lanes);
       // Beyond T all weights are 2^(0 - ∞) = 0.
       if (d == 0)
-        store2(stats + 2 * (ptrdiff_t{unit} * padded + row),
-               row < T ? make_float2(x.lse[ptrdiff_t{unit} * T + row] * log2_e, sum)
+        store2(stats + 2 * (ptrdiff_t{batch_head} * padded + row),
+               row < T ? make_float2(x.lse[ptrdiff_t{batch_head} * T + row] * log2_e, sum)
                        : make_float2(INFINITY, 0));
     }
   }

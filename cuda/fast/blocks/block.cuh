@@ -4,6 +4,7 @@
 
 #include "cuda/ops/ops.h"
 #include "cuda/simt/simt.h"
+#include "tensor/precision.h"
 
 namespace focus::gpu {
 
@@ -12,7 +13,7 @@ struct FusedLayer {
 };
 
 // stats: (R·M) mean and 1/σ of each row of the norm's input.
-struct NormedProjections {
+struct NormQkv {
   Precision precision;  // of the products
   int M;
   size_t stride;
@@ -29,7 +30,7 @@ struct NormedProjections {
 
 // kept: (R·M,8) bits of what dropout keeps, after W_o, after the MLP's first layer, after its
 // second; nullptr without dropout.
-struct SecondHalf {
+struct OutputAndMlp {
   Precision precision;
   int M;
   size_t stride;
@@ -50,22 +51,22 @@ struct SecondHalf {
   float* parts;
 };
 
-void draw_kept(const SecondHalf&, int runs, void* stream);
+void draw_kept(const OutputAndMlp&, int runs, void* stream);
 // Each `next` may be nullptr; else the kernel makes the next block's projections of what it has
 // just made (next->x is not read), or comes from their backward (next->dx is not written, and dy is
 // added to it).
-void normed_projections_forward(const NormedProjections&, int runs, void* stream);
-void normed_projections_backward(const NormedProjections&, int runs, void* stream);
-void second_half_forward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
-void second_half_backward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
+void norm_qkv_forward(const NormQkv&, int runs, void* stream);
+void norm_qkv_backward(const NormQkv&, int runs, void* stream);
+void output_and_mlp_forward(const OutputAndMlp&, const NormQkv* next, int runs, void* stream);
+void output_and_mlp_backward(const OutputAndMlp&, const NormQkv* next, int runs, void* stream);
 
 // The same where the precision is not fp32, which those call then (block_…_mma.cu).
 namespace tensor_cores {
 int parts_for(int M);  // of each layer's gradient, from M rows; at most the others'
-void normed_projections_forward(const NormedProjections&, int runs, void* stream);
-void normed_projections_backward(const NormedProjections&, int runs, void* stream);
-void second_half_forward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
-void second_half_backward(const SecondHalf&, const NormedProjections* next, int runs, void* stream);
+void norm_qkv_forward(const NormQkv&, int runs, void* stream);
+void norm_qkv_backward(const NormQkv&, int runs, void* stream);
+void output_and_mlp_forward(const OutputAndMlp&, const NormQkv* next, int runs, void* stream);
+void output_and_mlp_backward(const OutputAndMlp&, const NormQkv* next, int runs, void* stream);
 }  // namespace tensor_cores
 
 // Of shared memory, for a block of the kernel that needs most.

@@ -24,7 +24,7 @@ using namespace rows;
 
 // The mean and 1/σ of the thread's rows, and x as the forward normalised it: (x − mean) / σ. All is
 // 0 in rows that do not exist.
-__device__ __forceinline__ void load_stats(float2 (&to)[R], const Tile& t, const float2* stats) {
+__device__ __forceinline__ void load_stats(float2 (&to)[R], const RowTile& t, const float2* stats) {
 #pragma unroll
   for (int i = 0; i < R; ++i) to[i] = t.has(i) ? stats[t.row_of(i)] : make_float2(0, 0);
 }
@@ -36,7 +36,7 @@ __device__ __forceinline__ void normalise(Fragment& x, const float2 (&stats)[R])
 }
 
 // to (row i of the tile) := v, or += v
-__device__ __forceinline__ void write_row(float* to, const Tile& t, int i, float (&v)[C],
+__device__ __forceinline__ void write_row(float* to, const RowTile& t, int i, float (&v)[C],
                                           bool add) {
   if (!t.has(i)) return;
   float* at = to + 4 * t.at.x + t.offset(i);
@@ -57,7 +57,7 @@ constexpr int g_floats = side * triple_pitch, g_pitch = triple_pitch;
 // `weights` any more.
 template <class F>
 __device__ __forceinline__ void projections_backward(Fragment& dn, const Fragment& n,
-                                                     const NormedProjections& a, const Tile& t,
+                                                     const NormQkv& a, const RowTile& t,
                                                      float* n_tile, float* g,
                                                      float* const (&weights)[2], float* parts,
                                                      const F& before_last) {
@@ -89,8 +89,8 @@ __device__ __forceinline__ void projections_backward(Fragment& dn, const Fragmen
 // W_q and W_k.
 __device__ __forceinline__ void begin_projections_backward(Fragment& n, float* g,
                                                            float* const (&weights)[2],
-                                                           const NormedProjections& a,
-                                                           const Tile& t, const float* x) {
+                                                           const NormQkv& a, const RowTile& t,
+                                                           const float* x) {
   float2 stats[R];
   load_rows(n, t, x);
   load_stats(stats, t, a.stats);
@@ -105,12 +105,11 @@ __device__ __forceinline__ void begin_projections_backward(Fragment& n, float* g
   normalise(n, stats);
 }
 
-__global__ void __launch_bounds__(threads, 2)
-    normed_projections_backward_kernel(NormedProjections a) {
+__global__ void __launch_bounds__(threads, 2) norm_qkv_backward_kernel(NormQkv a) {
   SharedMemory shared;
   float *tile = shared.array<float>(tile_floats), *g = shared.array<float>(g_floats);
   float* const weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
-  const Tile t(a.M);
+  const RowTile t(a.M);
   Fragment n, dn = {};
   begin_projections_backward(n, g, weights, a, t, a.x);
   projections_backward(dn, n, a, t, tile, g, weights,
@@ -124,13 +123,13 @@ __global__ void __launch_bounds__(threads, 2)
 
 template <Activation activation, bool projected>
 __global__ void __launch_bounds__(threads, 2)
-    second_half_backward_kernel(SecondHalf a, NormedProjections next) {
+    output_and_mlp_backward_kernel(OutputAndMlp a, NormQkv next) {
   SharedMemory shared;
   float *tile = shared.array<float>(tile_floats), *g = shared.array<float>(g_floats);
   float* const weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
   float *rows = g + side, *sums = shared.array<float>(TY * side);
   float* masks = shared.array<float>(3 * mask_floats);
-  const Tile t(a.M);
+  const RowTile t(a.M);
   const size_t parameters = size_t(t.run) * a.stride;
   float* parts = a.parts + size_t(blockIdx.x) * (projected ? 6 : 3) * part_floats;
   Fragment dy, hidden, other, acc;
@@ -286,12 +285,11 @@ int tiles_for(int M) {
 
 }  // namespace
 
-void normed_projections_backward(const NormedProjections& a, int runs, void* stream) {
-  if (a.precision != Precision::fp32)
-    return tensor_cores::normed_projections_backward(a, runs, stream);
-  launch(early({"normed_projections_backward", size_t(tiles_for(a.M) * runs), threads,
+void norm_qkv_backward(const NormQkv& a, int runs, void* stream) {
+  if (a.precision != Precision::fp32) return tensor_cores::norm_qkv_backward(a, runs, stream);
+  launch(early({"norm_qkv_backward", size_t(tiles_for(a.M) * runs), threads,
                 shared_bytes_for(tile_floats, g_floats, tile_floats, tile_floats)}),
-         stream, normed_projections_backward_kernel, a);
+         stream, norm_qkv_backward_kernel, a);
 }
 
 size_t block_shared_bytes() {
@@ -299,19 +297,18 @@ size_t block_shared_bytes() {
                           3 * mask_floats);
 }
 
-void second_half_backward(const SecondHalf& a, const NormedProjections* next, int runs,
-                          void* stream) {
+void output_and_mlp_backward(const OutputAndMlp& a, const NormQkv* next, int runs, void* stream) {
   if (a.precision != Precision::fp32)
-    return tensor_cores::second_half_backward(a, next, runs, stream);
+    return tensor_cores::output_and_mlp_backward(a, next, runs, stream);
   const size_t blocks = size_t(tiles_for(a.M) * runs);
   for_activation(a.activation, [&](auto chosen) {
     constexpr Activation activation = decltype(chosen)::value;
     if (next)
-      launch(early({"projections_and_second_half_backward", blocks, threads, block_shared_bytes()}),
-             stream, second_half_backward_kernel<activation, true>, a, *next);
+      launch(early({"norm_qkv_and_output_and_mlp_backward", blocks, threads, block_shared_bytes()}),
+             stream, output_and_mlp_backward_kernel<activation, true>, a, *next);
     else
-      launch(early({"second_half_backward", blocks, threads, block_shared_bytes()}), stream,
-             second_half_backward_kernel<activation, false>, a, NormedProjections{});
+      launch(early({"output_and_mlp_backward", blocks, threads, block_shared_bytes()}), stream,
+             output_and_mlp_backward_kernel<activation, false>, a, NormQkv{});
   });
 }
 

@@ -21,7 +21,8 @@ using namespace row_mma;
 
 constexpr int part_floats = side * side + side;  // a weight's gradient and its bias's
 
-__device__ __forceinline__ void load_stats(float2 (&to)[2], const Tile& t, const float2* stats) {
+__device__ __forceinline__ void load_stats(float2 (&to)[2], const WarpRows& t,
+                                           const float2* stats) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) to[h] = t.has(h) ? stats[t.row_of(h)] : make_float2(0, 0);
 }
@@ -71,7 +72,7 @@ bool takes_many(int M) {
 
 template <Precision P, int WARPS>
 __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
-    block_backward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
+    block_backward_mma_kernel(OutputAndMlp a, NormQkv next, Span span) {
   using B = Block<WARPS>;
   constexpr int tile_floats = B::tile_floats, sum_floats = B::sum_floats;
   // Two of each: a layer uses those that the one before it does not.
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
         *weights = shared.array<float>(2 * weight_floats),
         *sums = shared.array<float>(2 * sum_floats);
   const bool alone = span.last == 2;
-  const Tile t(alone ? next.M : a.M, B::tile_rows);
+  const WarpRows t(alone ? next.M : a.M, B::tile_rows);
   const size_t parameters = size_t(t.run) * (alone ? next.stride : a.stride);
   const auto fetch = [&](int n) {
     if (n <= span.last)
@@ -183,8 +184,8 @@ __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
 }
 
 template <int WARPS>
-void run_with(const char* name, const SecondHalf& a, const NormedProjections& next, Span span,
-              int runs, void* stream) {
+void run_with(const char* name, const OutputAndMlp& a, const NormQkv& next, Span span, int runs,
+              void* stream) {
   using B = Block<WARPS>;
   const bool alone = span.last == 2;
   for_tensor_core_precision(alone ? next.precision : a.precision, [&](auto chosen) {
@@ -193,7 +194,7 @@ void run_with(const char* name, const SecondHalf& a, const NormedProjections& ne
            stream, block_backward_mma_kernel<decltype(chosen)::value, WARPS>, a, next, span);
   });
 }
-void run(const char* name, const SecondHalf& a, const NormedProjections& next, Span span, int runs,
+void run(const char* name, const OutputAndMlp& a, const NormQkv& next, Span span, int runs,
          void* stream) {
   if (takes_many(span.last == 2 ? next.M : a.M))
     run_with<many_warps>(name, a, next, span, runs, stream);
@@ -208,16 +209,16 @@ int tensor_cores::parts_for(int M) {
       tiles_for(M, takes_many(M) ? Block<many_warps>::tile_rows : Block<few_warps>::tile_rows));
 }
 
-void tensor_cores::normed_projections_backward(const NormedProjections& a, int runs, void* stream) {
-  run("normed_projections_backward_mma", {}, a, {0, 2}, runs, stream);
+void tensor_cores::norm_qkv_backward(const NormQkv& a, int runs, void* stream) {
+  run("norm_qkv_backward_mma", {}, a, {0, 2}, runs, stream);
 }
 
-void tensor_cores::second_half_backward(const SecondHalf& a, const NormedProjections* next,
-                                        int runs, void* stream) {
+void tensor_cores::output_and_mlp_backward(const OutputAndMlp& a, const NormQkv* next, int runs,
+                                           void* stream) {
   if (next)
-    run("projections_and_second_half_backward_mma", a, *next, {0, 5}, runs, stream);
+    run("norm_qkv_and_output_and_mlp_backward_mma", a, *next, {0, 5}, runs, stream);
   else
-    run("second_half_backward_mma", a, {}, {3, 5}, runs, stream);
+    run("output_and_mlp_backward_mma", a, {}, {3, 5}, runs, stream);
 }
 
 }  // namespace focus::gpu

@@ -41,7 +41,7 @@ __device__ __forceinline__ float2 normalise(float (&v)[C], float epsilon) {
 }
 
 // tile := the warp's rows x, normalised. stats: may be nullptr.
-__device__ __forceinline__ void store_normalised(float* tile, const Tile& t, const Fragment& x,
+__device__ __forceinline__ void store_normalised(float* tile, const RowTile& t, const Fragment& x,
                                                  float epsilon, float2* stats) {
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -57,8 +57,8 @@ __device__ __forceinline__ void store_normalised(float* tile, const Tile& t, con
 }
 
 // Starts copying the three layers of the projections.
-__device__ __forceinline__ void copy_layers(float* weights, float* biases,
-                                            const NormedProjections& a, size_t parameters) {
+__device__ __forceinline__ void copy_layers(float* weights, float* biases, const NormQkv& a,
+                                            size_t parameters) {
 #pragma unroll
   for (int layer = 0; layer < 3; ++layer) {
     copy_weight(weights + layer * tile_floats, a.layers[layer].weight + parameters);
@@ -68,7 +68,7 @@ __device__ __forceinline__ void copy_layers(float* weights, float* biases,
 
 // q, k, v := the layers of the warp's rows n. The three products are one with 3 · 64 columns: a
 // thread owns 4 × 12 numbers.
-__device__ __forceinline__ void project(const NormedProjections& a, const Tile& t, const float* n,
+__device__ __forceinline__ void project(const NormQkv& a, const RowTile& t, const float* n,
                                         const float* weights, const float* biases) {
   float acc[R][3 * C];
   multiply_by_transposed(acc, t, n, weights);
@@ -84,12 +84,12 @@ __device__ __forceinline__ void project(const NormedProjections& a, const Tile& 
     }
 }
 
-__global__ void __launch_bounds__(threads, 2) normed_projections_kernel(NormedProjections a) {
+__global__ void __launch_bounds__(threads, 2) norm_qkv_kernel(NormQkv a) {
   SharedMemory shared;
   float* n = shared.array<float>(tile_floats);
   float* weights = shared.array<float>(3 * tile_floats);
   float* biases = shared.array<float>(3 * side);
-  const Tile t(a.M);
+  const RowTile t(a.M);
   copy_layers(weights, biases, a, size_t(t.run) * a.stride);
   __pipeline_commit();
   wait_for_previous();
@@ -102,15 +102,14 @@ __global__ void __launch_bounds__(threads, 2) normed_projections_kernel(NormedPr
 }
 
 template <Activation activation, bool projects>
-__global__ void __launch_bounds__(threads, 2)
-    second_half_kernel(SecondHalf a, NormedProjections next) {
+__global__ void __launch_bounds__(threads, 2) output_and_mlp_kernel(OutputAndMlp a, NormQkv next) {
   SharedMemory shared;
   float* rows = shared.array<float>(tile_floats);
   float* weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
   float *biases = shared.array<float>(3 * side), *masks = shared.array<float>(3 * mask_floats);
   float* next_weights = projects ? shared.array<float>(3 * tile_floats) : nullptr;
   float* next_biases = projects ? shared.array<float>(3 * side) : nullptr;
-  const Tile t(a.M);
+  const RowTile t(a.M);
   const size_t parameters = size_t(t.run) * a.stride;
   copy_weight(weights[0], a.layers[0].weight + parameters);
 #pragma unroll
@@ -182,7 +181,7 @@ __global__ void __launch_bounds__(threads, 2)
 }
 
 // The bits of the three uses of dropout, a thread for eight of one.
-__global__ void draw_kept_kernel(SecondHalf a, size_t bytes) {
+__global__ void draw_kept_kernel(OutputAndMlp a, size_t bytes) {
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x, byte = i % bytes;
   const size_t of_run = size_t(a.M) * 8;
 #pragma unroll
@@ -198,34 +197,32 @@ size_t blocks_for(int M, int runs) {
 
 }  // namespace
 
-void draw_kept(const SecondHalf& a, int runs, void* stream) {
+void draw_kept(const OutputAndMlp& a, int runs, void* stream) {
   const size_t bytes = size_t(runs) * size_t(a.M) * 8;
   launch({"draw_kept", (3 * bytes + 255) / 256, 256}, stream, draw_kept_kernel, a, bytes);
 }
 
-void normed_projections_forward(const NormedProjections& a, int runs, void* stream) {
-  if (a.precision != Precision::fp32)
-    return tensor_cores::normed_projections_forward(a, runs, stream);
-  launch(early({"normed_projections", blocks_for(a.M, runs), threads,
+void norm_qkv_forward(const NormQkv& a, int runs, void* stream) {
+  if (a.precision != Precision::fp32) return tensor_cores::norm_qkv_forward(a, runs, stream);
+  launch(early({"norm_qkv", blocks_for(a.M, runs), threads,
                 shared_bytes_for(tile_floats, 3 * tile_floats, 3 * side)}),
-         stream, normed_projections_kernel, a);
+         stream, norm_qkv_kernel, a);
 }
 
-void second_half_forward(const SecondHalf& a, const NormedProjections* next, int runs,
-                         void* stream) {
+void output_and_mlp_forward(const OutputAndMlp& a, const NormQkv* next, int runs, void* stream) {
   if (a.precision != Precision::fp32)
-    return tensor_cores::second_half_forward(a, next, runs, stream);
+    return tensor_cores::output_and_mlp_forward(a, next, runs, stream);
   const size_t shared =
       shared_bytes_for(tile_floats, tile_floats, tile_floats, 3 * side, 3 * mask_floats);
   const size_t more = shared_bytes_for(3 * tile_floats, 3 * side);
   for_activation(a.activation, [&](auto chosen) {
     constexpr Activation activation = decltype(chosen)::value;
     if (next)
-      launch(early({"second_half_and_projections", blocks_for(a.M, runs), threads, shared + more}),
-             stream, second_half_kernel<activation, true>, a, *next);
+      launch(early({"output_and_mlp_and_norm_qkv", blocks_for(a.M, runs), threads, shared + more}),
+             stream, output_and_mlp_kernel<activation, true>, a, *next);
     else
-      launch(early({"second_half", blocks_for(a.M, runs), threads, shared}), stream,
-             second_half_kernel<activation, false>, a, NormedProjections{});
+      launch(early({"output_and_mlp", blocks_for(a.M, runs), threads, shared}), stream,
+             output_and_mlp_kernel<activation, false>, a, NormQkv{});
   });
 }
 

@@ -20,7 +20,8 @@ using namespace row_mma;
 constexpr int warps = 4, threads = 32 * warps, tile_rows = 16 * warps;
 
 // Normalises rows. stats: may be nullptr.
-__device__ __forceinline__ void normalise(Rows& x, const Tile& t, float epsilon, float2* stats) {
+__device__ __forceinline__ void normalise(Rows& x, const WarpRows& t, float epsilon,
+                                          float2* stats) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float sum = 0, squares = 0;
@@ -43,13 +44,13 @@ struct Span {
 
 template <Precision P>
 __global__ void __launch_bounds__(threads, 2)
-    block_forward_mma_kernel(SecondHalf a, NormedProjections next, Span span) {
+    block_forward_mma_kernel(OutputAndMlp a, NormQkv next, Span span) {
   const int count = span.last - span.first + 1;
   SharedMemory shared;
   float *weights = shared.array<float>(count * weight_floats),
         *biases = shared.array<float>(count * side);
   const int M = span.first == 0 ? a.M : next.M;
-  const Tile t(M, tile_rows);
+  const WarpRows t(M, tile_rows);
   const size_t parameters = size_t(t.run) * (span.first == 0 ? a.stride : next.stride);
   // In three groups: W_o, the MLP's, the projections'.
 #pragma unroll
@@ -109,7 +110,7 @@ __global__ void __launch_bounds__(threads, 2)
   }
 }
 
-void run(const char* name, const SecondHalf& a, const NormedProjections& next, Span span, int runs,
+void run(const char* name, const OutputAndMlp& a, const NormQkv& next, Span span, int runs,
          void* stream) {
   const int count = span.last - span.first + 1;
   const size_t bytes = shared_bytes_for(count * weight_floats, count * side);
@@ -123,16 +124,16 @@ void run(const char* name, const SecondHalf& a, const NormedProjections& next, S
 
 }  // namespace
 
-void tensor_cores::normed_projections_forward(const NormedProjections& a, int runs, void* stream) {
-  run("normed_projections_mma", {}, a, {3, 5}, runs, stream);
+void tensor_cores::norm_qkv_forward(const NormQkv& a, int runs, void* stream) {
+  run("norm_qkv_mma", {}, a, {3, 5}, runs, stream);
 }
 
-void tensor_cores::second_half_forward(const SecondHalf& a, const NormedProjections* next, int runs,
-                                       void* stream) {
+void tensor_cores::output_and_mlp_forward(const OutputAndMlp& a, const NormQkv* next, int runs,
+                                          void* stream) {
   if (next)
-    run("second_half_and_projections_mma", a, *next, {0, 5}, runs, stream);
+    run("output_and_mlp_and_norm_qkv_mma", a, *next, {0, 5}, runs, stream);
   else
-    run("second_half_mma", a, {}, {0, 2}, runs, stream);
+    run("output_and_mlp_mma", a, {}, {0, 2}, runs, stream);
 }
 
 }  // namespace focus::gpu

@@ -1,7 +1,7 @@
-// What the fused kernels of a transformer block are made of on tensor cores (row_tile.cuh: in
-// float32): a block takes rows of 64 channels through several operations, a warp 16 of them, whole.
-// The numbers stay in registers from one product to the next; shared memory holds weights, and what
-// a layer's gradients need from all warps.
+// The parts of a transformer block's fused kernels on tensor cores (row_tile.cuh has those in
+// float32): a thread block takes rows of 64 channels through several operations, a warp 16 of them,
+// whole. The numbers stay in registers from one product to the next; shared memory holds weights,
+// and what a layer's gradients need from all warps.
 //
 // Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
 // 3: 16 bytes at a time, as memory is read and written. To the tensor core
@@ -40,12 +40,12 @@ __device__ __forceinline__ void each(const F& f) {
 }
 
 // The rows of a block, a warp's and a lane's place in them.
-struct Tile {
+struct WarpRows {
   int run, g, t, first;  // first: the lane's first row in the tile
   int left;              // rows of the run from there on
   size_t row;            // the lane's first row among those of all runs
 
-  __device__ Tile(int rows_of_run, int rows) {
+  __device__ WarpRows(int rows_of_run, int rows) {
     const int tiles = (rows_of_run + rows - 1) / rows, lane = int(threadIdx.x) % 32;
     const int begin = int(blockIdx.x) % tiles * rows;
     run = int(blockIdx.x) / tiles, g = lane / 4, t = lane % 4;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void set_vector(Rows& x, int h, int p, float4 v) {
 }
 
 // Rows that do not exist are 0, as all are from nullptr.
-__device__ __forceinline__ void load(Rows& to, const Tile& t, const float* from) {
+__device__ __forceinline__ void load(Rows& to, const WarpRows& t, const float* from) {
 #pragma unroll
   for (int h = 0; h < 2; ++h)
 #pragma unroll
@@ -75,7 +75,7 @@ __device__ __forceinline__ void load(Rows& to, const Tile& t, const float* from)
                  from && t.has(h) ? load4(from + t.offset(h) + 16 * p) : make_float4(0, 0, 0, 0));
 }
 // to: may be nullptr.
-__device__ __forceinline__ void store(float* to, const Tile& t, const Rows& from) {
+__device__ __forceinline__ void store(float* to, const WarpRows& t, const Rows& from) {
   if (!to) return;
 #pragma unroll
   for (int h = 0; h < 2; ++h)
@@ -84,7 +84,7 @@ __device__ __forceinline__ void store(float* to, const Tile& t, const Rows& from
       if (t.has(h)) store4(to + t.offset(h) + 16 * p, vector(from, h, p));
 }
 
-__device__ __forceinline__ void add(Rows& to, const Tile& t, const float* from) {
+__device__ __forceinline__ void add(Rows& to, const WarpRows& t, const float* from) {
   Rows more;
   load(more, t, from);
   each([&](int h, int c) { to.at[h][c] += more.at[h][c]; });
@@ -154,7 +154,7 @@ __device__ __forceinline__ void copy_bias(float* to, const float* from) {
 }
 
 // to := the warp's rows, as the first factor of weight_gradient().
-__device__ __forceinline__ void store_tile(float* to, const Tile& t, const Rows& from) {
+__device__ __forceinline__ void store_tile(float* to, const WarpRows& t, const Rows& from) {
 #pragma unroll
   for (int h = 0; h < 2; ++h)
 #pragma unroll
@@ -162,7 +162,7 @@ __device__ __forceinline__ void store_tile(float* to, const Tile& t, const Rows&
       store4(to + swizzled<Swizzle::tile>(t.first, t.t, 8 * h, 4 * p), vector(from, h, p));
 }
 // The same as the second: rows g and g + 8 number by number beside each other, 32 such pairs.
-__device__ __forceinline__ void store_pairs(float* to, const Tile& t, const Rows& from) {
+__device__ __forceinline__ void store_pairs(float* to, const WarpRows& t, const Rows& from) {
   const int row = int(threadIdx.x) / 32 * 8 + t.g;
 #pragma unroll
   for (int p = 0; p < 4; ++p)
@@ -237,7 +237,7 @@ __device__ __forceinline__ void add_product(Rows& c, const Rows& a, const LoadB&
 
 // c += A Wᵀ, W copied by_row.
 template <Precision P>
-__device__ __forceinline__ void add_by_transposed(Rows& c, const Tile& t, const Rows& a,
+__device__ __forceinline__ void add_by_transposed(Rows& c, const WarpRows& t, const Rows& a,
                                                   const float* w) {
   add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
 #pragma unroll
@@ -249,7 +249,7 @@ __device__ __forceinline__ void add_by_transposed(Rows& c, const Tile& t, const 
 }
 // c += A W, W copied by_column.
 template <Precision P>
-__device__ __forceinline__ void add_by(Rows& c, const Tile& t, const Rows& a, const float* w) {
+__device__ __forceinline__ void add_by(Rows& c, const WarpRows& t, const Rows& a, const float* w) {
   add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
 #pragma unroll
     for (int x = 0; x < 4; ++x) {
@@ -264,7 +264,7 @@ __device__ __forceinline__ void add_by(Rows& c, const Tile& t, const Rows& a, co
 // it from `out`, COLUMNS columns from `in`. The number t of 8 inner ones is a row of the tiles, the
 // number t + 4 the row 8 below it.
 template <Precision P, int ROWS, int COLUMNS>
-__device__ __forceinline__ void weight_gradient(float* part, const Tile& t, const float* g,
+__device__ __forceinline__ void weight_gradient(float* part, const WarpRows& t, const float* g,
                                                 const float* a, int out, int in) {
   using F = Factors<P>;
   // Of 16 neighbouring rows of the gradient, 2·g and 2·g + 1 are a tile's rows g and g + 8.
@@ -330,7 +330,7 @@ __device__ __forceinline__ void share_sums(float (&sum)[N]) {
 
 // The bias's gradient, the sums of G's columns, in two steps with a barrier between them.
 // sums: (WARPS,64) in shared memory.
-__device__ __forceinline__ void column_sums(float* sums, const Tile& t, const Rows& g) {
+__device__ __forceinline__ void column_sums(float* sums, const WarpRows& t, const Rows& g) {
   float sum[own];
 #pragma unroll
   for (int c = 0; c < own; ++c) sum[c] = g.at[0][c] + g.at[1][c];
@@ -350,7 +350,7 @@ __device__ __forceinline__ void bias_gradient(float* part, const float* sums, in
 // --- dropout ------------------------------------------------------------------------------------
 
 // The bits of the lane's numbers: of at[h][4·p + x] bit 8·h + 4·(p / 2) + 16·(p % 2) + x.
-__device__ __forceinline__ unsigned kept_bits_of(const Tile& t, const unsigned char* kept) {
+__device__ __forceinline__ unsigned kept_bits_of(const WarpRows& t, const unsigned char* kept) {
   unsigned bits = 0;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {

@@ -1,4 +1,4 @@
-// What the fused kernels of a transformer block are made of: a block of 256 threads takes 64 rows
+// The parts of a transformer block's fused kernels: a thread block of 256 threads takes 64 rows
 // (tokens) of 64 channels through several operations without leaving the multiprocessor.
 //
 // Tiles of 64 × 64 numbers lie in shared memory; a product of two goes into registers, 4 × 4
@@ -19,14 +19,14 @@ constexpr int part_floats = side * side + side;  // a weight's gradient and its 
 using Fragment = float[R][C];
 
 // The tile of a block, of which each run has tiles_of_run.
-struct Tile {
+struct RowTile {
   int run, first, M;  // its first row and all rows, in the run
   size_t row;         // its first row among those of all runs
-  Place<TX> at;
+  ThreadPosition<TX> at;
   size_t own_row, own;  // the thread's first row, and where it begins
   int left;             // rows from there on
 
-  __device__ explicit Tile(int rows_of_run) : M(rows_of_run) {
+  __device__ explicit RowTile(int rows_of_run) : M(rows_of_run) {
     const int tiles = (M + side - 1) / side;
     run = int(blockIdx.x) / tiles, first = int(blockIdx.x) % tiles * side;
     row = size_t(run) * size_t(M) + size_t(first);
@@ -133,7 +133,7 @@ __device__ __forceinline__ void copy_bias(float* to, const float* from) {
 
 // acc = A Wᵀ. More columns: several weights one behind the other.
 template <int COLUMNS>
-__device__ __forceinline__ void multiply_by_transposed(float (&acc)[R][COLUMNS], const Tile& t,
+__device__ __forceinline__ void multiply_by_transposed(float (&acc)[R][COLUMNS], const RowTile& t,
                                                        const float* a, const float* w) {
 #pragma unroll
   for (int i = 0; i < R; ++i)
@@ -147,11 +147,11 @@ __device__ __forceinline__ void multiply_by_transposed(float (&acc)[R][COLUMNS],
 
 // The whole row's sums of what each thread has of it: one of `value`, for every row.
 __device__ __forceinline__ float row_sum(float value) {
-  return Place<TX>::reduce_row(value, Sum{});
+  return ThreadPosition<TX>::reduce_row(value, Sum{});
 }
 
 // to := the thread's numbers of rows in device memory.
-__device__ __forceinline__ void load_columns(Fragment& to, const Tile& t, const float* from) {
+__device__ __forceinline__ void load_columns(Fragment& to, const RowTile& t, const float* from) {
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
@@ -159,7 +159,7 @@ __device__ __forceinline__ void load_columns(Fragment& to, const Tile& t, const 
       to[i][j] = t.has(i) ? (from + t.at.x)[t.offset(i) + size_t(TX * j)] : 0.f;
 }
 // The same back; to: may be nullptr.
-__device__ __forceinline__ void store_columns(float* to, const Tile& t, const Fragment& from) {
+__device__ __forceinline__ void store_columns(float* to, const RowTile& t, const Fragment& from) {
   if (!to) return;
 #pragma unroll
   for (int i = 0; i < R; ++i)
@@ -170,7 +170,7 @@ __device__ __forceinline__ void store_columns(float* to, const Tile& t, const Fr
 
 // --- columns 4x … 4x + 3, as a product with W leaves them ---------------------------------------
 
-__device__ __forceinline__ void load_rows(Fragment& to, const Tile& t, const float* from) {
+__device__ __forceinline__ void load_rows(Fragment& to, const RowTile& t, const float* from) {
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const float4 v = t.has(i) ? load4(from + 4 * t.at.x + t.offset(i)) : make_float4(0, 0, 0, 0);
@@ -181,26 +181,26 @@ __device__ __forceinline__ void store_row(float* to, const float (&v)[C]) {
   store4(to, make_float4(v[0], v[1], v[2], v[3]));
 }
 template <int PITCH>
-__device__ __forceinline__ void store_tile(float* tile, const Tile& t, const Fragment& from) {
+__device__ __forceinline__ void store_tile(float* tile, const RowTile& t, const Fragment& from) {
 #pragma unroll
   for (int i = 0; i < R; ++i) store_row(tile + t.y(i) * PITCH + 4 * t.at.x, from[i]);
 }
 
 // acc += G W
 template <int PITCH>
-__device__ __forceinline__ void add_product(Fragment& acc, const Tile& t, const float* g,
+__device__ __forceinline__ void add_product(Fragment& acc, const RowTile& t, const float* g,
                                             const float* w) {
   add_ab_ahead(acc, g + t.at.y * PITCH, TY * PITCH, w + 4 * t.at.x, pitch);
 }
 
 // The row of a weight's gradient that is the thread's i-th.
-__device__ __forceinline__ int part_row(const Place<TX>& at, int i) {
+__device__ __forceinline__ int part_row(const ThreadPosition<TX>& at, int i) {
   return i / 4 * (4 * TY) + at.y * 4 + i % 4;
 }
 
 // part (out,in) = Gᵀ A: a weight's gradient from the rows of this tile.
 template <int PITCH>
-__device__ __forceinline__ void weight_gradient(float* part, const Tile& t, const float* g,
+__device__ __forceinline__ void weight_gradient(float* part, const RowTile& t, const float* g,
                                                 const float* a) {
   Fragment sum = {};
   add_atb_ahead(sum, g + 4 * t.at.y, PITCH, a + 4 * t.at.x, PITCH);
@@ -212,7 +212,7 @@ __device__ __forceinline__ void weight_gradient(float* part, const Tile& t, cons
 // each layer's, so that fewer loads feed more multiply-adds. g: (64 rows, the layers' 3 · 64).
 constexpr int triple_pitch = 3 * side + 4;
 __device__ __forceinline__ void weight_gradients(float* parts, const float* g, const float* a) {
-  const Place<TX> at;
+  const ThreadPosition<TX> at;
   float sum[3 * R][C] = {};
   add_atb_ahead(sum, g + 4 * at.y, triple_pitch, a + 4 * at.x, pitch);
 #pragma unroll
@@ -222,7 +222,7 @@ __device__ __forceinline__ void weight_gradients(float* parts, const float* g, c
 
 // The bias's gradient, the sums of G's columns, in two steps with a barrier between them.
 // sums: (TY,64) in shared memory.
-__device__ __forceinline__ void column_sums(float* sums, const Tile& t, const Fragment& g) {
+__device__ __forceinline__ void column_sums(float* sums, const RowTile& t, const Fragment& g) {
   float sum[C] = {};
 #pragma unroll
   for (int i = 0; i < R; ++i)
@@ -254,7 +254,7 @@ __device__ __forceinline__ void norm_backward(float (&d)[C], const float (&n)[C]
 // A row's 64 bits, one for each channel, are in 8 bytes. Starts copying those of three uses of
 // dropout, each warp its own rows'. masks: (3,64 rows,8 bytes).
 constexpr int mask_floats = side * 2;
-__device__ __forceinline__ void copy_masks(float* masks, const Tile& t,
+__device__ __forceinline__ void copy_masks(float* masks, const RowTile& t,
                                            unsigned char* const (&kept)[3]) {
   constexpr int rows_of_warp = 2 * R;
   const int lane = int(threadIdx.x) % 32, m = lane / rows_of_warp, row = lane % rows_of_warp;
@@ -265,11 +265,11 @@ __device__ __forceinline__ void copy_masks(float* masks, const Tile& t,
 }
 
 // The bits of the thread's numbers of row i after a product with Wᵀ: bit 16 j for column j.
-__device__ __forceinline__ uint64_t bits_of_columns(const float* mask, const Tile& t, int i) {
+__device__ __forceinline__ uint64_t bits_of_columns(const float* mask, const RowTile& t, int i) {
   return reinterpret_cast<const uint64_t*>(mask)[t.y(i)] >> t.at.x;
 }
 // After a product with W: bit j.
-__device__ __forceinline__ unsigned bits_of_row(const float* mask, const Tile& t, int i) {
+__device__ __forceinline__ unsigned bits_of_row(const float* mask, const RowTile& t, int i) {
   const unsigned byte = reinterpret_cast<const unsigned char*>(mask)[t.y(i) * 8 + t.at.x / 2];
   return byte >> (t.at.x % 2 * 4);
 }

@@ -3,8 +3,8 @@
 //
 // A warp multiplies tiles of 16 × 8 by 8 × 8 numbers (cuda/fast/tensor_cores/mma.h has the layout).
 // A thread with lane 4·g + t then holds of a result, in each of its tiles, the rows g and g + 8 and
-// the columns 2t and 2t + 1: with the warp's 8 columns and tile below tile that is a Tile as in
-// matmul.cuh, of every eighth row and two neighbouring columns, so what comes before and after a
+// the columns 2t and 2t + 1: with the warp's 8 columns and tile below tile that is Accumulators as
+// in matmul.cuh, of every eighth row and two neighbouring columns, so what comes before and after a
 // product is the same code at every precision.
 //
 // Fragments are read from the matrices where they lie, number by number. With rows 68 floats apart,

@@ -1,4 +1,4 @@
-#include "tensor/device.h"
+#include "train/stepper.h"
 
 #include "error.h"
 
@@ -22,7 +22,7 @@ void check_device_name(const std::string& name) {
   if (name != "cpu") find_device(name);
 }
 
-std::unique_ptr<Device<float>> open_device(const std::string& name) {
+std::unique_ptr<Device> open_device(const std::string& name) {
   if (name == "cpu") return nullptr;
   const KnownDevice& device = find_device(name);
   if (const std::string problem = device.problem(); !problem.empty())

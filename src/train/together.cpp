@@ -1,8 +1,9 @@
+// run_together: groups of runs on a device.
 #include <algorithm>
 #include <tuple>
 
 #include "clock.h"
-#include "train/run_group.h"
+#include "train/scheduler.h"
 
 namespace focus {
 
@@ -17,6 +18,23 @@ struct Member {
   auto place() const { return std::tuple(run->epochs_done(), run->steps_in_epoch()); }
 };
 
+// The runs of a stepper, which has their states.
+struct Group {
+  std::vector<Run*> runs;
+  std::unique_ptr<Stepper> stepper;
+
+  void place(Device& device, const std::string& form, const std::vector<Run*>& members) {
+    stepper.reset();  // its memory first
+    StepSettings settings = members[0]->step_settings();
+    settings.form = form;
+    std::vector<StepRun> all;
+    for (const Run* run : members) all.push_back(run->step_run());
+    stepper = device.make_stepper(settings, std::move(all));
+    runs = members;
+    for (size_t r = 0; r < runs.size(); ++r) runs[r]->load_into(*stepper, int(r));
+  }
+};
+
 // The members that are furthest behind: those that resume may stand at different steps.
 std::vector<Member*> furthest_behind(std::vector<Member>& members) {
   std::vector<Member*> next;
@@ -29,43 +47,32 @@ std::vector<Member*> furthest_behind(std::vector<Member>& members) {
 
 class Together {
  public:
-  Together(Device<float>& device, bool use_kernel, const std::atomic<bool>& stop,
+  Together(Device& device, const std::string& form, const std::atomic<bool>& stop,
            const JobEvents& events)
-      : device_(device), use_kernel_(use_kernel), stop_(stop), events_(events) {}
+      : device_(device), form_(form), stop_(stop), events_(events) {}
 
   // Brings the members to their ends: together, or where the device has no memory for all of them,
   // one half after the other, which changes no bit. False: stopped.
   bool finish(std::vector<Member> members) {
-    std::unique_ptr<RunGroup> group;
+    Group group;
     for (;;) {
       std::erase_if(members, [](const Member& m) { return m.over(); });
       if (members.empty()) return true;
       const std::vector<Member*> next = furthest_behind(members);
       std::vector<Run*> runs;
       for (const Member* m : next) runs.push_back(m->run.get());
-      if (!group || group->runs() != runs) {
-        group.reset();  // its memory first
-        try {
-          group = std::make_unique<RunGroup>(
-              device_, runs, use_kernel_ && step_kernel_problem(device_, *runs[0]).empty());
+      if (group.runs != runs) try {
+          group.place(device_, form_, runs);
         } catch (const OutOfMemory&) {
           if (runs.size() == 1) throw;
+          group.stepper.reset();
           return finish_in_halves(std::move(members));
         }
-      }
-      std::vector<std::optional<EpochMetrics>> rows;
-      try {
-        const bool whole = group->run_epoch(stop_, rows);
-        tell(next, rows, true);
-        if (!whole || stop_.load()) return false;
-      } catch (const RunError& error) {
-        if (!events_.failed) throw;
-        tell(next, rows, false);
-        const size_t failed = next[group->failed()]->job;
-        group.reset();
-        std::erase_if(members, [&](const Member& m) { return m.job == failed; });
-        events_.failed(failed, error);
-      }
+      std::vector<EpochResult> results = run_epoch(*group.stepper, runs, stop_);
+      const bool stopped = tell(next, results) || stop_.load();
+      for (size_t i = next.size(); i-- > 0;)
+        if (results[i].error) members.erase(members.begin() + (next[i] - members.data()));
+      if (stopped) return false;
     }
   }
 
@@ -77,17 +84,31 @@ class Together {
     return finish(std::move(first)) && finish(std::move(second));
   }
 
-  void tell(const std::vector<Member*>& members, std::vector<std::optional<EpochMetrics>>& rows,
-            bool all) {
+  // Was an epoch interrupted?
+  bool tell(const std::vector<Member*>& members, std::vector<EpochResult>& results) {
     const double seconds = seconds_now() - start_;
+    bool stopped = false;
+    std::optional<RunError> fatal;
     for (size_t i = 0; i < members.size(); ++i) {
-      if (rows[i]) rows[i]->seconds = seconds;
-      if (rows[i] || all) events_.after_epoch(members[i]->job, *members[i]->run, rows[i]);
+      const Member& m = *members[i];
+      EpochResult& result = results[i];
+      if (result.error) {
+        if (events_.failed)
+          events_.failed(m.job, *result.error);
+        else
+          fatal = result.error;
+        continue;
+      }
+      if (result.row) result.row->seconds = seconds;
+      stopped = stopped || !result.row;
+      events_.after_epoch(m.job, *m.run, result.row);
     }
+    if (fatal) throw *fatal;
+    return stopped;
   }
 
-  Device<float>& device_;
-  const bool use_kernel_;
+  Device& device_;
+  const std::string& form_;
   const std::atomic<bool>& stop_;
   const JobEvents& events_;
   const double start_ = seconds_now();
@@ -95,14 +116,9 @@ class Together {
 
 }  // namespace
 
-std::string step_kernel_problem(const Device<float>& device, Run& run) {
-  return device.step_kernel_problem(run.model().settings(),
-                                    std::min(run.settings().batch, run.data().train.rows));
-}
-
-void run_together(Device<float>& device, const std::vector<Job>& jobs, int at_once, bool use_kernel,
-                  const std::atomic<bool>& stop, const JobEvents& events) {
-  Together together(device, use_kernel, stop, events);
+void run_together(Device& device, const std::vector<Job>& jobs, int at_once,
+                  const std::string& form, const std::atomic<bool>& stop, const JobEvents& events) {
+  Together together(device, form, stop, events);
   std::vector<std::string> groups;  // in the order of their first jobs
   for (const Job& job : jobs)
     if (std::find(groups.begin(), groups.end(), job.group) == groups.end())
@@ -116,13 +132,11 @@ void run_together(Device<float>& device, const std::vector<Job>& jobs, int at_on
     }
 }
 
-void run_together(Device<float>& device, std::deque<Run>& runs, int epochs, bool use_kernel,
-                  const std::atomic<bool>& stop, const AfterEpoch& after) {
+std::vector<Job> jobs_of(std::deque<Run>& runs, int epochs) {
   std::vector<Job> jobs;
   for (Run& run : runs)  // a pointer that owns nothing
     jobs.push_back({epochs, [&run] { return std::shared_ptr<Run>(std::shared_ptr<Run>(), &run); }});
-  run_together(device, jobs, int(runs.size()), use_kernel, stop,
-               {[&](size_t i, const Run&, std::optional<EpochMetrics> row) { after(i, row); }});
+  return jobs;
 }
 
 }  // namespace focus

@@ -1,0 +1,220 @@
+#include "cuda/stepper/graph_stepper.h"
+
+#include <algorithm>
+
+#include "error.h"
+
+namespace focus::gpu {
+
+namespace {
+
+constexpr int steps_ahead = 16;          // that the device may be behind when a stop is asked for
+constexpr int evaluated_tokens = 65536;  // in one pass
+
+std::vector<uint64_t> seeds_of(const PlacedRuns& runs) {
+  std::vector<uint64_t> seeds;
+  for (int r = 0; r < runs.count(); ++r) seeds.push_back(runs.seed(r));
+  return seeds;
+}
+
+}  // namespace
+
+GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> runs, bool fused,
+                           bool recorded)
+    : settings_(settings),
+      runs_(settings, std::move(runs)),
+      recorded_(recorded),
+      lists_(settings.model.attention, settings.model.length),
+      seeds_(seeds_of(runs_)),
+      counters_(1),
+      bad_steps_(size_t(runs_.count())),
+      squares_(update_squares(runs_.runs(), runs_.parameters())),
+      model_{.settings = settings.model,
+             .runs = runs_.runs(),
+             .precision = settings.precision,
+             .fused = fused,
+             .weights = runs_.values(),
+             .gradients = runs_.gradients(),
+             .positions = runs_.positions(),
+             .seeds = seeds_.data(),
+             .counters = counters_.data(),
+             .lists = &lists_,
+             .at = ParameterPlaces(settings.model)} {
+  const size_t R = size_t(runs_.count());
+  const auto part = [&](Part& to, Split split, int batch, const int* order) {
+    to.data = &runs_.part(split);
+    to.batch = std::max(1, std::min(batch, to.data->rows));
+    to.source = {to.data->tokens_on_device.data(),
+                 to.data->labels_on_device.data(),
+                 order,
+                 to.data->rows,
+                 to.data->length,
+                 to.batch};
+  };
+  const int at_once = evaluated_tokens / (settings.model.length * int(R));
+  part(train_, Split::train, settings.batch, runs_.order());
+  part(train_rows_, Split::train, at_once, nullptr);
+  part(val_rows_, Split::held_out, at_once, nullptr);
+  size_t bytes = 0;
+  for_parts([&](Part& p, bool training) { place_passes(p, training, nullptr, bytes); });
+  memory_ = DeviceArray<char>(bytes);
+  for_parts([&](Part& p, bool training) { place_passes(p, training, memory_.data(), bytes); });
+  const size_t most_rows = R * size_t(std::max(train_.data->rows, val_rows_.data->rows));
+  row_loss_ = DeviceArray<double>(most_rows);
+  row_right_ = DeviceArray<uint8_t>(most_rows);
+  losses_ = DeviceArray<float>(R * size_t(train_.batches()));
+}
+
+template <class F>
+void GraphStepper::for_parts(const F& f) {
+  f(train_, true), f(train_rows_, false), f(val_rows_, false);
+}
+
+// Without memory it only measures: bytes is what the largest pass takes.
+void GraphStepper::place_passes(Part& part, bool training, char* memory, size_t& bytes) {
+  const int rows = part.data->rows;
+  for (auto [to, batch] : {std::pair(&part.full, rows >= part.batch ? part.batch : 0),
+                           std::pair(&part.last, rows % part.batch)}) {
+    if (batch == 0) continue;
+    Layout layout = memory ? Layout(memory) : Layout();
+    *to = std::make_unique<ModelPass>(model_, batch, training, layout);
+    bytes = std::max(bytes, layout.used());
+  }
+}
+
+void GraphStepper::load(int run, const Model<float>& model, const Optimizer<float>& optimizer) {
+  const float* const before = runs_.rate_factors();
+  runs_.load(run, model, optimizer);
+  if (runs_.rate_factors() != before) train_.full_record.forget(), train_.last_record.forget();
+}
+
+void GraphStepper::store(int run, Model<float>& model, Optimizer<float>& optimizer) const {
+  runs_.store(run, model, optimizer);
+}
+
+// Forward, backward.
+void GraphStepper::compute_gradients(ModelPass& pass) {
+  gather_batch(model_.runs, train_.source, pass.B, counters_.data(), pass.tokens, pass.labels,
+               streams_.main());
+  fill_numbers(model_.gradients, size_t(runs_.count()) * runs_.stride(), 0, streams_.main());
+  pass.forward(streams_);
+  pass.backward(streams_);
+  streams_.join();
+}
+
+// A whole step: forward, backward, clip, update.
+void GraphStepper::train_step(ModelPass& pass) {
+  compute_gradients(pass);
+  update_parameters(model_.runs,
+                    {.adam = settings_.optimizer == OptimizerKind::adam,
+                     .clip = settings_.clip,
+                     .loss = pass.loss,
+                     .value = model_.weights,
+                     .gradient = model_.gradients,
+                     .m = runs_.m(),
+                     .v = runs_.v(),
+                     .rate = runs_.rates(),
+                     .parameters = runs_.parameters(),
+                     .rate_factor = runs_.rate_factors()},
+                    counters_.data(), squares_.data(), bad_steps_.data(), streams_.main());
+  finish_step(model_.runs, counters_.data(), pass.loss, losses_.data(), train_.batches(),
+              streams_.main());
+}
+
+void GraphStepper::evaluate_step(Part& part, ModelPass& pass) {
+  gather_batch(model_.runs, part.source, pass.B, counters_.data(), pass.tokens, pass.labels,
+               streams_.main());
+  pass.forward(streams_);
+  evaluate_rows(model_.runs, part.source, pass.B, settings_.model.classes, pass.logits, pass.labels,
+                counters_.data(), row_loss_.data(), row_right_.data(), streams_.main());
+  finish_step(model_.runs, counters_.data(), nullptr, nullptr, 0, streams_.main());
+}
+
+void GraphStepper::run(Part& part, int step, const std::function<void()>& work) {
+  if (emulated()) memory_.poison();  // no step may read what another left
+  if (recorded_)
+    part.record(step).run(streams_, work);
+  else
+    work();
+}
+
+// The epoch's orders, rates and counters; no step has failed.
+void GraphStepper::begin(const std::vector<Epoch>& epochs, int first) {
+  if (epochs.size() != size_t(runs_.count()))
+    fail_input(epochs.size(), " epochs for ", runs_.count(), " runs");
+  runs_.send(epochs);
+  const uint32_t before = epochs[0].steps_before + uint32_t(first);
+  counters_.set({{before, before, uint32_t(first)}});
+  bad_steps_.set(std::vector<BadStep>(bad_steps_.size()));
+}
+
+std::vector<BadStep> GraphStepper::bad_steps() {
+  std::vector<BadStep> seen(bad_steps_.size());
+  streams_.download(seen.data(), bad_steps_.data(), seen.size() * sizeof(BadStep));
+  return seen;
+}
+
+std::vector<StepsMade> GraphStepper::train(const std::vector<Epoch>& epochs, int first, int count,
+                                           const std::atomic<bool>& stop) {
+  if (first < 0 || count < 1 || first + count > train_.batches())
+    fail_input("steps ", first, " to ", first + count - 1, " of ", train_.batches());
+  begin(epochs, first);
+  int step = first;
+  for (; step < first + count && !stop.load(); ++step) {
+    run(train_, step, [&] { train_step(train_.pass(step)); });
+    if ((step + 1) % steps_ahead == 0) bad_steps();  // waits for the device
+  }
+  const std::vector<BadStep> bad = bad_steps();
+  const std::vector<float> losses = losses_.host();
+  std::vector<StepsMade> made;
+  for (size_t r = 0; r < bad.size(); ++r) {
+    const bool failed = bad[r].step >= 0;
+    const auto of_run = losses.begin() + ptrdiff_t(r) * train_.batches();
+    made.push_back({{of_run + first, of_run + (failed ? bad[r].step + 1 : step)},
+                    failed,
+                    failed ? double(bad[r].norm) : 0});
+  }
+  return made;
+}
+
+std::optional<std::vector<Evaluation>> GraphStepper::evaluate(Split split,
+                                                              const std::atomic<bool>& stop) {
+  Part& part = split == Split::train ? train_rows_ : val_rows_;
+  counters_.set({Counters{}});
+  for (int step = 0; step < part.batches(); ++step) {
+    if (stop.load()) return std::nullopt;
+    run(part, step, [&] { evaluate_step(part, part.pass(step)); });
+  }
+  const size_t rows = size_t(part.data->rows);
+  std::vector<double> losses(rows * size_t(runs_.count()));
+  std::vector<uint8_t> right(losses.size());
+  streams_.download(losses.data(), row_loss_.data(), losses.size() * sizeof(double));
+  streams_.download(right.data(), row_right_.data(), right.size());
+  std::vector<Evaluation> results;
+  for (size_t first = 0; first < losses.size(); first += rows) {
+    double loss = 0;
+    int count = 0;
+    for (size_t row = first; row < first + rows; ++row) loss += losses[row], count += right[row];
+    results.push_back({loss / double(rows), 100.0 * count / double(rows)});
+  }
+  return results;
+}
+
+std::vector<Gradients> GraphStepper::gradients(const std::vector<Epoch>& epochs, int step) {
+  begin(epochs, step);
+  if (emulated()) memory_.poison();
+  ModelPass& pass = train_.pass(step);
+  compute_gradients(pass);
+  const size_t R = size_t(runs_.count()), numbers = size_t(pass.B * settings_.model.classes);
+  std::vector<float> loss(R), logits(R * numbers);
+  streams_.download(loss.data(), pass.loss, R * sizeof(float));
+  streams_.download(logits.data(), pass.logits, logits.size() * sizeof(float));
+  std::vector<Gradients> all;
+  for (size_t r = 0; r < R; ++r) {
+    const auto of_run = logits.begin() + ptrdiff_t(r * numbers);
+    all.push_back({loss[r], {of_run, of_run + ptrdiff_t(numbers)}, runs_.gradients_of(int(r))});
+  }
+  return all;
+}
+
+}  // namespace focus::gpu

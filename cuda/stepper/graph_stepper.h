@@ -1,0 +1,69 @@
+// Training steps as a list of kernels, recorded once as a graph and then repeated without the host.
+//
+// One batch of each run goes through every kernel. The data, the weights and the optimiser's state
+// are on the device; an epoch's orders and rates go there when it begins.
+#pragma once
+
+#include <deque>
+
+#include "cuda/stepper/model_pass.h"
+#include "cuda/stepper/placed_runs.h"
+
+namespace focus::gpu {
+
+class GraphStepper final : public Stepper {
+ public:
+  // fused: with fused kernels for the blocks, which must fit (fits_fused_blocks). recorded: false
+  // starts every kernel by itself, at every step.
+  GraphStepper(const StepSettings& settings, std::vector<StepRun> runs, bool fused, bool recorded);
+
+  void load(int run, const Model<float>& model, const Optimizer<float>& optimizer) override;
+  void store(int run, Model<float>& model, Optimizer<float>& optimizer) const override;
+  std::vector<StepsMade> train(const std::vector<Epoch>& epochs, int first, int count,
+                               const std::atomic<bool>& stop) override;
+  std::optional<std::vector<Evaluation>> evaluate(Split split,
+                                                  const std::atomic<bool>& stop) override;
+  std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override;
+
+ private:
+  // Passes over one split, so many sequences of each run at a time.
+  struct Part {
+    const PlacedRuns::Part* data;
+    int batch;
+    std::unique_ptr<ModelPass> full,
+        last;  // a whole batch, and what is left over; either may be empty
+    Record full_record, last_record;
+    BatchSource source;
+
+    int batches() const { return (data->rows + batch - 1) / batch; }
+    bool is_full(int step) const { return (step + 1) * batch <= data->rows; }
+    ModelPass& pass(int step) { return is_full(step) ? *full : *last; }
+    Record& record(int step) { return is_full(step) ? full_record : last_record; }
+  };
+  void place_passes(Part& part, bool training, char* memory, size_t& bytes);
+  template <class F>
+  void for_parts(const F& f);
+  void begin(const std::vector<Epoch>& epochs, int first);
+  void compute_gradients(ModelPass& pass);
+  void train_step(ModelPass& pass);
+  void evaluate_step(Part& part, ModelPass& pass);
+  void run(Part& part, int step, const std::function<void()>& work);
+  std::vector<BadStep> bad_steps();
+
+  StepSettings settings_;
+  PlacedRuns runs_;
+  bool recorded_;
+  Streams streams_;
+  DeviceLists lists_;
+  DeviceArray<uint64_t> seeds_;
+  DeviceArray<Counters> counters_;
+  DeviceArray<BadStep> bad_steps_;
+  DeviceArray<double> squares_, row_loss_;
+  DeviceArray<uint8_t> row_right_;
+  DeviceArray<float> losses_;  // (R,steps of an epoch)
+  ModelOnDevice model_;
+  DeviceArray<char> memory_;            // of one pass at a time
+  Part train_, train_rows_, val_rows_;  // to train on; to evaluate
+};
+
+}  // namespace focus::gpu

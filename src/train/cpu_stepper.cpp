@@ -1,0 +1,147 @@
+#include "train/cpu_stepper.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/cross_entropy.h"
+
+namespace focus {
+
+template <class T>
+T compute_gradients(Model<T>& model, Tape<T>& tape, const int* tokens, const int* labels, int rows,
+                    const Noise& noise, std::vector<T>* logits) {
+  tape.reset(true, noise);
+  model.zero_gradients();
+  const Tensor<T> out = model.forward(tape, tokens, rows);
+  const Tensor<T> loss = cross_entropy(tape, out, labels);
+  if (logits) logits->assign(out.data, out.data + out.size());
+  tape.backward(loss);
+  return loss.data[0];
+}
+
+template <class T>
+bool CpuStep<T>::finite() const {
+  return std::isfinite(loss) && std::isfinite(norm);
+}
+
+template <class T>
+CpuStep<T> train_step(Model<T>& model, Optimizer<T>& optimizer, Tape<T>& tape, const int* tokens,
+                      const int* labels, int rows, const Noise& noise, double rate, double clip) {
+  const T loss = compute_gradients(model, tape, tokens, labels, rows, noise);
+  const CpuStep<T> step{loss, gradient_norm(model.parameters())};
+  if (step.finite()) optimizer.step(model.parameters(), rate, clip_factor(step.norm, clip));
+  return step;
+}
+
+#define FOCUS_INSTANTIATE(T)                                                                      \
+  template struct CpuStep<T>;                                                                     \
+  template T compute_gradients(Model<T>&, Tape<T>&, const int*, const int*, int, const Noise&,    \
+                               std::vector<T>*);                                                  \
+  template CpuStep<T> train_step(Model<T>&, Optimizer<T>&, Tape<T>&, const int*, const int*, int, \
+                                 const Noise&, double, double);
+FOCUS_INSTANTIATE(float)
+FOCUS_INSTANTIATE(double)
+#undef FOCUS_INSTANTIATE
+
+namespace {
+void copy_values(const Model<float>& from, Model<float>& to) {
+  for (size_t p = 0; p < from.parameters().size(); ++p)
+    to.parameters()[p].value = from.parameters()[p].value;
+}
+void copy_rate_factors(const Model<float>& from, Model<float>& to) {
+  for (size_t p = 0; p < from.parameters().size(); ++p)
+    to.parameters()[p].rate_factor = from.parameters()[p].rate_factor;
+}
+}  // namespace
+
+CpuStepper::CpuStepper(Tape<float>& tape, const StepSettings& settings, std::vector<StepRun> runs)
+    : tape_(tape), settings_(settings), runs_(std::move(runs)) {
+  for (size_t r = 0; r < runs_.size(); ++r) states_.emplace_back(settings);
+}
+
+void CpuStepper::load(int run, const Model<float>& model, const Optimizer<float>& optimizer) {
+  State& state = states_[size_t(run)];
+  copy_values(model, state.model);
+  copy_rate_factors(model, state.model);
+  state.optimizer = optimizer;
+}
+
+void CpuStepper::store(int run, Model<float>& model, Optimizer<float>& optimizer) const {
+  const State& state = states_[size_t(run)];
+  copy_values(state.model, model);
+  optimizer.first_moments() = state.optimizer.first_moments();
+  optimizer.second_moments() = state.optimizer.second_moments();
+}
+
+// The batch of step number `step`; returns its rows.
+int CpuStepper::gather(const PaddedData& data, const std::vector<int>& order, int step) {
+  const int first = step * settings_.batch, rows = std::min(settings_.batch, data.rows - first);
+  tokens_.resize(size_t(rows) * size_t(data.length));
+  labels_.resize(size_t(rows));
+  for (int b = 0; b < rows; ++b) {
+    const int row = order[size_t(first + b)];
+    const auto from = data.tokens.begin() + ptrdiff_t{row} * data.length;
+    std::copy(from, from + data.length, tokens_.begin() + ptrdiff_t{b} * data.length);
+    labels_[size_t(b)] = data.labels[size_t(row)];
+  }
+  return rows;
+}
+
+Noise CpuStepper::noise(size_t run, const Epoch& epoch, int step) const {
+  return {true, runs_[run].seed, epoch.steps_before + uint32_t(step), 0};
+}
+
+std::vector<StepsMade> CpuStepper::train(const std::vector<Epoch>& epochs, int first, int count,
+                                         const std::atomic<bool>& stop) {
+  std::vector<StepsMade> made(runs_.size());
+  for (StepsMade& m : made) m.losses.reserve(size_t(count));
+  for (int step = first; step < first + count && !stop.load(); ++step)
+    for (size_t r = 0; r < runs_.size(); ++r) {
+      if (made[r].failed) continue;
+      State& state = states_[r];
+      const int rows = gather(runs_[r].data->train, epochs[r].order, step);
+      state.optimizer.set_steps_taken(long(epochs[r].steps_before) + step);
+      const CpuStep<float> s =
+          train_step(state.model, state.optimizer, tape_, tokens_.data(), labels_.data(), rows,
+                     noise(r, epochs[r], step), epochs[r].rate, settings_.clip);
+      made[r].losses.push_back(s.loss);
+      if (!s.finite()) made[r].failed = true, made[r].norm = s.norm;
+    }
+  return made;
+}
+
+std::optional<std::vector<Evaluation>> CpuStepper::evaluate(Split split,
+                                                            const std::atomic<bool>& stop) {
+  std::vector<Evaluation> results;
+  for (size_t r = 0; r < runs_.size(); ++r) {
+    const RunData& data = *runs_[r].data;
+    const auto result = focus::evaluate(states_[r].model, tape_,
+                                        split == Split::train ? data.train : data.val, &stop);
+    if (!result) return std::nullopt;
+    results.push_back(*result);
+  }
+  return results;
+}
+
+std::vector<Gradients> CpuStepper::gradients(const std::vector<Epoch>& epochs, int step) {
+  std::vector<Gradients> all;
+  for (size_t r = 0; r < runs_.size(); ++r) {
+    Model<float>& model = states_[r].model;
+    Gradients& g = all.emplace_back();
+    const int rows = gather(runs_[r].data->train, epochs[r].order, step);
+    g.loss = compute_gradients(model, tape_, tokens_.data(), labels_.data(), rows,
+                               noise(r, epochs[r], step), &g.logits);
+    for (const Parameter<float>& p : model.parameters()) g.parameters.push_back(p.gradient_value);
+  }
+  return all;
+}
+
+std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop) {
+  CpuStepper stepper(tape, run.step_settings(), {run.step_run()});
+  run.load_into(stepper, 0);
+  const EpochResult result = run_epoch(stepper, {&run}, stop)[0];
+  if (result.error) throw *result.error;
+  return result.row;
+}
+
+}  // namespace focus

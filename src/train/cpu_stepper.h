@@ -1,0 +1,62 @@
+// Training steps on the CPU: the model's operations, recorded on a tape.
+#pragma once
+
+#include <deque>
+
+#include "train/run.h"
+#include "train/stepper.h"
+
+namespace focus {
+
+// Forward and backward of one batch: tokens (rows,length), labels (rows). Returns the loss; the
+// gradients are in the model's parameters, the logits, where wanted, in *logits.
+template <class T>
+T compute_gradients(Model<T>& model, Tape<T>& tape, const int* tokens, const int* labels, int rows,
+                    const Noise& noise, std::vector<T>* logits = nullptr);
+
+// A whole training step: forward, backward, clip, update. Where loss or norm is not finite, there
+// is no update.
+template <class T>
+struct CpuStep {
+  T loss;
+  double norm;  // of the gradient, before the clip
+  bool finite() const;
+};
+template <class T>
+CpuStep<T> train_step(Model<T>& model, Optimizer<T>& optimizer, Tape<T>& tape, const int* tokens,
+                      const int* labels, int rows, const Noise& noise, double rate, double clip);
+
+class CpuStepper final : public Stepper {
+ public:
+  // The tape is used by one stepper at a time; its memory serves the next one.
+  CpuStepper(Tape<float>& tape, const StepSettings& settings, std::vector<StepRun> runs);
+
+  void load(int run, const Model<float>& model, const Optimizer<float>& optimizer) override;
+  void store(int run, Model<float>& model, Optimizer<float>& optimizer) const override;
+  std::vector<StepsMade> train(const std::vector<Epoch>& epochs, int first, int count,
+                               const std::atomic<bool>& stop) override;
+  std::optional<std::vector<Evaluation>> evaluate(Split split,
+                                                  const std::atomic<bool>& stop) override;
+  std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override;
+
+ private:
+  struct State {
+    Model<float> model;
+    Optimizer<float> optimizer;
+    explicit State(const StepSettings& s)
+        : model(s.model), optimizer(s.optimizer, model.parameters()) {}
+  };
+  int gather(const PaddedData& data, const std::vector<int>& order, int step);
+  Noise noise(size_t run, const Epoch& epoch, int step) const;
+
+  Tape<float>& tape_;
+  StepSettings settings_;
+  std::vector<StepRun> runs_;
+  std::deque<State> states_;
+  std::vector<int> tokens_, labels_;  // one batch
+};
+
+// One epoch of one run. nullopt: `stop` was set on the way. RunError on a NaN or Inf.
+std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop);
+
+}  // namespace focus
