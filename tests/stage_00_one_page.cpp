@@ -177,6 +177,16 @@ TEST_CASE("data: the engine's, padding included, for every seed and length") {
   }
 }
 
+TEST_CASE("random numbers: the engine's, redraws included") {
+  one_page::Random page(UINT64_MAX - 5, one_page::for_order, 3, 7);
+  Rng engine(UINT64_MAX - 5, Stream::order, 3, 7);
+  // Of 3 · 2³⁰ values a quarter of the draws is uneven and drawn again.
+  for (int i = 0; i < 100; ++i) {
+    CHECK(page.below(3u << 30) == engine.below(3u << 30));
+    CHECK(page.uniform() == engine.uniform());
+  }
+}
+
 TEST_CASE("order: each epoch's is the engine's") {
   const one_page::Settings s = page_settings(20, 5, 153476998);
   const Rows examples = one_page::even_pairs(s);
