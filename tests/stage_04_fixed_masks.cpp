@@ -22,12 +22,12 @@ std::string text(const List& list) {
 }
 
 std::vector<List> key_lists(const AttentionSettings& a, int T) {
-  std::vector<int> begin(size_t(T) + 1), keys(size_t(count_entries(a, T)) + size_t(4 * T));
+  std::vector<int> begin(size_t(T) + 1), keys(size_t(count_nnz(a, T)) + size_t(4 * T));
   fill_key_lists(a, T, begin.data(), keys.data());
   std::vector<List> lists;
   for (int i = 0; i < T; ++i)
     lists.emplace_back(keys.begin() + begin[size_t(i)], keys.begin() + begin[size_t(i) + 1]);
-  CHECK_MESSAGE(begin[size_t(T)] == count_entries(a, T), "count_entries says ", count_entries(a, T),
+  CHECK_MESSAGE(begin[size_t(T)] == count_nnz(a, T), "count_nnz says ", count_nnz(a, T),
                 ", the lists have ", begin[size_t(T)]);
   return lists;
 }

@@ -205,8 +205,8 @@ TEST_CASE("a NaN key makes every query NaN, a NaN query only itself") {
 }
 
 TEST_CASE("sparse work: k entries a query, not T") {
-  CHECK(count_entries({Pattern::topk, 5, 0}, 600) == 3000);
-  CHECK(count_entries({Pattern::full, 0, 0}, 600) == 360000);
+  CHECK(count_nnz({Pattern::topk, 5, 0}, 600) == 3000);
+  CHECK(count_nnz({Pattern::full, 0, 0}, 600) == 360000);
 }
 
 TEST_CASE("the authors' model: top-k with k = 1, 5 and the whole length") {

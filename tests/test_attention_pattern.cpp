@@ -14,7 +14,7 @@ using namespace focus::test;
 namespace {
 
 std::vector<std::vector<int>> lists(const AttentionSettings& a, int T) {
-  const int entries = count_entries(a, T);
+  const int entries = count_nnz(a, T);
   std::vector<int> begin(size_t(T) + 2, -7), keys(size_t(entries) + 1, -7);
   fill_key_lists(a, T, begin.data(), keys.data());
   CHECK(begin[0] == 0);
@@ -81,9 +81,9 @@ TEST_CASE("all lists agree with the definition, pair by pair") {
 }
 
 TEST_CASE("patterns that choose keep k entries a query, full all") {
-  CHECK(count_entries({Pattern::full, 0, 0}, 7) == 49);
+  CHECK(count_nnz({Pattern::full, 0, 0}, 7) == 49);
   for (Pattern pattern : {Pattern::topk, Pattern::bottomk, Pattern::random}) {
-    CHECK(count_entries({pattern, 3, 0}, 7) == 21);
+    CHECK(count_nnz({pattern, 3, 0}, 7) == 21);
     std::vector<int> begin(8);
     fill_key_lists({pattern, 3, 0}, 7, begin.data(), nullptr);
     CHECK(begin == std::vector<int>{0, 3, 6, 9, 12, 15, 18, 21});

@@ -69,14 +69,14 @@ std::string device_text() {
 Work work_of(Pattern pattern, Pass pass, const BenchSize& s) {
   const double batch_heads = double(s.B) * s.H, D = s.D, T = s.T;
   const double dense = batch_heads * T * T * D * (pass == Pass::forward ? 4 : 10);
-  const double entries =
-      pattern == Pattern::full ? T * T : double(count_entries(settings_of(pattern, s), s.T));
+  const double nnz =
+      pattern == Pattern::full ? T * T : double(count_nnz(settings_of(pattern, s), s.T));
   const double tensor = 4 * double(numbers_of(s));
-  Work w{batch_heads * entries * D * (pass == Pass::forward ? 4 : 10), dense,
+  Work w{batch_heads * nnz * D * (pass == Pass::forward ? 4 : 10), dense,
          tensor * (pass == Pass::forward ? 4 : 8)};
   if (pattern == Pattern::topk) {  // all scores forward; nothing is recomputed backward
-    const double lists = batch_heads * entries * 8;
-    w.useful = batch_heads * D * (pass == Pass::forward ? 2 * T * T + 2 * entries : 8 * entries);
+    const double lists = batch_heads * nnz * 8;
+    w.useful = batch_heads * D * (pass == Pass::forward ? 2 * T * T + 2 * nnz : 8 * nnz);
     w.bytes = tensor * (pass == Pass::forward ? 4 : 7) + lists;
   }
   return w;

@@ -48,8 +48,8 @@ struct Plan {
   // The model.
   int length, vocabulary, classes, blocks, batch;
   Pattern pattern;
-  int k, entries;     // entries: kept scores of a sequence
-  int entries_a_row;  // 0 for positional patterns
+  int k, nnz;     // nnz: kept scores of a sequence
+  int nnz_a_row;  // 0 for positional patterns
   Activation activation;
   OptimizerKind optimizer;
   Dropout dropout, attention_dropout;

@@ -52,8 +52,8 @@ struct ScoreRows {
   __device__ bool kept(int i, int half) const { return half_of_keys(i, half) >> lane & 1; }
   // The first bit of dropout's mask for a row, from the sequence's.
   __device__ unsigned first_bit(const Plan& p, int of_sequence, int i) const {
-    return unsigned(of_sequence + (p.entries_a_row > 0 ? row(i) * p.entries_a_row
-                                                       : __ldg(p.entry_begin + row(i))));
+    return unsigned(of_sequence +
+                    (p.nnz_a_row > 0 ? row(i) * p.nnz_a_row : __ldg(p.entry_begin + row(i))));
   }
   // The bit of dropout's mask for one of the lane's kept keys: the row's first, and as many on as
   // the row keeps keys before it.
@@ -140,9 +140,9 @@ __device__ __forceinline__ void scores_to_weights(const Plan& p, float* s, float
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const bool in = rows.row(i) < p.length;
-    rows.keys[i] = !in                   ? 0
-                   : p.entries_a_row > 0 ? ~0ull >> (64 - p.length)
-                                         : __ldg(p.positional_keys + rows.row(i));
+    rows.keys[i] = !in               ? 0
+                   : p.nnz_a_row > 0 ? ~0ull >> (64 - p.length)
+                                     : __ldg(p.positional_keys + rows.row(i));
     first[i] = in ? rows.first_bit(p, first_bit, i) : 0;
   }
 #pragma unroll

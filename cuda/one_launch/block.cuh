@@ -68,9 +68,7 @@ struct Sequence {
                    p.kept_layout.weights_and_keys());
     copy_floats<H>(rstd, p.kept_of(block) + p.kept_layout.rstd, longest);
   }
-  __device__ int attention_first_bit() const {
-    return int(unsigned(place) * unsigned(p.entries) % 8);
-  }
+  __device__ int attention_first_bit() const { return int(unsigned(place) * unsigned(p.nnz) % 8); }
   // The two bits of a dropout mask for the thread's columns in a row.
   __device__ unsigned bits(int use, int row) const {
     return !p.dropout.on() || !gradient
@@ -118,8 +116,8 @@ __device__ __forceinline__ void draw_masks(const Sequence<H, R>& s, int block) {
   }
   if (p.attention_dropout.on() && idle)
     draw_mask(s.masks + p.attention_mask_of(block), s.noise, sites.of_attention(block),
-              unsigned(s.place) * unsigned(p.entries), p.entries, p.attention_dropout.last_dropped,
-              t, threads - busy);
+              unsigned(s.place) * unsigned(p.nnz), p.nnz, p.attention_dropout.last_dropped, t,
+              threads - busy);
 }
 
 // x → z in place. On entry x is there for all, and W_q, W_k, W_v are on their way; on leaving those

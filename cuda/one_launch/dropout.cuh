@@ -74,7 +74,7 @@ __device__ inline void draw_all_masks(const Plan& p, uint8_t* masks, const StepN
   if (!p.attention_dropout.on()) return;
   for (int block = 0; block < p.blocks; ++block)
     draw_mask(masks + p.attention_mask_of(block), noise, sites.of_attention(block),
-              unsigned(place) * unsigned(p.entries), p.entries, p.attention_dropout.last_dropped, t,
+              unsigned(place) * unsigned(p.nnz), p.nnz, p.attention_dropout.last_dropped, t,
               threads);
 }
 

@@ -22,7 +22,7 @@ size_t parameter_floats(const ModelSettings& m) {
 }
 
 int attention_mask_bytes(const ModelSettings& m) {
-  return (count_entries(m.attention, m.length) + 7) / 8 + 1;  // may start within a byte
+  return (count_nnz(m.attention, m.length) + 7) / 8 + 1;  // may start within a byte
 }
 int mask_bytes(const ModelSettings& m) {
   return (1 + 3 * m.blocks) * m.length * (width / 8) + m.blocks * attention_mask_bytes(m);
@@ -53,7 +53,7 @@ std::vector<unsigned long long> key_bits(const AttentionSettings& a, int length,
     for (int i = 0; i <= length; ++i) begin[size_t(i)] = i * length;
     return bits;
   }
-  std::vector<int> keys(size_t(count_entries(a, length)));
+  std::vector<int> keys(size_t(count_nnz(a, length)));
   fill_key_lists(a, length, begin.data(), keys.data());
   if (!is_positional(a.pattern)) return bits;
   for (size_t i = 0; i < size_t(length); ++i) {
@@ -189,8 +189,8 @@ OneLaunch::OneLaunch(const StepSettings& settings, std::vector<StepRun> all) {
   Plan& p = s.plan;
   p.length = m.length, p.vocabulary = m.vocabulary, p.classes = m.classes, p.blocks = m.blocks;
   p.batch = batch, p.pattern = m.attention.pattern, p.k = m.attention.k;
-  p.entries = count_entries(m.attention, m.length);
-  p.entries_a_row = is_positional(m.attention.pattern) ? 0 : p.entries / m.length;
+  p.nnz = count_nnz(m.attention, m.length);
+  p.nnz_a_row = is_positional(m.attention.pattern) ? 0 : p.nnz / m.length;
   p.activation = m.activation, p.optimizer = settings.optimizer;
   p.dropout = dropout_of(m.dropout), p.attention_dropout = dropout_of(m.attention.dropout);
   p.first_epsilon = float(m.first_layer_norm_epsilon), p.epsilon = float(m.layer_norm_epsilon);

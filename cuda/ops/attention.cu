@@ -13,8 +13,8 @@ namespace {
 constexpr int longest_short = 64;
 }
 
-DeviceLists::DeviceLists(const AttentionSettings& a, int T) : entries(count_entries(a, T)) {
-  std::vector<int> first(static_cast<size_t>(T) + 1), all(static_cast<size_t>(entries));
+DeviceLists::DeviceLists(const AttentionSettings& a, int T) : nnz(count_nnz(a, T)) {
+  std::vector<int> first(static_cast<size_t>(T) + 1), all(static_cast<size_t>(nnz));
   if (a.pattern == Pattern::full) {
     for (int i = 0; i <= T; ++i) first[size_t(i)] = i * T;
   } else {
@@ -57,10 +57,10 @@ bool AttentionPlan::by_ladder() const {
 AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
   Kept kept;
   const Pattern pattern = settings_.pattern;
-  const size_t entries = units() * size_t(lists_.entries);
+  const size_t nnz = units() * size_t(lists_.nnz);
   const bool chosen = !is_positional(pattern) && pattern != Pattern::full;
-  if (way() != Way::ladder) kept.p = layout.take<float>(entries);
-  if (chosen) kept.keys = layout.take<int>(entries);
+  if (way() != Way::ladder) kept.p = layout.take<float>(nnz);
+  if (chosen) kept.keys = layout.take<int>(nnz);
   if (drops())
     kept.keep = layout.take<unsigned>(units() * size_t(T_) * size_t((lists_.longest + 31) / 32));
   Call call;
@@ -89,7 +89,7 @@ AttentionCall AttentionPlan::call_of(const Kept& kept, const float* q, const flo
   c.q = q, c.k_rows = k, c.v = v, c.o = o;
   c.score_scale = float(settings_.score_scale), c.scale = c.score_scale / std::sqrt(float(D_));
   c.keep_scale = 1;
-  c.begin = lists_.begin.data(), c.entries = lists_.entries;
+  c.begin = lists_.begin.data(), c.nnz = lists_.nnz;
   c.keys = is_positional(c.pattern) ? lists_.keys.data() : kept.keys;
   c.p = kept.p;
   if (drops()) {
@@ -124,7 +124,7 @@ bool add_mask(Call& call, const AttentionCall& c, Pass pass) {
 size_t AttentionPlan::scratch_bytes(const Kept& kept) const {
   const AttentionCall c = call_of(kept, nullptr, nullptr, nullptr, nullptr);
   size_t bytes = 0;
-  if (training_ && !by_ladder()) bytes = units() * size_t(lists_.entries) * sizeof(float);
+  if (training_ && !by_ladder()) bytes = units() * size_t(lists_.nnz) * sizeof(float);
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     if (!by_ladder() || (pass == Pass::backward && !training_)) continue;
     Call call = ladder_call(c, kept);

@@ -14,10 +14,10 @@ struct AttentionCall {
   const float *q, *k_rows, *v;  // (B,T,H·D)
   float* o;
   const int* begin;
-  int* keys;       // (entries) if positional, (B·H,entries) if chosen, nullptr: all, in order
-  float* p;        // (B·H,entries) probabilities
+  int* keys;       // (nnz) if positional, (B·H,nnz) if chosen, nullptr: all, in order
+  float* p;        // (B·H,nnz) probabilities
   unsigned* keep;  // (B·H,T,words) bit e of a row: its entry e is kept by dropout; or nullptr
-  int entries, words;
+  int nnz, words;
   float keep_scale, score_scale, scale;  // scale: score_scale / √D
 
   __host__ __device__ size_t at(int unit, int row) const {
@@ -25,7 +25,7 @@ struct AttentionCall {
   }
   __device__ const int* keys_of(int unit) const {
     const bool positional = pattern == Pattern::banded || pattern == Pattern::block;
-    return !keys || positional ? keys : keys + size_t(unit) * size_t(entries);
+    return !keys || positional ? keys : keys + size_t(unit) * size_t(nnz);
   }
   // 0 or the scale of what dropout keeps; 1 without dropout.
   __device__ float factor(int unit, int row, int e) const {

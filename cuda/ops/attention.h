@@ -17,7 +17,7 @@ struct Call;
 // The lists of one pattern (attention/pattern.h) in device memory.
 struct DeviceLists {
   DeviceArray<int> begin, keys;  // keys: empty unless positional
-  int entries = 0, longest = 0;
+  int nnz = 0, longest = 0;
 
   DeviceLists(const AttentionSettings&, int T);
 };
@@ -30,8 +30,8 @@ class AttentionPlan {
 
   // What the forward leaves for the backward.
   struct Kept {
-    float* p = nullptr;        // (R·B·H,entries) probabilities
-    int* keys = nullptr;       // (R·B·H,entries) if chosen
+    float* p = nullptr;        // (R·B·H,nnz) probabilities
+    int* keys = nullptr;       // (R·B·H,nnz) if chosen
     unsigned* keep = nullptr;  // bits of dropout
     float *lse = nullptr, *scores = nullptr;
     unsigned* copies = nullptr;

@@ -30,8 +30,8 @@ __global__ void attention_keys_kernel(AttentionCall c, AttentionGradients g) {
   const int unit = int(row / size_t(c.T)), j = int(row % size_t(c.T));
   if (unit >= c.B * c.H) return;
   const int* keys = c.keys ? c.keys_of(unit) : nullptr;
-  const float* p = c.p + size_t(unit) * size_t(c.entries);
-  const float* ds = g.ds + size_t(unit) * size_t(c.entries);
+  const float* p = c.p + size_t(unit) * size_t(c.nnz);
+  const float* ds = g.ds + size_t(unit) * size_t(c.nnz);
   for (int d0 = 0; d0 < c.D; d0 += 64) {  // two channels a lane
     float dk[2] = {}, dv[2] = {};
     for (int i0 = 0; i0 < c.T; i0 += 32) {

@@ -49,7 +49,7 @@ struct Query {
     unit = int(row / size_t(c.T)), i = int(row % size_t(c.T));
     if (!exists(c)) return;
     count = c.begin[i + 1] - c.begin[i];
-    first = size_t(unit) * size_t(c.entries) + size_t(c.begin[i]);
+    first = size_t(unit) * size_t(c.nnz) + size_t(c.begin[i]);
     keys = c.keys_of(unit) + c.begin[i];
   }
   __device__ bool exists(const AttentionCall& c) const { return unit < c.B * c.H; }

@@ -16,7 +16,7 @@ __global__ void draw_mask(AttentionCall c, DropoutDraw draw) {
   const int i = int(row % unsigned(c.T)), count = min(32, c.begin[i + 1] - c.begin[i] - 32 * word);
   // Numbers are counted through all lists of a run.
   const uint64_t first =
-      uint64_t(unit % c.units) * uint64_t(c.entries) + uint64_t(c.begin[i]) + uint64_t(32 * word);
+      uint64_t(unit % c.units) * uint64_t(c.nnz) + uint64_t(c.begin[i]) + uint64_t(32 * word);
   unsigned bits = 0;
   for (int done = 0; done < count;) {
     const uint64_t element = first + uint64_t(done);

@@ -146,17 +146,17 @@ __global__ void attention_rows_kernel(AttentionCall c, Cover cover, DropoutDraw 
   for (int i = block.first + int(threadIdx.x) / 32; i < block.end; i += cover.warps) {
     const float* q = c.q + c.at(unit, i);
     const int first = c.begin[i], count = c.begin[i + 1] - first;
-    float* p = c.p + size_t(unit) * size_t(c.entries) + size_t(first);
+    float* p = c.p + size_t(unit) * size_t(c.nnz) + size_t(first);
     const int* keys = c.keys ? c.keys_of(unit) + first : nullptr;
     if (chosen) {
       for (int j = lane; j < c.T; j += 32) block.row[j] = dot(q, block.k + j * block.row_step, c.D);
       __syncwarp();
       choose_by_score(block.row, c.T, c.k, c.pattern == Pattern::bottomk,
-                      c.keys + size_t(unit) * size_t(c.entries) + size_t(first), p);
+                      c.keys + size_t(unit) * size_t(c.nnz) + size_t(first), p);
     } else {
       if (c.pattern == Pattern::random && lane == 0)
         choose_at_random(c, draw, training, unit, i,
-                         c.keys + size_t(unit) * size_t(c.entries) + size_t(first));
+                         c.keys + size_t(unit) * size_t(c.nnz) + size_t(first));
       __syncwarp();
       for (int e = lane; e < count; e += 32) {
         const int j = keys ? keys[e] : e;
@@ -197,8 +197,8 @@ __global__ void attention_rows_backward_kernel(AttentionCall c, Cover cover, Att
   for (int i = block.first + int(threadIdx.x) / 32; i < block.end; i += cover.warps) {
     const float* d_o = g.d_o + c.at(unit, i);
     const int first = c.begin[i], count = c.begin[i + 1] - first;
-    const float* p = c.p + size_t(unit) * size_t(c.entries) + size_t(first);
-    float* ds = g.ds + size_t(unit) * size_t(c.entries) + size_t(first);
+    const float* p = c.p + size_t(unit) * size_t(c.nnz) + size_t(first);
+    float* ds = g.ds + size_t(unit) * size_t(c.nnz) + size_t(first);
     const int* keys = c.keys ? c.keys_of(unit) + first : nullptr;
     float mean = 0;
     for (int e = lane; e < count; e += 32) {

@@ -11,7 +11,7 @@ void draw_attention_mask(const AttentionCall&, const DropoutDraw&, void* stream)
 // pattern; in evaluation its step is ignored.
 void attention_rows(const AttentionCall&, const DropoutDraw& draw, bool training, void* stream);
 
-// The gradients, which are set. ds (B·H,entries) is scratch.
+// The gradients, which are set. ds (B·H,nnz) is scratch.
 struct AttentionGradients {
   const float* d_o;
   float *dq, *dk, *dv, *ds;

@@ -110,7 +110,7 @@ std::vector<QueryStatistics> query_statistics(const HeadScores& head,
   const bool by_position = is_positional(settings.pattern);
   std::vector<int> begin(N + 1), keys;
   if (by_position) {
-    keys.resize(size_t(count_entries(settings, T)));
+    keys.resize(size_t(count_nnz(settings, T)));
     fill_key_lists(settings, T, begin.data(), keys.data());
   } else {  // full attention; top-k replaces them row by row
     keys.resize(N);

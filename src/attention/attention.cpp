@@ -21,12 +21,12 @@ struct Call {
   AttentionSettings settings;
   int B, N, H, D;
   ptrdiff_t stride;
-  int entries;  // kept scores of one unit: N·N for full
-  T* p;         // probabilities, `p_stride` numbers a unit
+  int nnz;  // kept scores of one unit: N·N for full
+  T* p;     // probabilities, `p_stride` numbers a unit
   size_t p_stride;
   const int* begin;  // sparse: the lists
-  int* keys;         // sparse: (entries) if positional, else (units,entries)
-  uint8_t* keep;     // dropout's mask (units,entries), or nullptr
+  int* keys;         // sparse: (nnz) if positional, else (units,nnz)
+  uint8_t* keep;     // dropout's mask (units,nnz), or nullptr
   T keep_scale;
 
   int units() const { return B * H; }
@@ -50,11 +50,9 @@ struct Call {
   }
   T* p_of(int unit) const { return p + size_t(unit) * p_stride; }
   int* keys_of(int unit) const {
-    return is_positional(settings.pattern) ? keys : keys + size_t(unit) * size_t(entries);
+    return is_positional(settings.pattern) ? keys : keys + size_t(unit) * size_t(nnz);
   }
-  uint8_t* keep_of(int unit) const {
-    return keep ? keep + size_t(unit) * size_t(entries) : nullptr;
-  }
+  uint8_t* keep_of(int unit) const { return keep ? keep + size_t(unit) * size_t(nnz) : nullptr; }
 };
 
 template <class T>
@@ -83,15 +81,15 @@ Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor
   c.D = int(c.stride) / c.H;
   c.o = tape.make(q.shape);
   const size_t N = size_t(c.N);
-  c.entries = count_entries(settings, c.N);
+  c.nnz = count_nnz(settings, c.N);
   const bool full = settings.pattern == Pattern::full;
-  c.p_stride = full ? N * size_t(round_up_to_lanes<T>(c.N)) : size_t(c.entries);
+  c.p_stride = full ? N * size_t(round_up_to_lanes<T>(c.N)) : size_t(c.nnz);
   const size_t units = size_t(c.units());
   c.p = tape.template memory<T>(units * c.p_stride);
   if (!full) {
     const size_t lists = is_positional(settings.pattern) ? 1 : units;
     int* begin = tape.template memory<int>(N + 1);
-    c.keys = tape.template memory<int>(lists * size_t(c.entries));
+    c.keys = tape.template memory<int>(lists * size_t(c.nnz));
     fill_key_lists(settings, c.N, begin, c.keys);
     c.begin = begin;
   }
@@ -118,7 +116,7 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
   DropoutMask mask;
   if (dropout_active(tape, settings.dropout)) {
     mask = next_dropout_mask(tape, settings.dropout);
-    c.keep = tape.template memory<uint8_t>(size_t(c.units()) * size_t(c.entries));
+    c.keep = tape.template memory<uint8_t>(size_t(c.units()) * size_t(c.nnz));
   }
   c.keep_scale = T(mask.scale());
 
@@ -136,7 +134,7 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
     T *p = c.p_of(unit), *o = c.o.data + c.offset(unit);
     uint8_t* keep = c.keep_of(unit);
     T* own_scratch = scratch + size_t(thread) * numbers;
-    if (keep) mask.draw(keep, uint64_t(unit) * uint64_t(c.entries), size_t(c.entries));
+    if (keep) mask.draw(keep, uint64_t(unit) * uint64_t(c.nnz), size_t(c.nnz));
     if (pattern == Pattern::full) return full::forward(head, p, keep, c.keep_scale, o, own_scratch);
 
     //@ from 04
@@ -159,12 +157,13 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
                dv = tape.gradient_target(c.v);
     tape.workers().run(c.units(), [=](int unit, int thread) {
       const ptrdiff_t at = c.offset(unit);
-      // All three fresh means three different tensors, which full attention can simply set.
-      const bool set = c.settings.pattern == Pattern::full && dq.fresh && dk.fresh && dv.fresh;
-      const HeadGradients<T> d{dq.data + at, dk.data + at, dv.data + at, set};
+      // None of the three holds a gradient yet: full attention can set them.
+      const bool set =
+          c.settings.pattern == Pattern::full && !dq.accumulate && !dk.accumulate && !dv.accumulate;
+      const HeadGradients<T> d{dq.data + at, dk.data + at, dv.data + at, !set};
       // Zeroed by the thread that is about to add, so that the rows are in its cache.
       for (const auto& target : {dq, dk, dv})
-        if (target.fresh && !set) zero_rows(target.data + at, c.N, c.D, c.stride);
+        if (!target.accumulate && !set) zero_rows(target.data + at, c.N, c.D, c.stride);
       T* own_scratch = scratch + size_t(thread) * numbers;
       if (c.settings.pattern == Pattern::full)
         return full::backward(c.head(unit), d, c.p_of(unit), c.keep_of(unit), c.keep_scale,

@@ -40,8 +40,8 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
       std::fill(row + N, row + padded, -std::numeric_limits<T>::infinity());
       softmax_row(row, row, padded, head.scale);
       if (keep)
-        apply_mask(dropped + ptrdiff_t{i} * padded, row, keep + ptrdiff_t{i0 + i} * N, keep_scale,
-                   N);
+        apply_dropout(dropped + ptrdiff_t{i} * padded, row, keep + ptrdiff_t{i0 + i} * N,
+                      keep_scale, N);
     }
     if (keep) weights = dropped;
     gemm(rows, D, N, row_major(weights, padded), head.v, head.stride, o + i0 * head.stride,
@@ -50,8 +50,9 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
   //@ end
 }
 
-// Adds to dq, dk, dv, or sets them if they are fresh. With O = P̃ V, P̃ = dropout(P), P = softmax(S),
-// S = scale · Q Kᵀ: dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in softmax_row_backward, dQ = dS K, dK = dSᵀ Q.
+// Adds to dq, dk, dv, or sets them without d.accumulate. With O = P̃ V, P̃ = dropout(P), P =
+// softmax(S), S = scale · Q Kᵀ: dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in softmax_row_backward, dQ = dS K,
+// dK = dSᵀ Q.
 template <class T>
 void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const uint8_t* keep,
               T keep_scale, const T* d_o, T* scratch) {
@@ -67,22 +68,22 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const 
     const T* d_o_block = d_o + i0 * stride;
     gemm(rows, padded, D, row_major(d_o_block, stride), vt, padded, ds, padded, GemmStart::zero);
     const T* weights = block;
-    const GemmStart start = d.fresh && i0 == 0 ? GemmStart::zero : GemmStart::add;
+    const GemmStart start = d.accumulate || i0 > 0 ? GemmStart::add : GemmStart::zero;
     //@ gap 03 full-backward
     for (int i = 0; i < rows; ++i) {
       const T* p_row = block + ptrdiff_t{i} * padded;
       T* ds_row = ds + ptrdiff_t{i} * padded;
       if (keep) {
         const uint8_t* keep_row = keep + ptrdiff_t{i0 + i} * N;
-        apply_mask(dropped + ptrdiff_t{i} * padded, p_row, keep_row, keep_scale, N);
-        apply_mask(ds_row, ds_row, keep_row, keep_scale, N);
+        apply_dropout(dropped + ptrdiff_t{i} * padded, p_row, keep_row, keep_scale, N);
+        apply_dropout(ds_row, ds_row, keep_row, keep_scale, N);
       }
       softmax_row_backward(ds_row, ds_row, p_row, N, head.scale);
     }
     if (keep) weights = dropped;
     gemm(N, D, rows, transposed(weights, padded), d_o_block, stride, d.dv, stride, start);
     gemm(rows, D, N, row_major(ds, padded), head.k, stride, d.dq + i0 * stride, stride,
-         d.fresh ? GemmStart::zero : GemmStart::add);
+         d.accumulate ? GemmStart::add : GemmStart::zero);
     gemm(N, D, rows, transposed(ds, padded), head.q + i0 * stride, stride, d.dk, stride, start);
     //@ end
   }

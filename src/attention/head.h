@@ -23,13 +23,13 @@ struct Head {
 template <class T>
 struct HeadGradients {
   T *dq, *dk, *dv;
-  bool fresh = false;  // nothing has been added to any of the three: uninitialised (full.h only)
+  bool accumulate = true;  // false: set the three, which are uninitialised (full.h only)
 };
 
 // Attention weights with dropout applied: keep[j] · scale · p[j]; p itself where keep is
 // nullptr.
 template <class T>
-inline void apply_mask(T* out, const T* p, const uint8_t* keep, T scale, int n) {
+inline void apply_dropout(T* out, const T* p, const uint8_t* keep, T scale, int n) {
   if (!keep) {
     std::copy(p, p + n, out);
     return;

@@ -58,17 +58,17 @@ void check_settings(const AttentionSettings& a, int length) {
                ordinary, ", the number of tokens");
 }
 
-int count_entries(const AttentionSettings& a, int T) {
+int count_nnz(const AttentionSettings& a, int T) {
   if (a.pattern == Pattern::full) return T * T;
   //@ from 04
   if (is_positional(a.pattern)) {
     const int g = a.global_tokens, n = T - g;
-    int entries = g * T;
+    int nnz = g * T;
     for (int i = 0; i < n; ++i) {
       const Range own = ordinary_keys(a, i, n);
-      entries += own.end - own.begin + g;
+      nnz += own.end - own.begin + g;
     }
-    return entries;
+    return nnz;
   }
   //@ end
   //@ from 05

@@ -43,11 +43,11 @@ void check_settings(const AttentionSettings& settings, int length);
 // Keys as lists: query i keeps keys[begin[i]], …, keys[begin[i+1]-1], ascending. `begin` has T+1
 // numbers; nnz = begin[T] is the length of `keys`.
 
-// The number of entries in the lists of all T queries: T·k, and with g global tokens g more for
+// The number of kept scores, nnz, over all T queries: T·k, and with g global tokens g more for
 // each ordinary query and T for each global one; the last block may be short.
-int count_entries(const AttentionSettings& settings, int T);
+int count_nnz(const AttentionSettings& settings, int T);
 
-// Writes `begin` (T+1) and, for banded and block, `keys` (entries).
+// Writes `begin` (T+1) and, for banded and block, `keys` (nnz).
 void fill_key_lists(const AttentionSettings& settings, int T, int* begin, int* keys);
 
 }  // namespace focus

@@ -10,7 +10,7 @@
 
 namespace focus::sparse {
 
-// s: (entries) out, the scores at the listed keys, unscaled.
+// s: (nnz) out, the scores at the listed keys, unscaled.
 template <class T>
 void score_listed_keys(const Head<T>& head, const int* begin, const int* keys, T* s) {
   for (int i = 0; i < head.length; ++i)
@@ -18,7 +18,7 @@ void score_listed_keys(const Head<T>& head, const int* begin, const int* keys, T
       s[e] = dot(head.q + i * head.stride, head.k + keys[e] * head.stride, head.width);
 }
 
-// p: (entries) in: scores, out: probabilities; keep: (entries) mask or nullptr; o: (T,D) out.
+// p: (nnz) in: scores, out: probabilities; keep: (nnz) mask or nullptr; o: (T,D) out.
 template <class T>
 void forward(const Head<T>& head, const int* begin, const int* keys, T* p, const uint8_t* keep,
              T keep_scale, T* o) {

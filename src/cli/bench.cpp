@@ -93,7 +93,7 @@ double operations(const ModelSettings& s, int batch) {
   const double d = s.d_model, hd = d * s.attention.heads, L = s.length;
   const double linear = L * s.blocks * (4 * d * hd + 2 * d * s.d_mlp) + d * s.classes;
   const Pattern p = s.attention.pattern;
-  const double kept = count_entries(s.attention, s.length);
+  const double kept = count_nnz(s.attention, s.length);
   const double scores = p == Pattern::topk || p == Pattern::bottomk ? L * L : kept;
   return 2 * batch * (3 * linear + s.blocks * hd * (scores + kept + 4 * kept));
 }

@@ -68,10 +68,10 @@ Tensor<T> apply(Tape<T>& tape, const Tensor<T>& x) {
     const T* dy = tape.gradient(y);
     if (!dx.data) return;
     tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
-      if (dx.fresh)
-        for (int i = begin; i < end; ++i) dx.data[i] = dy[i] * F::slope(x.data[i]);
-      else
+      if (dx.accumulate)
         for (int i = begin; i < end; ++i) dx.data[i] += dy[i] * F::slope(x.data[i]);
+      else
+        for (int i = begin; i < end; ++i) dx.data[i] = dy[i] * F::slope(x.data[i]);
     });
   });
   return y;

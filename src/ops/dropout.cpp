@@ -69,7 +69,7 @@ DropoutMask next_dropout_mask(Tape<T>& tape, double p) {
 // out_i = base_i + scale · keep_i · x_i; without base or keep those terms fall away. Branches are
 // outside the loops, so that each loop is vectorised.
 template <class T>
-static void add_masked(T* out, const T* base, const T* x, const uint8_t* keep, T scale, int n) {
+static void add_dropped(T* out, const T* base, const T* x, const uint8_t* keep, T scale, int n) {
   if (base && keep)
     for (int i = 0; i < n; ++i) out[i] = base[i] + T(keep[i]) * scale * x[i];
   else if (base)
@@ -82,7 +82,8 @@ static void add_masked(T* out, const T* base, const T* x, const uint8_t* keep, T
 
 // y = residual + dropout(x), without residual if it is an empty tensor.
 template <class T>
-static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T>& x, double p) {
+static Tensor<T> residual_dropout(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T>& x,
+                                  double p) {
   const Tensor<T> y = tape.make(x.shape);
   const int n = int(x.size());
   const bool active = dropout_active(tape, p);
@@ -93,8 +94,8 @@ static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T
   tape.workers().run_ranges(n, elements_per_piece, [=](int begin, int end) {
     const int count = end - begin;
     if (keep) mask.draw(keep + begin, uint64_t(begin), size_t(count));
-    add_masked(y.data + begin, residual.data ? residual.data + begin : nullptr, x.data + begin,
-               keep ? keep + begin : nullptr, scale, count);
+    add_dropped(y.data + begin, residual.data ? residual.data + begin : nullptr, x.data + begin,
+                keep ? keep + begin : nullptr, scale, count);
   });
 
   tape.record(y, [=, &tape] {
@@ -104,10 +105,10 @@ static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T
       const auto add = [=](const auto& to, const uint8_t* mask) {
         if (!to.data) return;
         T* out = to.data + begin;
-        add_masked(out, to.fresh ? nullptr : out, dy + begin, mask, scale, end - begin);
+        add_dropped(out, to.accumulate ? out : nullptr, dy + begin, mask, scale, end - begin);
       };
-      // In the order in which the targets were taken: where both are one tensor, the first is
-      // fresh.
+      // In the order in which the targets were taken: where both are one tensor, the first may set
+      // it, and the second accumulates.
       add(dx, keep ? keep + begin : nullptr);
       add(dr, nullptr);
     });
@@ -117,13 +118,13 @@ static Tensor<T> masked(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T
 
 template <class T>
 Tensor<T> dropout(Tape<T>& tape, const Tensor<T>& x, double p) {
-  return dropout_active(tape, p) ? masked(tape, {}, x, p) : x;
+  return dropout_active(tape, p) ? residual_dropout(tape, {}, x, p) : x;
 }
 
 template <class T>
 Tensor<T> add_dropout(Tape<T>& tape, const Tensor<T>& residual, const Tensor<T>& x, double p) {
   require_shape("add_dropout", "x", x.shape, residual.shape);
-  return masked(tape, residual, x, p);
+  return residual_dropout(tape, residual, x, p);
 }
 
 #define FOCUS_INSTANTIATE(T)                                      \

@@ -25,7 +25,7 @@ template <class T>
 typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   Gradient<T>* g = x.gradient;
   if (!g) return {nullptr, false};
-  if (g->data) return {g->data, false};
+  if (g->data) return {g->data, true};
   //@ gap 02 gradient-memory
   const auto same_size = std::find_if(free_.begin(), free_.end(),
                                       [&](const FreeBuffer& b) { return b.size == g->size; });
@@ -36,14 +36,15 @@ typename Tape<T>::Target Tape<T>::gradient_target(const Tensor<T>& x) {
   } else {
     g->data = memory<T>(g->size);
   }
-  return {g->data, true};
+  return {g->data, false};
   //@ end
 }
 
 template <class T>
 T* Tape<T>::gradient(const Tensor<T>& x) {
   const Target target = gradient_target(x);
-  if (target.fresh) std::fill(target.data, target.data + x.gradient->size, T(0));
+  if (target.data && !target.accumulate)
+    std::fill(target.data, target.data + x.gradient->size, T(0));
   return target.data;
 }
 

@@ -58,14 +58,14 @@ class Tape {
     steps_.push_back({[](void* f) { (*static_cast<F*>(f))(); }, stored, output.gradient});
   }
 
-  // The gradient to add into, zeroed when this backward sees it first; nullptr if nobody wants it.
+  // The gradient to add into, zeroed before its first use; nullptr if it is not needed.
   T* gradient(const Tensor<T>& x);
   // The same for operations that can store instead of add: zeroing memory and reading it back costs
-  // as much as a small operation. If `fresh`, the memory is uninitialised and every element must be
-  // written.
+  // as much as a small operation. Without `accumulate` the memory is uninitialised, and every
+  // element must be written.
   struct Target {
     T* data;
-    bool fresh;
+    bool accumulate;
   };
   Target gradient_target(const Tensor<T>& x);
 
