@@ -44,6 +44,8 @@ Distances distances(Stepper& stepper, RandomRuns& runs, const StepSettings& sett
       std::vector<float> wanted_move = run.weights();
       for (size_t i = 0; i < moved.size(); ++i) moved[i] -= before[i], wanted_move[i] -= before[i];
       d.step.push_back(relative_distance(moved, wanted_move));
+      // The next step starts elsewhere: a stepper that keeps its own state shows.
+      for (float& w : run.model.parameters()[0].value) w *= 1.01f;
     }
   }
   gpu::shuffle_threads(0);
@@ -128,8 +130,8 @@ struct LateNoise : Liar {
 
 TEST_CASE("steppers: the same 50 steps, from every form of a step") {
   const StepSettings settings = settings_of(OptimizerKind::sgd, 0.1);
-  for (const char* form : {"operations", "graph", "fused", "one"}) {
-    RandomRuns runs(settings, 100, 7, 2);
+  for (const char* form : {"graph", "fused", "one"}) {
+    RandomRuns runs(settings, 100, 7, 1);
     StepSettings asked = settings;
     asked.form = form;
     const auto stepper = gpu::CudaDevice().make_stepper(asked, runs.step_runs);
