@@ -108,8 +108,8 @@ std::vector<Example> shuffled(std::vector<Example> deck, uint64_t seed, int epoc
 // needs; backward(dy) adds to the gradients of the layer's parameters and returns dx.
 
 // c (M,N) += a (M,K) · b (K,N): the only product on this page. The innermost loop runs along rows
-// of b and c, so that the compiler makes vector instructions of it.
-void add_product(float* c, const float* a, const float* b, int M, int K, int N) {
+// of b and c (which do not overlap), so that the compiler makes vector instructions of it.
+void add_product(float* __restrict c, const float* a, const float* b, int M, int K, int N) {
   for (int m = 0; m < M; ++m, a += K, c += N) {
     int k = 0;
     for (; k + 4 <= K; k += 4) {  // four rows of b at a time: c goes through memory less often
