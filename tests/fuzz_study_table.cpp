@@ -58,7 +58,8 @@ int main(int argc, char** argv) {
       const Provenance provenance = parse_provenance(bytes, "fuzz.txt");
       require(provenance.version > 0, "a version");
       const std::string text = provenance_text(provenance);
-      require(provenance_text(parse_provenance(text, "again")) == text, "round trip of the provenance");
+      require(provenance_text(parse_provenance(text, "again")) == text,
+              "round trip of the provenance");
     });
     attempt([&] {
       for (const StudiedVariant& v : parse_results(bytes, "fuzz.csv").variants)

@@ -57,17 +57,18 @@ bool AttentionPlan::by_ladder() const {
 AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
   Kept kept;
   const Pattern pattern = settings_.pattern;
-  const size_t nnz = units() * size_t(lists_.nnz);
+  const size_t nnz = batch_heads() * size_t(lists_.nnz);
   const bool chosen = !is_positional(pattern) && pattern != Pattern::full;
   if (way() != Way::ladder) kept.p = layout.take<float>(nnz);
   if (chosen) kept.keys = layout.take<int>(nnz);
   if (drops())
-    kept.keep = layout.take<unsigned>(units() * size_t(T_) * size_t((lists_.longest + 31) / 32));
+    kept.keep =
+        layout.take<unsigned>(batch_heads() * size_t(T_) * size_t((lists_.longest + 31) / 32));
   Call call;
   call.q = heads_bthd(nullptr, runs_.count * B_, T_, settings_.heads, D_);
   call.precision = precision_;
   if (way() == Way::ladder) {
-    kept.lse = layout.take<float>(units() * size_t(T_));
+    kept.lse = layout.take<float>(batch_heads() * size_t(T_));
     if (training_ && on_tensor_cores(rung_for(pattern, Pass::backward, call)))
       kept.copies = layout.take<unsigned>(copy_words(call));
     else if (training_ && D_ <= 64 &&
@@ -85,7 +86,7 @@ AttentionCall AttentionPlan::call_of(const Kept& kept, const float* q, const flo
   AttentionCall c{};
   c.pattern = settings_.pattern, c.k = settings_.k;
   c.B = runs_.count * B_, c.T = T_, c.H = settings_.heads, c.D = D_;
-  c.units = B_ * c.H;
+  c.batch_heads = B_ * c.H;
   c.q = q, c.k_rows = k, c.v = v, c.o = o;
   c.score_scale = float(settings_.score_scale), c.scale = c.score_scale / std::sqrt(float(D_));
   c.keep_scale = 1;
@@ -124,7 +125,7 @@ bool add_mask(Call& call, const AttentionCall& c, Pass pass) {
 size_t AttentionPlan::scratch_bytes(const Kept& kept) const {
   const AttentionCall c = call_of(kept, nullptr, nullptr, nullptr, nullptr);
   size_t bytes = 0;
-  if (training_ && !by_ladder()) bytes = units() * size_t(lists_.nnz) * sizeof(float);
+  if (training_ && !by_ladder()) bytes = batch_heads() * size_t(lists_.nnz) * sizeof(float);
   for (const Pass pass : {Pass::forward, Pass::backward}) {
     if (!by_ladder() || (pass == Pass::backward && !training_)) continue;
     Call call = ladder_call(c, kept);

@@ -6,11 +6,11 @@
 
 namespace focus::gpu {
 
-// A unit is one head of one sequence; `units` of them belong to each run. Row i of a unit has the
-// entries begin[i] … begin[i+1]-1.
+// A batch head is one head of one sequence; `batch_heads` of them belong to each run. Row i of a
+// batch_head has the entries begin[i] … begin[i+1]-1.
 struct AttentionCall {
   Pattern pattern;
-  int B, H, T, D, k, units;
+  int B, H, T, D, k, batch_heads;
   const float *q, *k_rows, *v;  // (B,T,H·D)
   float* o;
   const int* begin;
@@ -20,18 +20,19 @@ struct AttentionCall {
   int nnz, words;
   float keep_scale, score_scale, scale;  // scale: score_scale / √D
 
-  __host__ __device__ size_t at(int unit, int row) const {
-    return (size_t(unit / H) * size_t(T) + size_t(row)) * size_t(H * D) + size_t(unit % H * D);
+  __host__ __device__ size_t at(int batch_head, int row) const {
+    return (size_t(batch_head / H) * size_t(T) + size_t(row)) * size_t(H * D) +
+           size_t(batch_head % H * D);
   }
-  __device__ const int* keys_of(int unit) const {
+  __device__ const int* keys_of(int batch_head) const {
     const bool positional = pattern == Pattern::banded || pattern == Pattern::block;
-    return !keys || positional ? keys : keys + size_t(unit) * size_t(nnz);
+    return !keys || positional ? keys : keys + size_t(batch_head) * size_t(nnz);
   }
   // 0 or the scale of what dropout keeps; 1 without dropout.
-  __device__ float factor(int unit, int row, int e) const {
+  __device__ float factor(int batch_head, int row, int e) const {
     if (!keep) return 1.f;
     const unsigned word =
-        keep[(size_t(unit) * size_t(T) + size_t(row)) * size_t(words) + size_t(e / 32)];
+        keep[(size_t(batch_head) * size_t(T) + size_t(row)) * size_t(words) + size_t(e / 32)];
     return (word >> (e % 32) & 1) ? keep_scale : 0.f;
   }
 };

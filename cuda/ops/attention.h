@@ -57,7 +57,7 @@ class AttentionPlan {
   Call ladder_call(const AttentionCall&, const Kept&) const;
   bool by_ladder() const;
   bool run_ladder(const AttentionCall&, const Kept&, Streams&, void* scratch) const;
-  size_t units() const { return size_t(runs_.count) * size_t(B_) * size_t(settings_.heads); }
+  size_t batch_heads() const { return size_t(runs_.count) * size_t(B_) * size_t(settings_.heads); }
 
   AttentionSettings settings_;
   Runs runs_;

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int warps = 4;
 
-// Where row i of the unit has key j: its entry, or -1.
+// Where row i of the batch_head has key j: its entry, or -1.
 __device__ int entry_of(const AttentionCall& c, const int* keys, int i, int j) {
   const int first = c.begin[i], count = c.begin[i + 1] - first;
   if (!keys) return j;
@@ -27,22 +27,22 @@ __device__ int entry_of(const AttentionCall& c, const int* keys, int i, int j) {
 __global__ void attention_keys_kernel(AttentionCall c, AttentionGradients g) {
   const int lane = threadIdx.x % 32;
   const size_t row = size_t(blockIdx.x) * warps + threadIdx.x / 32;
-  const int unit = int(row / size_t(c.T)), j = int(row % size_t(c.T));
-  if (unit >= c.B * c.H) return;
-  const int* keys = c.keys ? c.keys_of(unit) : nullptr;
-  const float* p = c.p + size_t(unit) * size_t(c.nnz);
-  const float* ds = g.ds + size_t(unit) * size_t(c.nnz);
+  const int batch_head = int(row / size_t(c.T)), j = int(row % size_t(c.T));
+  if (batch_head >= c.B * c.H) return;
+  const int* keys = c.keys ? c.keys_of(batch_head) : nullptr;
+  const float* p = c.p + size_t(batch_head) * size_t(c.nnz);
+  const float* ds = g.ds + size_t(batch_head) * size_t(c.nnz);
   for (int d0 = 0; d0 < c.D; d0 += 64) {  // two channels a lane
     float dk[2] = {}, dv[2] = {};
     for (int i0 = 0; i0 < c.T; i0 += 32) {
       // Each lane looks at one query; then all add the queries found, in order.
       const int own = i0 + lane, e = own < c.T ? entry_of(c, keys, own, j) : -1;
-      const float weight = e >= 0 ? p[c.begin[own] + e] * c.factor(unit, own, e) : 0.f;
+      const float weight = e >= 0 ? p[c.begin[own] + e] * c.factor(batch_head, own, e) : 0.f;
       const float slope = e >= 0 ? ds[c.begin[own] + e] : 0.f;
       for (unsigned left = __ballot_sync(all_lanes, e >= 0); left; left &= left - 1) {
         const int l = __ffs(left) - 1;
         const float w = __shfl_sync(all_lanes, weight, l), s = __shfl_sync(all_lanes, slope, l);
-        const size_t at = c.at(unit, i0 + l) + size_t(d0);
+        const size_t at = c.at(batch_head, i0 + l) + size_t(d0);
 #pragma unroll
         for (int x = 0; x < 2; ++x) {
           const int d = lane + 32 * x;
@@ -52,7 +52,7 @@ __global__ void attention_keys_kernel(AttentionCall c, AttentionGradients g) {
         }
       }
     }
-    const size_t to = c.at(unit, j) + size_t(d0);
+    const size_t to = c.at(batch_head, j) + size_t(d0);
 #pragma unroll
     for (int x = 0; x < 2; ++x) {
       const int d = lane + 32 * x;

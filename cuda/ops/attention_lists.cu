@@ -40,19 +40,19 @@ struct Row {
 
 // The warp's query, its list and what belongs to it.
 struct Query {
-  int unit, i, count;
-  size_t first;  // place of its list among the entries of all units
+  int batch_head, i, count;
+  size_t first;  // place of its list among the entries of all batch_heads
   const int* keys;
 
   __device__ explicit Query(const AttentionCall& c) {
     const size_t row = size_t(blockIdx.x) * warps + threadIdx.x / 32;
-    unit = int(row / size_t(c.T)), i = int(row % size_t(c.T));
+    batch_head = int(row / size_t(c.T)), i = int(row % size_t(c.T));
     if (!exists(c)) return;
     count = c.begin[i + 1] - c.begin[i];
-    first = size_t(unit) * size_t(c.nnz) + size_t(c.begin[i]);
-    keys = c.keys_of(unit) + c.begin[i];
+    first = size_t(batch_head) * size_t(c.nnz) + size_t(c.begin[i]);
+    keys = c.keys_of(batch_head) + c.begin[i];
   }
-  __device__ bool exists(const AttentionCall& c) const { return unit < c.B * c.H; }
+  __device__ bool exists(const AttentionCall& c) const { return batch_head < c.B * c.H; }
 };
 
 __global__ void list_scores(AttentionCall c) {
@@ -60,11 +60,11 @@ __global__ void list_scores(AttentionCall c) {
   if (!query.exists(c)) return;
   const int lane = threadIdx.x % 32;
   float* p = c.p + query.first;
-  const Row q(c.q + c.at(query.unit, query.i), c.D);
+  const Row q(c.q + c.at(query.batch_head, query.i), c.D);
   float top = -INFINITY;
 #pragma unroll 4
   for (int e = 0; e < query.count; ++e) {
-    const float s = q.dot(Row(c.k_rows + c.at(query.unit, query.keys[e]), c.D));
+    const float s = q.dot(Row(c.k_rows + c.at(query.batch_head, query.keys[e]), c.D));
     top = s > top || s != s ? s : top;
     if (lane == e % 32) p[e] = s;
   }
@@ -84,9 +84,9 @@ __global__ void list_values(AttentionCall c) {
   Row sum(nullptr, 0);
 #pragma unroll 4
   for (int e = 0; e < query.count; ++e)
-    sum.add(p[e] * c.factor(query.unit, query.i, e),
-            Row(c.v + c.at(query.unit, query.keys[e]), c.D));
-  sum.write(c.o + c.at(query.unit, query.i), c.D);
+    sum.add(p[e] * c.factor(query.batch_head, query.i, e),
+            Row(c.v + c.at(query.batch_head, query.keys[e]), c.D));
+  sum.write(c.o + c.at(query.batch_head, query.i), c.D);
 }
 
 // ds of each entry, and dq.
@@ -96,12 +96,12 @@ __global__ void list_backward(AttentionCall c, AttentionGradients g) {
   const int lane = threadIdx.x % 32;
   const float* p = c.p + query.first;
   float* ds = g.ds + query.first;
-  const Row d_o(g.d_o + c.at(query.unit, query.i), c.D);
+  const Row d_o(g.d_o + c.at(query.batch_head, query.i), c.D);
   float mean = 0;
 #pragma unroll 4
   for (int e = 0; e < query.count; ++e) {
-    const float dp =
-        c.factor(query.unit, query.i, e) * d_o.dot(Row(c.v + c.at(query.unit, query.keys[e]), c.D));
+    const float dp = c.factor(query.batch_head, query.i, e) *
+                     d_o.dot(Row(c.v + c.at(query.batch_head, query.keys[e]), c.D));
     mean += p[e] * dp;
     if (lane == e % 32) ds[e] = dp;
   }
@@ -109,8 +109,9 @@ __global__ void list_backward(AttentionCall c, AttentionGradients g) {
   Row dq(nullptr, 0);
 #pragma unroll 4
   for (int e = 0; e < query.count; ++e)
-    dq.add(c.scale * p[e] * (ds[e] - mean), Row(c.k_rows + c.at(query.unit, query.keys[e]), c.D));
-  dq.write(g.dq + c.at(query.unit, query.i), c.D);
+    dq.add(c.scale * p[e] * (ds[e] - mean),
+           Row(c.k_rows + c.at(query.batch_head, query.keys[e]), c.D));
+  dq.write(g.dq + c.at(query.batch_head, query.i), c.D);
   __syncwarp();  // all lanes have read dP
   for (int e = lane; e < query.count; e += 32) ds[e] = c.scale * p[e] * (ds[e] - mean);
 }

@@ -11,17 +11,17 @@ __global__ void draw_mask(AttentionCall c, DropoutDraw draw) {
   const size_t start = size_t(blockIdx.x) * blockDim.x;
   const unsigned from = unsigned(start % size_t(c.words)) + threadIdx.x;
   const unsigned row = unsigned(start / size_t(c.words)) + from / unsigned(c.words);
-  const int word = int(from % unsigned(c.words)), unit = int(row / unsigned(c.T));
-  if (unit >= c.B * c.H) return;
+  const int word = int(from % unsigned(c.words)), batch_head = int(row / unsigned(c.T));
+  if (batch_head >= c.B * c.H) return;
   const int i = int(row % unsigned(c.T)), count = min(32, c.begin[i + 1] - c.begin[i] - 32 * word);
   // Numbers are counted through all lists of a run.
-  const uint64_t first =
-      uint64_t(unit % c.units) * uint64_t(c.nnz) + uint64_t(c.begin[i]) + uint64_t(32 * word);
+  const uint64_t first = uint64_t(batch_head % c.batch_heads) * uint64_t(c.nnz) +
+                         uint64_t(c.begin[i]) + uint64_t(32 * word);
   unsigned bits = 0;
   for (int done = 0; done < count;) {
     const uint64_t element = first + uint64_t(done);
     const int skip = int(element % 8);
-    bits |= kept_bits(draw, unit / c.units, element / 8) >> skip << done;
+    bits |= kept_bits(draw, batch_head / c.batch_heads, element / 8) >> skip << done;
     done += 8 - skip;
   }
   if (count < 32) bits &= count > 0 ? (1u << count) - 1 : 0;

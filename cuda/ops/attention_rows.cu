@@ -1,5 +1,5 @@
 // The queries' half of attention: a warp for each query. Any length, width and pattern; meant for
-// short sequences, for which a unit's keys and values fit in shared memory.
+// short sequences, for which a batch_head's keys and values fit in shared memory.
 #include <algorithm>
 #include <cmath>
 
@@ -11,14 +11,14 @@ namespace focus::gpu {
 
 namespace {
 
-// How a grid covers the rows: `splits` blocks a unit, `warps` rows of each at a time.
+// How a grid covers the rows: `splits` blocks a batch_head, `warps` rows of each at a time.
 struct Cover {
   int splits, warps;
   bool staged;  // K and V go through shared memory
 
   explicit Cover(const AttentionCall& c) {
-    const size_t unit = 2 * size_t(c.T) * size_t(c.D + 1) * sizeof(float);
-    staged = unit <= 64 * 1024;
+    const size_t batch_head = 2 * size_t(c.T) * size_t(c.D + 1) * sizeof(float);
+    staged = batch_head <= 64 * 1024;
     warps = size_t(c.T) * 8 * sizeof(float) <= 64 * 1024 ? 8 : 1;
     splits = c.T <= 64 ? 1 : (c.T + 31) / 32;
   }
@@ -29,19 +29,19 @@ struct Cover {
   size_t blocks(const AttentionCall& c) const { return size_t(c.B) * size_t(c.H) * size_t(splits); }
 };
 
-// The block's unit and rows, and its K and V: in shared memory, or where they are.
+// The block's batch_head and rows, and its K and V: in shared memory, or where they are.
 struct Block {
-  int unit, first, end, row_step;
+  int batch_head, first, end, row_step;
   const float *k, *v;
   float* row;  // this warp's T numbers
 
   __device__ Block(const AttentionCall& c, const Cover& cover) {
     SharedMemory shared;
     const int rows = (c.T + cover.splits - 1) / cover.splits;
-    unit = int(blockIdx.x) / cover.splits;
+    batch_head = int(blockIdx.x) / cover.splits;
     first = int(blockIdx.x) % cover.splits * rows;
     end = min(first + rows, c.T);
-    k = c.k_rows + c.at(unit, 0), v = c.v + c.at(unit, 0), row_step = c.H * c.D;
+    k = c.k_rows + c.at(batch_head, 0), v = c.v + c.at(batch_head, 0), row_step = c.H * c.D;
     float* k_stage = shared.array<float>(cover.staged ? c.T * (c.D + 1) : 0);
     float* v_stage = shared.array<float>(cover.staged ? c.T * (c.D + 1) : 0);
     row = shared.array<float>(cover.warps * c.T) + int(threadIdx.x) / 32 * c.T;
@@ -109,11 +109,11 @@ __device__ void choose_by_score(const float* row, int T, int k, bool smallest, i
 
 // k random keys of a row, ascending, as sparse::choose_at_random draws them. One lane does it.
 __device__ void choose_at_random(const AttentionCall& c, const DropoutDraw& draw, bool training,
-                                 int unit, int i, int* keys) {
-  const uint64_t row = uint64_t(unit % c.units) * uint64_t(c.T) + uint64_t(i);
+                                 int batch_head, int i, int* keys) {
+  const uint64_t row = uint64_t(batch_head % c.batch_heads) * uint64_t(c.T) + uint64_t(i);
   // Evaluation has neither step nor seed of its own: it always draws the same keys.
   const uint64_t seed =
-      (training ? draw.seeds[unit / c.units] : uint64_t{0}) + row * 0x9E3779B97F4A7C15u;
+      (training ? draw.seeds[batch_head / c.batch_heads] : uint64_t{0}) + row * 0x9E3779B97F4A7C15u;
   const uint32_t step = training ? *draw.step : ~0u;
   const uint32_t n = uint32_t(c.T);
   uint32_t used = 4, block = 0;
@@ -141,22 +141,22 @@ __device__ void choose_at_random(const AttentionCall& c, const DropoutDraw& draw
 __global__ void attention_rows_kernel(AttentionCall c, Cover cover, DropoutDraw draw,
                                       bool training) {
   const Block block(c, cover);
-  const int lane = threadIdx.x % 32, unit = block.unit;
+  const int lane = threadIdx.x % 32, batch_head = block.batch_head;
   const bool chosen = c.pattern == Pattern::topk || c.pattern == Pattern::bottomk;
   for (int i = block.first + int(threadIdx.x) / 32; i < block.end; i += cover.warps) {
-    const float* q = c.q + c.at(unit, i);
+    const float* q = c.q + c.at(batch_head, i);
     const int first = c.begin[i], count = c.begin[i + 1] - first;
-    float* p = c.p + size_t(unit) * size_t(c.nnz) + size_t(first);
-    const int* keys = c.keys ? c.keys_of(unit) + first : nullptr;
+    float* p = c.p + size_t(batch_head) * size_t(c.nnz) + size_t(first);
+    const int* keys = c.keys ? c.keys_of(batch_head) + first : nullptr;
     if (chosen) {
       for (int j = lane; j < c.T; j += 32) block.row[j] = dot(q, block.k + j * block.row_step, c.D);
       __syncwarp();
       choose_by_score(block.row, c.T, c.k, c.pattern == Pattern::bottomk,
-                      c.keys + size_t(unit) * size_t(c.nnz) + size_t(first), p);
+                      c.keys + size_t(batch_head) * size_t(c.nnz) + size_t(first), p);
     } else {
       if (c.pattern == Pattern::random && lane == 0)
-        choose_at_random(c, draw, training, unit, i,
-                         c.keys + size_t(unit) * size_t(c.nnz) + size_t(first));
+        choose_at_random(c, draw, training, batch_head, i,
+                         c.keys + size_t(batch_head) * size_t(c.nnz) + size_t(first));
       __syncwarp();
       for (int e = lane; e < count; e += 32) {
         const int j = keys ? keys[e] : e;
@@ -177,14 +177,14 @@ __global__ void attention_rows_kernel(AttentionCall c, Cover cover, DropoutDraw 
     sum = warp_sum(sum);
     for (int e = lane; e < count; e += 32) {
       p[e] /= sum;
-      block.row[e] = p[e] * c.factor(unit, i, e);
+      block.row[e] = p[e] * c.factor(batch_head, i, e);
     }
     __syncwarp();
     for (int d = lane; d < c.D; d += 32) {
       float out = 0;
       for (int e = 0; e < count; ++e)
         out += block.row[e] * block.v[(keys ? keys[e] : e) * block.row_step + d];
-      c.o[c.at(unit, i) + size_t(d)] = out;
+      c.o[c.at(batch_head, i) + size_t(d)] = out;
     }
     __syncwarp();
   }
@@ -193,17 +193,17 @@ __global__ void attention_rows_kernel(AttentionCall c, Cover cover, DropoutDraw 
 // ds of each entry, and dq.
 __global__ void attention_rows_backward_kernel(AttentionCall c, Cover cover, AttentionGradients g) {
   const Block block(c, cover);
-  const int lane = threadIdx.x % 32, unit = block.unit;
+  const int lane = threadIdx.x % 32, batch_head = block.batch_head;
   for (int i = block.first + int(threadIdx.x) / 32; i < block.end; i += cover.warps) {
-    const float* d_o = g.d_o + c.at(unit, i);
+    const float* d_o = g.d_o + c.at(batch_head, i);
     const int first = c.begin[i], count = c.begin[i + 1] - first;
-    const float* p = c.p + size_t(unit) * size_t(c.nnz) + size_t(first);
-    float* ds = g.ds + size_t(unit) * size_t(c.nnz) + size_t(first);
-    const int* keys = c.keys ? c.keys_of(unit) + first : nullptr;
+    const float* p = c.p + size_t(batch_head) * size_t(c.nnz) + size_t(first);
+    float* ds = g.ds + size_t(batch_head) * size_t(c.nnz) + size_t(first);
+    const int* keys = c.keys ? c.keys_of(batch_head) + first : nullptr;
     float mean = 0;
     for (int e = lane; e < count; e += 32) {
       const int j = keys ? keys[e] : e;
-      block.row[e] = c.factor(unit, i, e) * dot(d_o, block.v + j * block.row_step, c.D);
+      block.row[e] = c.factor(batch_head, i, e) * dot(d_o, block.v + j * block.row_step, c.D);
       mean += p[e] * block.row[e];
     }
     mean = warp_sum(mean);
@@ -216,7 +216,7 @@ __global__ void attention_rows_backward_kernel(AttentionCall c, Cover cover, Att
       float sum = 0;
       for (int e = 0; e < count; ++e)
         sum += block.row[e] * block.k[(keys ? keys[e] : e) * block.row_step + d];
-      g.dq[c.at(unit, i) + size_t(d)] = sum;
+      g.dq[c.at(batch_head, i) + size_t(d)] = sum;
     }
     __syncwarp();
   }

@@ -14,32 +14,33 @@ namespace focus {
 
 namespace {
 
-// One call's sizes and memory, shared by forward and backward. A unit is one head of one sequence.
+// One call's sizes and memory, shared by forward and backward. A batch_head is one head of one
+// sequence.
 template <class T>
 struct Call {
   Tensor<T> q, k, v, o;
   AttentionSettings settings;
   int B, N, H, D;
   ptrdiff_t stride;
-  int nnz;  // kept scores of one unit: N·N for full
-  T* p;     // probabilities, `p_stride` numbers a unit
+  int nnz;  // kept scores of one batch_head: N·N for full
+  T* p;     // probabilities, `p_stride` numbers a batch_head
   size_t p_stride;
   const int* begin;  // sparse: the lists
-  int* keys;         // sparse: (nnz) if positional, else (units,nnz)
-  uint8_t* keep;     // dropout's mask (units,nnz), or nullptr
+  int* keys;         // sparse: (nnz) if positional, else (batch_heads,nnz)
+  uint8_t* keep;     // dropout's mask (batch_heads,nnz), or nullptr
   T keep_scale;
 
-  int units() const { return B * H; }
-  // Where the rows of a unit begin in q, k, v, o and their gradients.
-  ptrdiff_t offset(int unit) const {
+  int batch_heads() const { return B * H; }
+  // Where the rows of a batch_head begin in q, k, v, o and their gradients.
+  ptrdiff_t offset(int batch_head) const {
     //@ gap 11 head-offset
-    const int sequence = unit / H, head = unit % H;
+    const int sequence = batch_head / H, head = batch_head % H;
     const ptrdiff_t row = ptrdiff_t{sequence} * N;
     return row * stride + ptrdiff_t{head} * D;
     //@ end
   }
-  Head<T> head(int unit) const {
-    const ptrdiff_t at = offset(unit);
+  Head<T> head(int batch_head) const {
+    const ptrdiff_t at = offset(batch_head);
     Head<T> head{N, D, stride, q.data + at, k.data + at, v.data + at, T(1)};
     //@ gap 17 score-scale
     // It acts after the choice of keys, which a positive factor would not change.
@@ -48,11 +49,13 @@ struct Call {
     //@ end
     return head;
   }
-  T* p_of(int unit) const { return p + size_t(unit) * p_stride; }
-  int* keys_of(int unit) const {
-    return is_positional(settings.pattern) ? keys : keys + size_t(unit) * size_t(nnz);
+  T* p_of(int batch_head) const { return p + size_t(batch_head) * p_stride; }
+  int* keys_of(int batch_head) const {
+    return is_positional(settings.pattern) ? keys : keys + size_t(batch_head) * size_t(nnz);
   }
-  uint8_t* keep_of(int unit) const { return keep ? keep + size_t(unit) * size_t(nnz) : nullptr; }
+  uint8_t* keep_of(int batch_head) const {
+    return keep ? keep + size_t(batch_head) * size_t(nnz) : nullptr;
+  }
 };
 
 template <class T>
@@ -70,8 +73,8 @@ void check(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T
                " heads");
 }
 
-// Takes the call's memory: the probabilities of all units, which backward reads, and the lists of
-// keys.
+// Takes the call's memory: the probabilities of all batch_heads, which backward reads, and the
+// lists of keys.
 template <class T>
 Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor<T>& v,
              const AttentionSettings& settings) {
@@ -84,10 +87,10 @@ Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor
   c.nnz = count_nnz(settings, c.N);
   const bool full = settings.pattern == Pattern::full;
   c.p_stride = full ? N * size_t(round_up_to_lanes<T>(c.N)) : size_t(c.nnz);
-  const size_t units = size_t(c.units());
-  c.p = tape.template memory<T>(units * c.p_stride);
+  const size_t batch_heads = size_t(c.batch_heads());
+  c.p = tape.template memory<T>(batch_heads * c.p_stride);
   if (!full) {
-    const size_t lists = is_positional(settings.pattern) ? 1 : units;
+    const size_t lists = is_positional(settings.pattern) ? 1 : batch_heads;
     int* begin = tape.template memory<int>(N + 1);
     c.keys = tape.template memory<int>(lists * size_t(c.nnz));
     fill_key_lists(settings, c.N, begin, c.keys);
@@ -116,7 +119,7 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
   DropoutMask mask;
   if (dropout_active(tape, settings.dropout)) {
     mask = next_dropout_mask(tape, settings.dropout);
-    c.keep = tape.template memory<uint8_t>(size_t(c.units()) * size_t(c.nnz));
+    c.keep = tape.template memory<uint8_t>(size_t(c.batch_heads()) * size_t(c.nnz));
   }
   c.keep_scale = T(mask.scale());
 
@@ -129,22 +132,22 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
   //@ end
   T* scratch = tape.template memory<T>(threads * numbers);
 
-  tape.workers().run(c.units(), [=](int unit, int thread) {
-    const Head<T> head = c.head(unit);
-    T *p = c.p_of(unit), *o = c.o.data + c.offset(unit);
-    uint8_t* keep = c.keep_of(unit);
+  tape.workers().run(c.batch_heads(), [=](int batch_head, int thread) {
+    const Head<T> head = c.head(batch_head);
+    T *p = c.p_of(batch_head), *o = c.o.data + c.offset(batch_head);
+    uint8_t* keep = c.keep_of(batch_head);
     T* own_scratch = scratch + size_t(thread) * numbers;
-    if (keep) mask.draw(keep, uint64_t(unit) * uint64_t(c.nnz), size_t(c.nnz));
+    if (keep) mask.draw(keep, uint64_t(batch_head) * uint64_t(c.nnz), size_t(c.nnz));
     if (pattern == Pattern::full) return full::forward(head, p, keep, c.keep_scale, o, own_scratch);
 
     //@ from 04
-    int* keys = c.keys_of(unit);
+    int* keys = c.keys_of(batch_head);
     //@ from 05
     if (pattern == Pattern::topk || pattern == Pattern::bottomk)
       sparse::choose_by_score(head, settings.k, pattern == Pattern::bottomk, keys, p, own_scratch,
                               order + size_t(thread) * by_score.ints);
     if (pattern == Pattern::random)
-      sparse::choose_at_random(head, noise, draw_site, unit, settings.k, c.begin, keys, p);
+      sparse::choose_at_random(head, noise, draw_site, batch_head, settings.k, c.begin, keys, p);
     //@ end
     if (is_positional(pattern)) sparse::score_listed_keys(head, c.begin, keys, p);
     sparse::forward(head, c.begin, keys, p, keep, c.keep_scale, o);
@@ -155,8 +158,8 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
     const T* d_o = tape.gradient(c.o);
     const auto dq = tape.gradient_target(c.q), dk = tape.gradient_target(c.k),
                dv = tape.gradient_target(c.v);
-    tape.workers().run(c.units(), [=](int unit, int thread) {
-      const ptrdiff_t at = c.offset(unit);
+    tape.workers().run(c.batch_heads(), [=](int batch_head, int thread) {
+      const ptrdiff_t at = c.offset(batch_head);
       // None of the three holds a gradient yet: full attention can set them.
       const bool set =
           c.settings.pattern == Pattern::full && !dq.accumulate && !dk.accumulate && !dv.accumulate;
@@ -166,11 +169,11 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
         if (!target.accumulate && !set) zero_rows(target.data + at, c.N, c.D, c.stride);
       T* own_scratch = scratch + size_t(thread) * numbers;
       if (c.settings.pattern == Pattern::full)
-        return full::backward(c.head(unit), d, c.p_of(unit), c.keep_of(unit), c.keep_scale,
-                              d_o + at, own_scratch);
+        return full::backward(c.head(batch_head), d, c.p_of(batch_head), c.keep_of(batch_head),
+                              c.keep_scale, d_o + at, own_scratch);
       //@ from 04
-      sparse::backward(c.head(unit), d, c.begin, c.keys_of(unit), c.p_of(unit), c.keep_of(unit),
-                       c.keep_scale, d_o + at, own_scratch);
+      sparse::backward(c.head(batch_head), d, c.begin, c.keys_of(batch_head), c.p_of(batch_head),
+                       c.keep_of(batch_head), c.keep_scale, d_o + at, own_scratch);
       //@ end
     });
   });

@@ -75,16 +75,16 @@ void choose_by_score(const Head<T>& head, int k, bool smallest, int* keys, T* s,
 }
 
 // keys: (T,k) out, k random keys of every query, ascending; s: (T,k) out, their scores, unscaled. A
-// pure function of the noise, the unit (head and sequence) and the place.
+// pure function of the noise, the batch_head (head and sequence) and the place.
 template <class T>
-void choose_at_random(const Head<T>& head, const Noise& noise, uint32_t site, int unit, int k,
+void choose_at_random(const Head<T>& head, const Noise& noise, uint32_t site, int batch_head, int k,
                       const int* begin, int* keys, T* s) {
   // Evaluation has no step of its own: it always draws the same keys.
   const uint32_t step = noise.on ? noise.step : ~0u;
   for (int i = 0; i < head.length; ++i) {
-    Rng rng(
-        noise.seed + (uint64_t(unit) * uint64_t(head.length) + uint64_t(i)) * 0x9E3779B97F4A7C15u,
-        Stream::attention, step, site);
+    Rng rng(noise.seed +
+                (uint64_t(batch_head) * uint64_t(head.length) + uint64_t(i)) * 0x9E3779B97F4A7C15u,
+            Stream::attention, step, site);
     int* row = keys + ptrdiff_t{i} * k;
     for (int e = 0; e < k; ++e) row[e] = int(rng.below(uint32_t(head.length)));
     std::sort(row, row + k);

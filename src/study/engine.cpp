@@ -258,7 +258,7 @@ class Engine {
                                            : "--device cpu");
       if (!options_.device)  // its memory is another, and it says so itself
         check_memory(model, s.optimizer, std::min(s.batch, s.train_size), folder_ ? runs : at_once,
-                      at_once);
+                     at_once);
     }
   }
 
@@ -405,8 +405,8 @@ class Engine {
     if (options_.device) {
       if (folder_ && observer_.on_note) observer_.on_note(note_on_steps(*states_[0].made));
       return run_together(*options_.device, jobs,
-                          options_.together ? int(jobs.size()) : most_together,
-                          options_.form, stop(), events);
+                          options_.together ? int(jobs.size()) : most_together, options_.form,
+                          stop(), events);
     }
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
