@@ -6,7 +6,6 @@
 #ifdef __CUDACC__
 #include "cuda/device/check.h"
 #else
-#include <new>
 #include <utility>
 
 #include "clock.h"
@@ -61,6 +60,10 @@ bool emulated() {
   return false;
 }
 void shuffle_threads(uint64_t) {}
+void record_acts() {}
+std::string acts_of(unsigned, int) {
+  return "";
+}
 size_t limit_memory(size_t) {
   return 0;
 }
@@ -94,7 +97,7 @@ std::string tensor_core_problem() {
                           "compiles it for this one";
 }
 
-void* allocate(size_t bytes) {
+void* allocate(size_t bytes, size_t) {
   void* memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, bytes > 0 ? bytes : 1);
   if (error == cudaErrorMemoryAllocation) {
@@ -156,6 +159,12 @@ bool emulated() {
 void shuffle_threads(uint64_t seed) {
   simt::set_seed(seed);
 }
+void record_acts() {
+  simt::record_acts();
+}
+std::string acts_of(unsigned block, int thread) {
+  return simt::acts_of(block, thread);
+}
 size_t limit_memory(size_t bytes) {
   simt::DeviceMemory& all = simt::device_memory();
   all.size = bytes;
@@ -167,18 +176,14 @@ std::string device_problem() {
 std::string tensor_core_problem() {
   return "";
 }
-void* allocate(size_t bytes) {
+void* allocate(size_t bytes, size_t element) {
   if (const simt::DeviceMemory& all = simt::device_memory(); bytes > all.size - all.used)
     throw OutOfMemory(str("out of GPU memory: ", bytes,
                           " bytes wanted; choose a smaller batch, length or model"));
-  // CUDA gives multiples of 256 too.
-  void* memory = ::operator new (bytes, std::align_val_t{256});
-  simt::add_device_memory(memory, bytes);
-  return memory;
+  return simt::new_array(bytes, element);
 }
 void release(void* memory) noexcept {
-  if (memory) simt::remove_device_memory(memory);
-  ::operator delete (memory, std::align_val_t{256});
+  simt::delete_array(memory);
 }
 void copy_to_device(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
