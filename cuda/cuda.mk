@@ -1,5 +1,5 @@
 # The kernels of cuda/ on the CPU: compiled by the C++ compiler on top of cuda/simt/emulator.h, for
-# tests and debuggers on any machine.  gpu.mk compiles the same sources for the GPU.
+# tests and debuggers on any machine.  nvcc.mk compiles the same sources for the GPU.
 #
 #   libfocus-emulated.a   the kernels
 #   libfocus-counted.a    the kernels with a call before every load and store, counted by
@@ -59,4 +59,5 @@ $(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu cuda/
       $(CUDA_HOST) $(EMULATOR))
 	$(ARCHIVE)
 
+include cuda/nvcc.mk
 -include cuda/gpu.mk

@@ -1,12 +1,20 @@
-// Two numbers for a message: as many digits as it takes to tell them apart.
+// Numbers as text, with as many digits as it takes.
 #pragma once
 
+#include <charconv>
 #include <sstream>
 #include <string>
 
 namespace focus {
 
-// "got 0.30000001, wanted 0.3". Numbers that are equal are written with six digits.
+// The shortest text that reads back as the same number.
+inline std::string number_text(double value) {
+  char buffer[32];
+  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
+}
+
+// Two numbers for a message, told apart: "got 0.30000001, wanted 0.3". Numbers that are equal are
+// written with six digits.
 inline std::string got_wanted(double got, double wanted) {
   const auto text = [](double x, int digits) {
     std::ostringstream out;

@@ -11,6 +11,7 @@
 #include "error.h"
 #include "ops/cross_entropy.h"
 #include "tasks/dataset.h"
+#include "train/evaluate.h"
 #include "train/run.h"
 
 using namespace focus;

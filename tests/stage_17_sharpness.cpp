@@ -8,6 +8,7 @@
 #include "attention_run.h"
 #include "golden_run.h"
 #include "train/cpu_stepper.h"
+#include "train/run.h"
 
 using namespace focus;
 using namespace focus::test;

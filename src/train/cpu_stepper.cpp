@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/cross_entropy.h"
+#include "train/evaluate.h"
 
 namespace focus {
 
@@ -134,14 +135,6 @@ std::vector<Gradients> CpuStepper::gradients(const std::vector<Epoch>& epochs, i
     for (const Parameter<float>& p : model.parameters()) g.parameters.push_back(p.gradient_value);
   }
   return all;
-}
-
-std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop) {
-  CpuStepper stepper(tape, run.step_settings(), {run.step_run()});
-  run.load_into(stepper, 0);
-  const EpochResult result = run_epoch(stepper, {&run}, stop)[0];
-  if (result.error) throw *result.error;
-  return result.row;
 }
 
 }  // namespace focus

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "train/cpu_stepper.h"
+#include "train/run.h"
 
 namespace focus {
 
