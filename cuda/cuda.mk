@@ -38,7 +38,7 @@ $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP)
 $(B)/obj/emulated/%.o: %.cpp | $(AFTER_SETUP)
 	@mkdir -p $(@D)
 	@echo "  CXX  $<"
-	$(Q)$(CXX) $(CXXFLAGS) -fPIC -I. -MMD -MP -c -o $@ $<
+	$(Q)$(CXX) $(CXXFLAGS) $(LINES) -fPIC -I. -MMD -MP -c -o $@ $<
 
 $(B)/libfocus-emulated.a: $(call emulated_obj,$(KERNELS) $(CUDA_HOST) $(EMULATOR))
 	$(ARCHIVE)

@@ -107,7 +107,7 @@ def mutants(lines):
         for m in NUMBER.finditer(code):
             tail = m[2] or ''
             if '.' in m[1]:
-                replace(m.start(), m.end(), m[1] + ('' if m[1][-1] == '.' else '') + '5' + tail)
+                replace(m.start(), m.end(), repr(float(m[1]) * 1.01 + (float(m[1]) == 0)) + tail)
                 continue
             value = int(m[1])
             for other in {value + 1, max(value - 1, 0)} - {value}:
@@ -124,7 +124,8 @@ def mutants(lines):
         if choice:
             replace(choice.start(), choice.end(), '? ' + choice[2] + ' : ' + choice[1])
     for first, last in statements(lines):
-        made.append((first, last, ';'))
+        if not lines[first].strip().startswith('return'):  # the compiler finds that
+            made.append((first, last, ';'))
     seen, unique = set(), []
     for one in made:
         if one not in seen:
