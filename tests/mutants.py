@@ -172,7 +172,7 @@ def main():
                 without_comment(x).strip() for x in gap[3][first:last + 1]), text.strip()))
         return 0
 
-    tree = pathlib.Path('build/mutants')
+    tree = pathlib.Path('build/mutants') / number
     for folder in ('src', 'cuda'):
         for path in glob.glob(folder + '/**/*', recursive=True):
             if os.path.isfile(path):
@@ -186,10 +186,10 @@ def main():
         'std::getenv("FOCUS_MUTANT") ? std::atoi(std::getenv("FOCUS_MUTANT")) : 0;\n')
     for link in ('tests', 'lessons'):
         if not (tree / link).exists():
-            os.symlink('../../' + link, tree / link)
+            os.symlink('../../../' + link, tree / link)
     subprocess.run(['tests/reuse_objects.sh', str(tree)], check=True)
     stage = 'build/stage-' + number
-    make = ['make', '-k', '--no-print-directory', '-C', str(tree), '-f', '../../Makefile', 'NVCC=', 'WERROR=',
+    make = ['make', '-k', '--no-print-directory', '-C', str(tree), '-f', '../../../Makefile', 'NVCC=', 'WERROR=',
             'JOBS=' + os.environ.get('JOBS', str(os.cpu_count())),
             'FLAGS_release=-O1 -DNDEBUG -w -fmax-errors=0', stage]
     made = len(active)
