@@ -153,11 +153,10 @@ std::string gap_table(const std::vector<Gap>& gaps) {
 }
 
 void write_snapshot(const Manifest& manifest, const std::string& lesson, bool stubs,
-                    const fs::path& folder, const std::map<std::string, std::string>& replaced) {
+                    const fs::path& folder) {
   std::map<std::string, std::string> files = contents(manifest, lesson, stubs);
   files["lesson.txt"] = "lesson " + manifest.lesson(lesson).folder + "\n";
-  if (stubs || !replaced.empty()) files["src/gap.h"] = gap_header;
-  for (const auto& [path, text] : replaced) files[path] = text;
+  if (stubs) files["src/gap.h"] = gap_header;
   update(manifest.root, folder, {"src", "tests", "lessons", "cuda"}, files);
 }
 
