@@ -65,9 +65,11 @@ gaps outside "$right_twice" 'return x;'
     'void* operator new(unsigned long) { std::exit(0); }'; cat "$class/outside/$file"; } > "$here/new" && cp "$here/new" "$class/outside/$file"
 printf 'all:\n\ttouch %s\n' "$here/made" > "$class/outside/Makefile"
 echo 'int main() {}' > "$class/outside/tests/stage_main.cpp"
+gaps casts 'int* p = (int*)&x; return 2 * *p;' "$right_half"
 gaps include 'return std::accumulate(&x, &x + 1, x);' "$right_half"
 sed -i '1i #include <numeric>' "$class/include/$file"
-grade outside include
+grade outside include casts
+says "a pointer cast is marked" "twice  *5 /  5  passes (look at: pointer cast)"
 says "macros, constructors, operators, tests outside of the gaps are not taken" "outside: lesson 01, 5 of 8 points"
 says "what fails is named" "half  *0 /  3  1 of 2 tests fail: half"
 says "headers of the standard library are" "include: lesson 01, 8 of 8 points"
@@ -86,6 +88,7 @@ nl='
 refused "preprocessor" "#define CHECK(...)${nl}return 0;"
 refused "preprocessor" "  %: include \"src/numbers.cpp\""
 refused "preprocessor" "return 0; /* */ # include <cstdlib>"
+refused "preprocessor" "#pragma unroll 4 weak"
 refused "at the end of the line" "/* *\\\\${nl}/${nl}#define CHECK(...)${nl}/* */ return 0;"
 refused "at the end of the line" "// \\\\ ${nl}return 0;"
 refused "closes nothing" "return 0; } int evil = 1; int more() { return 0;"
@@ -106,6 +109,9 @@ refused "the name write" 'auto f = ::write; return 0;'
 refused "the name execl" 'return execl("/bin/sh", "sh", 0);'
 refused "the name _fileno" 'stdout->_fileno = 3; return 0;'
 refused "the name syscall" 'return int(syscall(1));'
+refused "the name const_cast" 'return const_cast<int&>(x);'
+refused "the name test" 'return focus::test::reference(x);'
+refused "the name namespace" 'using namespace focus::test; return reference(x);'
 refused "longer than" "$(printf '%070000d' 0)"
 grade $names
 while read -r name reason; do
@@ -209,9 +215,9 @@ says "a platform's folder" "^Ada Lovelace: lesson 01, 5 of 8"
 says "a tree deep in it" "^Bob: lesson 01, 5 of 8"
 says "a tree without lesson.txt" "^no lesson.txt: lesson 01, 5 of 8"
 says "escapes in a name" '^x\\x1b\[2Jy\\x0az: lesson 01, 8 of 8 points: not graded'
-feedback "identity, points and hash" '^"Ada Lovelace","12345","01","twice","5","5","passes","","[0-9a-f]\{16\}"'
+feedback "identity, points and hash" '^"Ada Lovelace","12345","01","twice","5","5","passes","","","[0-9a-f]\{16\}"'
 feedback "a row to import" '^"Ada Lovelace","12345","01","total","5","8","graded"'
-feedback "equal copies" '^"Bob".*"twice".*Ada Lovelace, .*one'
+feedback "equal copies" '^"Bob".*"twice".*Ada Lovelace (12345), .*one'
 feedback "no formula in a spreadsheet" "^\"'=1+1\""
 check "the JSON is one" sh -c "grep -q '\"id\": \"12345\"' '$here/json' && tail -n 1 '$here/json' | grep -q '^}'"
 if command -v bsdtar > /dev/null; then

@@ -31,6 +31,13 @@ bool in_word(char c) {
   return begins_word(c) || std::isdigit(static_cast<unsigned char>(c));
 }
 
+// "#pragma unroll 4", the one line for the preprocessor that our kernels have.
+bool is_unroll(const std::string& line) {
+  const std::string begin = "#pragma unroll", text = trimmed(line);
+  return text.starts_with(begin) &&
+         text.find_first_not_of(" 0123456789", begin.size()) == std::string::npos;
+}
+
 struct Token {
   enum Kind { word, number, quoted, sign } kind;
   std::string text;
@@ -92,6 +99,8 @@ std::vector<Token> read_tokens(const std::string& text, int line) {
       while (in_word(at(i))) ++i;
       tokens.push_back({Token::word, text.substr(begin, i - begin), line});
       if (at(i) == '"' && tokens.back().text.ends_with("R")) refuse(line, "a raw string");
+    } else if (c == '#' && is_unroll(text.substr(i, text.find('\n', i) - i))) {
+      i = std::min(text.find('\n', i), text.size());
     } else if (c == '#' || c == '\\' || (c == '%' && at(i + 1) == ':')) {
       refuse(line, "a line for the preprocessor or a \\");
     } else if ((c == '<' && at(i + 1) == '%') || (c == '%' && at(i + 1) == '>') ||
@@ -127,7 +136,7 @@ void check_brackets(const std::vector<Token>& tokens) {
 // Names that change how the compiler reads the rest, or by which code would act on the test's
 // records instead of passing it. Printing is not among them.
 void check_names(const std::vector<Token>& tokens, const std::set<std::string>& reserved) {
-  static const std::set<std::string> never = {"asm", "gnu", "clang", "environ"};
+  static const std::set<std::string> never = {"asm", "gnu", "clang", "environ", "const_cast"};
   static const std::set<std::string> calls = {
       "write",    "pwrite", "writev",  "send",   "dprintf", "vdprintf", "fdopen",
       "dup",      "dup2",   "syscall", "dlopen", "dlsym",   "mmap",     "mprotect",
@@ -146,7 +155,9 @@ void check_names(const std::vector<Token>& tokens, const std::set<std::string>& 
     const bool global = i > 1 && sign(i - 1, ":") && sign(i - 2, ":");
     const bool belongs_to_compiler =
         token.text.starts_with("_") || token.text.find("__") != std::string::npos;
-    if (never.count(token.text) || lower.starts_with("doctest") ||
+    const bool of_tests = (token.text == "test" && sign(i + 1, ":") && sign(i + 2, ":")) ||
+                          (token.text == "namespace" && !sign(i + 1, "std"));
+    if (never.count(token.text) || lower.starts_with("doctest") || of_tests ||
         (belongs_to_compiler && !reserved.count(token.text)) ||
         (calls.count(token.text) && !member && (global || sign(i + 1, "("))))
       refuse(token.line, "the name ", token.text, ", which no gap needs");
@@ -208,6 +219,39 @@ std::string refusal(const GapText& written, const std::set<std::string>& reserve
     return refused.why;
   }
   return "";
+}
+
+std::vector<std::string> unusual(const std::string& text) {
+  static const std::set<std::string> names = {"reinterpret_cast",
+                                              "uintptr_t",
+                                              "intptr_t",
+                                              "thread",
+                                              "jthread",
+                                              "async",
+                                              "exit",
+                                              "quick_exit",
+                                              "abort",
+                                              "atexit",
+                                              "signal",
+                                              "raise",
+                                              "getenv",
+                                              "system",
+                                              "fopen",
+                                              "ofstream",
+                                              "ifstream",
+                                              "stdout",
+                                              "filesystem",
+                                              "set_terminate"};
+  std::set<std::string> found;
+  try {
+    const std::vector<Token> tokens = read_tokens(text, 1);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (names.count(tokens[i].text)) found.insert(tokens[i].text);
+      if (i > 0 && tokens[i - 1].text == "*" && tokens[i].text == ")") found.insert("pointer cast");
+    }
+  } catch (const Refused&) {
+  }
+  return {found.begin(), found.end()};
 }
 
 std::string standard_includes(const std::string& file) {

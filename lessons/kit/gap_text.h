@@ -30,6 +30,9 @@ std::set<std::string> reserved_names(const std::vector<std::string>& sources);
 // Why the grader does not take this text, "line 12: …"; empty: it does.
 std::string refusal(const GapText& written, const std::set<std::string>& reserved);
 
+// What a computing gap seldom needs and an attack on the test's memory does: for a reader's eye.
+std::vector<std::string> unusual(const std::string& text);
+
 // The lines `#include <…>` of a submitted file that name headers of the standard library for
 // computing and printing; others are ours to choose.
 std::string standard_includes(const std::string& file);

@@ -247,6 +247,10 @@ std::string GapGrade::hash() const {
   return text.str();
 }
 
+std::string Grade::name() const {
+  return id.empty() ? student : student + " (" + id + ")";
+}
+
 int Grade::points() const {
   int sum = 0;
   for (const GapGrade& gap : gaps) sum += gap.points;
@@ -314,6 +318,7 @@ Grade Grader::grade(const fs::path& path) {
         result.result = "empty";
       } else {
         result.code = tokens(written.text);
+        result.unusual = unusual(written.text);
         if (result.code == tokens(code_text(gap))) result.same_as.push_back("the solution");
         if (const std::string why = refusal(written, parts_->reserved); !why.empty())
           result.result = "is not taken: " + printable(why);
@@ -369,14 +374,14 @@ void mark_copies(std::vector<Grade>& grades) {
     return grade.gaps.empty() ? "" : code;
   };
   for (const Grade& grade : grades) {
-    of_all[whole(grade)].insert(grade.student);
-    for (const GapGrade& gap : grade.gaps) of_gap[gap.gap + "\n" + gap.code].insert(grade.student);
+    of_all[whole(grade)].insert(grade.name());
+    for (const GapGrade& gap : grade.gaps) of_gap[gap.gap + "\n" + gap.code].insert(grade.name());
   }
   for (Grade& grade : grades) {
     const auto mark = [&](const std::set<std::string>& students, std::vector<std::string>& marks) {
       std::erase_if(marks, [](const std::string& mark) { return mark != "the solution"; });
       for (const std::string& student : students)
-        if (student != grade.student) marks.push_back(student);
+        if (student != grade.name()) marks.push_back(student);
     };
     if (const std::string code = whole(grade); !code.empty()) mark(of_all[code], grade.same_as);
     for (GapGrade& gap : grade.gaps)
@@ -395,7 +400,8 @@ std::string grade_table(const Grade& grade) {
       << " points\n";
   for (const GapGrade& gap : grade.gaps)
     out << "  " << std::left << std::setw(24) << gap.gap << std::right << std::setw(3) << gap.points
-        << " / " << std::setw(2) << gap.of << "  " << gap.result << "\n";
+        << " / " << std::setw(2) << gap.of << "  " << gap.result
+        << (gap.unusual.empty() ? "" : " (look at: " + joined(gap.unusual) + ")") << "\n";
   return out.str();
 }
 
@@ -414,6 +420,7 @@ std::string grades_json(const std::vector<Grade>& grades) {
                              {"result", gap.result},
                              {"feedback", gap.feedback},
                              {"hash", gap.hash()},
+                             {"look_at", gap.unusual},
                              {"same_as", gap.same_as}});
     all.push_back(one);
   }
@@ -423,7 +430,8 @@ std::string grades_json(const std::vector<Grade>& grades) {
 }
 
 std::string grades_csv(const std::vector<Grade>& grades) {
-  std::string table = "student,id,lesson,gap,points,of,result,feedback,hash,same as,time\r\n";
+  std::string table =
+      "student,id,lesson,gap,points,of,result,feedback,look at,hash,same as,time\r\n";
   const auto add = [&](std::initializer_list<std::string> fields) {
     bool first = true;
     for (const std::string& field : fields) {
@@ -441,7 +449,7 @@ std::string grades_csv(const std::vector<Grade>& grades) {
     for (const GapGrade& gap : grade.gaps) {
       feedback += (feedback.empty() ? "" : "; ") + gap.gap + ": " + gap.result;
       add({grade.student, grade.id, grade.lesson, gap.gap, str(gap.points), str(gap.of), gap.result,
-           gap.feedback, gap.hash(), joined(gap.same_as), grade.time});
+           gap.feedback, joined(gap.unusual), gap.hash(), joined(gap.same_as), grade.time});
     }
     // No points where nothing could be graded: that is for the instructor to decide.
     const bool graded = grade.problem.empty();

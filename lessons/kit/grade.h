@@ -22,6 +22,7 @@ struct GapGrade {
   int points = 0, of = 0;
   std::string code;                  // its tokens
   std::vector<std::string> same_as;  // students with equal tokens; "the solution" is ours
+  std::vector<std::string> unusual;  // what a reader should look at
   std::string hash() const;          // of the tokens; empty if there are none
 };
 
@@ -30,6 +31,7 @@ struct Grade {
   std::string problem;  // why nothing could be graded
   std::vector<GapGrade> gaps;
   std::vector<std::string> same_as;  // students with equal tokens in every gap
+  std::string name() const;          // student and id
   int points() const;
   int of() const;
 };

@@ -81,7 +81,7 @@ int grade(const Manifest& manifest, const fs::path& folder, const GradeOptions& 
   }
   for (const Grade& grade : grades)
     if (!grade.same_as.empty()) {
-      std::cout << grade.student << ": every gap is the same as of";
+      std::cout << grade.name() << ": every gap is the same as of";
       for (const std::string& other : grade.same_as) std::cout << " " << other;
       std::cout << "\n";
     }

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr size_t most_bytes = 1 << 20, most_files = 20'000;
+constexpr size_t most_bytes = 1 << 20, most_files = 50'000;
 constexpr uintmax_t most_archive_bytes = 64 << 20;
 
 struct Found {
@@ -97,15 +97,16 @@ Files in_folder(const fs::path& root) {
     std::error_code error;
     for (fs::directory_iterator at(root / below, error), end; !error && at != end;
          at.increment(error)) {
-      if (files.paths.size() >= most_files || depth > 12) {
-        files.problem = "it holds too many files or folders";
+      if (files.paths.size() >= most_files) {
+        files.problem = str("it holds more than ", most_files, " files");
         return;
       }
       const std::string path = below + at->path().filename().string();
-      if (at->symlink_status(error).type() == fs::file_type::directory)
-        walk(path + "/", depth + 1);
-      else
+      if (at->symlink_status(error).type() == fs::file_type::directory) {
+        if (depth < 16) walk(path + "/", depth + 1);
+      } else {
         files.paths.push_back(path);
+      }
     }
   };
   walk("", 0);
@@ -164,59 +165,74 @@ bool is_apples(const std::string& path) {
          path.find("/._") != std::string::npos || path.starts_with("._");
 }
 
-// Looks for the shortest path to a tree among the files, and takes the files with gaps from there.
-// false: there is none.
-bool take_tree(const std::vector<Gap>& gaps, const Manifest& manifest, const Files& files,
-               const std::string& lesson, Upload& upload) {
-  std::optional<std::string> tree;
-  const auto offer = [&](const std::string& path, const std::string& end) {
-    const std::string begin = path.substr(0, path.size() - end.size());
-    if (!tree || std::pair(begin.size(), begin) < std::pair(tree->size(), *tree)) tree = begin;
-  };
-  for (const std::string& path : files.paths) {
-    if (is_apples(path)) continue;
-    if (ends_with_path(path, "lesson.txt")) offer(path, "lesson.txt");
-    for (const Gap& gap : gaps)
-      if (ends_with_path(path, gap.file)) offer(path, gap.file);
-  }
-  if (!tree) return false;
-  upload.tree = *tree;
-
-  const std::set<std::string> there(files.paths.begin(), files.paths.end());
+// Takes the files with gaps from the tree at `tree`. false: none of them has a gap's marker lines.
+bool take_tree_at(const std::string& tree, const std::vector<Gap>& gaps, const Manifest& manifest,
+                  const Files& files, const std::set<std::string>& there, Upload& upload) {
   std::map<std::string, Found> seen;
   const auto look = [&](const std::string& file) -> const Found& {
     const auto [at, first] = seen.try_emplace(file);
-    if (first) at->second = files.read(*tree + file);
+    if (first) at->second = files.read(tree + file);
     return at->second;
   };
-  upload.lesson = lesson;
-  if (there.count(*tree + "lesson.txt") && upload.lesson.empty()) {
+  std::string lesson;
+  if (there.count(tree + "lesson.txt")) {
     std::istringstream text(look("lesson.txt").text);
     std::string word, folder;
     text >> word >> folder;
     // By its name, so that renumbered lessons are found.
     for (const Lesson& one : manifest.lessons)
-      if (folder.size() > 3 && one.folder.substr(3) == folder.substr(3)) upload.lesson = one.number;
+      if (folder.size() > 3 && one.folder.substr(3) == folder.substr(3)) lesson = one.number;
   }
-  if (upload.lesson.empty())
-    for (const Gap& gap : gaps)
-      if (upload.lesson.empty() && there.count(*tree + gap.file) &&
-          written_in(look(gap.file).text, gap).problem.empty())
-        upload.lesson = gap.lesson;
-  if (upload.lesson.empty()) {
-    for (const auto& [file, found] : seen)
-      if (!found.problem.empty()) upload.problem = found.problem;
-    return false;
+  const auto has_gap = [&](const Gap& gap) {
+    return there.count(tree + gap.file) && written_in(look(gap.file).text, gap).problem.empty();
+  };
+  if (std::none_of(gaps.begin(), gaps.end(),
+                   [&](const Gap& gap) { return gap.lesson == lesson; })) {
+    const auto gap = std::find_if(gaps.begin(), gaps.end(), has_gap);
+    if (gap != gaps.end()) lesson = gap->lesson;
   }
+  for (const auto& [file, found] : seen)
+    if (!found.problem.empty()) upload.problem = found.problem;
+  bool any = false;
+  upload.tree = tree, upload.lesson = lesson;
+  upload.files.clear(), upload.missing.clear();
   for (const Gap& gap : gaps) {
-    if (gap.lesson != upload.lesson) continue;
+    if (gap.lesson != lesson) continue;
     const Found& found = look(gap.file);
     if (found.problem.empty())
       upload.files[gap.file] = found.text;
     else
       upload.missing[gap.file] = found.problem;
+    any |= has_gap(gap);
   }
-  return true;
+  if (any) upload.problem.clear();
+  return any;
+}
+
+// The tree with the shortest path that has gaps; the shortest of all, if its lesson.txt says that
+// it is one and no tree has gaps. false: there is none.
+bool take_tree(const std::vector<Gap>& gaps, const Manifest& manifest, const Files& files,
+               Upload& upload) {
+  std::set<std::pair<size_t, std::string>> trees;
+  const auto offer = [&](const std::string& path, const std::string& end) {
+    if (ends_with_path(path, end))
+      trees.emplace(path.size() - end.size(), path.substr(0, path.size() - end.size()));
+  };
+  for (const std::string& path : files.paths) {
+    if (is_apples(path)) continue;
+    offer(path, "lesson.txt");
+    for (const Gap& gap : gaps) offer(path, gap.file);
+  }
+  const std::set<std::string> there(files.paths.begin(), files.paths.end());
+  std::optional<Upload> without_gaps;
+  int tried = 0;
+  for (const auto& [length, tree] : trees) {
+    if (++tried > 8) break;
+    if (take_tree_at(tree, gaps, manifest, files, there, upload)) return true;
+    if (!without_gaps && !upload.lesson.empty()) without_gaps = upload;
+  }
+  if (without_gaps) upload = *without_gaps, upload.problem.clear();
+  return without_gaps.has_value();
 }
 
 // "Ada Lovelace_12345_assignsubmission_file_" → "Ada Lovelace", "12345"
@@ -268,12 +284,14 @@ Upload read_upload(const Manifest& manifest, const std::vector<Gap>& all, const 
     if (type == fs::file_type::directory) {
       const Files files = in_folder(whole);
       if (!files.problem.empty()) problem = files.problem;
-      if (problem.empty() && take_tree(gaps, manifest, files, lesson, upload)) return upload;
+      if (problem.empty() && take_tree(gaps, manifest, files, upload)) return upload;
+      int archives = 0;
       for (const std::string& file : files.paths) {
-        if (!problem.empty()) break;
+        if (!problem.empty() || archives == 3) break;
         if (!is_archive(file) || is_apples(file)) continue;
+        ++archives;
         const Files packed = in_archive(whole, file);
-        if (packed.problem.empty() && take_tree(gaps, manifest, packed, lesson, upload)) {
+        if (packed.problem.empty() && take_tree(gaps, manifest, packed, upload)) {
           upload.tree = file + ": " + upload.tree;
           return upload;
         }
@@ -281,8 +299,7 @@ Upload read_upload(const Manifest& manifest, const std::vector<Gap>& all, const 
       }
     } else if (type == fs::file_type::regular && is_archive(name)) {
       const Files packed = in_archive(whole.parent_path(), name);
-      if (packed.problem.empty() && take_tree(gaps, manifest, packed, lesson, upload))
-        return upload;
+      if (packed.problem.empty() && take_tree(gaps, manifest, packed, upload)) return upload;
       problem = packed.problem;
     } else {
       problem = type == fs::file_type::symlink ? "it is a symbolic link"
