@@ -7,6 +7,10 @@
 // Where no mistake is recognised, the gap with the mistake that is most alike is the likely one.
 //
 // A test case that has run for 60 seconds (FOCUS_SECONDS) ends the program, with the same report.
+//
+// With FOCUS_VERDICT=FD the program reads a secret from that file descriptor at its start, and at
+// the end writes there the secret, the numbers of test cases and of failed ones, and their names:
+// the grader believes only this. It has a limit of its own.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 #include <signal.h>
@@ -28,6 +32,9 @@
 namespace {
 
 std::string lesson;  // "05"
+
+int verdict_to = -1;
+char secret[32];
 
 using Names = std::set<std::string>;
 
@@ -204,6 +211,15 @@ struct StageReporter : doctest::IReporter {
       std::ofstream file(path);
       for (const std::string& name : all_failed) file << name << "\n";
     }
+    if (verdict_to >= 0) {
+      std::ostringstream verdict;
+      verdict << std::string(secret, sizeof secret) << " " << test_cases << " " << failed_cases
+              << "\n";
+      for (const std::string& name : all_failed) verdict << name << "\n";
+      for (const std::string& name : all_stopped) verdict << name << "\n";
+      const std::string text = verdict.str();
+      if (write(verdict_to, text.data(), text.size()) != ssize_t(text.size())) std::abort();
+    }
     out << "[doctest] test cases: " << test_cases << " | " << test_cases - failed_cases
         << " passed | " << failed_cases << " failed | 0 skipped\n"
         << std::flush;  // after a crash nobody else does
@@ -216,6 +232,7 @@ struct StageReporter : doctest::IReporter {
 
   static double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
   void begin_limit() {
+    if (verdict_to >= 0) return;
     if (const char* seconds = std::getenv("FOCUS_SECONDS")) limit = std::max(1, std::atoi(seconds));
     begin_seconds = processor_seconds(), waited = 0;
     signal(SIGALRM, [](int) {
@@ -240,6 +257,10 @@ DOCTEST_REGISTER_REPORTER("stage", 1, StageReporter);
 int main(int argc, char** argv) {
   const std::string program = std::filesystem::path(argv[0]).filename().string();
   lesson = program.substr(program.rfind('-') + 1);  // stage-05
+  if (const char* fd = std::getenv("FOCUS_VERDICT")) {
+    verdict_to = std::atoi(fd);
+    if (read(verdict_to, secret, sizeof secret) != ssize_t(sizeof secret)) return 2;
+  }
   doctest::Context context;
   context.setOption("reporters", "stage");
   context.applyCommandLine(argc, argv);
