@@ -43,7 +43,7 @@ struct Array {
   char *pages = nullptr, *end = nullptr;  // of the memory with the forbidden pages
 };
 
-constexpr size_t page = 4096, forbidden = size_t{1} << 20;
+constexpr size_t page = 4096, forbidden = size_t{1} << 18;
 std::map<const char*, Array> arrays;  // by their beginning
 
 const char* readable_end(const Array& a) {
