@@ -81,8 +81,9 @@ TEST_CASE("attention: gradients of three activations, of three parameters, of on
           return activations ? copied(tape, x.tensor()) : x.tensor();
         };
         const Tensor<double> first = input(a);
-        const Tensor<double> o = one ? attention(tape, first, first, first, {})
-                                     : attention(tape, first, input(b), input(c), {});
+        const AttentionSettings full{Pattern::full, 0, 0, s.H};
+        const Tensor<double> o = one ? attention(tape, first, first, first, full)
+                                     : attention(tape, first, input(b), input(c), full);
         tape.backward(weighted_sum(tape, o, d_o));
         Numbers dq = wanted.dq;
         for (size_t i = 0; one && i < dq.size(); ++i) dq[i] += wanted.dk[i] + wanted.dv[i];
