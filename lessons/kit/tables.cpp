@@ -47,6 +47,7 @@ std::string table_named(const Manifest& manifest, const fs::path& page, const st
   if (name == "step speed") return step_speed_table(measured / "cpu_step.csv");
   if (name == "gpu step speed") return gpu_step_table(measured / "gpu_step.csv");
   if (name == "kernel speed") return kernel_speed_table(measured / "attention_h200.csv", true);
+  if (name == "ladder") return ladder_table(manifest.root / "cuda/results");
   if (name == "kernel ratios") return kernel_speed_table(measured / "attention_h200.csv", false);
   if (name.starts_with("results/")) return read_file(page.parent_path() / name, 1 << 20);
   fail_input(page.string(), ": there is no table named '", name, "'");
