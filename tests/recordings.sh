@@ -8,8 +8,10 @@
 # code that it times now has another hash.
 #
 #   tests/recordings.sh stamp FILE.csv...   writes these lines; right after recording
+#                                           VERSION=commit where there is no git
 #   tests/recordings.sh check               lists what is stale and the pages that show it, and recordings
 #                                           that name no hardware, date or version; STRICT=1: status 1
+#   tests/recordings.sh selftest            does it notice changed code?
 set -u
 cd "$(dirname "$0")/.." || exit 2
 date_form='20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]'
@@ -72,7 +74,8 @@ stamp() {
     {
       sed -n '/^#/!q;/^# \(code\|version\): /!p' "$csv"
       sed -n '/^#/!q;p' "$csv" | grep -qE "$date_form" || echo "# date: $(date -u +%Y-%m-%d)"
-      version=$(git describe --always --dirty --abbrev=8 2> /dev/null) && echo "# version: commit $version"
+      version=${VERSION:-$(git describe --always --dirty --abbrev=8 2> /dev/null)}
+      [ -z "$version" ] || echo "# version: commit $version"
       kernels_of "$csv" | while read -r line; do
         # shellcheck disable=SC2086
         echo "# code: $(hash_of ${line#*: }) $line"
@@ -82,7 +85,7 @@ stamp() {
   done
 }
 
-check() {
+list_stale() {
   faults=0
   pages="README.md cuda/README.md cuda/fast/README.md tests/pytorch/README.md $(echo lessons/[0-9]*/README.md lessons/[0-9]*/NOTES.md)"
   for csv in cuda/results/*.csv tests/pytorch/results/*.csv lessons/[0-9]*/results/*.csv \
@@ -97,24 +100,41 @@ check() {
     echo "$head" | sed -n 's/^# code: //p' > "$log"
     while read -r hash what; do
       # shellcheck disable=SC2086
-      [ "$(hash_of ${what#*: })" != "$hash" ] || continue
-      case $hash in
-        unknown) why="recorded before code was stamped" ;;
-        *) why="the code has changed since" ;;
-      esac
-      # shellcheck disable=SC2086
-      echo "stale: $csv, ${what%%:*}: $why. Shown in: $(grep -l "$(basename "$csv")" $pages | tr '\n' ' ')"
-      faults=$((faults + 1))
-    done < "$log"
+      [ "$(hash_of ${what#*: })" = "$hash" ] || echo "${what%%:*}"
+    done < "$log" | sort -u > "$log-stale"
+    [ -s "$log-stale" ] || continue
+    faults=$((faults + 1))
+    grep -q unknown "$log" && why="recorded before code was stamped" || why="its code has changed"
+    # shellcheck disable=SC2086
+    echo "stale: $csv: $(paste -s -d, "$log-stale" | sed 's/,/, /g') ($why). Shown in: $(grep -l "$(basename "$csv")" $pages 2> /dev/null | tr '\n' ' ')"
   done
   [ "$faults" -eq 0 ] || echo "$faults recordings are stale or incomplete: record them anew and run tests/recordings.sh stamp"
   [ -z "${STRICT:-}" ] || [ "$faults" -eq 0 ]
 }
 
+# In a copy: a comment does not make a recording stale, code does, and STRICT=1 fails on it.
+selftest() {
+  . tests/check.sh
+  copy=$(mktemp -d) && trap 'rm -rf "$copy" "$log" "$log-stale"' EXIT
+  mkdir -p "$copy/cuda/results" "$copy/tests" && cp -r cuda/attention "$copy/cuda" && cp "$0" "$copy/tests/"
+  csv=cuda/results/ladder_test.csv kernel=$copy/cuda/attention/09_topk_gated.cu
+  printf '%s\n' '# NVIDIA test' 'rung,ms' '9,1.5' '10,2' > "$copy/$csv"
+  VERSION=test "$copy/tests/recordings.sh" stamp $csv
+  check "a recording that was just stamped is not stale" env STRICT=1 "$copy/tests/recordings.sh" check
+  sed -i '1s://:// another comment:' "$kernel"
+  check "nor is it after a change in a comment" env STRICT=1 "$copy/tests/recordings.sh" check
+  echo 'int changed;' >> "$copy/cuda/attention/tile.cuh"
+  if STRICT=1 "$copy/tests/recordings.sh" check > "$log"; then bad "changed code fails STRICT=1"; else ok "changed code fails STRICT=1"; fi
+  check "the stale rung is named, and no other" grep -q "ladder_test.csv: rung 09 (its code" "$log"
+  check "without STRICT it is only listed" "$copy/tests/recordings.sh" check
+  print_sum
+}
+
 log=$(mktemp) || exit 2
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" "$log-stale"' EXIT
 case ${1:-} in
   stamp) shift && stamp "$@" ;;
-  check) check ;;
+  check) list_stale ;;
+  selftest) selftest ;;
   *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

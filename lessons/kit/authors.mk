@@ -83,10 +83,12 @@ check-authors: $(B)/libfocus.a $(B)/kit $(B)/findings $(B)/focus $(B)/attention 
 	@tests/check_authors.sh
 
 #: make report      figures, verdicts, FINDINGS.md and README's tables from the recorded results
+#:                  (STRICT=1: fails if a recording is of other code than the present)
 report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)
 	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
 	@$(B)/findings
 	@$(B)/kit tables
+	@$(if $(filter 1,$(STRICT)),STRICT=1 tests/recordings.sh check)
 $(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
 	$(LINK)
 $(B)/entropy: $(call object,lessons/17-sharpness/entropy.cpp) $(B)/libfocus.a
