@@ -70,7 +70,7 @@ grade: $(B)/kit
 $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 	@lessons/kit/diff.sh $(B)/kit $* $(NUMBERS)
 
-#: make book        the lessons as a site to read, in out/book/ (needs pandoc)
+#: make book        the lessons as a site to read, in out/book/ (needs pandoc; SOLUTIONS=no to hand out)
 #: make attention   a page that shows what each query attends to while the model learns
 -include lessons/book/book.mk
 
