@@ -180,6 +180,10 @@ def main():
             notes = os.path.join(ROOT, where, "NOTES.md")
             if os.path.exists(notes):
                 told(f"{where}/NOTES.md: lessons that it names", lessons_named(text_of(notes), numbers))
+                commands = [line for line, _ in spans(text_of(notes)) if line.startswith("build/focus ")]
+                told(f"{where}/NOTES.md: commands of focus", (
+                    f"{line}: {fault}" for line in commands
+                    if (fault := fault_of_command(line, None, focus)) is not None))
             if folder.startswith("00"):
                 continue
             made = os.path.join(temporary, folder)
