@@ -5,7 +5,7 @@
 #   - every mistake of the gaps' pages is caught by its lesson's stage test, and recognised
 #   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
 #   - an nvcc or a driver that is of no use
-#   - the student's and the instructor's commands, also with hostile submissions
+#   - the student's and the instructor's commands; the grader against hostile submissions
 #   - the commands of README and lessons; what a lesson's page and hints name is in its student tree
 #   - recordings: which are stale (they are listed, and fail `make report STRICT=1` only)
 #   - the book, in a browser
@@ -69,6 +69,7 @@ lessons() { wait $beside; status=$?; cat "$log-lessons"; return $status; }
 many mistakes tests/check_mistakes.sh $kit
 many machines tests/check_machines.sh
 many kit tests/check_kit.sh $kit
+many grader tests/check_grader.sh $kit
 many readme tests/check_readme.sh build/focus
 many pages python3 tests/check_pages.py $kit build/focus
 many recordings tests/recordings.sh selftest
