@@ -3,6 +3,7 @@
 // --help says what it can do.
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <new>
@@ -160,6 +161,9 @@ int main(int argc, char** argv) {
   } catch (const RunError& error) {
     std::cerr << error.what() << "\n";
     return 1;
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::cerr << file_problem("cannot use", error.path1(), error.code().value()) << "\n";
+    return 2;
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 2;
