@@ -190,17 +190,18 @@ limit() {  # little of something; then, with enough, all is as if nothing had be
   local command="train $small --epochs 8 --out here/n"
   rm -rf here/n here/out here/err
   [ $((RANDOM % 2)) -eq 0 ] || { cp -r here/killed here/n && command="resume here/n"; }
-  (
+  { (
     case $((number % 4)) in
       0) ulimit -f $((RANDOM % 40)) ;;
-      1) ulimit -n $((3 + RANDOM % 12)) ;;
+      1) ulimit -n $((4 + RANDOM % 12)) ;;
       2) ulimit -v $((4000 + RANDOM * 4)) ;;
       3) ulimit -u 1 ;;
     esac
     exec "$focus" $command > here/out 2> here/err < /dev/null
-  ) 2> /dev/null
+  ); } 2> /dev/null
   status=$?
-  [ -e stop ] && return
+  # Without a file the shell itself could not begin the program.
+  [ ! -e stop ] && [ -e here/err ] || return
   tried[limits]=$((number + 1))
   case $status in
     0) ;;

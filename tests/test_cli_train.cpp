@@ -357,7 +357,7 @@ TEST_CASE("cli: a program that computes other numbers does not go on with a run"
                 "made by a program that computes other numbers (a tiny run of even-pairs topk relu "
                 "sgd ends with the loss 1.");
   change(", probe 0.", ", probe x");
-  place.refuses({"resume", "run", "--epochs", "2"}, "run");
+  place.refuses({"resume", "run", "--epochs", "2"}, "is no record of a program");
   change(", probe ", "");
   place.refuses({"resume", "run", "--epochs", "2"}, "is no record of a program");
   // Another compiler that rounds alike: a line. It is this program's run then.

@@ -138,7 +138,7 @@ int run(int argc, char** argv) {
   if (*start) {
     write_student_tree(manifest, lesson, path);
     std::cout << "Lesson " << manifest.lesson(lesson).folder << " is in " << path << "\n  cd "
-              << path << "\n  less README.md\n  make test-" << lesson
+              << std::quoted(path) << "\n  less README.md\n  make test-" << lesson
               << "     # red until the gaps are filled\n";
   }
   if (*snapshot) write_snapshot(manifest, lesson, stubs, path);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "train/cpu_stepper.h"
 
@@ -59,16 +60,19 @@ std::string check_same_program(const std::string& folder, const std::string& rec
     return folder + " is older than the record of the program that made it: nothing to compare";
   const auto split = [&](const std::string& text) {
     const size_t at = text.rfind(mark);
-    if (at == text.npos)
-      fail_input(folder, ": '", text, "' is no record of a program; settings.json is damaged");
-    return std::pair{text.substr(0, at), text.substr(at + mark.size())};
+    if (at != text.npos) {
+      const std::string loss = text.substr(at + mark.size());
+      try {
+        return std::tuple{text.substr(0, at), loss,
+                          loss == "nan" ? std::nan("") : parse_number(loss)};
+      } catch (const InputError&) {
+      }
+    }
+    fail_input(folder, ": '", text, "' is no record of a program; settings.json is damaged");
   };
-  const auto [old_program, old_probe] = split(recorded);
-  const auto [program, probe] = split(now);
-  const auto number = [](const std::string& text) {
-    return text == "nan" ? std::nan("") : parse_number(text);
-  };
-  if (!same_probe(number(old_probe), number(probe)))
+  const auto [old_program, old_probe, old_loss] = split(recorded);
+  const auto [program, probe, loss] = split(now);
+  if (!same_probe(old_loss, loss))
     fail_input(folder,
                ": its runs were made by a program that computes other numbers (a tiny run of ",
                probe_name(settings), " ends with the loss ", old_probe, ", here with ", probe,
