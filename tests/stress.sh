@@ -197,11 +197,10 @@ limit() {  # little of something; then, with enough, all is as if nothing had be
       2) ulimit -v $((4000 + RANDOM * 4)) ;;
       3) ulimit -u 1 ;;
     esac
-    exec "$focus" $command > here/out 2> here/err < /dev/null
-  ); } 2> /dev/null
+    exec "$focus" $command
+  ) > here/out 2> here/err < /dev/null; } 2> /dev/null
   status=$?
-  # Without a file the shell itself could not begin the program.
-  [ ! -e stop ] && [ -e here/err ] || return
+  [ ! -e stop ] || return
   tried[limits]=$((number + 1))
   case $status in
     0) ;;

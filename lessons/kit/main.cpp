@@ -12,6 +12,7 @@
 #include "files/atomic_file.h"
 #include "grade.h"
 #include "manifest.h"
+#include "suggest.h"
 #include "tables.h"
 #include "tree.h"
 
@@ -138,7 +139,7 @@ int run(int argc, char** argv) {
   if (*start) {
     write_student_tree(manifest, lesson, path);
     std::cout << "Lesson " << manifest.lesson(lesson).folder << " is in " << path << "\n  cd "
-              << std::quoted(path) << "\n  less README.md\n  make test-" << lesson
+              << shell_word(path) << "\n  less README.md\n  make test-" << lesson
               << "     # red until the gaps are filled\n";
   }
   if (*snapshot) write_snapshot(manifest, lesson, stubs, path);
