@@ -71,7 +71,7 @@ grade: $(B)/kit
 $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 	@lessons/kit/diff.sh $(B)/kit $* $(NUMBERS)
 
-#: make book        the lessons as a site to read, in out/book/ (needs pandoc)
+#: make book        the lessons as a site to read, in out/book/ (needs pandoc; SOLUTIONS=no to hand out)
 #: make attention   a page that shows what each query attends to while the model learns
 -include lessons/book/book.mk
 
@@ -89,10 +89,12 @@ stress: $(B)/focus $(FUZZERS)
 	@tests/stress.sh "$(TIME)" $(B)
 
 #: make report      figures, verdicts, FINDINGS.md and README's tables from the recorded results
+#:                  (STRICT=1: fails if a recording is of other code than the present)
 report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)
 	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
 	@$(B)/findings
 	@$(B)/kit tables
+	@$(if $(filter 1,$(STRICT)),STRICT=1 tests/recordings.sh check)
 $(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
 	$(LINK)
 $(B)/entropy: $(call object,lessons/17-sharpness/entropy.cpp) $(B)/libfocus.a
