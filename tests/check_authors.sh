@@ -7,6 +7,7 @@
 #   - an nvcc or a driver that is of no use
 #   - the student's and the instructor's commands; the grader against hostile submissions
 #   - the commands of README and lessons; what a lesson's page and hints name is in its student tree
+#   - measured numbers in the texts stand in a recording
 #   - recordings: which are stale (they are listed, and fail `make report STRICT=1` only)
 #   - the book, in a browser
 #   - studies under a real Slurm: `make setup` leaves it to the authors' packages
@@ -72,6 +73,7 @@ many kit tests/check_kit.sh $kit
 many grader tests/check_grader.sh $kit
 many readme tests/check_readme.sh build/focus
 many pages python3 tests/check_pages.py $kit build/focus
+many numbers python3 tests/check_numbers.py
 many recordings tests/recordings.sh selftest
 wanted recordings && tests/recordings.sh check
 many slurm tests/slurm/run_slurm_test.sh build/focus
