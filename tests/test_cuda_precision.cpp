@@ -231,8 +231,8 @@ TEST_CASE("precision: names") {
 TEST_CASE("precision: a run keeps it, resumed too") {
   namespace fs = std::filesystem;
   known_devices().push_back(
-      {"kernels", [] { return std::string(); },
-       []() -> std::unique_ptr<Device> { return std::make_unique<gpu::CudaDevice>(); }});
+      {"kernels", [] { return std::string(); }, gpu::device_count,
+       [](int n) -> std::unique_ptr<Device> { return std::make_unique<gpu::CudaDevice>(n); }});
   const fs::path folder = fs::temp_directory_path() / str("focus-precision-", ::getpid());
   TrainPlan plan;
   plan.settings.attention = Pattern::topk, plan.settings.k = 3;

@@ -297,6 +297,10 @@ std::vector<Gradients> OneLaunch::gradients(const std::vector<Epoch>& epochs, in
   return all;
 }
 
+std::vector<AttentionInputs> OneLaunch::attention_inputs(int, Split, int, int) {
+  fail_input("one launch: queries and keys stay in the kernel; use the form 'off' of a step");
+}
+
 void OneLaunch::set_patience(double seconds) {
   state_->plan.patience = static_cast<long long>(seconds * 1e9);
 }
