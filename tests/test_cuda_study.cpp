@@ -57,7 +57,7 @@ TEST_CASE("device study: each run is what it is alone, whatever shares the devic
   gpu::CudaDevice device;
   for (const char* of_size : {sizes, launch_sizes}) {
     const Study all = study_of("attention,k,lr,seeds", "full|topk,3,0.1|0.5,2", of_size);
-    const StudyOutcome together = run_study(all, {.device = &device});
+    const StudyOutcome together = run_study(all, {.devices = {&device}});
     REQUIRE(together.is_over);
     REQUIRE(together.results.variants.size() == 4);
     int v = 0;
@@ -65,7 +65,7 @@ TEST_CASE("device study: each run is what it is alone, whatever shares the devic
       for (const char* lr : {"0.1", "0.5"}) {
         const Study one =
             study_of("attention,k,lr,seeds", str(attention, ",3,", lr, ",1"), of_size);
-        const StudyOutcome alone = run_study(one, {.device = &device});
+        const StudyOutcome alone = run_study(one, {.devices = {&device}});
         INFO(str(attention, ", lr ", lr));
         CHECK(same(together.results.variants[size_t(v)].curves.at(0),
                    alone.results.variants.at(0).curves.at(0)));
@@ -84,10 +84,10 @@ TEST_CASE("device study: queries and keys of their own size and rate, beside oth
     const char* rows[] = {"1,1,no,1", "2,4,no,1", "1,1,yes,1"};
     std::string table = columns + "," + recorded;
     for (const char* row : rows) table += str(row, ",", of_size);
-    const StudyOutcome together = run_study(parse_study(table, "t"), {.device = &device});
+    const StudyOutcome together = run_study(parse_study(table, "t"), {.devices = {&device}});
     for (size_t v = 0; v < 3; ++v) {
       const StudyOutcome alone =
-          run_study(study_of(columns, rows[v], of_size), {.device = &device});
+          run_study(study_of(columns, rows[v], of_size), {.devices = {&device}});
       CHECK(same(curves_of(together)[v], curves_of(alone)[0]));
     }
     CHECK(!same(curves_of(together)[0], curves_of(together)[1]));
@@ -100,9 +100,9 @@ TEST_CASE("device study: a run that ends with NaN does not end its company") {
   for (const char* of_size : {sizes, launch_sizes}) {
     const std::string columns = "lr,clip,seeds";
     const StudyOutcome mixed =
-        run_study(study_of(columns, "0.1|1e6|0.2,0,1", of_size), {.device = &device});
+        run_study(study_of(columns, "0.1|1e6|0.2,0,1", of_size), {.devices = {&device}});
     const StudyOutcome good =
-        run_study(study_of(columns, "0.1|0.2,0,1", of_size), {.device = &device});
+        run_study(study_of(columns, "0.1|0.2,0,1", of_size), {.devices = {&device}});
     CHECK(mixed.is_over);
     REQUIRE(mixed.results.variants.size() == 3);
     CHECK(same(curves_of(mixed)[0], curves_of(good)[0]));
@@ -123,17 +123,17 @@ TEST_CASE("device study: what the memory cannot hold together goes one after ano
     const Study three = study_of("lr,seeds", "0.1|0.3|0.5,1", of_size);
     const Study one = study_of("lr,seeds", "0.1,1", of_size);
     gpu::limit_memory(unlimited);
-    run_study(one, {.device = &device});
+    run_study(one, {.devices = {&device}});
     const size_t for_one = gpu::limit_memory(unlimited);
-    const StudyOutcome together = run_study(three, {.device = &device});
+    const StudyOutcome together = run_study(three, {.devices = {&device}});
     const size_t for_three = gpu::limit_memory(unlimited);
     REQUIRE(for_one < for_three);
     gpu::limit_memory((2 * for_one + 3 * for_three) / 5);
-    const StudyOutcome apart = run_study(three, {.device = &device});
+    const StudyOutcome apart = run_study(three, {.devices = {&device}});
     CHECK(apart.is_over);
     CHECK(text_of(three, apart) == text_of(three, together));
     gpu::limit_memory(for_one / 2);
-    CHECK_THROWS_WITH_AS(run_study(three, {.device = &device}), doctest::Contains("out of GPU"),
+    CHECK_THROWS_WITH_AS(run_study(three, {.devices = {&device}}), doctest::Contains("out of GPU"),
                          OutOfMemory);
     gpu::limit_memory(unlimited);
   }
@@ -147,13 +147,13 @@ TEST_CASE("device study: stopped, gone on with, and never mixed with the CPU's r
   int epochs = 0;
   StudyObserver observer{.stop = &stop};
   observer.on_epoch = [&](const StudyProgress&) { stop = ++epochs >= 5; };
-  const StudyOptions options{.out = folder.path, .device = &device};
+  const StudyOptions options{.out = folder.path, .devices = {&device}};
   CHECK(!run_study(study, options, observer).shard_is_over);
   const StudyPlan plan = plan_study(study, options);
   CHECK(std::count(plan.over.begin(), plan.over.end(), true) < 4);
   const StudyOutcome rest = run_study(study, options);
   CHECK(rest.is_over);
-  CHECK(text_of(study, rest) == text_of(study, run_study(study, {.device = &device})));
+  CHECK(text_of(study, rest) == text_of(study, run_study(study, {.devices = {&device}})));
 
   std::string message;
   try {

@@ -156,8 +156,8 @@ void OneLaunch::State::launch_steps(int first_run, int last_run, const std::vect
   with_step(settings.precision, [&](auto step) { step.train(p, mask_bytes(settings.model)); });
   synchronize();
   if (gave_up.host()[0])
-    fail_run("one launch: blocks of the kernel waited for each other longer than ",
-             double(p.patience) / 1e9, " s; is the GPU shared with another program?");
+    throw DeviceLost(str("one launch: blocks of the kernel waited for each other longer than ",
+                         double(p.patience) / 1e9, " s; is the GPU shared with another program?"));
   const std::vector<int> steps_made = made.host();
   const std::vector<float> all_losses = losses.host();
   const std::vector<double> all_norms = norms.host();

@@ -95,14 +95,14 @@ StudyOptions options_of(const Arguments& arguments) {
 }
 
 // Seconds for what is left: the runs in order, each to the thread that is free first.
-double seconds_left(const Study& study, const StudyPlan& plan, const std::vector<double>& costs,
+double seconds_left(const Study& study, const StudyPlan& plan, const std::vector<EpochCost>& costs,
                     int threads) {
   std::vector<double> busy_until(size_t(threads), 0.0);
   for (size_t i = 0; i < plan.runs.size(); ++i) {
     if (plan.over[i]) continue;
     const size_t v = study.runs[plan.runs[i]].variant;
     *std::min_element(busy_until.begin(), busy_until.end()) +=
-        costs[v] * (study.variants[v].settings.epochs - plan.epochs_done[i]);
+        costs[v].alone * (study.variants[v].settings.epochs - plan.epochs_done[i]);
   }
   return *std::max_element(busy_until.begin(), busy_until.end());
 }
@@ -129,14 +129,35 @@ std::string report_of(const StudyOutcome& outcome, const std::string& dir) {
   return str(text, "\nwritten to ", dir, ": results.csv, summary.csv, runs/\n");
 }
 
-// "about 3 min on 2 thread(s)"; nobody knows how long a device takes before it has begun.
+// When devices are done with what is left.
+double seconds_left(const Study& study, const StudyPlan& plan, const std::vector<EpochCost>& costs,
+                    const std::vector<Device*>& devices) {
+  std::vector<size_t> runs;
+  std::vector<int> epochs;
+  for (size_t i = 0; i < plan.runs.size(); ++i) {
+    if (plan.over[i]) continue;
+    runs.push_back(plan.runs[i]);
+    epochs.push_back(study.variants[study.runs[plan.runs[i]].variant].settings.epochs -
+                     plan.epochs_done[i]);
+  }
+  const auto groups = groups_of(study, runs, epochs, costs, devices[0]->facts().memory);
+  return end_of(deal(groups, int(devices.size())));
+}
+
+// "about 3 min on 2 thread(s)". A device is tried out for a second or two of each kind of run: only
+// for who asks, or where groups are dealt by their time.
 std::string time_left(const Study& study, const StudyPlan& plan, const StudyOptions& options,
-                      StudyObserver& observer) {
-  if (options.device) return str("on ", options.device->hardware());
-  observer.epoch_seconds = measure_epochs(study);
-  return str("about ",
-             duration_text(seconds_left(study, plan, observer.epoch_seconds, options.threads)),
-             " on ", options.threads, " thread(s)");
+                      StudyObserver& observer, bool asked) {
+  const std::vector<Device*>& devices = options.devices;
+  if (devices.empty()) {
+    observer.costs = measure_epochs(study);
+    return str("about ", duration_text(seconds_left(study, plan, observer.costs, options.threads)),
+               " on ", options.threads, " thread(s)");
+  }
+  if (!asked && devices.size() == 1) return "on " + hardware_text(devices);
+  observer.costs = measure_epochs(study, devices[0]);
+  return str("about ", duration_text(seconds_left(study, plan, observer.costs, devices)), " on ",
+             hardware_text(devices));
 }
 
 // device: of the machines that Slurm chooses; this one may have none.
@@ -170,8 +191,8 @@ int study_command(const Arguments& arguments) {
         study, options, device,
         arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : usual);
   }
-  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
-  options.device = device.get();
+  const Devices devices = open_devices(arguments.text("device"));
+  options.devices = pointers(devices);
   if (arguments.given("shards")) fail_input("--shards goes with --slurm; a part is --shard I/N");
 
   const StudyPlan plan = plan_study(study, options);
@@ -182,7 +203,9 @@ int study_command(const Arguments& arguments) {
     head += str("; shard ", options.shard, " of ", options.shards, ": ", plan.runs.size());
   if (over > 0) head += str("; ", over, " are over");
   StudyObserver observer;
-  if (left > 0) head += str("; ", left, " to do, ", time_left(study, plan, options, observer));
+  if (left > 0)
+    head += str("; ", left, " to do, ",
+                time_left(study, plan, options, observer, arguments.given("dry-run")));
   if (arguments.given("dry-run")) {
     print(list_of_runs(study, plan) + head + "\n");
     return 0;

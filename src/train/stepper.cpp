@@ -9,6 +9,17 @@ void check_rows(int rows, int first, int count) {
     fail_input("rows ", first, " to ", first + count - 1, " of ", rows);
 }
 
+std::vector<Device*> pointers(const Devices& devices) {
+  std::vector<Device*> all;
+  for (const auto& device : devices) all.push_back(device.get());
+  return all;
+}
+
+std::string hardware_text(const std::vector<Device*>& devices) {
+  const std::string one = devices[0]->hardware();
+  return devices.size() == 1 ? one : str(devices.size(), " × ", one);
+}
+
 std::vector<KnownDevice>& known_devices() {
   static std::vector<KnownDevice> devices;
   return devices;

@@ -143,6 +143,9 @@ class Device {
   virtual std::vector<KernelTime> time_kernels(const std::function<void()>& work) = 0;
 };
 using Devices = std::vector<std::unique_ptr<Device>>;
+std::vector<Device*> pointers(const Devices& devices);
+// "NVIDIA H200, CUDA 13.0", "4 × NVIDIA H200, CUDA 13.0"
+std::string hardware_text(const std::vector<Device*>& devices);
 
 // Devices by name. A program that has kernels makes them known before it reads its command line.
 struct KnownDevice {
