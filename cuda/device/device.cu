@@ -42,14 +42,17 @@ DeviceInfo info_of([[maybe_unused]] int number) {
 
 }  // namespace
 
-const DeviceInfo& device() {
+const DeviceInfo& device(int number) {
   static const std::vector<DeviceInfo> all = [] {
     if (const std::string problem = device_problem(); !problem.empty()) fail_input(problem);
     std::vector<DeviceInfo> infos;
     for (int number = 0; number < device_count(); ++number) infos.push_back(info_of(number));
     return infos;
   }();
-  return emulated() ? all[0] : all[size_t(in_use)];
+  return emulated() ? all[0] : all[size_t(number)];
+}
+const DeviceInfo& device() {
+  return device(in_use);
 }
 
 namespace {

@@ -46,6 +46,7 @@ int device_count();
 // From now on this thread's calls go to that one, from 0; a thread begins with the first.
 void use_device(int number);
 const DeviceInfo& device();  // in use; InputError with device_problem() if there is none
+const DeviceInfo& device(int number);
 // "" if kernels can use tensor cores for tf32 and bf16, else why not.
 std::string tensor_core_problem();
 

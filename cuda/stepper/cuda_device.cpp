@@ -39,15 +39,29 @@ Choice choose(const StepSettings& s) {
           s.form == "off" ? "--step-kernel off" : one_problem};
 }
 
+// The GPUs that are like the first: others would round differently, and which of them makes a run
+// must not matter.
+std::vector<int> alike() {
+  std::vector<int> numbers;
+  for (int number = 0; number < device_count(); ++number)
+    if (device(number).name == device(0).name && device(number).compute == device(0).compute &&
+        device(number).multiprocessors == device(0).multiprocessors)
+      numbers.push_back(number);
+  return numbers;
+}
+
+int count_devices() {
+  return int(alike().size());
+}
+
 std::unique_ptr<Device> make_device(int number) {
-  return std::make_unique<CudaDevice>(number);
+  return std::make_unique<CudaDevice>(alike().at(size_t(number)));
 }
 
 }  // namespace
 
 CudaDevice::CudaDevice(int number) : number_(number) {
   device();  // says so if there is none
-  use_device(number);
 }
 
 std::string CudaDevice::hardware() const {
@@ -105,7 +119,7 @@ std::vector<Device::KernelTime> CudaDevice::time_kernels(const std::function<voi
 }
 
 void register_device() {
-  known_devices().push_back({"cuda", device_problem, device_count, make_device, !emulated()});
+  known_devices().push_back({"cuda", device_problem, count_devices, make_device, !emulated()});
 }
 
 }  // namespace focus::gpu

@@ -12,7 +12,7 @@ namespace focus::gpu {
 //   graph       the same, recorded once and repeated as a graph
 //   fused       recorded, with most of a block in two kernels
 //   one         one launch makes whole steps, many of them
-class CudaDevice final : public Device {
+class CudaDevice : public Device {
  public:
   // One GPU, from 0. InputError if there is none.
   explicit CudaDevice(int number = 0);

@@ -151,7 +151,7 @@ std::string hardware_text(const std::vector<Device*>& devices);
 struct KnownDevice {
   std::string name;                                  // "cuda"
   std::string (*problem)() = {};                     // "" if it can be used, else why not
-  int (*count)() = {};                               // how many there are
+  int (*count)() = {};                               // how many there are that are alike
   std::unique_ptr<Device> (*make)(int number) = {};  // from 0
   bool compiled = true;  // false: this build has none, on whatever machine
 };
