@@ -20,36 +20,24 @@ struct Inputs {
   KeepBits keep;
   Window window;
   float scale;
-
-  // Dropout on the weight of a pair that sees each other.
-  template <bool Drops>
-  __device__ float factor(int batch_head, int query, int key, bool exists) const {
-    if constexpr (!Drops) return 1.f;
-    if (!exists) return 0.f;
-    const Visible keys = window.keys_of(query);
-    const int slot = query >= window.n ? key
-                     : key < window.n  ? key - keys.begin
-                                       : keys.own + key - window.n;
-    return keep.factor(size_t(batch_head) * size_t(window.T) + size_t(query), slot);
-  }
 };
 
 // The gradients of token i: as a query over runs of keys, as a key over runs of queries.
 template <int W, bool Drops>
 struct Gradients {
-  const Inputs& x;
-  const int batch_head;
+  const Window& window;
+  const Factors<Drops> factor;
   const Channels q, k, v, o, d_o;
   const float* lse;
   const float scale;
   float4 q_i, k_i, v_i, g_i;
-  int i;
+  int i, slot_in_block;  // slot: of the token in its block
   float lse_i, delta_i;
   float4 dq, dk, dv;
 
-  __device__ Gradients(const Inputs& inputs, int batch_head_, int d)
-      : x(inputs),
-        batch_head(batch_head_),
+  __device__ Gradients(const Inputs& x, int batch_head, int d)
+      : window(x.window),
+        factor(x.keep, batch_head, x.window.T),
         q(x.q, batch_head, d),
         k(x.k, batch_head, d),
         v(x.v, batch_head, d),
@@ -60,10 +48,17 @@ struct Gradients {
 
   __device__ void start(int token) {
     i = token;
+    if (Drops && !window.banded) slot_in_block = i % window.width;
     q_i = q[i], k_i = k[i], v_i = v[i], g_i = d_o[i];
     lse_i = lse[i] * log2_e;
     delta_i = sum_of_lanes<W / 4>(dot(g_i, o[i]));
     dq = make_float4(0, 0, 0, 0), dk = dq, dv = dq;
+  }
+  // The token's slot in the list of query l, which sees it.
+  __device__ int slot_of(int l) const {
+    if (l >= window.n) return i;
+    if (i >= window.n) return window.keys_of(l).own + i - window.n;
+    return window.banded ? i - window.keys_of(l).begin : slot_in_block;
   }
   __device__ void add_keys(const Run& run) {
     const float *k_j = k.at + run.first * k.stride, *v_j = v.at + run.first * v.stride;
@@ -73,8 +68,8 @@ struct Gradients {
       const float4 v4 = in ? load4(v_j) : make_float4(0, 0, 0, 0);
       k_j += run.step * k.stride, v_j += run.step * v.stride;
       const float s = sum_of_lanes<W / 4>(dot(q_i, k4));
-      const float dp = sum_of_lanes<W / 4>(dot(g_i, v4)) *
-                       x.template factor<Drops>(batch_head, i, j, j < run.end);
+      const float dp =
+          sum_of_lanes<W / 4>(dot(g_i, v4)) * factor(i, run.slot + n * run.step, j < run.end);
       const float p = j < run.end ? fast_exp2(fmaf(s, scale * log2_e, -lse_i)) : 0.f;
       add_scaled(dq, scale * p * (dp - delta_i), k4);
     }
@@ -89,14 +84,14 @@ struct Gradients {
       const float4 o4 = in ? load4(o_l) : make_float4(0, 0, 0, 0);
       q_l += run.step * q.stride, g_l += run.step * d_o.stride, o_l += run.step * o.stride;
       const float s = sum_of_lanes<W / 4>(dot(q4, k_i));
-      const float factor = x.template factor<Drops>(batch_head, l, i, l < run.end);
+      const float kept = factor(l, slot_of(l), l < run.end);
       // dP − delta is the product of dO with V[i], dropped or scaled, less O[l].
-      const float4 gap = make_float4(factor * v_i.x - o4.x, factor * v_i.y - o4.y,
-                                     factor * v_i.z - o4.z, factor * v_i.w - o4.w);
+      const float4 gap = make_float4(kept * v_i.x - o4.x, kept * v_i.y - o4.y, kept * v_i.z - o4.z,
+                                     kept * v_i.w - o4.w);
       const float dp = sum_of_lanes<W / 4>(dot(g4, gap));
       const float p = l < run.end ? fast_exp2(fmaf(s, scale * log2_e, -lse[l] * log2_e)) : 0.f;
       add_scaled(dk, scale * p * dp, q4);
-      add_scaled(dv, p * factor, g4);
+      add_scaled(dv, p * kept, g4);
     }
   }
 };
@@ -115,7 +110,7 @@ __global__ void __launch_bounds__(row_threads)
     const Visible keys = window.keys_of(own), queries = window.queries_of(own);
     sum.start(own);
     sum.add_keys({keys.begin, keys.begin + keys.own, 1, window.width});
-    sum.add_keys({window.n, window.T, 1, g});
+    sum.add_keys({window.n, window.T, 1, g, keys.own});
     // Near an end of the sequence more queries see a key: their bands are shifted.
     int steps = queries.own;
     for (int lanes = W / 4; lanes < 32; lanes *= 2)
@@ -139,7 +134,7 @@ __global__ void __launch_bounds__(row_threads)
   const int i = x.window.n + int(blockIdx.x) % g, d = X::channel(), row = X::own();
   Gradients<W, Drops> sum(x, batch_head, d);
   sum.start(i);
-  const Run all{row, T, X::number, (T + X::number - 1) / X::number};
+  const Run all{row, T, X::number, (T + X::number - 1) / X::number, row};
   sum.add_keys(all);
   sum.add_queries(all);
   store4(parts + row * 3 * W + d, sum.dq);
