@@ -5,7 +5,9 @@
 #include <string>
 
 #include "error.h"
-#include "study/deal.h"
+#include "study/shards.h"
+#include "tasks/task.h"
+#include "train/memory.h"
 
 using namespace focus;
 
@@ -29,7 +31,7 @@ TEST_CASE("deal: the longest first, each to the device that is free first") {
   CHECK(end_of(pieces) == 11);
   CHECK(end_of(deal(groups, 1)) == 21);
   CHECK(end_of({}) == 0);
-  CHECK(deal({}, 3).empty());
+  CHECK(deal(std::vector<DealtGroup>(), 3).empty());
 }
 
 TEST_CASE("deal: of equal ones the earlier group and the lower device come first") {
@@ -84,4 +86,37 @@ TEST_CASE("deal: every run once, on a device that is there, one piece after anot
     }
     for (size_t g = 0; g < groups.size(); ++g) CHECK(made[g] == groups[g].runs);
   }
+}
+
+TEST_CASE("deal: the groups of a study, what they cost, and how many runs the memory holds") {
+  const Study study = parse_study(
+      "attention,k,lr,seeds,length,d-model,d-mlp,blocks,train-size,val-size,batch,epochs\n"
+      "full|topk,3,0.1|0.5,2,10,8,8,1,60,20,10,6\n",
+      "t");
+  REQUIRE(study.runs.size() == 8);
+  // The second rate's second run of full attention is over; others have begun.
+  const std::vector<size_t> runs{0, 1, 2, 4, 5, 6, 7};
+  const std::vector<int> left{6, 2, 4, 1, 1, 1, 3};
+  const auto groups = groups_of(study, runs, left, {{2, 1}, {2, 1}, {5, 4}, {5, 4}}, 0);
+  REQUIRE(groups.size() == 2);
+  CHECK(groups[0].runs == std::vector<size_t>{0, 1, 2});
+  CHECK(groups[1].runs == std::vector<size_t>{4, 5, 6, 7});
+  CHECK(groups[0].cost.runs == 3);
+  CHECK(groups[0].cost.alone == 12);  // the run with six epochs left
+  CHECK(groups[0].cost.each_more == 6);
+  CHECK(groups[1].cost.alone == 15);
+  CHECK(groups[1].cost.each_more == 12);
+
+  const RunSettings& s = study.variants[0].settings;
+  const double each = least_bytes(s.model_settings(int(find_task(s.task).tokens.size()), s.length),
+                                  s.optimizer, s.batch, 1, 1);
+  for (const auto& [memory, most] : {std::pair(2.9, 2), std::pair(0.3, 1)}) {
+    const auto few = groups_of(study, runs, left, {}, memory * each);
+    CHECK(few[0].cost.most == most);
+    for (const DealtPiece& piece : deal(few, 1)) CHECK(piece.count <= most);
+  }
+  // Not measured: what more products take counts as longer, and short runs share a GPU well.
+  const auto rough = groups_of(study, runs, std::vector<int>(7, 1), {}, 0);
+  CHECK(rough[0].cost.alone > 0);
+  CHECK(rough[0].cost.each_more < 0.2 * rough[0].cost.alone);
 }

@@ -26,7 +26,8 @@ struct Inputs {
 template <int W, bool Drops>
 struct Gradients {
   const Window& window;
-  const Factors<Drops> factor;
+  const KeepBits& keep;
+  const size_t first_row;  // of the batch_head, among all (B,H,T)
   const Channels q, k, v, o, d_o;
   const float* lse;
   const float scale;
@@ -37,7 +38,8 @@ struct Gradients {
 
   __device__ Gradients(const Inputs& x, int batch_head, int d)
       : window(x.window),
-        factor(x.keep, batch_head, x.window.T),
+        keep(x.keep),
+        first_row(size_t(batch_head) * size_t(x.window.T)),
         q(x.q, batch_head, d),
         k(x.k, batch_head, d),
         v(x.v, batch_head, d),
@@ -60,8 +62,12 @@ struct Gradients {
     if (i >= window.n) return window.keys_of(l).own + i - window.n;
     return window.banded ? i - window.keys_of(l).begin : slot_in_block;
   }
+  __device__ Factors<Drops> factors_of(int query) const {
+    return {keep, first_row + size_t(query)};
+  }
   __device__ void add_keys(const Run& run) {
     const float *k_j = k.at + run.first * k.stride, *v_j = v.at + run.first * v.stride;
+    const Factors<Drops> factor = factors_of(i);
     for (int n = 0, j = run.first; n < run.steps; ++n, j += run.step) {
       const bool in = k.exist && j < run.end;  // else everything is 0
       const float4 k4 = in ? load4(k_j) : make_float4(0, 0, 0, 0);
@@ -69,7 +75,7 @@ struct Gradients {
       k_j += run.step * k.stride, v_j += run.step * v.stride;
       const float s = sum_of_lanes<W / 4>(dot(q_i, k4));
       const float dp =
-          sum_of_lanes<W / 4>(dot(g_i, v4)) * factor(i, run.slot + n * run.step, j < run.end);
+          sum_of_lanes<W / 4>(dot(g_i, v4)) * factor(run.slot + n * run.step, j < run.end);
       const float p = j < run.end ? fast_exp2(fmaf(s, scale * log2_e, -lse_i)) : 0.f;
       add_scaled(dq, scale * p * (dp - delta_i), k4);
     }
@@ -84,7 +90,7 @@ struct Gradients {
       const float4 o4 = in ? load4(o_l) : make_float4(0, 0, 0, 0);
       q_l += run.step * q.stride, g_l += run.step * d_o.stride, o_l += run.step * o.stride;
       const float s = sum_of_lanes<W / 4>(dot(q4, k_i));
-      const float kept = factor(l, slot_of(l), l < run.end);
+      const float kept = factors_of(l)(slot_of(l), l < run.end);
       // dP − delta is the product of dO with V[i], dropped or scaled, less O[l].
       const float4 gap = make_float4(kept * v_i.x - o4.x, kept * v_i.y - o4.y, kept * v_i.z - o4.z,
                                      kept * v_i.w - o4.w);

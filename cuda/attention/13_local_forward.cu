@@ -25,10 +25,10 @@ struct Softmax {
   float top = -INFINITY, sum = 0;
   float4 out = make_float4(0, 0, 0, 0);
 
-  // U keys of query i at once. q4: times scale·log2 e.
+  // U keys at once. q4: times scale·log2 e.
   template <int U, bool Drops>
   __device__ void add(const Channels& k, const Channels& v, float4 q4, const Run& run,
-                      const Factors<Drops>& factor, int i) {
+                      const Factors<Drops>& factor) {
     for (int n = 0; n < run.steps; n += U) {
       const int j = run.first + n * run.step;
       const float *k_j = k.at + j * k.stride, *v_j = v.at + j * v.stride;
@@ -56,7 +56,7 @@ struct Softmax {
         const float p = fast_exp2(s[u] - base);
         sum += p;
         const int at = (n + u) * run.step;
-        add_scaled(out, p * factor(i, run.slot + at, run.first + at < run.end), v4[u]);
+        add_scaled(out, p * factor(run.slot + at, run.first + at < run.end), v4[u]);
       }
     }
   }
@@ -104,18 +104,17 @@ __global__ void __launch_bounds__(row_threads)
     k_near.at = k_tile + d, k_near.stride = W;
     v_near.at = v_tile + d, v_near.stride = W;
   }
-  const Factors<Drops> factor(keep, batch_head, window.T);
   for (int n = 0; n < span; ++n) {
     const int i = i0 + X::own() + n * X::number;
     const int own = min(i, window.n - 1);
     const Visible keys = window.keys_of(own);
+    const Factors<Drops> factor{keep, size_t(batch_head) * size_t(window.T) + size_t(own)};
     const float4 q4 = scaled(to_log2, q_rows.row_if(i, i < window.n));
     const int begin = keys.begin - near;
     Softmax<W> softmax;
-    softmax.template add<U>(k_near, v_near, q4, {begin, begin + keys.own, 1, window.width}, factor,
-                            own);
+    softmax.template add<U>(k_near, v_near, q4, {begin, begin + keys.own, 1, window.width}, factor);
     softmax.template add<4>(k_rows, v_rows, q4,
-                            {window.n, window.T, 1, window.T - window.n, keys.own}, factor, own);
+                            {window.n, window.T, 1, window.T - window.n, keys.own}, factor);
     // Rows beyond the end have only taken part in shuffles.
     if (i < window.n)
       write_row(o, lse, window.T, batch_head, i, d, softmax.out, softmax.top, softmax.sum);
@@ -137,7 +136,7 @@ __global__ void __launch_bounds__(row_threads)
   softmax.template add<4>(Channels(k, batch_head, d), Channels(v, batch_head, d),
                           scaled(to_log2, Channels(q, batch_head, d)[i]),
                           {row, window.T, X::number, (window.T + X::number - 1) / X::number, row},
-                          Factors<Drops>(keep, batch_head, window.T), i);
+                          Factors<Drops>{keep, size_t(batch_head) * size_t(window.T) + size_t(i)});
   store4(outs + row * W + d, softmax.out);
   if (d == 0) tops[row * 2] = softmax.top, tops[row * 2 + 1] = softmax.sum;
   __syncthreads();  // all parts are there

@@ -39,22 +39,15 @@ struct Run {
   int slot = 0;  // of the first one, as a key in the query's list (Visible)
 };
 
-// Dropout on the weights of a batch_head's queries, by the keys' slots. Without dropout nothing is
-// read.
+// Dropout on the weights of one query, by the keys' slots. Without dropout nothing is read.
 template <bool Drops>
 struct Factors {
-  const unsigned* words;  // (T,per_row)
-  int per_row;
-  float scale;
+  const KeepBits& bits;
+  size_t row;  // of all (B,H,T)
 
-  __device__ Factors(const KeepBits& keep, int batch_head, int T)
-      : words(keep.words + ptrdiff_t{batch_head} * T * keep.per_row),
-        per_row(keep.per_row),
-        scale(keep.scale) {}
-  __device__ float operator()(int query, int slot, bool exists) const {
+  __device__ float operator()(int slot, bool exists) const {
     if constexpr (!Drops) return 1.f;
-    if (!exists) return 0.f;
-    return words[query * per_row + (slot >> 5)] >> (slot & 31) & 1 ? scale : 0.f;
+    return exists ? bits.factor(row, slot) : 0.f;
   }
 };
 

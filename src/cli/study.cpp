@@ -161,17 +161,18 @@ std::string time_left(const Study& study, const StudyPlan& plan, const StudyOpti
 }
 
 // device: of the machines that Slurm chooses; this one may have none.
-int submit_to_slurm(const Study& study, StudyOptions options, const std::string& device,
-                    int shards) {
+int submit_to_slurm(const Study& study, StudyOptions options, const std::string& device, int shards,
+                    int gpus) {
   if (options.shards > 1) fail_input("--slurm makes the shards itself: leave --shard out");
   const bool on_cpu = device == "cpu";
+  if (on_cpu && gpus > 0) fail_input("--gpus is for --device cuda");
   if (!on_cpu) check_device_name(device), options.device_elsewhere = device;
   start_study(study, options);  // what is wrong is said here, not in a job's log
   char program[4096] = {};
   const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
   if (length <= 0) fail_input("--slurm: this system does not say where the program is");
-  print(submit(
-      {program, fs::absolute(options.out).lexically_normal(), shards, options.threads, device}));
+  print(submit({program, fs::absolute(options.out).lexically_normal(), shards, options.threads,
+                device, std::max(1, gpus)}));
   return 0;
 }
 
@@ -183,15 +184,16 @@ int study_command(const Arguments& arguments) {
     print(report_of(report_study(study, options.out), dir));
     return 0;
   }
+  const int gpus = arguments.given("gpus") ? int(arguments.whole("gpus", 1, 1024)) : 0;
   if (arguments.given("slurm")) {
     const std::string device = arguments.text("device");
     const int most = int(std::min<size_t>(study.runs.size(), 1000));
     const int usual = device == "cpu" ? std::min(most, 8) : 1;  // a GPU's runs share its kernels
     return submit_to_slurm(
         study, options, device,
-        arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : usual);
+        arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : usual, gpus);
   }
-  const Devices devices = open_devices(arguments.text("device"));
+  const Devices devices = open_devices(arguments.text("device"), gpus);
   options.devices = pointers(devices);
   if (arguments.given("shards")) fail_input("--shards goes with --slurm; a part is --shard I/N");
 
@@ -270,6 +272,7 @@ std::vector<Command> study_commands() {
       {"out", "DIR", "where the results go; what is there already is not made again", "", true},
       threads_flag(),
       device_flag(),
+      {"gpus", "N", "on cuda: use the first N GPUs (default: all that are like the first)"},
       {"dry-run", "", "say which runs there are and how long they take, and do nothing"},
       {"report", "", "write results.csv and summary.csv of what is there, also while runs go on"},
       {"shard", "I/N", "a part of the runs, one of N; join the parts with 'focus study merge'"},
@@ -286,8 +289,9 @@ std::vector<Command> study_commands() {
       "  even-pairs, full,       ,   2|5,    3\n"
       "  even-pairs, topk,      5 9, 2|5,    3\n"
       "Writes DIR/results.csv, DIR/summary.csv, and a folder for each run. Ctrl-C and kills\n"
-      "lose seconds: the same command goes on. On a device (--device cuda) runs that differ only\n"
-      "in rates, epochs and seed are made together. data/README.md says more.";
+      "lose seconds: the same command goes on. On a GPU (--device cuda) runs that differ only in\n"
+      "rates, epochs and seed are made together; several GPUs take whole groups of them, the\n"
+      "longest first. data/README.md says more.";
   study.run = study_command;
 
   Command merge{"study merge", "join the folders of shards into one study"};

@@ -162,6 +162,10 @@ fs::path default_folder(const RunSettings& s) {
   return fs::path("out") / name;
 }
 
+int gpus_of(const Arguments& arguments) {
+  return arguments.given("gpus") ? int(arguments.whole("gpus", 1, 1024)) : 0;
+}
+
 int train_command(const Arguments& arguments) {
   TrainPlan plan;
   plan.device = arguments.text("device");
@@ -174,6 +178,7 @@ int train_command(const Arguments& arguments) {
     fail_input("--seed ", seed, ": --seeds ", seeds, " more of them leave the range of seeds");
   plan.seeds = choose_seeds(seeds, own_seed ? &seed : nullptr);
   plan.threads = threads_of(arguments);
+  plan.gpus = gpus_of(arguments);
   plan.out =
       arguments.given("out") ? fs::path(arguments.file("out")) : default_folder(plan.settings);
   return watch_and_report(plan,
@@ -185,10 +190,11 @@ int resume_command(const Arguments& arguments) {
   const int epochs = arguments.given("epochs") ? int(arguments.whole("epochs", 1, 1000000)) : 0;
   const int threads = arguments.given("threads") ? threads_of(arguments) : 0;
   const std::string device = arguments.given("device") ? arguments.text("device") : "";
+  const int gpus = gpus_of(arguments);
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
   return watch_and_report(plan, [&](const StudyObserver& observer) {
-    return resume(dir, epochs, threads, observer, device);
+    return resume(dir, epochs, threads, observer, device, gpus);
   });
 }
 
@@ -235,6 +241,8 @@ std::vector<Command> train_commands() {
       {"seeds", "N", "how many runs: seeds S, S+1, … or the paper's first N", "1"});
   train.flags.push_back(threads_flag());
   train.flags.push_back(device_flag());
+  train.flags.push_back(
+      {"gpus", "N", "on cuda: share the seeds out to the first N GPUs (default: all alike)"});
   train.flags.push_back({"step-kernel", "auto|off",
                          "cuda: auto lets one kernel make all steps where the model allows",
                          "auto"});
@@ -256,7 +264,8 @@ std::vector<Command> train_commands() {
   resume.positionals = {{"DIR", "the folder of the run (--out of 'focus train')"}};
   resume.flags = {{"epochs", "N", "train to N epochs in all (default: as the run was started)"},
                   {"threads", "N", "threads to compute with (default: as before)"},
-                  {"device", "cpu|cuda", "where to compute (default: as before)"}};
+                  {"device", "cpu|cuda", "where to compute (default: as before)"},
+                  {"gpus", "N", "on cuda: use the first N GPUs (default: all that are alike)"}};
   resume.more =
       "The result is the same, to the byte, as that of a run that was never stopped.\n"
       "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200";

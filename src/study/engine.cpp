@@ -394,7 +394,10 @@ class Engine {
       after_epoch(left[job], run, row);
     };
     events.failed = [&](size_t job, const RunError& error) { failed(left[job], error); };
-    events.device_lost = observer_.on_note;
+    events.device_lost = [&](const std::string& line) {
+      const std::lock_guard lock(mutex_);
+      if (observer_.on_note) observer_.on_note(line);
+    };
     make_all(left, jobs, events);
     if (saver_) saver_->finish();
   }

@@ -50,7 +50,7 @@ struct StudyObserver {
   // A run before its first epoch and after its last, for those who look into the models. Called by
   // the run's own thread: for different runs perhaps at the same time.
   std::function<void(const StudyRun&, Run&)> on_model = {};
-  std::function<void(const std::string&)> on_note = {};  // a line to tell, before the first epoch
+  std::function<void(const std::string&)> on_note = {};  // a line to tell; never beside on_epoch
   // Of each variant, for StudyProgress::share, and to deal groups to devices; empty: not known.
   std::vector<EpochCost> costs = {};
 };

@@ -69,9 +69,8 @@ void output_and_mlp_forward(const OutputAndMlp&, const NormQkv* next, int runs, 
 void output_and_mlp_backward(const OutputAndMlp&, const NormQkv* next, int runs, void* stream);
 }  // namespace tensor_cores
 
-// Of shared memory, for a thread block of the kernel that needs most, and of the forward's.
+// Of shared memory, for a block of the kernel that needs most.
 size_t block_shared_bytes();
-size_t forward_shared_bytes();
 
 // The numbers in the parts of so many layers' gradients.
 size_t part_floats_of(int M, int layers, int runs);

@@ -11,8 +11,6 @@
 // layers, 66 in two kernels (predicted: 50). Tiles of 128 rows halve the parts and the weights'
 // traffic, and lost all the same, 2.19 ms a step against 2.16: a block that fills a multiprocessor
 // cannot start early.
-#include <algorithm>
-
 #include "cuda/device/launch.h"
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/fast/blocks/row_tile.cuh"
@@ -294,15 +292,9 @@ void norm_qkv_backward(const NormQkv& a, int runs, void* stream) {
          stream, norm_qkv_backward_kernel, a);
 }
 
-namespace {
-size_t backward_bytes() {
+size_t block_shared_bytes() {
   return shared_bytes_for(tile_floats, g_floats, tile_floats, tile_floats, TY * side,
                           3 * mask_floats);
-}
-}  // namespace
-
-size_t block_shared_bytes() {
-  return std::max(forward_shared_bytes(), backward_bytes());
 }
 
 void output_and_mlp_backward(const OutputAndMlp& a, const NormQkv* next, int runs, void* stream) {
@@ -312,10 +304,10 @@ void output_and_mlp_backward(const OutputAndMlp& a, const NormQkv* next, int run
   for_activation(a.activation, [&](auto chosen) {
     constexpr Activation activation = decltype(chosen)::value;
     if (next)
-      launch(early({"norm_qkv_and_output_and_mlp_backward", blocks, threads, backward_bytes()}),
+      launch(early({"norm_qkv_and_output_and_mlp_backward", blocks, threads, block_shared_bytes()}),
              stream, output_and_mlp_backward_kernel<activation, true>, a, *next);
     else
-      launch(early({"output_and_mlp_backward", blocks, threads, backward_bytes()}), stream,
+      launch(early({"output_and_mlp_backward", blocks, threads, block_shared_bytes()}), stream,
              output_and_mlp_backward_kernel<activation, false>, a, NormQkv{});
   });
 }

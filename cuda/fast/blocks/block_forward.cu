@@ -5,18 +5,17 @@
 //   norm(middle))))
 //
 // and, between two blocks, the second with the next block's first behind it. A tile of 64 rows
-// stays in registers and shared memory from one operation to the next. Dropout's bits depend on
-// nothing else, so a kernel of their own draws them earlier, beside others. Operation by operation
-// (linear.cu and others) the same takes eleven kernels, each of which reads and writes all rows.
+// stays in registers and shared memory from one operation to the next, and later weights arrive
+// while products run. Dropout's bits depend on nothing else, so a kernel of their own draws them
+// earlier, beside others. Operation by operation (linear.cu and others) the same takes eleven
+// kernels, each of which reads and writes all rows.
 //
-// The second kernel keeps the 104 KB of weights in shared memory for as many tiles as there are
-// multiprocessors to share them. A warp keeps to its own rows and waits for nobody from the first
-// tile on: one warp multiplies while another is at a norm.
+// A warp keeps to its own rows, so it waits for the others only where a weight has arrived or may
+// be overwritten: one warp multiplies while another is at a norm.
 //
-// Measured at 15000 rows on an H100, where multiply-adds alone would take 12 µs, when each tile
-// still read the weights anew: 33 µs from one attention to the next, 43 in two kernels.
-#include <algorithm>
-
+// Measured at 15000 rows on an H100, where multiply-adds alone would take 12 µs: 33 µs from one
+// attention to the next, 43 in two kernels (predicted: 30). Each tile reads 104 KB of weights: the
+// second-level cache is the limit until they are there.
 #include "cuda/device/launch.h"
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/fast/blocks/row_tile.cuh"
@@ -102,97 +101,82 @@ __global__ void __launch_bounds__(threads, 2) norm_qkv_kernel(NormQkv a) {
   project(a, t, n, weights, biases);
 }
 
-constexpr int groups = 2;  // of a block, which share its weights
-
-// A block keeps the weights of a run while its groups take one tile of rows after the other. A warp
-// waits for the others only where the weights change.
 template <Activation activation, bool projects>
-__global__ void __launch_bounds__(groups* threads, 1)
-    output_and_mlp_kernel(OutputAndMlp a, NormQkv next, int runs) {
-  constexpr int layers = projects ? 6 : 3;
-  const int group = int(threadIdx.x) / threads;
+__global__ void __launch_bounds__(threads, 2) output_and_mlp_kernel(OutputAndMlp a, NormQkv next) {
   SharedMemory shared;
-  float *weights = shared.array<float>(layers * tile_floats),
-        *biases = shared.array<float>(layers * side),
-        *rows = shared.array<float>(groups * tile_floats) + group * tile_floats,
-        *masks = shared.array<float>(groups * 3 * mask_floats) + group * 3 * mask_floats;
+  float* rows = shared.array<float>(tile_floats);
+  float* weights[2] = {shared.array<float>(tile_floats), shared.array<float>(tile_floats)};
+  float *biases = shared.array<float>(3 * side), *masks = shared.array<float>(3 * mask_floats);
+  float* next_weights = projects ? shared.array<float>(3 * tile_floats) : nullptr;
+  float* next_biases = projects ? shared.array<float>(3 * side) : nullptr;
+  const RowTile t(a.M);
+  const size_t parameters = size_t(t.run) * a.stride;
+  copy_weight(weights[0], a.layers[0].weight + parameters);
+#pragma unroll
+  for (int layer = 0; layer < 3; ++layer)
+    copy_bias(biases + layer * side, a.layers[layer].bias + parameters);
   const bool drops = a.kept[0];
-  const int tiles = (a.M + side - 1) / side;  // of a run
-  const auto share = [&](unsigned block) {    // the tiles before this block's
-    return int(int64_t(block) * tiles * runs / int64_t(gridDim.x));
-  };
-  const int end = share(blockIdx.x + 1);
-  for (int tile = share(blockIdx.x); tile < end;) {
-    const int run = tile / tiles, end_of_run = min(end, (run + 1) * tiles);
-    const size_t parameters = size_t(run) * a.stride;
-    __syncthreads();  // nobody reads the run's weights before any more
-#pragma unroll
-    for (int layer = 0; layer < layers; ++layer) {
-      if (layer % groups != group) continue;
-      const FusedLayer& from = layer < 3 ? a.layers[layer % 3] : next.layers[layer % 3];
-      copy_weight(weights + layer * tile_floats, from.weight + parameters);
-      copy_bias(biases + layer * side, from.bias + parameters);
-    }
-    __pipeline_commit();
-    wait_for_previous();
-    __pipeline_wait_prior(0);
-    __syncthreads();  // the weights are there for all
-    for (int own = tile + group; own < end_of_run; own += groups) {
-      const RowTile t(a.M, own);
-      Fragment acc, middle;
-      // acc := a layer's output as dropout leaves it.
-      const auto finish = [&](int layer) {
-#pragma unroll
-        for (int i = 0; i < R; ++i) {
-          const uint64_t kept =
-              drops ? bits_of_columns(masks + layer * mask_floats, t, i) : ~uint64_t{0};
-#pragma unroll
-          for (int j = 0; j < C; ++j)
-            acc[i][j] = (acc[i][j] + (biases + t.at.x)[layer * side + TX * j]) *
-                        (kept >> (TX * j) & 1 ? a.scale : 0.f);
-        }
-      };
-      __syncwarp();  // the warp does not read the last tile's rows any more
-      if (drops) copy_masks(masks, t, a.kept);
-      copy_tile(rows, a.attended + t.row * side, t.M - t.first);
-      __pipeline_commit();
-      load_columns(middle, t, a.x);
-      __pipeline_wait_prior(0);
-      __syncwarp();  // the attended rows and dropout's bits are there for the warp
-      multiply_by_transposed(acc, t, rows, weights);
-      finish(0);
-#pragma unroll
-      for (int i = 0; i < R; ++i)
-#pragma unroll
-        for (int j = 0; j < C; ++j) middle[i][j] += acc[i][j];
-      __syncwarp();  // the warp does not read the rows any more
-      store_normalised(rows, t, middle, a.epsilon, a.stats);
-      store_columns(a.middle, t, middle);
+  if (drops) copy_masks(masks, t, a.kept);
+  wait_for_previous();
+  copy_tile(rows, a.attended + t.row * side, t.M - t.first);
+  __pipeline_commit();
+  Fragment acc, middle;
+  load_columns(middle, t, a.x);
+  copy_weight(weights[1], a.layers[1].weight + parameters);
+  if constexpr (projects) copy_layers(next_weights, next_biases, next, parameters);
+  __pipeline_commit();
 
-      multiply_by_transposed(acc, t, rows, weights + tile_floats);
-      finish(1);
-      __syncwarp();  // as above
+  // acc := a layer's output as dropout leaves it.
+  const auto finish = [&](int layer) {
 #pragma unroll
-      for (int i = 0; i < R; ++i)
+    for (int i = 0; i < R; ++i) {
+      const uint64_t kept =
+          drops ? bits_of_columns(masks + layer * mask_floats, t, i) : ~uint64_t{0};
 #pragma unroll
-        for (int j = 0; j < C; ++j)
-          rows[t.y(i) * pitch + t.at.x + TX * j] = activation_value(activation, acc[i][j]);
-      store_columns(a.hidden, t, acc);
-      __syncwarp();  // the rows are there for the warp
-      multiply_by_transposed(acc, t, rows, weights + 2 * tile_floats);
-      finish(2);
-#pragma unroll
-      for (int i = 0; i < R; ++i)
-#pragma unroll
-        for (int j = 0; j < C; ++j) acc[i][j] = middle[i][j] + acc[i][j];
-      store_columns(a.y, t, acc);
-      if constexpr (projects) {
-        __syncwarp();  // as above
-        store_normalised(rows, t, acc, next.epsilon, next.stats);
-        project(next, t, rows, weights + 3 * tile_floats, biases + 3 * side);
-      }
+      for (int j = 0; j < C; ++j)
+        acc[i][j] = (acc[i][j] + (biases + t.at.x)[layer * side + TX * j]) *
+                    (kept >> (TX * j) & 1 ? a.scale : 0.f);
     }
-    tile = end_of_run;
+  };
+
+  __pipeline_wait_prior(1);
+  __syncthreads();  // W_o is there for all, the attended rows and dropout's bits for the warp
+  multiply_by_transposed(acc, t, rows, weights[0]);
+  __pipeline_wait_prior(0);
+  __syncthreads();  // nobody reads W_o any more, and W_1 is there for all
+  copy_weight(weights[0], a.layers[2].weight + parameters);
+  __pipeline_commit();
+  finish(0);
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+#pragma unroll
+    for (int j = 0; j < C; ++j) middle[i][j] += acc[i][j];
+  store_normalised(rows, t, middle, a.epsilon, a.stats);
+  store_columns(a.middle, t, middle);
+
+  multiply_by_transposed(acc, t, rows, weights[1]);
+  finish(1);
+  __syncwarp();  // the warp does not read the rows any more
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+#pragma unroll
+    for (int j = 0; j < C; ++j)
+      rows[t.y(i) * pitch + t.at.x + TX * j] = activation_value(activation, acc[i][j]);
+  store_columns(a.hidden, t, acc);
+
+  __pipeline_wait_prior(0);
+  __syncthreads();  // W_2 is there for all
+  multiply_by_transposed(acc, t, rows, weights[0]);
+  finish(2);
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+#pragma unroll
+    for (int j = 0; j < C; ++j) acc[i][j] = middle[i][j] + acc[i][j];
+  store_columns(a.y, t, acc);
+  if constexpr (projects) {
+    __syncwarp();  // as above
+    store_normalised(rows, t, acc, next.epsilon, next.stats);
+    project(next, t, rows, next_weights, next_biases);
   }
 }
 
@@ -211,16 +195,7 @@ size_t blocks_for(int M, int runs) {
   return size_t((M + side - 1) / side) * size_t(runs);
 }
 
-size_t forward_bytes(int layers) {
-  return shared_bytes_for(layers * tile_floats, layers * side, groups * tile_floats,
-                          groups * 3 * mask_floats);
-}
-
 }  // namespace
-
-size_t forward_shared_bytes() {
-  return forward_bytes(6);
-}
 
 void draw_kept(const OutputAndMlp& a, int runs, void* stream) {
   const size_t bytes = size_t(runs) * size_t(a.M) * 8;
@@ -237,16 +212,17 @@ void norm_qkv_forward(const NormQkv& a, int runs, void* stream) {
 void output_and_mlp_forward(const OutputAndMlp& a, const NormQkv* next, int runs, void* stream) {
   if (a.precision != Precision::fp32)
     return tensor_cores::output_and_mlp_forward(a, next, runs, stream);
-  const size_t tiles = blocks_for(a.M, runs);
-  const size_t blocks = std::min((tiles + groups - 1) / groups, size_t(device().multiprocessors));
+  const size_t shared =
+      shared_bytes_for(tile_floats, tile_floats, tile_floats, 3 * side, 3 * mask_floats);
+  const size_t more = shared_bytes_for(3 * tile_floats, 3 * side);
   for_activation(a.activation, [&](auto chosen) {
     constexpr Activation activation = decltype(chosen)::value;
     if (next)
-      launch(early({"output_and_mlp_and_norm_qkv", blocks, groups * threads, forward_bytes(6)}),
-             stream, output_and_mlp_kernel<activation, true>, a, *next, runs);
+      launch(early({"output_and_mlp_and_norm_qkv", blocks_for(a.M, runs), threads, shared + more}),
+             stream, output_and_mlp_kernel<activation, true>, a, *next);
     else
-      launch(early({"output_and_mlp", blocks, groups * threads, forward_bytes(3)}), stream,
-             output_and_mlp_kernel<activation, false>, a, NormQkv{}, runs);
+      launch(early({"output_and_mlp", blocks_for(a.M, runs), threads, shared}), stream,
+             output_and_mlp_kernel<activation, false>, a, NormQkv{});
   });
 }
 

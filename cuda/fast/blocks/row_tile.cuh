@@ -1,6 +1,5 @@
-// The parts of a transformer block's fused kernels: a group of 256 threads, a thread block or a
-// part of one, takes 64 rows (tokens) of 64 channels through several operations without leaving the
-// multiprocessor.
+// The parts of a transformer block's fused kernels: a thread block of 256 threads takes 64 rows
+// (tokens) of 64 channels through several operations without leaving the multiprocessor.
 //
 // Tiles of 64 × 64 numbers lie in shared memory; a product of two goes into registers, 4 × 4
 // numbers a thread (cuda/attention/tile.cuh). A thread's rows are y, y + 16, …; its columns are
@@ -19,11 +18,6 @@ constexpr int pitch = side + 4, tile_floats = side * pitch;
 constexpr int part_floats = side * side + side;  // a weight's gradient and its bias's
 using Fragment = float[R][C];
 
-// The thread's number in its group.
-__device__ __forceinline__ int group_thread() {
-  return int(threadIdx.x) % threads;
-}
-
 // The tile of a block, of which each run has tiles_of_run.
 struct RowTile {
   int run, first, M;  // its first row and all rows, in the run
@@ -32,12 +26,9 @@ struct RowTile {
   size_t own_row, own;  // the thread's first row, and where it begins
   int left;             // rows from there on
 
-  __device__ explicit RowTile(int rows_of_run) : RowTile(rows_of_run, int(blockIdx.x)) {}
-  // Tile number `tile` of those of all runs.
-  __device__ RowTile(int rows_of_run, int tile) : M(rows_of_run) {
+  __device__ explicit RowTile(int rows_of_run) : M(rows_of_run) {
     const int tiles = (M + side - 1) / side;
-    at.y %= TY;
-    run = tile / tiles, first = tile % tiles * side;
+    run = int(blockIdx.x) / tiles, first = int(blockIdx.x) % tiles * side;
     row = size_t(run) * size_t(M) + size_t(first);
     own_row = row + size_t(at.y), own = own_row * side, left = M - first - at.y;
   }
@@ -120,7 +111,7 @@ __device__ __forceinline__ void add_atb_ahead(float (&c)[N][C], const float* a, 
 template <int PITCH = pitch>
 __device__ __forceinline__ void copy_tile(float* to, const float* from, int rows) {
   constexpr int rows_at_once = threads / (side / 4);
-  const int first = group_thread() / (side / 4), column = group_thread() % (side / 4) * 4;
+  const int first = int(threadIdx.x / (side / 4)), column = int(threadIdx.x % (side / 4)) * 4;
   to += first * PITCH + column, from += first * side + column;
 #pragma unroll
   for (int row = 0; row < side; row += rows_at_once) {
@@ -134,7 +125,7 @@ __device__ __forceinline__ void copy_weight(float* to, const float* from) {
   copy_tile(to, from, side);
 }
 __device__ __forceinline__ void copy_bias(float* to, const float* from) {
-  const int e = group_thread() * 4;
+  const int e = int(threadIdx.x) * 4;
   if (e < side) __pipeline_memcpy_async(to + e, from + e, 16);
 }
 
@@ -266,8 +257,8 @@ constexpr int mask_floats = side * 2;
 __device__ __forceinline__ void copy_masks(float* masks, const RowTile& t,
                                            unsigned char* const (&kept)[3]) {
   constexpr int rows_of_warp = 2 * R;
-  const int lane = group_thread() % 32, m = lane / rows_of_warp, row = lane % rows_of_warp;
-  const int y = group_thread() / 32 * 2 + row % 2 + row / 2 * TY;
+  const int lane = int(threadIdx.x) % 32, m = lane / rows_of_warp, row = lane % rows_of_warp;
+  const int y = int(threadIdx.x) / 32 * 2 + row % 2 + row / 2 * TY;
   if (m >= 3 || t.first + y >= t.M) return;
   const unsigned char* from = m == 0 ? kept[0] : m == 1 ? kept[1] : kept[2];
   __pipeline_memcpy_async(masks + m * mask_floats + y * 2, from + (t.row + size_t(y)) * 8, 8);
