@@ -38,6 +38,11 @@ class StudyWatch {
   StudyWatch(const StudyWatch&) = delete;
   StudyWatch& operator=(const StudyWatch&) = delete;
 
+  void note(const std::string& line) {
+    if (drawn_) std::fputs("\r\x1b[K", stderr);
+    drawn_ = false;
+    print(line + "\n");
+  }
   void operator()(const StudyProgress& p) {
     if (drawn_) std::fputs("\r\x1b[K", stderr);
     if (p.run_is_over) std::fprintf(stderr, "%s\n", run_line(p).c_str());
@@ -219,7 +224,7 @@ int study_command(const Arguments& arguments) {
     StudyWatch watch(study);
     observer.stop = &catch_interrupts();
     observer.on_epoch = std::ref(watch);
-    observer.on_note = [](const std::string& line) { print(line + "\n"); };
+    observer.on_note = [&](const std::string& line) { watch.note(line); };
     outcome = run_study(study, options, observer);
   }
   if (!outcome.shard_is_over) {

@@ -29,7 +29,7 @@ struct JobEvents {
   // A run ended with NaN or Inf; the others go on. If empty, that ends all runs, as every other
   // exception does.
   std::function<void(size_t job, const RunError& error)> failed = {};
-  // A device has failed; one line for the user.
+  // One of several devices has failed; a line for the user.
   std::function<void(const std::string&)> device_lost = {};
 };
 

@@ -158,7 +158,7 @@ class Together {
       --busy_;
     }
     changed_.notify_all();
-    if (events_.device_lost) events_.device_lost(message);
+    if (events_.device_lost && devices_.size() > 1) events_.device_lost(message);
   }
 
   // Brings the members to their ends, as far as they are not stopped; those that are over leave the
