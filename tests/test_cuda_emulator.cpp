@@ -198,7 +198,7 @@ TEST_CASE("emulator: an asynchronous copy arrives at the wait, not before") {
 
 #if !defined(FOCUS_ASAN) && !defined(FOCUS_TSAN)  // which find it themselves
 TEST_CASE("emulator: what is outside an array of global memory is told with all its coordinates") {
-  const size_t alignment = std::exchange(simt::device_memory().alignment, size_t{16});
+  const size_t alignment = std::exchange(simt::array_alignment(), size_t{16});
   auto* x = static_cast<float*>(simt::new_array(40, 4));  // ten numbers, then two guard words
   float read = 0;
   const auto error_at = [&](int index, bool write) {
@@ -225,6 +225,6 @@ TEST_CASE("emulator: what is outside an array of global memory is told with all 
   CHECK(error_at(0, false) == "");  // and all is as before
   CHECK(read == 0);
   simt::delete_array(x);
-  simt::device_memory().alignment = alignment;
+  simt::array_alignment() = alignment;
 }
 #endif

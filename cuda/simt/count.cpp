@@ -37,7 +37,7 @@ struct Last {  // a thread's last access
 };
 
 // Cache lines are counted as they lie on a GPU.
-[[maybe_unused]] const size_t as_on_a_gpu = device_memory().alignment = 256;
+[[maybe_unused]] const size_t as_on_a_gpu = array_alignment() = 256;
 
 bool counting = false;
 std::unordered_map<const void*, Place> places;  // of the running block; one for each memory
@@ -151,8 +151,7 @@ std::vector<KernelTraffic> take_traffic() {
 
 }  // namespace focus::simt
 
-// --- what the compiler calls (gcc and clang, -fsanitize=thread)
-// -----------------------------------
+// --- what the compiler calls (gcc and clang, -fsanitize=thread) ----------------------------------
 
 #if !defined(__SANITIZE_THREAD__)
 extern "C" {

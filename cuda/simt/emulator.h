@@ -129,12 +129,9 @@ T shuffle(unsigned mask, T value, int source, const char* file, int line) {
 int running_thread();                   // its number in the block; -1: none is running
 bool in_shared_memory(const void* at);  // of the running block
 bool in_device_memory(const void* at);
-struct DeviceMemory {
-  size_t size = size_t{1} << 38;  // as large as a GPU's might be
-  size_t used = 0, most = 0;      // now; at most so far
-  size_t alignment = 16;          // of arrays; a GPU's is 256, but then less is found past an end
-};
-DeviceMemory& device_memory();
+// Where arrays of the device's memory begin: at multiples of so many bytes, 16. A GPU's are of 256,
+// but then less is found past their ends.
+size_t& array_alignment();
 // An array in the device's memory, of elements of so many bytes. std::bad_alloc.
 void* new_array(size_t bytes, size_t element);
 void delete_array(void* begin) noexcept;

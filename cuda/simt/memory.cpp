@@ -97,19 +97,19 @@ bool in_device_memory(const void* at) {
   return after != arrays.begin() && byte < std::prev(after)->first + std::prev(after)->second.bytes;
 }
 
-DeviceMemory& device_memory() {
-  static DeviceMemory all;
-  return all;
+size_t& array_alignment() {
+  static size_t bytes = 16;
+  return bytes;
 }
 
 void* new_array(size_t bytes, size_t element) {
-  DeviceMemory& all = device_memory();
+  const size_t alignment = array_alignment();
   Array array{bytes, element};
   char* begin;
 #ifdef FOCUS_ASAN  // finds more, and says where
   begin = static_cast<char*>(::operator new (bytes, std::align_val_t{256}));
 #else
-  const size_t aligned = (bytes + all.alignment - 1) / all.alignment * all.alignment;
+  const size_t aligned = (bytes + alignment - 1) / alignment * alignment;
   const size_t inside = (std::max<size_t>(aligned, 1) + page - 1) / page * page;
   void* memory = mmap(nullptr, inside + 2 * forbidden, PROT_NONE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -124,14 +124,12 @@ void* new_array(size_t bytes, size_t element) {
   write_guard(begin + bytes, size_t(readable_end(array) - begin) - bytes);
 #endif
   arrays[begin] = array;
-  all.used += bytes, all.most = std::max(all.most, all.used);
   return begin;
 }
 
 void delete_array(void* begin) noexcept {
   const auto one = arrays.find(static_cast<char*>(begin));
   if (one == arrays.end()) return;
-  device_memory().used -= one->second.bytes;
 #ifdef FOCUS_ASAN
   ::operator delete (begin, std::align_val_t{256});
 #else
