@@ -9,6 +9,7 @@
 
 #include "rng.h"
 #include "train/checkpoint.h"
+#include "train/cpu_stepper.h"
 
 namespace focus {
 
@@ -73,6 +74,41 @@ size_t Surface::done() const {
   return size_t(std::count_if(points.begin(), points.end(), [](const auto& p) { return bool(p); }));
 }
 
+namespace {
+
+// The rows, as runs have them; a stepper wants held-out ones too.
+std::shared_ptr<const RunData> as_run_data(const PaddedData& data) {
+  PaddedData one = data;
+  one.rows = 1, one.tokens.resize(size_t(data.length)), one.labels.resize(1);
+  return std::make_shared<const RunData>(RunData{data, std::move(one)});
+}
+
+}  // namespace
+
+Evaluators Evaluators::on_cpu(const ModelSettings& model, const PaddedData& data, int threads) {
+  Evaluators e;
+  const std::shared_ptr<const RunData> rows = as_run_data(data);
+  for (int t = 0; t < threads; ++t) {
+    Tape<float>& tape = e.tapes_.emplace_back(e.workers_.emplace_back(1));
+    const std::vector<StepRun> run{{0, rows}};
+    e.steppers_.push_back(std::make_unique<CpuStepper>(tape, StepSettings{.model = model}, run));
+  }
+  return e;
+}
+
+Evaluators Evaluators::on_device(Device& device, const ModelSettings& model, const PaddedData& data,
+                                 int points, Precision precision) {
+  Evaluators e;
+  e.points_ = points;
+  const std::vector<StepRun> runs(size_t(points), {0, as_run_data(data)});
+  const StepSettings settings{.model = model,
+                              .batch = std::min(25, data.rows),
+                              .precision = precision,
+                              .form = "off"};  // the list of kernels, recorded
+  e.steppers_.push_back(device.make_stepper(settings, runs));
+  return e;
+}
+
 bool fill_surface(Surface& surface, const Model<float>& centre, const Direction& X,
                   const Direction& Y, const Evaluators& evaluators, const std::atomic<bool>& stop,
                   const std::function<void()>& after) {
@@ -90,11 +126,11 @@ bool fill_surface(Surface& surface, const Model<float>& centre, const Direction&
       std::vector<size_t> taken;
       {
         const std::lock_guard lock(mutex);
-        while (!error && next < missing.size() && int(taken.size()) < evaluators.runs)
+        while (!error && next < missing.size() && int(taken.size()) < evaluators.points_at_once())
           taken.push_back(missing[next++]);
       }
       if (taken.empty() || stop) return;
-      for (int run = 0; run < evaluators.runs; ++run) {
+      for (int run = 0; run < evaluators.points_at_once(); ++run) {
         // A last call with fewer points than runs evaluates its last point several times.
         const int i = int(taken[std::min(size_t(run), taken.size() - 1)]);
         move_to(model, centre, X, axis_coordinate(surface.grid, surface.range, i / surface.grid), Y,
@@ -117,9 +153,9 @@ bool fill_surface(Surface& surface, const Model<float>& centre, const Direction&
     }
   };
   std::vector<std::thread> threads;
-  for (size_t s = 1; s < evaluators.steppers.size(); ++s)
-    threads.emplace_back(guarded, std::ref(*evaluators.steppers[s]));
-  guarded(*evaluators.steppers[0]);
+  for (size_t s = 1; s < evaluators.steppers().size(); ++s)
+    threads.emplace_back(guarded, std::ref(*evaluators.steppers()[s]));
+  guarded(*evaluators.steppers()[0]);
   for (std::thread& t : threads) t.join();
   if (error) std::rethrow_exception(error);
   return surface.done() == surface.points.size();

@@ -8,6 +8,7 @@
 // filter).
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <vector>
@@ -46,15 +47,27 @@ struct Surface {
   size_t done() const;
 };
 
-// The steppers that evaluate: each has `runs` runs whose training rows are the surface's rows, and
-// a thread of its own here.
-struct Evaluators {
-  std::vector<std::unique_ptr<Stepper>> steppers = {};
-  int runs = 1;
+// What evaluates points: steppers whose runs are points, a thread here for each stepper.
+class Evaluators {
+ public:
+  // One point at a time on each of `threads` threads.
+  static Evaluators on_cpu(const ModelSettings& model, const PaddedData& data, int threads);
+  // `points` of them at a time.
+  static Evaluators on_device(Device& device, const ModelSettings& model, const PaddedData& data,
+                              int points, Precision precision);
+
+  const std::vector<std::unique_ptr<Stepper>>& steppers() const { return steppers_; }
+  int points_at_once() const { return points_; }
+
+ private:
+  std::deque<Workers> workers_;
+  std::deque<Tape<float>> tapes_;
+  std::vector<std::unique_ptr<Stepper>> steppers_;
+  int points_ = 1;
 };
 
-// Fills the points that are missing. After each of an evaluator's calls `after` is called, from one
-// thread at a time, with the surface as it is by then. False: `stop` was set on the way.
+// Fills the points that are missing. After each evaluation `after` is called, from one thread at a
+// time, while the surface rests. False: `stop` was set on the way.
 bool fill_surface(Surface& surface, const Model<float>& centre, const Direction& X,
                   const Direction& Y, const Evaluators& evaluators, const std::atomic<bool>& stop,
                   const std::function<void()>& after);
