@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "files/atomic_file.h"
+#include "train/checkpoint.h"
 
 namespace focus {
 
@@ -19,6 +20,24 @@ std::string line_of(size_t surface, size_t point, const Evaluation& e) {
   std::snprintf(line, sizeof line, "%zu %zu %.17g %.17g\n", surface, point, e.loss, e.accuracy);
   return line;
 }
+
+class Hash {  // FNV-1a
+ public:
+  template <class Numbers>
+  void add(const Numbers& numbers) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(numbers.data());
+    for (size_t i = 0; i < numbers.size() * sizeof numbers[0]; ++i)
+      hash_ = (hash_ ^ bytes[i]) * 0x100000001b3u;
+  }
+  std::string text() const {
+    char text[20];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash_));
+    return text;
+  }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325u;
+};
 
 }  // namespace
 
@@ -91,19 +110,26 @@ std::string surface_json(const std::vector<Surface>& surfaces,
 }
 
 std::string fingerprint(const Model<float>& model, const Direction& X, const Direction& Y) {
-  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  const auto add = [&](const auto& numbers) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(numbers.data());
-    for (size_t i = 0; i < numbers.size() * sizeof numbers[0]; ++i)
-      hash = (hash ^ bytes[i]) * 0x100000001b3u;
-  };
+  Hash hash;
   for (size_t p = 0; p < X.size(); ++p) {
-    add(model.parameters()[p].value);
-    add(X[p]), add(Y[p]);
+    hash.add(model.parameters()[p].value);
+    hash.add(X[p]), hash.add(Y[p]);
   }
-  char text[20];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
+  return hash.text();
+}
+
+std::string fingerprint(const PaddedData& data) {
+  Hash hash;
+  hash.add(data.tokens), hash.add(data.labels);
+  return hash.text();
+}
+
+std::string fingerprint(const ModelSettings& settings) {
+  Safetensors file;
+  write_model_settings(file, settings);
+  Hash hash;
+  for (const auto& [key, text] : file.metadata) hash.add(key + "=" + text + "\n");
+  return hash.text();
 }
 
 }  // namespace focus

@@ -31,7 +31,9 @@ void load_partial(const std::filesystem::path& path, const std::string& what,
 std::string surface_json(const std::vector<Surface>& surfaces,
                          const std::vector<std::string>& checkpoints, int samples);
 
-// A hash of everything that decides the points of a surface: weights, directions.
+// Hashes of what decides a surface's points: weights and directions, rows, settings.
 std::string fingerprint(const Model<float>& model, const Direction& X, const Direction& Y);
+std::string fingerprint(const PaddedData& data);
+std::string fingerprint(const ModelSettings& settings);
 
 }  // namespace focus
