@@ -1,4 +1,5 @@
-"""Makes theory.json: the statistics of Table 6 and a small loss surface of golden files, in double.
+"""Makes theory.json: the statistics of Table 6 and small loss surfaces of golden files, movements
+of top-k's weights by trial, and the frontiers of Figures 21 and 22 on a grid; in double.
 
   make_theory.py > theory.json           in this folder; Python with numpy
 
@@ -6,6 +7,7 @@ Written from the paper, with nothing of the engine: what `focus stability` and `
 compute is compared with it. The directions of the surface are formulas, so that both sides have
 them without a file.
 """
+import itertools
 import json
 import math
 import pathlib
@@ -168,6 +170,76 @@ def surface(meta, weights, names, tokens, labels):
     return {"range": RANGE, "axis": axis, "losses": losses, "accuracies": accuracies}
 
 
+def supremum(scores, k, eps):
+    """The largest 1-norm movement of top-k's weights when no score moves by more than eps: tries
+    every set of keys that can be kept afterwards, with every subset of it raised and all else
+    lowered."""
+    n = len(scores)
+    weights = lambda s, kept: np.array([math.exp(s[j] - max(s)) if j in kept else 0 for j in range(n)])
+    before = weights(scores, set(np.argsort(-scores, kind="stable")[:k].tolist()))
+    before /= before.sum()
+    best = 0
+    for kept in itertools.combinations(range(n), k):
+        for raised in itertools.product([-1, 1], repeat=k):
+            moved = scores - eps
+            moved[list(kept)] = scores[list(kept)] + eps * np.array(raised)
+            rest = [moved[j] for j in range(n) if j not in kept]
+            if rest and min(moved[list(kept)]) < max(rest) - 1e-12:
+                continue
+            after = weights(moved, set(kept))
+            best = max(best, np.abs(after / after.sum() - before).sum())
+    return best
+
+
+def movement_bound(scores, k, eps):
+    """2 tanh(eps/2), and twice the weight that can enter: m keys at the height the k-th can fall
+    to, the rest of the k as low as they can be against them."""
+    fall = sorted(scores, reverse=True)
+    past = 2 * eps - (fall[k - 1] - fall[k])
+    total = 2 * math.tanh(eps / 2)
+    if past < 0:
+        return total
+    m = max([1] + [i for i in range(1, min(k, len(fall) - k) + 1) if fall[k - i] - fall[k + i - 1] <= 2 * eps])
+    dispersion = fall[0] - fall[k - 1]
+    others = (k - m) * [math.exp(-past)]
+    if past < dispersion and m < k:
+        others[0] = math.exp(dispersion - past)
+    return min(2, total + 2 * m / (m + sum(others)))
+
+
+def movements():
+    rng, rows = np.random.default_rng(4), []
+    for n, k in [(3, 1), (4, 2), (5, 3), (6, 2), (6, 4), (5, 4), (7, 3)]:
+        for share in (0.4, 1.01, 1.7, 3.0):
+            scores = np.round(rng.normal(0, rng.uniform(0.3, 2), n), 3)
+            fall = np.sort(scores)[::-1]
+            eps = (fall[k - 1] - fall[k]) / 2 * share + (0.05 if share > 2 else 0)
+            rows.append({"scores": scores.tolist(), "k": k, "epsilon": eps,
+                         "bound": movement_bound(scores, k, eps),
+                         "supremum": float(f"{supremum(scores, k, eps):.12g}")})
+    return rows
+
+
+def frontier(condition):
+    """The smallest c2 of the authors' grid for which the condition holds; none: null."""
+    c2 = np.arange(1e-4, 1, 1e-4)
+    holds = condition(c2)
+    return float(round(c2[holds].min(), 4)) if holds.any() else None
+
+
+def frontiers():
+    rows = []
+    for s in (0.25, 1, 1.5, 3, 8, 32):
+        for c1 in (0.05, 0.3, 0.6, 0.9):
+            rows.append({"delta_s": s, "c1": c1, "weights": frontier(
+                lambda c2: c1 + np.log(2 * (1 + 1 / (s * c2))) / s < 1)})
+            for b in (1, 4, 32):
+                rows[-1][f"inputs_{b}"] = frontier(
+                    lambda c2: c1 + np.log(s * (1 + b) * (1 + 1 / (s * c2)) + b) / s
+                    < 1 + math.log(s + 1) / s)
+    return rows
+
+
 def parameter_names(meta):
     names = ["embedding.weight"]
     for i in range(int(meta["blocks"])):
@@ -193,6 +265,8 @@ def main():
         k = int(read(sparse)[0]["k"])
         result["inequalities"][f"{full} {sparse}"] = inequalities(
             result["stability"][full]["all"], result["stability"][sparse]["all"], k)
+    result["topk_movements"] = movements()
+    result["frontiers"] = frontiers()
     print(json.dumps(result, indent=0))
 
 
