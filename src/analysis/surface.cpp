@@ -55,7 +55,8 @@ double axis_coordinate(int grid, double range, int a) {
   double coordinate = range;
   //@ gap 13 axis
   const int last = grid - 1;
-  coordinate = a == last ? range : -range + 2 * range * a / last;
+  coordinate = -range + 2 * range * a / last;
+  if (a == last) coordinate = range;  // whatever rounding did
   //@ end
   return coordinate;
 }
@@ -105,6 +106,8 @@ Evaluators Evaluators::on_device(Device& device, const ModelSettings& model, con
                               .batch = std::min(25, data.rows),
                               .precision = precision,
                               .form = "off"};  // the list of kernels, recorded
+  if (const std::string problem = device.problem(settings); !problem.empty())
+    fail_input("precision ", name_of(precision), ": ", problem);
   e.steppers_.push_back(device.make_stepper(settings, runs));
   return e;
 }

@@ -81,6 +81,31 @@ std::string description(const Options& o, const std::deque<Plane>& planes, const
   return text;
 }
 
+// In a faster precision: the largest difference of the losses from float32's, relative to these, at
+// some points. Top-k may choose other keys.
+std::string compared_with_float32(const Plane& plane, const Surface& fast, const PaddedData& data,
+                                  Device& device, const std::atomic<bool>& stop) {
+  Surface exact(fast.grid, fast.range);
+  const size_t stride = std::max<size_t>(1, exact.points.size() / 25);
+  for (size_t i = 0; i < exact.points.size(); ++i)
+    if (i % stride != stride / 2) exact.points[i] = fast.points[i];
+  const Evaluators evaluators = Evaluators::on_device(device, plane.centre.model.settings(), data,
+                                                      points_at_once, Precision::fp32);
+  size_t compared = 0;
+  for (const auto& point : exact.points) compared += !point;
+  if (!fill_surface(exact, plane.centre.model, plane.X, plane.Y, evaluators, stop, [] {}))
+    return "";
+  double largest = 0;
+  for (size_t i = 0; i < exact.points.size(); ++i) {
+    const double error = std::abs(fast.points[i]->loss / exact.points[i]->loss - 1);
+    if (!(error <= largest)) largest = error;
+  }
+  char number[20];
+  std::snprintf(number, sizeof number, "%.1e", largest);
+  return str(plane.centre.name, ": at ", compared, " points float32 differs by at most ", number,
+             " of the loss\n");
+}
+
 int surface(const Options& o) {
   if (!o.directions.empty() && o.seed_given)
     fail_input("--seed draws directions, and --directions gives them: leave one out");
@@ -131,6 +156,7 @@ int surface(const Options& o) {
       return 130;
     }
   }
+  const double seconds = seconds_now() - start;
   const std::string json = surface_json(surfaces, o.checkpoints, data[0].rows);
   size_t bad = 0;
   for (const Surface& s : surfaces)
@@ -141,8 +167,12 @@ int surface(const Options& o) {
     write_file_atomically(o.out, json, IfThere::refuse);
     std::filesystem::remove(partial);
     char time[40];
-    std::snprintf(time, sizeof time, "%.1f", seconds_now() - start);
-    print(str(all - before, " points on ", data[0].rows, " rows in ", time, " s\n", o.out, "\n"));
+    std::snprintf(time, sizeof time, "%.1f", seconds);
+    std::string agreement;
+    for (size_t p = 0; p < planes.size() && o.precision != Precision::fp32; ++p)
+      agreement += compared_with_float32(planes[p], surfaces[p], data[p], *device, stop);
+    print(str(agreement, all - before, " points on ", data[0].rows, " rows in ", time, " s\n",
+              o.out, "\n"));
   }
   if (bad > 0) fail_run("the loss is not a finite number at ", bad, per, ": null in the result");
   return 0;
@@ -159,7 +189,7 @@ void add_surface_command(CLI::App& focus) {
       ->type_name("FILE")
       ->expected(1, 1000);
   add_file(app, "--data", "FILE", o.data, "a data file of the same task")->required();
-  add_whole(app, "--grid", o.grid, 2, 4000, "points along each axis")->required();
+  add_whole(app, "--grid", o.grid, 2, 4000, "points along each axis")->required()->default_str("");
   add_number(app, "--range", o.range, 1e-6, 1e6, "the axes go from -X to X");
   add_value(app, "--seed", "N", "draws the directions, each tensor as long as the checkpoint's",
             [&o = o](const std::string& text) {
