@@ -4,6 +4,7 @@
 #   - what is generated is current: README's table of lessons, figures, verdicts, known mistakes
 #   - every mistake of the gaps' pages is caught by its lesson's stage test, and recognised
 #   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
+#   - an nvcc or a driver that is of no use
 #   - the student's and the instructor's commands, also with hostile submissions
 #   - the commands of README and lessons
 #   - the book, in a browser
@@ -65,6 +66,7 @@ one report "figures and verdicts are those of the recorded results" report
 if wanted lessons; then tests/check_lessons.sh $kit > "$log-lessons" 2>&1 & beside=$!; fi
 lessons() { wait $beside; status=$?; cat "$log-lessons"; return $status; }
 many mistakes tests/check_mistakes.sh $kit
+many machines tests/check_machines.sh
 many kit tests/check_kit.sh $kit
 many readme tests/check_readme.sh build/focus
 many slurm tests/slurm/run_slurm_test.sh build/focus

@@ -38,10 +38,11 @@ TEST_CASE("cli: curves of two runs, as text and as a picture") {
 
 TEST_CASE("cli: curves that cannot be drawn") {
   const Place place;
-  place.refuses({"curves"}, "DIR is missing");
+  place.refuses({"curves"}, "DIR");
   place.refuses({"curves", "none"}, "'none' holds no run");
   place.done(small_run("a", 3));
-  place.refuses({"curves", "a", "--metric", "loss"}, "--metric loss: use train-loss");
+  place.refuses({"curves", "a", "--metric", "loss"},
+                "--metric: 'loss' is not a metric: use train-loss");
   place.refuses({"curves", "a", "--out", "a.pdf"}, "a.pdf");
   std::string rows = read_all(place / "a/metrics.csv");
   const size_t second = rows.find("\n2,") + 1;

@@ -165,15 +165,15 @@ TEST_CASE("cli: studies refuse what does not fit") {
   write_all(place / "bad.csv", "task,attention\nparity,foll\n");
   place.refuses({"study", "bad.csv", "--out", "o"}, "bad.csv, line 2, column 'attention': ");
   place.refuses({"study", "none.csv", "--out", "o"}, "cannot read none.csv");
-  place.refuses({"study", "t.csv"}, "--out is missing");
-  place.refuses({"study", "--out", "o"}, "FILE is missing");
+  place.refuses({"study", "t.csv"}, "--out");
+  place.refuses({"study", "--out", "o"}, "FILE");
   place.refuses({"study", "t.csv", "more", "--out", "o"}, "unknown command 'more'");
-  place.refuses({"study", "merge", "--out", "o"}, "PART is missing");
+  place.refuses({"study", "merge", "--out", "o"}, "PART");
   for (const char* shard : {"0/2", "3/2", "1", "a/b", "1/2/3", "/", "1/999999999"})
-    place.refuses(study("o", {"--shard", shard}), "--shard '");
+    place.refuses(study("o", {"--shard", shard}), "--shard: '");
   place.refuses(study("o", {"--shards", "2"}), "--shards goes with --slurm");
   place.refuses(study("o", {"--slurm", "--shard", "1/2"}), "leave --shard out");
-  place.refuses(study("o", {"--slurm", "--shards", "9"}), "--shards 9 is not between 1 and 8");
+  place.refuses(study("o", {"--slurm", "--shards", "9"}), "--shards: 9 is not between 1 and 8");
   place.refuses(study("o", {"--slurm", "--device", "tpu"}), "'tpu' is not a device");
   fs::create_directories(place / "full");
   write_all(place / "full/file", "mine");

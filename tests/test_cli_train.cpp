@@ -129,8 +129,8 @@ TEST_CASE("cli: resume of a finished, a missing and a damaged run") {
   CHECK(place.done({"resume", "run", "--epochs", "2"}).find("is finished") != std::string::npos);
   CHECK(contents(place.path()) == before);
   place.refuses({"resume", "run", "--epochs", "1"}, "has 2 already");
-  place.refuses({"resume", "run", "--epochs", "0"}, "--epochs 0");
-  place.refuses({"resume", "run", "--threads", "0"}, "--threads 0");
+  place.refuses({"resume", "run", "--epochs", "0"}, "--epochs: 0");
+  place.refuses({"resume", "run", "--threads", "0"}, "--threads: 0");
   place.refuses({"resume", "none"}, "'none' holds no run");
   place.refuses({"resume", "run/metrics.csv"}, "holds no run");
 

@@ -1,6 +1,7 @@
 // focus bench attention: the ladder of GPU kernels as a table.
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 #include "cli/command.h"
@@ -114,20 +115,19 @@ void sweep(Table& table, BenchSize size, int runs) {
                   : std::string("top-k is nowhere faster\n"));
 }
 
-int bench_attention_command(const Arguments& arguments) {
-  need_device("bench attention");
-  const auto whole = [&](const char* flag, int64_t low, int64_t high) {
-    return int(arguments.whole(flag, low, high));
-  };
+struct Options {
+  std::optional<Pattern> pattern;  // none: all
   BenchSize size;
-  size.B = whole("batch", 1, 65536), size.H = whole("heads", 1, 1024);
-  size.T = whole("length", 1, 1 << 20), size.D = whole("width", 1, 128);
-  size.precision = precision_of(arguments.text("precision"));
-  size.dropout = arguments.number("dropout", 0, 0.99);
-  size.kept = whole("k", 1, size.T), size.global_tokens = whole("global-tokens", 0, size.T - 1);
-  const int runs = whole("repeats", 5, 1000);
-  const int64_t only = arguments.whole("rung", 0, 99);
-  const std::string& wanted = arguments.text("attention");
+  int rung = 0, repeats = 20, sweep = 0;
+  std::string csv;
+};
+
+int bench_attention(const Options& o) {
+  need_device("bench attention");
+  const BenchSize& size = o.size;
+  if (size.kept > size.T) fail_input("--k: ", size.kept, " is not between 1 and ", size.T);
+  if (size.global_tokens >= size.T)
+    fail_input("--global-tokens: ", size.global_tokens, " is not between 0 and ", size.T - 1);
   Table table{.roof = measure_roof()};
   char text[400];
   std::snprintf(text, sizeof text,
@@ -143,45 +143,52 @@ int bench_attention_command(const Arguments& arguments) {
     header.insert(at + 1, "# ");
   table.csv = header + table.csv;
   for (Pattern pattern : {Pattern::full, Pattern::topk, Pattern::banded, Pattern::block}) {
-    if (wanted != "all" && pattern_of(wanted) != pattern) continue;
+    if (o.pattern && *o.pattern != pattern) continue;
     std::snprintf(text, sizeof text, "\n%s\n%3s  %-43s %-8s %10s %-19s %10s %8s %8s %7s %5s  %s\n",
                   name_of(pattern), "", "kernel", "pass", "cold ms", "  quartiles", "warm ms",
                   "TFLOP/s", "dense eq", "GB/s", "%roof", "error");
     print(text);
-    bench_ladder(table, pattern, size, only, runs);
+    bench_ladder(table, pattern, size, o.rung, o.repeats);
   }
-  if (arguments.whole("sweep", 0, 1) == 1) sweep(table, size, runs);
-  if (arguments.given("csv")) write_file_atomically(arguments.file("csv"), table.csv);
+  if (o.sweep == 1) sweep(table, size, o.repeats);
+  if (!o.csv.empty()) write_file_atomically(o.csv, table.csv);
   return 0;
 }
 
 }  // namespace
 
-std::vector<Command> bench_attention_commands() {
-  Command c{"bench attention", "time the GPU's attention kernels, from naive to optimised"};
-  c.flags = {
-      {"attention", "NAME", "full, topk, banded, block or all", "all"},
-      {"rung", "N", "this rung of the ladder only (0: all)", "0"},
-      {"batch", "N", "sequences", "16"},
-      {"heads", "N", "attention heads", "16"},
-      {"length", "N", "tokens a sequence", "2048"},
-      {"width", "N", "channels of a head", "64"},
-      {"k", "N", "keys each query keeps, or the width of band and block", "5"},
-      {"global-tokens", "N", "of the tokens, banded and block", "0"},
-      {"precision", "NAME", "rungs 18 and 19: fp32 (not at all), 3xtf32, tf32 or bf16", "fp32"},
-      {"dropout", "P", "on full attention's weights, where a rung knows it", "0"},
-      {"repeats", "N", "runs to time, at least 5 (slow rungs: 5)", "20"},
-      {"sweep", "0|1", "then top-k beside dense over the length", "0"},
-      {"csv", "FILE", "write the table here too"}};
-  c.more =
+void add_bench_attention(CLI::App& bench) {
+  const auto [app, o] =
+      add_command(bench, "attention", "time the GPU's attention kernels, from naive to optimised",
+                  bench_attention);
+  BenchSize& s = o.size;
+  add_value(app, "--attention", "NAME", "full, topk, banded, block or all",
+            [&pattern = o.pattern](const std::string& name) {
+              if (name != "all") pattern = pattern_of(name);
+            })
+      ->default_str("all");
+  add_whole(app, "--rung", o.rung, 0, 99, "this rung of the ladder only (0: all)");
+  add_whole(app, "--batch", s.B, 1, 65536, "sequences");
+  add_whole(app, "--heads", s.H, 1, 1024, "attention heads");
+  add_whole(app, "--length", s.T, 1, 1 << 20, "tokens a sequence");
+  add_whole(app, "--width", s.D, 1, 128, "channels of a head");
+  add_whole(app, "--k", s.kept, 1, 1 << 20,
+            "keys each query keeps, or the width of band and block");
+  add_whole(app, "--global-tokens", s.global_tokens, 0, 1 << 20, "of the tokens, banded and block");
+  add_name(app, "--precision", s.precision, precision_of,
+           "rungs 18 and 19: fp32 (not at all), 3xtf32, tf32 or bf16");
+  add_number(app, "--dropout", s.dropout, 0, 0.99,
+             "on full attention's weights, where a rung knows it");
+  add_whole(app, "--repeats", o.repeats, 5, 1000, "runs to time, at least 5 (slow rungs: 5)");
+  add_whole(app, "--sweep", o.sweep, 0, 1, "1: then top-k beside dense over the length");
+  add_file(app, "--csv", "FILE", o.csv, "write the table here too");
+  app.footer(
       "Each rung is checked against the CPU in double before and after it is timed. Cold: with an\n"
       "empty second-level cache; warm: again and again. TFLOP/s counts what the result needs, the\n"
       "dense equivalent what dense attention would do. %roof: the least possible time, from the\n"
       "operations or the bytes, whichever is larger, over the cold time. Choosing: what the same\n"
       "kernel saves when the first k keys are every query's best.\n"
-      "Example: focus bench attention --attention topk --length 2048 --k 5";
-  c.run = bench_attention_command;
-  return {c};
+      "Example: focus bench attention --attention topk --length 2048 --k 5");
 }
 
 }  // namespace focus

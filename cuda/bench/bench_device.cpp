@@ -14,10 +14,15 @@ namespace {
 
 using namespace gpu;
 
-int bench_device_command(const Arguments& arguments) {
+struct Options {
+  int repeats = 21;
+  std::string csv;
+};
+
+int bench_device(const Options& o) {
   need_device("bench device");
   MicrobenchmarkSize size;
-  size.runs = int(arguments.whole("repeats", 5, 1000));
+  size.runs = o.repeats;
   print(device_text() + "\n");
   std::string csv = "# " + device_text() + "\n";
   csv += str("# medians and quartiles of ", size.runs, " runs\n");
@@ -34,24 +39,24 @@ int bench_device_command(const Arguments& arguments) {
                   p.quartile1, p.quartile3, p.unit.c_str());
     csv += text;
   }
-  if (arguments.given("csv")) write_file_atomically(arguments.file("csv"), csv);
+  if (!o.csv.empty()) write_file_atomically(o.csv, csv);
   return 0;
 }
 
 }  // namespace
 
-std::vector<Command> bench_device_commands() {
-  Command c{"bench device", "measure what the GPU can do: arithmetic, memory, launches, barriers"};
-  c.flags = {{"repeats", "N", "runs of each kernel, at least 5", "21"},
-             {"csv", "FILE", "write the table here too"}};
-  c.more =
+void add_bench_device(CLI::App& bench) {
+  const auto [app, o] = add_command(
+      bench, "device", "measure what the GPU can do: arithmetic, memory, launches, barriers",
+      bench_device);
+  add_whole(app, "--repeats", o.repeats, 5, 1000, "runs of each kernel, at least 5");
+  add_file(app, "--csv", "FILE", o.csv, "write the table here too");
+  app.footer(
       "Each microbenchmark is a kernel that does one thing (cuda/bench/microbenchmarks.cu) and "
       "checks that "
       "it did.\n"
       "Predictions of the kernels' times in cuda/README.md start from these numbers.\n"
-      "Example: focus bench device --csv device.csv";
-  c.run = bench_device_command;
-  return {c};
+      "Example: focus bench device --csv device.csv");
 }
 
 }  // namespace focus

@@ -90,11 +90,14 @@ void train_even_pairs(Precision precision, Pattern pattern, int k, int seeds, in
   print(text);
 }
 
-int bench_one_launch_command(const Arguments& arguments) {
+struct Options {
+  int repeats = 10, even_pairs = 0;
+  Precision precision = Precision::fp32;
+};
+
+int bench_one_launch(const Options& o) {
   need_device("bench one-launch");
-  const int repeats = int(arguments.whole("repeats", 1, 1000));
-  const int epochs = int(arguments.whole("even-pairs", 0, 1000));
-  const Precision precision = precision_of(arguments.text("precision"));
+  const auto [repeats, epochs, precision] = o;
   print(str(device().name, ": ms a step of all runs (median, quartiles), of forward alone in ",
             "evaluation\nprecision pattern   k length  runs blocks    ms a step      quartiles     "
             "evaluation\n"));
@@ -114,14 +117,15 @@ int bench_one_launch_command(const Arguments& arguments) {
 
 }  // namespace
 
-std::vector<Command> bench_one_launch_commands() {
-  Command c{"bench one-launch", "time training steps that one kernel makes from begin to end"};
-  c.flags = {{"repeats", "N", "launches to time, of 40 steps each", "10"},
-             {"precision", "NAME", "of the products: fp32, 3xtf32, tf32 or bf16", "fp32"},
-             {"even-pairs", "N", "then even pairs for N epochs, ten seeds", "0"}};
-  c.more = "Example: focus bench one-launch --even-pairs 100";
-  c.run = bench_one_launch_command;
-  return {c};
+void add_bench_one_launch(CLI::App& bench) {
+  const auto [app, o] =
+      add_command(bench, "one-launch",
+                  "time training steps that one kernel makes from begin to end", bench_one_launch);
+  add_whole(app, "--repeats", o.repeats, 1, 1000, "launches to time, of 40 steps each");
+  add_name(app, "--precision", o.precision, precision_of,
+           "of the products: fp32, 3xtf32, tf32 or bf16");
+  add_whole(app, "--even-pairs", o.even_pairs, 0, 1000, "then even pairs for N epochs, ten seeds");
+  app.footer("Example: focus bench one-launch --even-pairs 100");
 }
 
 }  // namespace focus

@@ -3,7 +3,7 @@
 
 NEXT := make demo, make test, make lesson-01
 
-.PHONY: bench check-authors grade tables report $(call per_lesson,start demo diff) \
+.PHONY: bench check-authors grade stress tables report $(call per_lesson,start demo diff) \
         start-00 test-00 demo-00
 
 KIT_SOURCES := $(wildcard lessons/kit/*.cpp)
@@ -81,6 +81,11 @@ $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 #: make check-authors   wrong code is caught, every lesson's tree works, generated files are current
 check-authors: $(B)/libfocus.a $(B)/kit $(B)/findings $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
 	@tests/check_authors.sh
+
+#: make stress      hostile files, kills, races, limits: what was tried, what was lost   (TIME=600)
+TIME ?= 600
+stress: $(B)/focus $(FUZZERS)
+	@tests/stress.sh "$(TIME)" $(B)
 
 #: make report      figures, verdicts, FINDINGS.md and README's tables from the recorded results
 report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)

@@ -36,15 +36,16 @@ Manifest read_manifest(const std::filesystem::path& root) {
     const auto json = nlohmann::json::parse(read_file(path, 1 << 20));
     for (const auto& entry : json.at("lessons")) {
       Lesson lesson;
-      lesson.folder = entry.at("folder");
+      const auto text = [&](const char* key) { return entry.at(key).get<std::string>(); };
+      lesson.folder = text("folder");
       lesson.number = lesson.folder.substr(0, 2);
-      lesson.title = entry.at("title"), lesson.builds = entry.at("builds");
-      lesson.finding = entry.at("finding"), lesson.claim = entry.at("claim");
-      lesson.measured = entry.at("measured");
+      lesson.title = text("title"), lesson.builds = text("builds");
+      lesson.finding = text("finding"), lesson.claim = text("claim");
+      lesson.measured = text("measured");
       lesson.paper_scale = entry.value("paper_scale", "");
-      lesson.minutes = entry.at("minutes");
-      lesson.prerequisites = entry.at("prerequisites");
-      lesson.files = entry.at("files");
+      lesson.minutes = entry.at("minutes").get<int>();
+      lesson.prerequisites = entry.at("prerequisites").get<std::vector<std::string>>();
+      lesson.files = entry.at("files").get<std::vector<std::string>>();
       manifest.lessons.push_back(lesson);
     }
   } catch (const nlohmann::json::exception& error) {

@@ -155,15 +155,6 @@ void bench_seeds(std::deque<CpuTrainee>& trainees, int threads, int64_t repeats,
   print_last(median(together));
 }
 
-template <class F>
-auto parsed(const Arguments& arguments, const char* flag, const F& parse) {
-  try {
-    return parse(arguments.text(flag));
-  } catch (const InputError& error) {
-    fail_input("--", flag, ": ", error.what());
-  }
-}
-
 // The last lines: against the time that the multiply-adds alone take if no lane ever waits.
 void print_floor(const Device::Facts& facts, double operations, double ms) {
   char text[300];
@@ -203,77 +194,72 @@ void bench_on_device(Device& device, const StepSettings& settings, int models, i
   print_last(median(ms));
 }
 
-int bench_step_command(const Arguments& arguments) {
-  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
-  StepSettings settings{.batch = 0, .precision = parsed(arguments, "precision", precision_of)};
-  settings.form = arguments.given("launch") ? arguments.text("launch") : "auto";
+struct BenchStep {
+  StepSettings settings;
+  std::string device = "cpu";
+  std::optional<std::string> launch;
+  std::optional<int> k;
+  int seeds = 1, threads = default_threads(), repeats = 0;
+
+  BenchStep() {
+    settings.model.length = 40, settings.model.vocabulary = 17, settings.model.classes = 10;
+  }
+};
+
+int bench_step(const BenchStep& o) {
+  const std::unique_ptr<Device> device = open_device(o.device);
+  StepSettings settings = o.settings;
+  settings.form = o.launch.value_or("auto");
   if (!device && settings.precision != Precision::fp32)
     fail_input("--precision ", name_of(settings.precision), " is for --device cuda");
-  if (const std::string& form = settings.form; arguments.given("launch") && form != "operations" &&
-                                               form != "graph" && form != "fused" && form != "one")
+  if (const std::string& form = settings.form;
+      o.launch && form != "operations" && form != "graph" && form != "fused" && form != "one")
     fail_input("--launch ", form, ": use operations, graph, fused or one");
-  if (!device && arguments.given("launch"))
+  if (!device && o.launch)
     fail_input("--launch is for --device cuda; on the CPU nothing is launched");
-  const auto whole = [&](const char* flag, int64_t high) {
-    return int(arguments.whole(flag, 1, high));
-  };
   ModelSettings& s = settings.model;
-  s.attention.pattern = parsed(arguments, "attention", pattern_of);
-  const int length = whole("length", 16384);
-  s.attention.global_tokens = int(arguments.whole("global-tokens", 0, 64));
-  s.length = length + s.attention.global_tokens;
+  const int length = s.length;
   if (uses_k(s.attention.pattern)) {
-    if (!arguments.given("k"))
-      fail_input("--attention ", name_of(s.attention.pattern), " needs --k, at least 1");
-    s.attention.k = whole("k", length);
+    if (!o.k) fail_input("--attention ", name_of(s.attention.pattern), " needs --k, at least 1");
+    if (*o.k > length) fail_input("--k: ", *o.k, " is not between 1 and ", length);
+    s.attention.k = *o.k;
   }
-  s.attention.heads = whole("heads", 256);
-  s.attention.score_scale = arguments.number("score-scale", 0, 1e30);
+  s.length += s.attention.global_tokens;
   if (s.attention.score_scale == 0) fail_input("--score-scale 0 is not a positive factor");
-  s.activation = parsed(arguments, "activation", activation_of);
-  s.vocabulary = whole("vocab", 256), s.classes = whole("classes", 1 << 20);
-  s.blocks = whole("blocks", 1000), s.d_model = whole("d-model", 4096);
-  s.d_mlp = whole("d-mlp", 16384);
-  s.dropout = s.attention.dropout = arguments.number("dropout", 0, 0.999);
+  s.attention.dropout = s.dropout;
   check_settings(s);
-  settings.optimizer = parsed(arguments, "optimizer", optimizer_of);
-  settings.batch = whole("batch", 100000);
-  const int batch = settings.batch, seeds = whole("seeds", 1000);
-  const int threads = threads_of(arguments);
-  const int64_t repeats = arguments.whole("repeats", 0, 1'000'000'000);
-  const double flop = operations(s, batch);
+  const double flop = operations(s, settings.batch);
   const auto print_what = [&](const std::string& where, size_t parameters) {
     char text[200];
     std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", parameters, flop / 1e9);
-    print(str(where, ", ", seeds, " model(s): attention ", name_of(s.attention.pattern), ", k ",
+    print(str(where, ", ", o.seeds, " model(s): attention ", name_of(s.attention.pattern), ", k ",
               s.attention.k, ", ", s.attention.global_tokens, " global tokens, score scale ",
-              s.attention.score_scale, ", length ", length, ", batch ", batch, ", ", s.blocks,
-              " blocks, ", s.attention.heads, " head(s), d ", s.d_model, ", mlp ", s.d_mlp, ", ",
-              name_of(s.activation), ", dropout ", s.dropout, ", ", name_of(settings.optimizer),
-              "\n", text));
+              s.attention.score_scale, ", length ", length, ", batch ", settings.batch, ", ",
+              s.blocks, " blocks, ", s.attention.heads, " head(s), d ", s.d_model, ", mlp ",
+              s.d_mlp, ", ", name_of(s.activation), ", dropout ", s.dropout, ", ",
+              name_of(settings.optimizer), "\n", text));
   };
   if (device) {
     if (const std::string problem = device->problem(settings); !problem.empty())
       fail_input("--precision ", name_of(settings.precision),
                  " is for --launch one and fused; here: ", problem);
-    print_what(str(arguments.text("device"), " (", device->hardware(), ")"),
-               Model<float>(s).parameter_count());
-    bench_on_device(*device, settings, seeds, repeats, flop * seeds);
+    print_what(str(o.device, " (", device->hardware(), ")"), Model<float>(s).parameter_count());
+    bench_on_device(*device, settings, o.seeds, o.repeats, flop * o.seeds);
     return 0;
   }
-  check_memory(s, settings.optimizer, batch, seeds, seeds);
+  check_memory(s, settings.optimizer, settings.batch, o.seeds, o.seeds);
 
   std::deque<CpuTrainee> trainees;
-  for (int i = 0; i < seeds; ++i)
-    trainees.emplace_back(settings, uint64_t(i) + 1, seeds > 1 ? 1 : threads);
-  print_what(str("cpu, ", threads, " thread(s)"), trainees[0].model.parameters());
-  if (seeds > 1) {
-    bench_seeds(trainees, threads, repeats, flop);
+  for (int i = 0; i < o.seeds; ++i)
+    trainees.emplace_back(settings, uint64_t(i) + 1, o.seeds > 1 ? 1 : o.threads);
+  print_what(str("cpu, ", o.threads, " thread(s)"), trainees[0].model.parameters());
+  if (o.seeds > 1) {
+    bench_seeds(trainees, o.threads, o.repeats, flop);
     return 0;
   }
   warm_up(trainees[0]);
   std::vector<double> ms;
-  repeat(repeats, 10, [&] {
+  repeat(o.repeats, 10, [&] {
     const double start = seconds_now();
     trainees[0].step();
     ms.push_back(1e3 * (seconds_now() - start));
@@ -285,34 +271,42 @@ int bench_step_command(const Arguments& arguments) {
 
 }  // namespace
 
-std::vector<Command> bench_commands() {
-  Command step{"bench step", "time a whole training step on random data"};
-  step.flags = {device_flag(),
-                {"attention", "NAME", "full, banded, block, topk, bottomk or random", "full"},
-                {"k", "N", "keys each query keeps (every attention but full)"},
-                {"global-tokens", "N", "extra tokens, beside those of --length", "0"},
-                {"score-scale", "X", "a factor on the scores beside 1/sqrt(d)", "1"},
-                {"length", "N", "tokens a sequence", "40"},
-                {"blocks", "N", "transformer blocks", "5"},
-                {"heads", "N", "attention heads, each d-model wide", "1"},
-                {"d-model", "N", "channels of a token", "64"},
-                {"d-mlp", "N", "hidden units of the feed-forward half", "64"},
-                {"activation", "NAME", "relu, gelu or mish", "relu"},
-                {"dropout", "X", "probability that a number is dropped", "0.01"},
-                {"vocab", "N", "token ids", "17"},
-                {"classes", "N", "classes", "10"},
-                {"batch", "N", "sequences a step", "25"},
-                {"optimizer", "NAME", "sgd or adam", "sgd"},
-                {"seeds", "N", "N models at once, one thread each", "1"},
-                {"launch", "HOW",
+void add_bench_step(CLI::App& bench) {
+  const auto [app, o] =
+      add_command(bench, "step", "time a whole training step on random data", bench_step);
+  ModelSettings& s = o.settings.model;
+  add_device(app, o.device);
+  add_name(app, "--attention", s.attention.pattern, pattern_of,
+           "full, banded, block, topk, bottomk or random");
+  add_whole(app, "--k", o.k, 1, 16384, "keys each query keeps (every attention but full)");
+  add_whole(app, "--global-tokens", s.attention.global_tokens, 0, 64,
+            "extra tokens, beside those of --length");
+  add_number(app, "--score-scale", s.attention.score_scale, 0, 1e30,
+             "a factor on the scores beside 1/sqrt(d)");
+  add_whole(app, "--length", s.length, 1, 16384, "tokens a sequence");
+  add_whole(app, "--blocks", s.blocks, 1, 1000, "transformer blocks");
+  add_whole(app, "--heads", s.attention.heads, 1, 256, "attention heads, each d-model wide");
+  add_whole(app, "--d-model", s.d_model, 1, 4096, "channels of a token");
+  add_whole(app, "--d-mlp", s.d_mlp, 1, 16384, "hidden units of the feed-forward half");
+  add_name(app, "--activation", s.activation, activation_of, "relu, gelu or mish");
+  add_number(app, "--dropout", s.dropout, 0, 0.999, "probability that a number is dropped");
+  add_whole(app, "--vocab", s.vocabulary, 1, 256, "token ids");
+  add_whole(app, "--classes", s.classes, 1, 1 << 20, "classes");
+  add_whole(app, "--batch", o.settings.batch, 1, 100000, "sequences a step");
+  add_name(app, "--optimizer", o.settings.optimizer, optimizer_of, "sgd or adam");
+  add_whole(app, "--seeds", o.seeds, 1, 1000, "N models at once, one thread each");
+  app.add_option("--launch", o.launch,
                  "on cuda: operations (each issued by the host), graph (recorded once and "
                  "repeated), fused (recorded, a block's operations in fewer kernels) or one (a "
-                 "kernel makes whole steps); default: as training would"},
-                {"precision", "NAME",
-                 "on cuda, of products, in one and fused: fp32, 3xtf32, tf32 or bf16", "fp32"},
-                {"repeats", "N", "steps to time (default: for two seconds, at least 10)", "0"},
-                threads_flag()};
-  step.more =
+                 "kernel makes whole steps); default: as training would")
+      ->type_name("HOW");
+  add_name(app, "--precision", o.settings.precision, precision_of,
+           "on cuda, of products, in one and fused: fp32, 3xtf32, tf32 or bf16");
+  add_whole(app, "--repeats", o.repeats, 0, 1'000'000'000,
+            "steps to time (default: for two seconds, at least 10)")
+      ->default_str("");
+  add_threads(app, o.threads);
+  app.footer(
       "A step is forward, backward, clipping and the optimiser. The last line is 'ms_per_step X',\n"
       "the median; with --seeds N it is the time for one step of all N models, and the scaling\n"
       "compares it with one model on one thread. Operations count two for each multiply-add of\n"
@@ -320,9 +314,7 @@ std::vector<Command> bench_commands() {
       "On cuda, 'floor' is how long these take where every lane of the GPU does one a cycle (on\n"
       "tensor cores, where those do as many as they can), and --repeats counts series of 64 "
       "steps.\n"
-      "Example: focus bench step --attention topk --k 5 --length 40 --blocks 5 --threads 2";
-  step.run = bench_step_command;
-  return {step};
+      "Example: focus bench step --attention topk --k 5 --length 40 --blocks 5 --threads 2");
 }
 
 }  // namespace focus

@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <limits>
 #include <thread>
 
 #include "error.h"
@@ -12,56 +11,96 @@
 
 namespace focus {
 
-const std::string& Arguments::text(const std::string& flag) const {
-  const auto found = flags.find(flag);
-  return found == flags.end() ? fallbacks.at(flag) : found->second;
+CLI::App* add_work(CLI::App& parent, const std::string& name, const std::string& help,
+                   std::function<int()> work) {
+  CLI::App* app = parent.add_subcommand(name, help);
+  app->final_callback([app, work] {
+    if (!app->get_subcommands().empty()) return;  // 'study merge' has done it, not 'study'
+    if (const int status = work()) throw CLI::RuntimeError(status);
+  });
+  return app;
 }
 
-int64_t Arguments::whole(const std::string& flag, int64_t low, int64_t high) const {
-  int64_t value = 0;
-  try {
-    value = parse_integer(text(flag));
-  } catch (const InputError& error) {
-    fail_input("--", flag, ": ", error.what());
-  }
-  if (value < low || value > high)
-    fail_input("--", flag, " ", value, " is not between ", low, " and ", high);
+CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string& help) {
+  CLI::App* app = parent.add_subcommand(name, help);
+  app->footer("'" + path_of(*app) + " COMMAND --help' says more about each command.");
+  app->final_callback([app] { need_command(*app); });
+  return app;
+}
+
+void need_command(const CLI::App& app) {
+  if (!app.get_subcommands().empty()) return;
+  std::string known;
+  for (const std::string& name : names_below(app)) known += " " + name;
+  fail_input("'", path_of(app), "' needs a command, one of", known, "; see '", path_of(app),
+             " --help'");
+}
+
+std::string path_of(const CLI::App& app) {
+  const CLI::App* parent = app.get_parent();
+  return parent ? path_of(*parent) + " " + app.get_name() : app.get_name();
+}
+
+std::vector<std::string> names_below(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(sub->get_name());
+  return names;
+}
+
+CLI::Option* add_value(CLI::App& app, const std::string& name, const std::string& kind,
+                       const std::string& help, std::function<void(const std::string&)> read) {
+  const auto named = [name, read](const std::string& text) {
+    try {
+      read(text);
+    } catch (const InputError& error) {
+      fail_input(name, ": ", error.what());
+    }
+  };
+  return app.add_option_function<std::string>(name, named, help)->type_name(kind);
+}
+
+template <class T>
+static T within(T value, T low, T high) {
+  if (!(value >= low && value <= high)) fail_input(value, " is not between ", low, " and ", high);
   return value;
 }
 
-double Arguments::number(const std::string& flag, double low, double high) const {
-  double value = 0;
-  try {
-    value = parse_number(text(flag));
-  } catch (const InputError& error) {
-    fail_input("--", flag, ": ", error.what());
-  }
-  if (!(value >= low && value <= high))
-    fail_input("--", flag, " ", value, " is not between ", low, " and ", high);
-  return value;
+int64_t read_whole(const std::string& text, int64_t low, int64_t high) {
+  return within(parse_integer(text), low, high);
 }
 
-uint64_t Arguments::seed(const std::string& flag) const {
-  return uint64_t(whole(flag, 0, std::numeric_limits<int64_t>::max()));
+double read_number(const std::string& text, double low, double high) {
+  return within(parse_number(text), low, high);
 }
 
-const std::string& Arguments::file(const std::string& flag) const {
-  if (given(flag) && text(flag).empty()) fail_input("--", flag, ": the name is empty");
-  return text(flag);
+CLI::Option* add_number(CLI::App& app, const std::string& name, double& value, double low,
+                        double high, const std::string& help) {
+  const auto read = [=, &value](const std::string& text) { value = read_number(text, low, high); };
+  return add_value(app, name, "X", help, read)->default_str(number_text(value));
 }
 
-Flag device_flag() {
-  return {"device", "cpu|cuda", "where to compute", "cpu"};
+CLI::Option* add_file(CLI::App& app, const std::string& name, const std::string& kind,
+                      std::string& value, const std::string& help) {
+  return add_value(app, name, kind, help, [&value](const std::string& text) {
+    if (text.empty()) fail_input("the name is empty");
+    value = text;
+  });
 }
 
-Flag threads_flag() {
-  const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1u, 1024u);
-  return {"threads", "N", "threads to compute with; they change the speed, never the result",
-          std::to_string(threads)};
+CLI::Option* add_device(CLI::App& app, std::string& device) {
+  return app.add_option("--device", device, "where to compute: cpu or cuda")
+      ->type_name("NAME")
+      ->capture_default_str();
 }
 
-int threads_of(const Arguments& arguments) {
-  return int(arguments.whole("threads", 1, 1024));
+int default_threads() {
+  return int(std::clamp(std::thread::hardware_concurrency(), 1u, unsigned(most_threads)));
+}
+
+CLI::Option* add_threads(CLI::App& app, int& threads) {
+  return add_whole(app, "--threads", threads, 1, most_threads,
+                   "threads to compute with; they change the speed, never the result");
 }
 
 void print(const std::string& text) {

@@ -26,7 +26,8 @@ constexpr Metric metrics[] = {
 const Metric& metric_of(const std::string& name) {
   for (const Metric& m : metrics)
     if (name == m.name) return m;
-  fail_input("--metric ", name, ": use train-loss, train-accuracy, val-loss or val-accuracy");
+  fail_input("'", name,
+             "' is not a metric: use train-loss, train-accuracy, val-loss or val-accuracy");
 }
 
 // A run's folder: its name in the legend, and a curve for each seed that has made an epoch.
@@ -48,11 +49,16 @@ VariantResult curves_of(const std::filesystem::path& dir, std::string& task) {
   return result;
 }
 
-int curves_command(const Arguments& arguments) {
-  const Metric& metric = metric_of(arguments.text("metric"));
+struct Curves {
+  std::vector<std::string> folders;
+  const Metric* metric = &metrics[0];
+  std::string out;
+};
+
+int draw(const Curves& o) {
   std::vector<VariantResult> results;
   std::string title;
-  for (const std::string& dir : arguments.words) {
+  for (const std::string& dir : o.folders) {
     std::string task;
     VariantResult one = curves_of(dir, task);
     if (title.find(task) == std::string::npos) title += (title.empty() ? "" : ", ") + task;
@@ -61,13 +67,13 @@ int curves_command(const Arguments& arguments) {
       if (other.name == one.name) one.name += " (" + dir + ")";
     results.push_back(std::move(one));
   }
+  const Metric& metric = *o.metric;
   const Panel panel = curve_panel(results, metric.value, metric.title, metric.unit);
-  if (arguments.given("out")) {
-    const std::string& file = arguments.file("out");
+  if (!o.out.empty()) {
     std::string why_not;
     const Figure figure{title, {panel}, 1, "Median over the seeds, and the quartiles' band."};
-    if (!write_figure(figure, file, &why_not)) fail_input(file, ": ", why_not);
-    print(file + "\n");
+    if (!write_figure(figure, o.out, &why_not)) fail_input(o.out, ": ", why_not);
+    print(o.out + "\n");
     return 0;
   }
   print(text_plot(panel, std::min(terminal_width(stdout), 100), 20, wants_colour(stdout)));
@@ -76,18 +82,21 @@ int curves_command(const Arguments& arguments) {
 
 }  // namespace
 
-std::vector<Command> curve_commands() {
-  Command curves{"curves", "draw the learning curves of runs, beside each other"};
-  curves.positionals = {{"DIR", "folders of runs (--out of 'focus train'); each is a curve", true}};
-  curves.flags = {
-      {"metric", "NAME", "train-loss, train-accuracy, val-loss or val-accuracy", "train-loss"},
-      {"out", "FILE", "a picture, .svg or .png, drawn by gnuplot (default: as text)"}};
-  curves.more =
+void add_curve_commands(CLI::App& focus) {
+  const auto [app, o] =
+      add_command(focus, "curves", "draw the learning curves of runs, beside each other", draw);
+  app.add_option("DIR", o.folders, "folders of runs (--out of 'focus train'); each is a curve")
+      ->required()
+      ->type_name("");
+  add_value(app, "--metric", "NAME", "train-loss, train-accuracy, val-loss or val-accuracy",
+            [&metric = o.metric](const std::string& name) { metric = &metric_of(name); })
+      ->default_str(o.metric->name);
+  add_file(app, "--out", "FILE", o.out,
+           "a picture, .svg or .png, drawn by gnuplot (default: as text)");
+  app.footer(
       "At each epoch the median over a run's seeds, in a picture with the band between the\n"
       "quartiles, as far as the slowest seed has come.\n"
-      "Example: focus curves out/full out/topk --metric val-accuracy --out curves.svg";
-  curves.run = curves_command;
-  return {curves};
+      "Example: focus curves out/full out/topk --metric val-accuracy --out curves.svg");
 }
 
 }  // namespace focus

@@ -1,6 +1,7 @@
 // focus data generate, focus data verify.
 #include <filesystem>
 #include <iomanip>
+#include <optional>
 
 #include "cli/command.h"
 #include "error.h"
@@ -12,69 +13,89 @@ namespace focus {
 
 namespace {
 
-int generate_command(const Arguments& arguments) {
-  const Task& task = find_task(arguments.text("task"));
-  const std::string& out = arguments.file("out");
-  const int count = int(arguments.whole("count", 1, 10'000'000));
-  const int length = arguments.given("length")
-                         ? int(arguments.whole("length", task.shortest_length, task.longest_length))
-                         : task.defaults.length;
-  const uint64_t seed = arguments.seed("seed");
-  const std::string& split = arguments.text("split");
-  if (split != "train" && split != "held-out")
-    fail_input("--split: '", split, "' is not a split: use train or held-out");
-  if (std::filesystem::exists(std::filesystem::symlink_status(out)))  // before the work
-    fail_input("--out ", out, " exists already: choose another name or remove it first");
-  const std::vector<Example> examples =
-      generate_examples(task, count, length, seed, split == "train" ? train_split : held_out_split);
-  write_data_file(task, out, examples);
-  print(str("wrote ", examples.size(), " examples of ", task.name, " to ", out, "\n"));
+struct Generate {
+  const Task* task = nullptr;
+  int count = 0;
+  std::optional<int64_t> length;
+  uint64_t seed = paper_seeds()[0];
+  std::string split = "train", out;
+};
+
+int generate(const Generate& o) {
+  const Task& task = *o.task;
+  const int64_t length = o.length.value_or(task.defaults.length);
+  if (length < task.shortest_length || length > task.longest_length)
+    fail_input("--length: ", length, " is not between ", task.shortest_length, " and ",
+               task.longest_length);
+  if (o.split != "train" && o.split != "held-out")
+    fail_input("--split: '", o.split, "' is not a split: use train or held-out");
+  if (std::filesystem::exists(std::filesystem::symlink_status(o.out)))  // before the work
+    fail_input("--out ", o.out, " exists already: choose another name or remove it first");
+  const std::vector<Example> examples = generate_examples(
+      task, o.count, int(length), o.seed, o.split == "train" ? train_split : held_out_split);
+  write_data_file(task, o.out, examples);
+  print(str("wrote ", examples.size(), " examples of ", task.name, " to ", o.out, "\n"));
   return 0;
 }
 
-int verify_command(const Arguments& arguments) {
-  const Task& task = find_task(arguments.text("task"));
-  const std::string& name = arguments.words.at(0);
-  const std::vector<Example> examples = read_data_file(task, name);
-  if (const auto wrong = first_wrong_label(task, examples))
-    fail_run(name, ", line ", wrong->line, ": the label is ", wrong->written,
+struct Verify {
+  const Task* task = nullptr;
+  std::string file;
+};
+
+int verify(const Verify& o) {
+  const std::vector<Example> examples = read_data_file(*o.task, o.file);
+  if (const auto wrong = first_wrong_label(*o.task, examples))
+    fail_run(o.file, ", line ", wrong->line, ": the label is ", wrong->written,
              ", but its tokens give ", wrong->computed);
-  print(str(name, ": ", examples.size(), " examples of ", task.name, ", all labels right\n"));
+  print(str(o.file, ": ", examples.size(), " examples of ", o.task->name, ", all labels right\n"));
   return 0;
+}
+
+void add_task(CLI::App& app, const Task*& task) {
+  add_value(app, "--task", "NAME", "which task", [&task](const std::string& name) {
+    task = &find_task(name);
+  })->required();
 }
 
 }  // namespace
 
-std::vector<Command> data_commands() {
+void add_data_commands(CLI::App& focus) {
+  CLI::App& data = *add_group(focus, "data", "write data files, or check their labels");
   std::string tasks = "Tasks:";
   for (const Task& task : all_tasks()) tasks += " " + task.name;
-  const Flag task{"task", "NAME", "which task", "", true};
 
-  Command generate{"data generate", "write a data file of examples drawn at random"};
-  generate.flags = {
-      task,
-      {"count", "N", "how many examples", "", true},
-      {"length", "L", "tokens of each; list operations: the largest size (default: the paper's)"},
-      {"seed", "S", "other seeds give other examples", std::to_string(paper_seeds()[0])},
-      {"split", "NAME", "train or held-out: what a run with this seed would use", "train"},
-      {"out", "FILE", "the file to write; it must not exist yet", "", true}};
-  generate.more =
+  const auto [generating, g] =
+      add_command(data, "generate", "write a data file of examples drawn at random", generate);
+  add_task(generating, g.task);
+  add_whole(generating, "--count", g.count, 1, 10'000'000, "how many examples")
+      ->default_str("")
+      ->required();
+  add_whole(generating, "--length", g.length, INT64_MIN, INT64_MAX,
+            "tokens of each; list operations: the largest size (default: the paper's)");
+  add_whole(generating, "--seed", g.seed, 0, largest_seed, "other seeds give other examples");
+  generating
+      .add_option("--split", g.split, "train or held-out: what a run with this seed would use")
+      ->type_name("NAME")
+      ->capture_default_str();
+  add_file(generating, "--out", "FILE", g.out, "the file to write; it must not exist yet")
+      ->required();
+  generating.footer(
       tasks +
       "\nEvery run of list-operations uses the data of seed 1, other tasks that of the "
       "run's seed.\nExample: focus data generate --task parity --count 1000 --length 40 "
-      "--seed 1 --out parity.tsv";
-  generate.run = generate_command;
+      "--seed 1 --out parity.tsv");
 
-  Command verify{"data verify", "recompute every label of a data file from its tokens"};
-  verify.flags = {task};
-  verify.positionals = {{"FILE", "the data file: Source<TAB>Target, one example a line"}};
-  verify.more =
+  const auto [verifying, v] =
+      add_command(data, "verify", "recompute every label of a data file from its tokens", verify);
+  add_task(verifying, v.task);
+  add_file(verifying, "FILE", "", v.file, "the data file: Source<TAB>Target, one example a line")
+      ->required();
+  verifying.footer(
       tasks +
       "\nA wrong label: exit status 1, with the first wrong line (the header is line 1).\n"
       "A file that is not well formed: exit status 2.\n"
-      "Example: focus data verify --task parity parity.tsv";
-  verify.run = verify_command;
-  return {generate, verify};
+      "Example: focus data verify --task parity parity.tsv");
 }
 
 }  // namespace focus

@@ -8,9 +8,10 @@
 #include <filesystem>
 #include <new>
 
-#include "cli/parser.h"
+#include "cli/command.h"
 #include "error.h"
 #include "files/atomic_file.h"
+#include "suggest.h"
 #ifdef FOCUS_KERNELS
 namespace focus::gpu {
 void register_device();  // cuda/stepper
@@ -33,21 +34,75 @@ int complain(int status, std::string message) {
   return status;
 }
 
+// A word that CLI11 could not place: a flag or a command that does not exist, or one too many.
+[[noreturn]] void fail_unknown(const CLI::App& app, std::string word) {
+  using namespace focus;
+  const std::string see = "; see '" + path_of(app) + " --help'";
+  std::vector<std::string> known = names_below(app);
+  if (word.starts_with("-") && word.size() > 1) {
+    word = word.substr(0, word.find('='));
+    known = {"help"};
+    for (const CLI::Option* option : app.get_options())
+      if (!option->get_lnames().empty()) known.push_back(option->get_lnames().front());
+    const std::string near = nearest_name(word.substr(word.starts_with("--") ? 2 : 1), known);
+    fail_input("unknown flag ", word, near.empty() ? "" : ": did you mean --" + near + "?", see);
+  }
+  if (known.empty()) fail_input("'", word, "' is one argument too many", see);
+  const std::string near = nearest_name(word, known);
+  fail_input("unknown command '", word, "'", near.empty() ? "" : ": did you mean " + near + "?",
+             see);
+}
+
 int run(int argc, char** argv) {
   using namespace focus;
-  std::vector<Command> commands;
-  for (const auto& part : {train_commands(), study_commands(), curve_commands(), model_commands(),
-                           data_commands(), bench_commands()})
-    commands.insert(commands.end(), part.begin(), part.end());
+  CLI::App root(
+      "Semantic Focus, from scratch: trains transformers with full and with sparse attention.");
+  root.name("focus");
+  root.set_version_flag("--version", version, "print the version and exit");
+  root.set_help_flag("-h,--help", "print this text and exit");
+  root.require_subcommand(0, 1);
+  root.final_callback([&root] { need_command(root); });
+  root.get_formatter()->column_width(34);
+  root.get_formatter()->label("OPTIONS", "FLAGS");
+  root.get_formatter()->label("SUBCOMMAND", "COMMAND");
+  root.footer(
+      "Example: focus train --task even-pairs --attention topk --k 5\n"
+      "'focus COMMAND --help' says more about each command.\n"
+      "Exit status: 0 done; 1 a check or a run failed; 2 bad input or environment; 130 "
+      "interrupted,\n"
+      "after saving.");
+  add_train_commands(root);
+  add_study_commands(root);
+  add_curve_commands(root);
+  add_model_commands(root);
+  add_data_commands(root);
+  CLI::App& bench = *add_group(root, "bench", "measure speed");
+  add_bench_step(bench);
 #ifdef FOCUS_KERNELS
-  commands.push_back(bench_attention_commands().front());
-  commands.push_back(bench_one_launch_commands().front());
-  commands.push_back(bench_device_commands().front());
+  add_bench_attention(bench);
+  add_bench_one_launch(bench);
+  add_bench_device(bench);
   gpu::register_device();
 #endif
-  const ParsedLine line = parse_command_line(argc, argv, commands, version);
-  if (line.command) return line.command->run(line.arguments);
-  print(line.text);
+  const auto chosen = [&root] {
+    const CLI::App* app = &root;
+    while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
+    return app;
+  };
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::CallForVersion&) {
+    print(std::string(version) + "\n");
+  } catch (const CLI::CallForHelp&) {
+    print(root.help());
+  } catch (const CLI::RuntimeError& ended) {
+    return ended.get_exit_code();
+  } catch (const CLI::ParseError& error) {
+    std::vector<std::string> unknown = root.remaining(true);
+    std::erase(unknown, "--");  // only says that no flags follow
+    if (!unknown.empty()) fail_unknown(*chosen(), unknown.front());
+    fail_input(error.what(), "; see '", path_of(*chosen()), " --help'");
+  }
   return 0;
 }
 

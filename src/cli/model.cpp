@@ -61,9 +61,13 @@ PaddedData pad(const Loaded& loaded, const std::vector<Example>& examples) {
                       loaded.room());
 }
 
-int predict_command(const Arguments& arguments) {
-  Loaded loaded = load(arguments.file("checkpoint"));
-  Example example{parse_tokens(loaded.task, arguments.words.at(0)), 0};
+struct Predict {
+  std::string checkpoint, sequence;
+};
+
+int predict(const Predict& o) {
+  Loaded loaded = load(o.checkpoint);
+  Example example{parse_tokens(loaded.task, o.sequence), 0};
   if (example.tokens.empty()) fail_input("the sequence is empty");
   if (int(example.tokens.size()) > loaded.room())
     fail_input("the sequence has ", example.tokens.size(), " tokens, and the model has room for ",
@@ -98,8 +102,8 @@ std::string printable(std::string text) {
   return text.size() > 200 ? text.substr(0, 200) + "…" : text;
 }
 
-int show_command(const Arguments& arguments) {
-  const Safetensors file = Safetensors::read(arguments.words.at(0));
+int show(const std::string& name) {
+  const Safetensors file = Safetensors::read(name);
   std::string text = "settings\n";
   for (const auto& [key, value] : file.metadata)
     text += format("  %-28s ", printable(key).c_str()) + printable(value) + "\n";
@@ -130,34 +134,42 @@ std::string logits_csv(const std::vector<Example>& examples, const std::vector<f
   return text;
 }
 
-int eval_command(const Arguments& arguments) {
-  Loaded loaded = load(arguments.file("checkpoint"));
-  const std::string& data = arguments.file("data");
-  const std::string& out = arguments.file("logits");
-  const std::vector<Example> examples = read_data_file(loaded.task, data);
+struct Eval {
+  std::string checkpoint, data, logits;
+  int threads = default_threads();
+};
+
+int eval(const Eval& o) {
+  Loaded loaded = load(o.checkpoint);
+  const std::vector<Example> examples = read_data_file(loaded.task, o.data);
   for (size_t i = 0; i < examples.size(); ++i)
     if (int(examples[i].tokens.size()) > loaded.room())
-      fail_input(data, ", line ", i + 2, ": ", examples[i].tokens.size(),
+      fail_input(o.data, ", line ", i + 2, ": ", examples[i].tokens.size(),
                  " tokens, and the model has room for ", loaded.room());
-  Workers workers(threads_of(arguments));
+  Workers workers(o.threads);
   Tape<float> tape(workers);
   std::vector<float> logits;
   const auto result = evaluate(loaded.model, tape, pad(loaded, examples), nullptr, &logits);
   if (!std::isfinite(result->loss)) fail_run("the loss is ", result->loss);
-  if (!out.empty()) write_file_atomically(out, logits_csv(examples, logits));
+  if (!o.logits.empty()) write_file_atomically(o.logits, logits_csv(examples, logits));
   print(str(loaded.task.name, ", ", examples.size(), " examples\n",
             format("loss %.6f\naccuracy %.2f %%\n", result->loss, result->accuracy)));
   return 0;
 }
 
-int check_command(const Arguments& arguments) {
-  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
-  const int threads = threads_of(arguments);
+struct Check {
+  std::vector<std::string> files;
+  std::string device = "cpu";
+  int threads = default_threads();
+};
+
+int check(const Check& o) {
+  const std::unique_ptr<Device> device = open_device(o.device);
   size_t compared = 0, failed = 0;
   double largest = 0;
-  for (const std::string& name : arguments.words) {
+  for (const std::string& name : o.files) {
     const std::vector<GoldenError> errors =
-        check_golden(Safetensors::read(name), threads, device.get());
+        check_golden(Safetensors::read(name), o.threads, device.get());
     std::string text =
         name + "\n" +
         format("  %-48s %13s %10s %10s\n", "quantity", "largest error", "limit", "share");
@@ -171,7 +183,7 @@ int check_command(const Arguments& arguments) {
     compared += errors.size();
     print(text);
   }
-  const size_t files = arguments.words.size();
+  const size_t files = o.files.size();
   if (failed > 0) {
     print(str("FAILED: ", failed, " of ", compared, " quantities in ", files,
               " file(s) exceed their limits\n"));
@@ -184,34 +196,45 @@ int check_command(const Arguments& arguments) {
 
 }  // namespace
 
-std::vector<Command> model_commands() {
-  Command predict{"predict", "the class probabilities of one sequence"};
-  predict.flags = {{"checkpoint", "FILE", "weights: DIR/seed-S/best.safetensors, say", "", true}};
-  predict.positionals = {{"SEQUENCE", "its tokens with blanks between them, as one argument"}};
-  predict.more = "Example: focus predict --checkpoint out/run/seed-1/best.safetensors \"0 1 1 0\"";
-  predict.run = predict_command;
+void add_model_commands(CLI::App& focus) {
+  const auto [predicting, p] =
+      add_command(focus, "predict", "the class probabilities of one sequence", predict);
+  add_file(predicting, "--checkpoint", "FILE", p.checkpoint,
+           "weights: DIR/seed-S/best.safetensors, say")
+      ->required();
+  predicting
+      .add_option("SEQUENCE", p.sequence, "its tokens with blanks between them, as one argument")
+      ->required()
+      ->type_name("");
+  predicting.footer(
+      "Example: focus predict --checkpoint out/run/seed-1/best.safetensors \"0 1 1 0\"");
 
-  Command show{"show", "a file's settings and tensors"};
-  show.positionals = {{"FILE", "a checkpoint, or any .safetensors file"}};
-  show.more = "Example: focus show out/run/seed-1/last.safetensors";
-  show.run = show_command;
+  const auto [showing, file] = add_command(focus, "show", "a file's settings and tensors", show);
+  add_file(showing, "FILE", "", file, "a checkpoint, or any .safetensors file")->required();
+  showing.footer("Example: focus show out/run/seed-1/last.safetensors");
 
-  Command eval{"eval", "a checkpoint's loss and accuracy on a data file"};
-  eval.flags = {{"checkpoint", "FILE", "weights, of a run on the same task", "", true},
-                {"data", "FILE", "a data file, as 'focus data generate' writes it", "", true},
-                {"logits", "FILE", "also write row,label,logit_0,… (rows count from 1)"},
-                threads_flag()};
-  eval.more = "Example: focus eval --checkpoint out/run/seed-1/best.safetensors --data parity.tsv";
-  eval.run = eval_command;
+  const auto [evaluating, e] =
+      add_command(focus, "eval", "a checkpoint's loss and accuracy on a data file", eval);
+  add_file(evaluating, "--checkpoint", "FILE", e.checkpoint, "weights, of a run on the same task")
+      ->required();
+  add_file(evaluating, "--data", "FILE", e.data, "a data file, as 'focus data generate' writes it")
+      ->required();
+  add_file(evaluating, "--logits", "FILE", e.logits,
+           "also write row,label,logit_0,… (rows count from 1)");
+  add_threads(evaluating, e.threads);
+  evaluating.footer(
+      "Example: focus eval --checkpoint out/run/seed-1/best.safetensors --data parity.tsv");
 
-  Command check{"check", "recompute what golden files expect, and compare"};
-  check.flags = {device_flag(), threads_flag()};
-  check.positionals = {{"FILE", "golden files: weights, input, and what follows from them", true}};
-  check.more =
+  const auto [checking, c] =
+      add_command(focus, "check", "recompute what golden files expect, and compare", check);
+  add_device(checking, c.device);
+  add_threads(checking, c.threads);
+  checking.add_option("FILE", c.files, "golden files: weights, input, and what follows from them")
+      ->required()
+      ->type_name("");
+  checking.footer(
       "Compares logits, loss, gradients and one optimiser step. Exit status 0 only if all "
-      "are within their limits.\nExample: focus check tests/golden/topk.safetensors";
-  check.run = check_command;
-  return {predict, show, eval, check};
+      "are within their limits.\nExample: focus check tests/golden/topk.safetensors");
 }
 
 }  // namespace focus

@@ -75,23 +75,24 @@ class StudyWatch {
   double next_plain_ = 0;
 };
 
-StudyOptions options_of(const Arguments& arguments) {
-  StudyOptions options;
-  options.out = arguments.file("out");
-  options.threads = threads_of(arguments);
-  if (!arguments.given("shard")) return options;
-  const std::string& text = arguments.text("shard");
+struct StudyCommand {
+  std::string table, out, device = "cpu";
+  int threads = default_threads();
+  bool dry_run = false, report = false, slurm = false;
+  int shard = 1, of_shards = 1;
+  std::optional<int> slurm_shards;
+};
+
+// "2/3" → 2 of 3
+void read_shard(StudyCommand& o, const std::string& text) {
   const size_t slash = text.find('/');
   try {
     if (slash == std::string::npos) fail_input("no slash");
-    const int64_t shard = parse_integer(text.substr(0, slash));
-    const int64_t shards = parse_integer(text.substr(slash + 1));
-    if (shard < 1 || shard > shards || shards > int64_t(most_runs)) fail_input("out of range");
-    options.shard = int(shard), options.shards = int(shards);
+    o.of_shards = int(read_whole(text.substr(slash + 1), 1, int64_t(most_runs)));
+    o.shard = int(read_whole(text.substr(0, slash), 1, o.of_shards));
   } catch (const InputError&) {
-    fail_input("--shard '", text, "' is not I/N with whole numbers I from 1 to N");
+    fail_input("'", text, "' is not I/N with whole numbers I from 1 to N");
   }
-  return options;
 }
 
 // Seconds for what is left: the runs in order, each to the thread that is free first.
@@ -154,25 +155,28 @@ int submit_to_slurm(const Study& study, StudyOptions options, const std::string&
   return 0;
 }
 
-int study_command(const Arguments& arguments) {
-  const Study study = read_study(arguments.words.at(0));
-  StudyOptions options = options_of(arguments);
-  const std::string dir = options.out.string();
-  if (arguments.given("report")) {
-    print(report_of(report_study(study, options.out), dir));
+int study_command(const StudyCommand& o) {
+  // Not for CLI11 to check: it would want them of the commands below as well.
+  if (o.table.empty() || o.out.empty())
+    fail_input(o.table.empty() ? "FILE" : "--out", " is missing; see 'focus study --help'");
+  const Study study = read_study(o.table);
+  StudyOptions options;
+  options.out = o.out, options.threads = o.threads;
+  options.shard = o.shard, options.shards = o.of_shards;
+  if (o.report) {
+    print(report_of(report_study(study, options.out), o.out));
     return 0;
   }
-  if (arguments.given("slurm")) {
-    const std::string device = arguments.text("device");
+  if (o.slurm) {
     const int most = int(std::min<size_t>(study.runs.size(), 1000));
-    const int usual = device == "cpu" ? std::min(most, 8) : 1;  // a GPU's runs share its kernels
-    return submit_to_slurm(
-        study, options, device,
-        arguments.given("shards") ? int(arguments.whole("shards", 1, most)) : usual);
+    // A GPU's runs share its kernels.
+    const int shards = o.slurm_shards.value_or(o.device == "cpu" ? std::min(most, 8) : 1);
+    if (shards > most) fail_input("--shards: ", shards, " is not between 1 and ", most);
+    return submit_to_slurm(study, options, o.device, shards);
   }
-  const std::unique_ptr<Device> device = open_device(arguments.text("device"));
+  const std::unique_ptr<Device> device = open_device(o.device);
   options.device = device.get();
-  if (arguments.given("shards")) fail_input("--shards goes with --slurm; a part is --shard I/N");
+  if (o.slurm_shards) fail_input("--shards goes with --slurm; a part is --shard I/N");
 
   const StudyPlan plan = plan_study(study, options);
   const int over = int(std::count(plan.over.begin(), plan.over.end(), true));
@@ -183,7 +187,7 @@ int study_command(const Arguments& arguments) {
   if (over > 0) head += str("; ", over, " are over");
   StudyObserver observer;
   if (left > 0) head += str("; ", left, " to do, ", time_left(study, plan, options, observer));
-  if (arguments.given("dry-run")) {
+  if (o.dry_run) {
     print(list_of_runs(study, plan) + head + "\n");
     return 0;
   }
@@ -198,62 +202,76 @@ int study_command(const Arguments& arguments) {
     outcome = run_study(study, options, observer);
   }
   if (!outcome.shard_is_over) {
-    print(str("interrupted and saved in ", dir,
+    print(str("interrupted and saved in ", o.out,
               "; the same command goes on, with --report it tells what is there\n"));
     return 130;
   }
   if (!outcome.is_over) {
-    print(str("shard ", options.shard, " of ", options.shards, " is over, in ", dir,
-              "; join all with: focus study merge --out DIR ", shell_word(dir), " …\n"));
+    print(str("shard ", options.shard, " of ", options.shards, " is over, in ", o.out,
+              "; join all with: focus study merge --out DIR ", shell_word(o.out), " …\n"));
     return 0;
   }
-  print(report_of(outcome, dir));
+  print(report_of(outcome, o.out));
   return 0;
 }
 
-int merge_command(const Arguments& arguments) {
-  const std::string& dir = arguments.file("out");
-  const StudyOutcome outcome =
-      merge_study(dir, std::vector<fs::path>(arguments.words.begin(), arguments.words.end()));
-  print(report_of(outcome, dir));
+struct Merge {
+  std::vector<fs::path> parts;
+  std::string out;
+};
+
+int merge(const Merge& o) {
+  print(report_of(merge_study(o.out, o.parts), o.out));
   return 0;
 }
 
-int compact_command(const Arguments& arguments) {
-  const Study table = read_study(arguments.words.at(0));
-  if (arguments.words.size() < 2)
+struct Compact {
+  std::vector<std::string> files;
+  std::string out, source;
+  bool partial = false;
+};
+
+int compact(const Compact& o) {
+  const Study table = read_study(o.files[0]);
+  if (o.files.size() < 2)
     fail_input("name the results after the table: results.csv, or the folder of a study");
   std::vector<StudyResults> results;
-  for (size_t i = 1; i < arguments.words.size(); ++i) {
-    const fs::path path = arguments.words[i];
+  for (size_t i = 1; i < o.files.size(); ++i) {
+    const fs::path path = o.files[i];
     results.push_back(read_results(fs::is_directory(path) ? path / "results.csv" : path));
   }
-  Recording recording = make_recording(table, results, arguments.given("partial"));
+  Recording recording = make_recording(table, results, o.partial);
   recording.notes.insert(recording.notes.begin(), {"table", fs::path(table.name).filename()});
-  if (arguments.given("source")) recording.notes.emplace_back("source", arguments.text("source"));
-  write_recording(recording, arguments.file("out"));
+  if (!o.source.empty()) recording.notes.emplace_back("source", o.source);
+  write_recording(recording, o.out);
   for (const std::string& name : recording.not_run) print(str("not run: ", name, "\n"));
   print(str(recording.variants.size(), " of ", table.variants.size(), " variants written to ",
-            arguments.file("out"), ": curves.csv, seeds.csv\n"));
+            o.out, ": curves.csv, seeds.csv\n"));
   return 0;
 }
 
 }  // namespace
 
-std::vector<Command> study_commands() {
-  Command study{"study", "make all runs that a table describes"};
-  study.positionals = {{"FILE", "the table"}};
-  study.flags = {
-      {"out", "DIR", "where the results go; what is there already is not made again", "", true},
-      threads_flag(),
-      device_flag(),
-      {"dry-run", "", "say which runs there are and how long they take, and do nothing"},
-      {"report", "", "write results.csv and summary.csv of what is there, also while runs go on"},
-      {"shard", "I/N", "a part of the runs, one of N; join the parts with 'focus study merge'"},
-      {"slurm", "", "submit the study to Slurm, as an array of shards and a job that joins them"},
-      {"shards", "N",
-       "with --slurm: how many shards, each with --threads (default: up to 8, on a GPU 1)"}};
-  study.more =
+void add_study_commands(CLI::App& focus) {
+  const auto [study, o] =
+      add_command(focus, "study", "make all runs that a table describes", study_command);
+  add_file(study, "FILE", "", o.table, "the table");
+  add_file(study, "--out", "DIR", o.out,
+           "where the results go (required); what is there already is not made again");
+  add_threads(study, o.threads);
+  add_device(study, o.device);
+  study.add_flag("--dry-run", o.dry_run,
+                 "say which runs there are and how long they take, and do nothing");
+  study.add_flag("--report", o.report,
+                 "write results.csv and summary.csv of what is there, also while runs go on");
+  add_value(study, "--shard", "I/N",
+            "a part of the runs, one of N; join the parts with 'focus study merge'",
+            [&study = o](const std::string& text) { read_shard(study, text); });
+  study.add_flag("--slurm", o.slurm,
+                 "submit the study to Slurm, as an array of shards and a job that joins them");
+  add_whole(study, "--shards", o.slurm_shards, 1, 1000,
+            "with --slurm: how many shards, each with --threads (default: up to 8, on a GPU 1)");
+  study.footer(
       "FILE is a table (CSV): a header that names settings, a row for each group of runs.\n"
       "A cell may hold several values, separated by blanks or '|'; an empty one means the\n"
       "task's default. Columns: the flags of 'focus train', and\n"
@@ -264,32 +282,34 @@ std::vector<Command> study_commands() {
       "  even-pairs, topk,      5 9, 2|5,    3\n"
       "Writes DIR/results.csv, DIR/summary.csv, and a folder for each run. Ctrl-C and kills\n"
       "lose seconds: the same command goes on. On a device (--device cuda) runs that differ only\n"
-      "in rates, epochs and seed are made together. data/README.md says more.";
-  study.run = study_command;
+      "in rates, epochs and seed are made together. data/README.md says more.");
 
-  Command merge{"study merge", "join the folders of shards into one study"};
-  merge.positionals = {{"PART", "the folders of the shards", true}};
-  merge.flags = {{"out", "DIR", "where the whole study goes", "", true}};
-  merge.more =
+  const auto [merging, m] =
+      add_command(study, "merge", "join the folders of shards into one study", merge);
+  merging.add_option("PART", m.parts, "the folders of the shards")->required()->type_name("");
+  add_file(merging, "--out", "DIR", m.out, "where the whole study goes")->required();
+  merging.footer(
       "The result is what one machine would have written.\n"
-      "Example: focus study merge --out whole part-1 part-2";
-  merge.run = merge_command;
+      "Example: focus study merge --out whole part-1 part-2");
 
-  Command compact{"study compact", "medians, quartiles and each seed's outcome of a large study"};
-  compact.positionals = {
-      {"FILE", "the table, then results.csv of studies that made its runs, or their folders",
-       true}};
-  compact.flags = {{"out", "DIR", "where curves.csv and seeds.csv go", "", true},
-                   {"partial", "", "record what is there, and say which variants are not"},
-                   {"source", "TEXT", "a note on where the runs come from: a commit, say"}};
-  compact.more =
+  const auto [compacting, c] = add_command(
+      study, "compact", "medians, quartiles and each seed's outcome of a large study", compact);
+  compacting
+      .add_option("FILE", c.files,
+                  "the table, then results.csv of studies that made its runs, or their folders")
+      ->required()
+      ->type_name("");
+  add_file(compacting, "--out", "DIR", c.out, "where curves.csv and seeds.csv go")->required();
+  compacting.add_flag("--partial", c.partial,
+                      "record what is there, and say which variants are not");
+  compacting.add_option("--source", c.source, "a note on where the runs come from: a commit, say")
+      ->type_name("TEXT");
+  compacting.footer(
       "results.csv has a line for each epoch of each run: too large to keep beside a lesson at\n"
       "the paper's scale. curves.csv has the quartiles over the seeds (of long runs at most 60\n"
       "epochs), seeds.csv what each seed came to. Variants are found by their settings. One that\n"
       "is missing, has other epochs or lacks a seed is named, and nothing is written.\n"
-      "Example: focus study compact paper.csv part-1 part-2 --out results/paper";
-  compact.run = compact_command;
-  return {study, merge, compact};
+      "Example: focus study compact paper.csv part-1 part-2 --out results/paper");
 }
 
 }  // namespace focus

@@ -125,28 +125,26 @@ const char* kind_of(const std::string& name) {
   return name.ends_with("epsilon") ? "X" : "N";
 }
 
-RunSettings settings_of(const Arguments& arguments) {
-  const auto set = [&](const SettingField& field, RunSettings& settings) {
-    try {
-      const bool is_switch = kind_of(field.name)[0] == 0;
-      field.set(settings, is_switch ? "yes" : arguments.text(field.name));
-    } catch (const InputError& error) {
-      fail_input("--", field.name, ": ", error.what());
-    }
-  };
-  RunSettings settings;
-  for (const SettingField& field : setting_fields())
-    if (std::string(field.name) == "task") set(field, settings);
-  settings = RunSettings::defaults_for(find_task(settings.task));
-  for (const SettingField& field : setting_fields())
-    if (arguments.given(field.name)) set(field, settings);
-  settings.train_data = absolute_file(arguments.file("train-data"));
-  settings.val_data = absolute_file(arguments.file("val-data"));
+struct Train {
+  TextMap given;  // the settings, in text: their defaults depend on the task
+  std::string device = "cpu", step_kernel = "auto", out;
+  std::optional<uint64_t> seed;
+  int seeds = 1, threads = default_threads();
+};
+
+RunSettings settings_of(const TextMap& given) {
+  RunSettings settings = RunSettings::defaults_for(find_task(given.at("task")));
+  for (const SettingField& field : setting_fields()) {
+    const auto text = given.find(field.name);
+    if (text != given.end()) field.set(settings, text->second);
+  }
+  settings.train_data = absolute_file(settings.train_data);
+  settings.val_data = absolute_file(settings.val_data);
   DataRecords records;
-  std::set<std::string> given;
-  for (const auto& [flag, value] : arguments.flags) given.insert(flag);
+  std::set<std::string> names;
+  for (const auto& [name, text] : given) names.insert(name);
   read_records(settings, records);
-  take_sizes_of_files(settings, records, given);
+  take_sizes_of_files(settings, records, names);
   if (!uses_k(settings.attention)) {  // so that scripts may give every mechanism the same flags
     if (settings.k < 0) fail_input("--k ", settings.k, " is negative");
     settings.k = 0;
@@ -162,52 +160,54 @@ fs::path default_folder(const RunSettings& s) {
   return fs::path("out") / name;
 }
 
-int train_command(const Arguments& arguments) {
+int train_command(const Train& o) {
   TrainPlan plan;
-  plan.device = arguments.text("device");
-  plan.step_kernel = arguments.text("step-kernel");
-  plan.settings = settings_of(arguments);
-  const bool own_seed = arguments.given("seed");
-  const uint64_t seed = own_seed ? arguments.seed("seed") : 0;
-  const int seeds = int(arguments.whole("seeds", 1, 1000));
-  if (own_seed && seed > uint64_t(INT64_MAX) - uint64_t(seeds) + 1)
-    fail_input("--seed ", seed, ": --seeds ", seeds, " more of them leave the range of seeds");
-  plan.seeds = choose_seeds(seeds, own_seed ? &seed : nullptr);
-  plan.threads = threads_of(arguments);
-  plan.out =
-      arguments.given("out") ? fs::path(arguments.file("out")) : default_folder(plan.settings);
+  plan.device = o.device, plan.step_kernel = o.step_kernel, plan.threads = o.threads;
+  plan.settings = settings_of(o.given);
+  if (o.seed && *o.seed > uint64_t(largest_seed) - uint64_t(o.seeds) + 1)
+    fail_input("--seed ", *o.seed, ": --seeds ", o.seeds, " more of them leave the range of seeds");
+  plan.seeds = choose_seeds(o.seeds, o.seed ? &*o.seed : nullptr);
+  plan.out = o.out.empty() ? default_folder(plan.settings) : fs::path(o.out);
   return watch_and_report(plan,
                           [&](const StudyObserver& observer) { return train(plan, observer); });
 }
 
-int resume_command(const Arguments& arguments) {
-  const fs::path dir = arguments.words.at(0);
-  const int epochs = arguments.given("epochs") ? int(arguments.whole("epochs", 1, 1000000)) : 0;
-  const int threads = arguments.given("threads") ? threads_of(arguments) : 0;
-  const std::string device = arguments.given("device") ? arguments.text("device") : "";
-  TrainPlan plan = read_plan(dir);
-  if (epochs > 0) plan.settings.epochs = epochs;
+struct Resume {
+  std::string folder, device;
+  int epochs = 0, threads = 0;  // 0, "": as before
+};
+
+int resume_command(const Resume& o) {
+  TrainPlan plan = read_plan(o.folder);
+  if (o.epochs > 0) plan.settings.epochs = o.epochs;
   return watch_and_report(plan, [&](const StudyObserver& observer) {
-    return resume(dir, epochs, threads, observer, device);
+    return resume(o.folder, o.epochs, o.threads, observer, o.device);
   });
 }
 
-// A flag for each setting. The default is the paper's: a number where all tasks have the same.
-Flag flag_of(const SettingField& field) {
-  const std::string name = field.name;
-  Flag flag{name, kind_of(name), field.help};
-  flag.required = name == "task";
-  if (flag.required || name == "k") return flag;
-  for (const Task& task : all_tasks()) {
-    const std::string value = field.get(RunSettings::defaults_for(task));
-    if (flag.fallback.empty()) flag.fallback = value;
-    if (flag.fallback != value) {
-      flag.fallback.clear();
-      flag.help += " (default: the task's)";
-      break;
-    }
+// A flag for a setting. The default is the paper's: a number where all tasks have the same.
+void add_setting(CLI::App& app, const SettingField& field, TextMap& given) {
+  const std::string name = field.name, flag = "--" + name;
+  if (name == "freeze-qk") {
+    app.add_flag_callback(
+        flag, [&given] { given["freeze-qk"] = "yes"; }, field.help);
+    return;
   }
-  return flag;
+  std::set<std::string> defaults;
+  for (const Task& task : all_tasks()) defaults.insert(field.get(RunSettings::defaults_for(task)));
+  const bool has_default = name != "task" && name != "k";
+  std::string help = field.help;
+  if (has_default && defaults.size() > 1) help += " (default: the task's)";
+  CLI::Option* option =
+      add_value(app, flag, kind_of(name), help, [&given, &field](const std::string& text) {
+        if (text.empty() && std::string_view(field.name).ends_with("-data"))
+          fail_input("the name is empty");
+        RunSettings settings;
+        field.set(settings, text);  // InputError if it is no value of that kind
+        given[field.name] = text;
+      });
+  if (has_default && defaults.size() == 1) option->default_str(*defaults.begin());
+  option->required(name == "task");
 }
 
 std::string table_of_tasks() {
@@ -226,21 +226,25 @@ std::string table_of_tasks() {
 
 }  // namespace
 
-std::vector<Command> train_commands() {
-  Command train{"train", "train a model, for one seed or several"};
+void add_train_commands(CLI::App& focus) {
+  const auto [training, t] =
+      add_command(focus, "train", "train a model, for one seed or several", train_command);
   for (const SettingField& field : setting_fields())
-    if (field.is_flag) train.flags.push_back(flag_of(field));
-  train.flags.push_back({"seed", "S", "the first seed (default: the paper's ten)"});
-  train.flags.push_back(
-      {"seeds", "N", "how many runs: seeds S, S+1, … or the paper's first N", "1"});
-  train.flags.push_back(threads_flag());
-  train.flags.push_back(device_flag());
-  train.flags.push_back({"step-kernel", "auto|off",
-                         "cuda: auto lets one kernel make all steps where the model allows",
-                         "auto"});
-  train.flags.push_back(
-      {"out", "DIR", "where the run goes (default: out/train-TASK-ATTENTION-kK)"});
-  train.more =
+    if (field.is_flag) add_setting(training, field, t.given);
+  add_whole(training, "--seed", t.seed, 0, largest_seed,
+            "the first seed (default: the paper's ten)");
+  add_whole(training, "--seeds", t.seeds, 1, 1000,
+            "how many runs: seeds S, S+1, … or the paper's first N");
+  add_threads(training, t.threads);
+  add_device(training, t.device);
+  training
+      .add_option("--step-kernel", t.step_kernel,
+                  "cuda: auto lets one kernel make all steps where the model allows")
+      ->type_name("auto|off")
+      ->capture_default_str();
+  add_file(training, "--out", "DIR", t.out,
+           "where the run goes (default: out/train-TASK-ATTENTION-kK)");
+  training.footer(
       table_of_tasks() +
       "\nWrites DIR/metrics.csv, DIR/settings.json and "
       "DIR/seed-S/{last,best}.safetensors.\n"
@@ -249,19 +253,23 @@ std::vector<Command> train_commands() {
       "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for products of models with "
       "d-model and\nd-mlp 64 and one head; weights, sums, chosen keys and all else remain "
       "float32. Evaluation uses it too;\n'focus resume' goes on in it.\n"
-      "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3";
-  train.run = train_command;
+      "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3");
 
-  Command resume{"resume", "go on with a run that was interrupted, or add epochs to it"};
-  resume.positionals = {{"DIR", "the folder of the run (--out of 'focus train')"}};
-  resume.flags = {{"epochs", "N", "train to N epochs in all (default: as the run was started)"},
-                  {"threads", "N", "threads to compute with (default: as before)"},
-                  {"device", "cpu|cuda", "where to compute (default: as before)"}};
-  resume.more =
+  const auto [resuming, r] =
+      add_command(focus, "resume", "go on with a run that was interrupted, or add epochs to it",
+                  resume_command);
+  add_file(resuming, "DIR", "", r.folder, "the folder of the run (--out of 'focus train')")
+      ->required();
+  add_whole(resuming, "--epochs", r.epochs, 1, 1000000,
+            "train to N epochs in all (default: as the run was started)")
+      ->default_str("");
+  add_whole(resuming, "--threads", r.threads, 1, most_threads,
+            "threads to compute with (default: as before)")
+      ->default_str("");
+  add_device(resuming, r.device)->description("where to compute (default: as before)");
+  resuming.footer(
       "The result is the same, to the byte, as that of a run that was never stopped.\n"
-      "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200";
-  resume.run = resume_command;
-  return {train, resume};
+      "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200");
 }
 
 }  // namespace focus

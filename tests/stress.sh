@@ -1,0 +1,270 @@
+#!/usr/bin/env bash
+# `make stress`: hostile files, kills, races, limits and full disks for as long as you give it, and a
+# table of what was tried and what was lost.
+#
+#   tests/stress.sh SECONDS BUILD [SEED]     BUILD has focus and the fuzz_* programs
+#
+# It goes round all kinds, a share of each at a time, until every goal is reached or the time is
+# over. Ctrl-C ends it early and prints the table of what ran. What was lost is kept in a folder that
+# the last lines name. Exit status: 0 nothing lost, 1 something lost.
+set -u
+seconds=$1 build=$(realpath "$2") RANDOM=${3:-1}
+focus=$build/focus
+place=$(mktemp -d) || exit 2
+cd "$place" || exit 2
+mkdir kept
+unset OMP_NUM_THREADS
+
+# The kinds, and for each what was tried, lost, the goal and the seconds it took. A fuzzer's number is
+# that of its reads: the data file's reads each case as all eight tasks.
+kinds=() ; declare -A tried lost goal took
+kind() { kinds+=("$1"); tried[$1]=0 lost[$1]=0 goal[$1]=$2 took[$1]=0; }
+fuzzers=()
+for program in "$build"/fuzz_*; do
+  fuzzers+=("$(basename "$program")")
+  kind "$(basename "$program")" 10000000
+done
+kind "kills of train" 200
+kind "kills of study" 200
+kind "races" 1000
+kind "limits" 300
+kind "full disks" 100
+
+is_over() { [ -e stop ] || [ "$SECONDS" -ge "$seconds" ]; }
+is_done() { [ "${tried[$1]}" -ge "${goal[$1]}" ]; }
+loses() {  # loses KIND WORDS...: says what, and keeps the files
+  local kind=$1
+  shift
+  lost[$kind]=$((lost[$kind] + 1))
+  echo "LOST  $kind ${tried[$kind]}: $*"
+  mkdir -p "kept/$kind" && cp -r here "kept/$kind/${tried[$kind]}" 2> /dev/null
+}
+nap() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }  # up to so many milliseconds
+
+table() {
+  local bad=0 kind
+  echo
+  echo "kind                         tried        goal        lost     seconds"
+  for kind in "${kinds[@]}"; do
+    printf '%-22s %11d %11d %11d %11d\n' "$kind" "${tried[$kind]}" "${goal[$kind]}" \
+      "${lost[$kind]}" "${took[$kind]}"
+    bad=$((bad + lost[$kind]))
+  done
+  echo
+  echo "$(date +%F), $SECONDS s on $(nproc) processors:" \
+    "$(sed -n 's/^model name.*: //p' /proc/cpuinfo 2> /dev/null | head -n 1)"
+  "$focus" --version
+  cd /
+  if [ $bad -eq 0 ]; then
+    rm -rf "$place"
+    exit 0
+  fi
+  echo "what was lost is in $place/kept"
+  exit 1
+}
+# Ctrl-C: the trial that is running ends, then the table comes.
+trap 'touch "$place/stop"; kill $(jobs -p) 2> /dev/null' INT TERM
+
+# --- what is run ----------------------------------------------------------------------------------
+
+small="--task even-pairs --attention topk --k 3 --length 10 --d-model 8 --d-mlp 8 --blocks 1 \
+  --dropout 0.1 --train-size 200 --batch 10 --val-size 50 --threads 1 --seeds 2"
+run() { "$focus" "$@" > here/out 2> here/err < /dev/null; }
+train() { run train $small --epochs 8 --out "$1"; }
+cat > table.csv << 'END'
+task,attention,k,heads,seeds,epochs,length,train-size,val-size,d-model,d-mlp,blocks,batch
+even-pairs,full|topk,3,1|2,2,8,10,200,50,8,8,1,10
+END
+study() { run study table.csv --out "$1" --threads 2; }
+
+# The files of a folder, with a hash of each; of metrics.csv without the seconds.
+files_of() {
+  (cd "$1" && find . -type f | sort | while read -r file; do
+    case $file in
+      */metrics.csv) echo "$file $(sed 's/,[^,]*$//' "$file" | sha1sum)" ;;
+      *) sha1sum "$file" ;;
+    esac
+  done)
+}
+# The run in $1 must be, or become, what was never disturbed; no record is a run that never began.
+ends_well() {
+  [ -e "$1/settings.json" ] || rm -rf "$1"
+  if [ -e "$1" ]; then run resume "$1"; else train "$1"; fi || return 1
+  [ "$(files_of "$1")" = "$whole_train" ]
+}
+
+mkdir here
+train here/whole && study here/whole-study || {
+  echo "make stress: the program does not run: $(cat here/err)" >&2
+  exit 2
+}
+whole_train=$(files_of here/whole) whole_study=$(files_of here/whole-study)
+
+# --- the kinds ------------------------------------------------------------------------------------
+
+fuzz() {  # all readers side by side for ten seconds, each with a seed of its own
+  local name reads
+  for name in "${fuzzers[@]}"; do
+    is_done "$name" || "$build/$name" 10 $((RANDOM * 32768 + RANDOM)) > "here/$name" 2>&1 &
+  done
+  wait
+  for name in "${fuzzers[@]}"; do
+    [ -e "here/$name" ] || continue
+    reads=$(sed -n 's/.*: \([0-9]*\) cases, .*/\1/p' "here/$name")
+    [ "$name" != fuzz_data_file ] || reads=$((${reads:-0} * 8))
+    tried[$name]=$((tried[$name] + ${reads:-0})) took[$name]=$((took[$name] + 10))
+    [ -n "$reads" ] || [ -e stop ] || loses "$name" "$(tail -n 1 "here/$name")"
+    rm "here/$name"
+  done
+}
+
+killed() {  # killed KIND COMMAND...: begins it until it was killed once; 0 if it was
+  local kind=$1 process
+  shift
+  "$@" > here/out 2> here/err < /dev/null &
+  process=$!
+  nap "$longest"
+  kill -KILL $process 2> /dev/null
+  wait $process 2> /dev/null
+  [ $? -eq 137 ] && tried[$kind]=$((tried[$kind] + 1))
+}
+kill_train() {  # up to four kills of one run
+  rm -rf here/n
+  for _ in 1 2 3 4; do
+    if [ -e here/n/settings.json ]; then
+      killed "kills of train" "$focus" resume here/n
+    else
+      killed "kills of train" "$focus" train $small --epochs 8 --out here/n
+    fi
+  done
+  ends_well here/n || loses "kills of train" "$(tail -n 1 here/err)"
+}
+kill_study() {
+  rm -rf here/n
+  for _ in 1 2 3 4; do
+    killed "kills of study" "$focus" study table.csv --out here/n --threads 2
+  done
+  study here/n && [ "$(files_of here/n)" = "$whole_study" ] ||
+    loses "kills of study" "$(tail -n 1 here/err)"
+}
+
+both() {  # both A B: two commands at once; their exit statuses in $a and $b
+  nap 10
+  eval "$1" > here/a.out 2> here/a.err < /dev/null &
+  local first=$!
+  nap 10
+  eval "$2" > here/b.out 2> here/b.err < /dev/null &
+  local second=$!
+  wait $first; a=$?
+  wait $second; b=$?
+  [ ! -e stop ]
+}
+race() {
+  local say="" run="'$focus' train $small --epochs 2 --out here/p"
+  local study="'$focus' study table.csv --threads 1 --out here/p"
+  rm -rf here/p
+  case $((tried[races] % 4)) in
+    0)  # two runs in one folder: one of them trains
+      both "$run" "$run" || return
+      [ "$a$b" = 02 ] || [ "$a$b" = 20 ] || say="two runs in one folder ended with $a and $b" ;;
+    1)  # one fails, beside another in a folder that only one of them can have made
+      both "$run/a" "(ulimit -f 2; exec $run/b)" || return
+      [ "$a" = 0 ] && [ -e here/p/a/metrics.csv ] || say="a failing neighbour: status $a" ;;
+    2)  # two that go on with one run
+      cp -r here/killed here/p
+      both "'$focus' resume here/p" "'$focus' resume here/p" || return
+      ends_well here/p || say="two resumed one run: $a and $b" ;;
+    3)  # two studies in one folder
+      both "$study" "$study" || return
+      case $a$b in
+        00 | 02 | 20) [ "$(files_of here/p)" = "$whole_study" ] || say="two studies: other files" ;;
+        *) say="two studies in one folder ended with $a and $b" ;;
+      esac ;;
+  esac
+  tried[races]=$((tried[races] + 1))
+  [ -z "$say" ] || loses races "$say"
+}
+
+limit() {  # little of something; then, with enough, all is as if nothing had been
+  local number=${tried[limits]} status
+  rm -rf here/n
+  [ $((RANDOM % 2)) -eq 0 ] || cp -r here/killed here/n
+  (
+    case $((number % 4)) in
+      0) ulimit -f $((RANDOM % 40)) ;;
+      1) ulimit -n $((3 + RANDOM % 12)) ;;
+      2) ulimit -v $((4000 + RANDOM * 4)) ;;
+      3) ulimit -u 1 ;;
+    esac
+    if [ -e here/n ]; then run resume here/n; else train here/n; fi
+  ) 2> /dev/null
+  status=$?
+  [ -e stop ] && return
+  tried[limits]=$((number + 1))
+  # 127 and 134: the system could not even load or begin the program in so little memory.
+  case $status in
+    0 | 127) ;;
+    1 | 2) [ -s here/err ] || loses limits "status $status without a word" ;;
+    134 | 137 | 139) [ $((number % 4)) -eq 2 ] && [ ! -s here/out ] ||
+      loses limits "status $status: $(tail -n 1 here/err)" ;;
+    *) loses limits "status $status: $(tail -n 1 here/err)" ;;
+  esac
+  ends_well here/n || loses limits "afterwards: $(tail -n 1 here/err)"
+}
+
+# A disk of a few kilobytes, in a namespace of its own; then it grows.
+full_disk() {
+  local status
+  rm -rf here/n
+  mkdir here/n
+  export -f train run ends_well files_of
+  export focus small whole_train
+  unshare --user --map-root-user --mount bash -c '
+    mount -t tmpfs -o size='$((8 + RANDOM % 24 * 4))'k,nr_inodes='$((RANDOM % 2 ? 100 : 4 + RANDOM % 12))' none here/n || exit 3
+    train here/n/run
+    status=$?
+    [ $status -eq 0 ] || [ $status -eq 2 ] && [ -s here/err ] || exit 4
+    mount -o remount,size=4m,nr_inodes=1000 here/n || exit 3
+    ends_well here/n/run || exit 5' 2> here/mount
+  status=$?
+  [ -e stop ] && return
+  case $status in
+    3) goal["full disks"]=0 && echo "full disks: not tried, $(tail -n 1 here/mount)" ;;
+    0) tried["full disks"]=$((tried["full disks"] + 1)) ;;
+    *)
+      tried["full disks"]=$((tried["full disks"] + 1))
+      loses "full disks" "case $status: $(tail -n 1 here/err)" ;;
+  esac
+}
+
+# How long a run takes is how long the longest wait before a kill is.
+begin=$(date +%s%3N)
+train here/timed
+longest=$(($(date +%s%3N) - begin))
+[ $longest -lt 900 ] || longest=900
+while [ ! -e here/killed/settings.json ]; do
+  rm -rf here/killed
+  killed "kills of train" "$focus" train $small --epochs 8 --out here/killed
+done
+
+some() {  # some KIND TIMES COMMAND
+  local begin=$SECONDS i
+  for ((i = 0; i < $2; ++i)); do
+    is_over || is_done "$1" || "$3"
+  done
+  took[$1]=$((took[$1] + SECONDS - begin))
+}
+more() {
+  local kind
+  for kind in "${kinds[@]}"; do is_done "$kind" || return 0; done
+  return 1
+}
+while more && ! is_over; do
+  fuzz
+  some "kills of train" 2 kill_train
+  some "kills of study" 2 kill_study
+  some races 10 race
+  some limits 4 limit
+  some "full disks" 2 full_disk
+done
+table
