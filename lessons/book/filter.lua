@@ -10,8 +10,7 @@ local function fail(...)
   os.exit(2)
 end
 
-local page_of = {[os.getenv("BOOK_ATTENTION")] = "attention.html",
-                 ["lessons/14-conditions/scores.html"] = "scores.html"}
+local page_of = {[os.getenv("BOOK_ATTENTION")] = "attention.html"}
 for readme, page in os.getenv("BOOK_PAGES"):gmatch("(%S+) (%S+)") do page_of[readme] = page end
 
 local function read(path)
