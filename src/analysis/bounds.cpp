@@ -16,9 +16,11 @@ double largest_movement(double epsilon) {
 JumpBounds jump_bounds(int k, double kept_dispersion) {
   // The lowest kept weight, once with all others at the top and once with all but one beside it.
   JumpBounds jump{};
+  //@ gap 14 jump
   const double top = std::exp(kept_dispersion);
   jump.low = 2 / (1 + (k - 1) * top);
   jump.high = 2 / (k - 1 + top);
+  //@ end
   return jump;
 }
 
@@ -29,6 +31,7 @@ double largest_topk_movement(std::span<const double> scores, int k, double epsil
   const auto at = [&](int rank) { return s[size_t(rank)]; };
   const double dispersion = at(0) - at(k - 1), separation = at(k - 1) - at(k);
   double entering = 0;  // the weight that keys from below can have, at most
+  //@ gap 14 topk-movement
   const double past = 2 * epsilon - separation;  // how far the two can pass each other
   if (past >= 0) {
     int m = 1;  // how many can be exchanged
@@ -39,6 +42,7 @@ double largest_topk_movement(std::span<const double> scores, int k, double epsil
                    ? m / (m + (k - 1 - m) * stay + std::exp(dispersion - past))
                    : m / (m + (k - m) * stay);
   }
+  //@ end
   return std::min(2.0, largest_movement(epsilon) + 2 * entering);
 }
 

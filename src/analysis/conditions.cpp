@@ -7,9 +7,11 @@
 namespace focus {
 
 double weights_left_side(double delta_s, double delta_h, double separation) {
+  //@ gap 14 weights-condition
   const double constant = std::log(2 * (1 + 1 / separation));
   const double top = delta_h + constant;
   return top / delta_s;
+  //@ end
 }
 
 double inputs_left_side(double delta_s, double delta_h, double separation, double beta_h) {
@@ -45,9 +47,11 @@ std::vector<Condition> table_6(const Statistics& full, const Statistics& sparse,
 
 double weights_frontier(double delta_s, double c1) {
   double surplus = 0;
+  //@ gap 14 weights-frontier
   // 1 + 1/(δ_s c₂) < e^{δ_s (1 − c₁)} / 2
   const double growth = std::exp(delta_s * (1 - c1));
   surplus = growth / 2 - 1;
+  //@ end
   return surplus > 0 ? 1 / (delta_s * surplus) : std::numeric_limits<double>::infinity();
 }
 

@@ -22,9 +22,11 @@ std::vector<double> neighbour_slopes(std::span<const double> losses, int grid, d
   for (int a = 0; a < grid; ++a)
     for (int b = 0; b < grid; ++b) {
       if (!within(a) || !within(b)) continue;
+      //@ gap 13 neighbours
       const double here = at(a, b);
       if (a + 1 < grid && within(a + 1)) add(here, at(a + 1, b));
       if (b + 1 < grid && within(b + 1)) add(here, at(a, b + 1));
+      //@ end
     }
   return slopes;
 }

@@ -165,6 +165,7 @@ double percentile(const Percentiles& all, int point) {
 
 RowStatistics row_statistics(std::span<const double> scores, std::span<const int> kept) {
   double lowest_kept = HUGE_VAL, highest_kept = -HUGE_VAL, highest_dropped = -HUGE_VAL;
+  //@ gap 14 separation
   size_t next = 0;  // the kept keys ascend
   for (size_t j = 0; j < scores.size(); ++j) {
     if (next < kept.size() && size_t(kept[next]) == j) {
@@ -175,6 +176,7 @@ RowStatistics row_statistics(std::span<const double> scores, std::span<const int
       highest_dropped = std::max(highest_dropped, scores[j]);
     }
   }
+  //@ end
   const bool drops = kept.size() < scores.size();
   return {dispersion(scores), highest_kept - lowest_kept,
           drops ? lowest_kept - highest_dropped : std::numeric_limits<double>::quiet_NaN()};

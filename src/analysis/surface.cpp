@@ -26,10 +26,12 @@ Direction draw_direction(const Model<float>& model, uint64_t seed, uint32_t whic
 void rescale(Direction& direction, const Model<float>& model) {
   for (size_t p = 0; p < direction.size(); ++p) {
     const std::vector<float>& weights = model.parameters()[p].value;
+    //@ gap 13 rescale
     double own = 0, wanted = 0;
     for (double x : direction[p]) own += x * x;
     for (float w : weights) wanted += double(w) * double(w);
     for (double& x : direction[p]) x *= std::sqrt(wanted / own);
+    //@ end
   }
 }
 
@@ -51,9 +53,11 @@ Direction read_direction(const Safetensors& file, const Model<float>& model) {
 
 double axis_coordinate(int grid, double range, int a) {
   double coordinate = range;
+  //@ gap 13 axis
   const int last = grid - 1;
   coordinate = -range + 2 * range * a / last;
   if (a == last) coordinate = range;  // whatever rounding did
+  //@ end
   return coordinate;
 }
 

@@ -1,4 +1,4 @@
-// The loss on a plane through trained weights, against an independent program in double
+// Stage 13: the loss on a plane through trained weights, against an independent program in double
 // (tests/golden/make_theory.py), and how steep it is.
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-// How far softmax, top-k and a layer move, the statistics of Table 6, its two conditions
+// Stage 14: how far softmax, top-k and a layer move, the statistics of Table 6, its two conditions
 // and the frontiers of Figures 21 and 22. Golden numbers are those of an independent program in
 // double (tests/golden/make_theory.py).
 #include <doctest/doctest.h>
