@@ -108,8 +108,8 @@ TEST_CASE("cli: stability refuses, and writes nothing") {
   m.refuses(base + Words{m.topk, "--out", "d.tsv"}, "nothing is overwritten");
   m.refuses(base + Words{m.topk, "--out", "none/s.json"}, "no folder none");
   m.refuses(base + Words{"none"}, "cannot read none");
-  const std::string wide = trained(m, "wide", {"--attention", "full", "--d-mlp", "9"});
-  m.refuses(base + Words{m.topk, "--full", wide}, "d-mlp is 9");
+  const std::string wide = trained(m, "wide", {"--attention", "full", "--heads", "2"});
+  m.refuses(base + Words{m.topk, "--full", wide}, "number of heads is 2");
   const std::string random = trained(m, "random", {"--attention", "random", "--k", "3"});
   m.refuses(base + Words{random}, "random");
   change(m / m.topk, m / "nan.safetensors", "linear.weight",
@@ -196,8 +196,8 @@ TEST_CASE("cli: surface refuses, and writes nothing") {
   m.refuses(base + Words{m.full, "--grid", "3", "--samples", "31"}, "d.tsv has 30 rows");
   m.refuses(base + Words{m.full, "--grid", "3", "--range", "0"}, "--range");
   m.refuses(base + Words{m.full, "--grid", "3", "--out", "d.tsv"}, "nothing is overwritten");
-  const std::string wide = trained(m, "wide", {"--attention", "full", "--d-mlp", "9"});
-  m.refuses(base + Words{m.full, wide, "--grid", "3"}, "ffn.0.weight' is [9, 8]");
+  const std::string wide = trained(m, "wide", {"--attention", "full", "--heads", "2"});
+  m.refuses(base + Words{m.full, wide, "--grid", "3"}, "W_q.weight' is [16, 8]");
 }
 
 TEST_CASE("cli: a surface that is killed or stopped goes on, to the same bytes") {

@@ -26,7 +26,7 @@ struct Scale {
 };
 Scale scale_of(const LessonOptions& o) {
   if (o.paper_scale) return {41, 5000, 5, 5, 200};
-  if (o.demo_scale) return {15, 50, 1, 1, 50};
+  if (o.demo_scale) return {41, 25, 1, 1, 50};
   return {41, 200, 3, 1, 100};
 }
 
