@@ -5,7 +5,7 @@
 #   - every mistake of the gaps' pages is caught by its lesson's stage test, and recognised
 #   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
 #   - an nvcc or a driver that is of no use
-#   - the student's and the instructor's commands, also with hostile submissions
+#   - the student's and the instructor's commands; the grader against hostile submissions
 #   - the commands of README and lessons
 #   - the book, in a browser
 #   - studies under a real Slurm: `make setup` leaves it to the authors' packages
@@ -68,6 +68,7 @@ lessons() { wait $beside; status=$?; cat "$log-lessons"; return $status; }
 many mistakes tests/check_mistakes.sh $kit
 many machines tests/check_machines.sh
 many kit tests/check_kit.sh $kit
+many grader tests/check_grader.sh $kit
 many readme tests/check_readme.sh build/focus
 many slurm tests/slurm/run_slurm_test.sh build/focus
 many book env KIT=$kit ATTENTION=build/attention lessons/book/check_book.sh

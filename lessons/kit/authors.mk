@@ -61,10 +61,11 @@ $(NUMBERS:%=demo-%): demo-%: $(B)/lesson-%
 demo-00: $(B)/lesson-00
 	@$(if $(filter 1,$(REPLAY)),cat lessons/00-one-page/results/output.txt,$(B)/lesson-00)
 
-#: make grade DIR=folder   points for a submission or a folder of them, and grades.json
+#: make grade DIR=folder   points for a submission or a folder of them: grades.csv and grades.json
+#:                         (lessons/kit/GRADING.md)
 grade: $(B)/kit
-	@[ -n "$$DIR" ] || { echo "which submissions? make grade DIR=folder [LESSON=05] [JSON=file]"; exit 2; }
-	@$(B)/kit grade "$$DIR" $(if $(LESSON),--lesson $(LESSON)) --json "$${JSON:-grades.json}"
+	@[ -n "$$DIR" ] || { echo "which submissions? make grade DIR=folder [LESSON=05] [CSV=file] [JSON=file]"; exit 2; }
+	@$(B)/kit grade "$$DIR" $${LESSON:+--lesson "$$LESSON"} --json "$${JSON:-grades.json}" --csv "$${CSV:-grades.csv}"
 
 #: make diff-NN     what lesson NN adds to the code of the lesson before
 $(NUMBERS:%=diff-%): diff-%: $(B)/kit
