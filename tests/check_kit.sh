@@ -1,6 +1,6 @@
 #!/bin/sh
 # The learning kit as its users meet it: a student walks through lesson 01 in an empty folder, an
-# instructor grades submissions of every kind. Last line: N passed, N failed.
+# instructor grades some. Last line: N passed, N failed.
 #
 #   tests/check_kit.sh KIT
 set -u
@@ -55,50 +55,32 @@ expect 2 "src/tensor/softmax.h:.*error" "what does not compile says where" make 
 cd "$root" || exit 2
 
 # --- an instructor ---
-all=$here/class
+# The grader's own checks are in check_grader.sh; here it meets a real lesson.
+all="$here/a class"
 mkdir "$all"
-submit() {  # submit NAME: a tree of lesson 01 filled with our code
-  "$kit" start 01 "$all/$1" > "$log" || exit 2
-  for gap in $gaps; do "$kit" fill "$all/$1" "$gap"; done
-}
+for name in complete partial; do "$kit" start 01 "$all/$name" > "$log" || exit 2; done
+for gap in $gaps; do "$kit" fill "$all/complete" "$gap"; done
+"$kit" fill "$all/partial" softmax-row && "$kit" fill "$all/partial" softmax-backward
 file=src/tensor/softmax.h
-start='^  \/\/ ---- gap 01 softmax-row'
-for name in complete cheater crasher deleter empty liar linked loop no-compile partial truncated writer; do submit $name; done
-"$kit" start 01 "$here/fresh" > /dev/null && cp "$here/fresh/$file" "$all/empty/$file"
-sed -i 's/^namespace focus {/namespace focus {\n  this is no code/' "$all/no-compile/$file"
-sed -i "s/$start/  for (volatile int i = 0; i >= 0; i = 0) {}\n&/" "$all/loop/$file"
-sed -i "s/$start/  *(volatile int*)8 = 1;\n&/" "$all/crasher/$file"
-sed -i "s/$start/  std::exit(0);\n&/; 1i #include <cstdlib>" "$all/liar/$file"
-sed -i "s/$start/  { std::FILE* f = std::fopen(\"big\", \"w\"); if (!f) f = std::fopen(\"scratch\/big\", \"w\"); while (f) std::fputs(\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\", f); }\n&/; 1i #include <cstdio>" "$all/writer/$file"
-touch "$here/precious"
-sed -i "s/$start/  std::remove(\"$(echo "$here" | sed 's/\//\\\//g')\/precious\");\n&/; 1i #include <cstdio>" "$all/deleter/$file"
 sed -i "s/scale \* (s\[j\] - top)/s[j] - top/; s/scale \* s\[j\]/s[j]/" "$all/partial/$file"
-rm -r "$all/cheater/tests" && echo 'int main() {}' > "$all/cheater/stage.cpp" && cp "$here/fresh/$file" "$all/cheater/$file"
-rm "$all/linked/$file" && ln -s /etc/passwd "$all/linked/$file"
-head -c 3000 "$all/truncated/$file" > "$here/cut" && cp "$here/cut" "$all/truncated/$file"
-mkdir "$all/no-lesson" && touch "$all/no-lesson/x"
-
-expect 0 "complete: lesson 01, 20 of 20 points" "grading a folder survives all of it" \
-  "$kit" grade "$all" --json "$here/grades.json" --seconds 10
-cp "$log" "$here/graded"
-graded() { expect 0 "$2" "graded: $1" sh -c "grep -A $((count + 1)) '/$1:' '$here/graded' | head -n $((count + 1))"; }
-graded empty "0 of 20 points"
-graded empty "  0 / .*empty"
-graded no-compile "does not compile: .*error"
-graded loop "does not end within 10 s"
-graded crasher "crashes (Segmentation fault)"
-graded liar "ends before its tests do"
-graded writer "writes a file of more than\|does not end within"
-graded cheater "0 of 20 points"
-graded linked "is no regular file"
-graded no-lesson "no lesson.txt that names a lesson"
-graded partial "tests fail: "
-graded partial " passes"
-if grep -q "note: student code could change your files" "$here/graded"; then
-  skip "this kernel cannot keep student code from changing files"
+# A stage test that was not passed, whatever the file says outside of its gaps.
+sed -i '1i #include <cstdlib>\nstatic int e = (std::exit(0), 0);\n#define CHECK(...)' "$all/partial/$file"
+mkdir "$all/nothing"
+make grade DIR="$all" LESSON=01 JSON="$here/the grades.json" CSV="$here/the grades.csv" > "$here/graded" 2>&1
+if grep -q bwrap "$here/graded"; then
+  skip "grading: $(grep bwrap "$here/graded")"
 else
-  check "what is not the student's was not deleted" test -e "$here/precious"
+  graded() { expect 0 "$2" "graded: $1" sh -c "grep -A $count '^$1:' '$here/graded'"; }
+  expect 0 "2 graded, 1 not" "grading a folder says how many" cat "$here/graded"
+  graded complete "lesson 01, 20 of 20 points"
+  graded partial "lesson 01, 6 of 20 points"
+  graded partial "exponential .*empty"
+  graded partial "softmax-row .*tests fail: "
+  graded partial "softmax-backward .* passes"
+  graded nothing "holds no file with gaps of lesson 01"
+  expect 0 '"partial","","01","total","6","20"' "the table to import" cat "$here/the grades.csv"
+  expect 0 '"result": "passes"' "the JSON report" cat "$here/the grades.json"
 fi
-check "the JSON report has them all" sh -c "[ \$(grep -c '\"submission\"' $here/grades.json) -eq $(ls "$all" | wc -l) ]"
 expect 2 "is no folder" "a folder that is not there" "$kit" grade "$here/nowhere"
+expect 2 "there is no lesson '99'" "a lesson that is not there" "$kit" grade "$all" --lesson 99
 print_sum

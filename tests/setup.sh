@@ -3,7 +3,8 @@
 # Safe to run again: it does nothing when nothing is missing.
 #
 #   tests/setup.sh            what users need
-#   tests/setup.sh authors    also what the authors' checks need (a browser, clang-format, Slurm)
+#   tests/setup.sh authors    also what the authors' checks need (a browser, clang-format, Slurm, the
+#                             grader's sandbox)
 set -u
 
 missing=
@@ -24,6 +25,8 @@ if [ "${1:-}" = authors ]; then
   need chromium command -v chromium
   need clang-format command -v clang-format
   need python3 command -v python3
+  need bubblewrap command -v bwrap
+  need libarchive-tools command -v bsdtar
   need slurm-wlm env PATH="$PATH:/usr/sbin" command -v slurmctld
   need munge env PATH="$PATH:/usr/sbin" command -v munged
 fi

@@ -4,8 +4,13 @@
 // A known mistake is recognised by the test cases that it fails. lessons/NN-*/mistakes.tsv, written
 // by tests/check_mistakes.sh, has them: GAP<TAB>MISTAKE<TAB>WORDS<TAB>TEST CASE<TAB>TEST CASE… With
 // the environment variable FOCUS_FAILED=FILE the failing test cases of this run are written there.
+//
+// With FOCUS_VERDICT=FD the program reads a secret from that file descriptor at its start, and at
+// the end writes there the secret, the numbers of test cases and of failed ones, and their names:
+// the grader believes only this.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <exception>
@@ -21,6 +26,9 @@
 namespace {
 
 std::string lesson;  // "05"
+
+int verdict_to = -1;
+char secret[32];
 
 using Names = std::set<std::string>;
 
@@ -152,6 +160,15 @@ struct StageReporter : doctest::IReporter {
       std::ofstream file(path);
       for (const std::string& name : all_failed) file << name << "\n";
     }
+    if (verdict_to >= 0) {
+      std::ostringstream verdict;
+      verdict << std::string(secret, sizeof secret) << " " << run.numTestCasesPassingFilters << " "
+              << run.numTestCasesFailed << "\n";
+      for (const std::string& name : all_failed) verdict << name << "\n";
+      for (const std::string& name : all_stopped) verdict << name << "\n";
+      const std::string text = verdict.str();
+      if (write(verdict_to, text.data(), text.size()) != ssize_t(text.size())) std::abort();
+    }
     const int passed = int(run.numTestCasesPassingFilters - run.numTestCasesFailed);
     out << "[doctest] test cases: " << run.numTestCasesPassingFilters << " | " << passed
         << " passed | " << run.numTestCasesFailed << " failed | 0 skipped\n"
@@ -170,6 +187,10 @@ DOCTEST_REGISTER_REPORTER("stage", 1, StageReporter);
 int main(int argc, char** argv) {
   const std::string program = std::filesystem::path(argv[0]).filename().string();
   lesson = program.substr(program.rfind('-') + 1);  // stage-05
+  if (const char* fd = std::getenv("FOCUS_VERDICT")) {
+    verdict_to = std::atoi(fd);
+    if (read(verdict_to, secret, sizeof secret) != ssize_t(sizeof secret)) return 2;
+  }
   doctest::Context context;
   context.setOption("reporters", "stage");
   context.applyCommandLine(argc, argv);

@@ -7,10 +7,13 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <set>
 
+#include "../lessons/kit/gap_text.h"
 #include "../lessons/kit/gaps.h"
 #include "../lessons/kit/tree.h"
 #include "error.h"
+#include "files/atomic_file.h"
 
 using namespace focus;
 using namespace focus::kit;
@@ -286,4 +289,35 @@ TEST_CASE("a student's tree has nothing of its gaps' solutions and of later less
     CHECK_THROWS_AS(write_student_tree(manifest, lesson.number, folder), InputError);
   }
   std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("what a gap may hold: our own code and every mistake are taken, layout does not count") {
+  const Manifest manifest = read_manifest(".");
+  std::vector<std::string> kernels;
+  for (const std::string& path : source_files(manifest))
+    if (path.starts_with("cuda/")) kernels.push_back(read_file(path, 64 << 20));
+  const std::set<std::string> reserved = reserved_names(kernels);
+  for (const Gap& gap : all_gaps(manifest)) {
+    CAPTURE(gap.name);
+    const std::string before = "// ---- gap 77 " + gap.name + " (renumbered) ----\r\n",
+                      after = "  // ---- end of gap 77 " + gap.name + " ----\n";
+    const GapText written = written_in("int x;\n" + before + code_text(gap) + after, gap);
+    CHECK(written.problem == "");
+    CHECK(written.text == code_text(gap));
+    CHECK(written.line == 3);
+    CHECK(!written.empty);
+    CHECK(refusal(written, reserved) == "");
+    CHECK(tokens("/* more */ " + code_text(gap) + "// and more") == tokens(code_text(gap)));
+    CHECK(written_in(before + stub_text(gap) + after, gap).problem != "");
+    CHECK(written_in(stub_text(gap), gap).empty);
+    for (const Mistake& mistake : gap.mistakes) {
+      std::string text;
+      for (const Line& line : with_mistake(gap, mistake)) text += line.text + "\n";
+      CHECK(refusal({"", text, 1, false}, reserved) == "");
+    }
+  }
+  CHECK(reserved.count("__syncthreads"));
+  CHECK(!reserved.count("__asm__"));
+  CHECK(standard_includes("  #include <numeric>\n#include <unistd.h>\n#include \"x\"\n") ==
+        "#include <numeric>\n");
 }

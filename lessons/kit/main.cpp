@@ -3,6 +3,7 @@
 // --help says what it can do.
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <new>
@@ -11,6 +12,7 @@
 #include "files/atomic_file.h"
 #include "grade.h"
 #include "manifest.h"
+#include "suggest.h"
 #include "tables.h"
 #include "tree.h"
 
@@ -60,33 +62,43 @@ void fill(const Manifest& manifest, const fs::path& tree, const std::string& nam
   write_file_atomically(path, with_solution(text, gap).value());
 }
 
+struct GradeFiles {
+  std::string json, csv;
+};
+
 int grade(const Manifest& manifest, const fs::path& folder, const GradeOptions& options,
-          const std::string& json) {
-  if (!json.empty() && fs::exists(json) && !fs::is_regular_file(json))
-    fail_input("--json ", json, " is no file");
-  if (const std::string missing = missing_protection(); !missing.empty())
-    std::cerr << "note: student code could " << missing << "; grade as another user\n";
+          const GradeFiles& files) {
+  if (const std::string missing = missing_protection(); !missing.empty()) fail_input(missing);
+  Grader grader(manifest, options);
   std::vector<Grade> grades;
-  for (const fs::path& submission : find_submissions(folder)) {
-    try {
-      grades.push_back(grade_submission(manifest, submission, options));
-    } catch (const InputError& error) {
-      grades.push_back({submission.string(), options.lesson, error.what(), {}});
-    }
+  int not_graded = 0;
+  for (const fs::path& upload : find_uploads(all_gaps(manifest), folder)) {
+    grades.push_back(grader.grade(upload));
+    not_graded += !grades.back().problem.empty();
     std::cout << grade_table(grades.back()) << std::flush;
+    // After each, so that nothing is lost if the next one takes the machine down.
+    mark_copies(grades);
+    if (!files.json.empty()) write_file_atomically(files.json, grades_json(grades));
+    if (!files.csv.empty()) write_file_atomically(files.csv, grades_csv(grades));
   }
-  if (!json.empty()) {
-    write_file_atomically(json, grades_json(grades));
-    std::cout << "written: " << json << "\n";
-  }
-  return 0;
+  for (const Grade& grade : grades)
+    if (!grade.same_as.empty()) {
+      std::cout << grade.name() << ": every gap is the same as of";
+      for (const std::string& other : grade.same_as) std::cout << " " << other;
+      std::cout << "\n";
+    }
+  for (const std::string& file : {files.json, files.csv})
+    if (!file.empty()) std::cout << "written: " << file << "\n";
+  std::cout << grades.size() - size_t(not_graded) << " graded, " << not_graded << " not\n";
+  return not_graded ? 2 : 0;
 }
 
 int run(int argc, char** argv) {
   CLI::App app(
       "What is made from the sources and the lessons' gaps: students' trees, solutions, grades");
   app.require_subcommand(1);
-  std::string root = ".", lesson, name, path, json;
+  std::string root = ".", lesson, name, path;
+  GradeFiles files;
   bool stubs = false, check = false;
   GradeOptions options;
   app.add_option("--root", root, "the full checkout")->capture_default_str();
@@ -118,9 +130,13 @@ int run(int argc, char** argv) {
   CLI::App* grading = app.add_subcommand("grade", "points for submissions");
   grading->add_option("FOLDER", path, "a submission, or a folder of them")->required();
   grading->add_option("--lesson", options.lesson, "where a submission does not say it");
-  grading->add_option("--json", json, "also write this file");
+  grading->add_option("--json", files.json, "also write this file");
+  grading->add_option("--csv", files.csv, "also write this file");
   grading->add_option("--seconds", options.test.seconds, "for one run of the tests")
       ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  grading->add_option("--total", options.seconds, "seconds for a submission's builds and tests")
+      ->check(CLI::Range(1, 36000))
       ->capture_default_str();
   grading->add_option("--memory", options.test.memory_mb, "MB for one run of the tests")
       ->check(CLI::Range(256, 1 << 20))
@@ -137,7 +153,7 @@ int run(int argc, char** argv) {
   if (*start) {
     write_student_tree(manifest, lesson, path);
     std::cout << "Lesson " << manifest.lesson(lesson).folder << " is in " << path << "\n  cd "
-              << path << "\n  less README.md\n  make test-" << lesson
+              << shell_word(path) << "\n  less README.md\n  make test-" << lesson
               << "     # red until the gaps are filled\n";
   }
   if (*snapshot) write_snapshot(manifest, lesson, stubs, path);
@@ -148,7 +164,7 @@ int run(int argc, char** argv) {
   if (*with_mistakes) write_with_mistakes(manifest, path);
   if (*fill_gap) fill(manifest, path, name);
   if (*tables) return write_tables(manifest, check);
-  if (*grading) return grade(manifest, path, options, json);
+  if (*grading) return grade(manifest, path, options, files);
   return 0;
 }
 
@@ -160,6 +176,9 @@ int main(int argc, char** argv) {
   } catch (const RunError& error) {
     std::cerr << error.what() << "\n";
     return 1;
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::cerr << file_problem("cannot use", error.path1(), error.code().value()) << "\n";
+    return 2;
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 2;

@@ -4,38 +4,129 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 
 #include "error.h"
 
-#if defined(__linux__)
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
+#define FOCUS_CAN_FILTER 1
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#if __has_include(<linux/landlock.h>)
-#include <linux/landlock.h>
-#define FOCUS_LANDLOCK 1
-#endif
 #endif
 
 namespace focus::kit {
 
+namespace fs = std::filesystem;
+
 namespace {
 
-#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
-#define FOCUS_SECCOMP 1
+#if defined(FOCUS_CAN_FILTER)
+// What a computing program with threads needs: its own memory, files that are shown to it, clocks.
+// Not here, so that the limit of memory holds: other processes, memfd_create, shared memory. execve
+// and wait4 are for bubblewrap, which starts the program behind this filter.
+const long computing[] = {
+#if defined(__x86_64__)
+    SYS_open,
+    SYS_stat,
+    SYS_lstat,
+    SYS_access,
+    SYS_readlink,
+    SYS_poll,
+    SYS_getdents,
+    SYS_arch_prctl,
+    SYS_time,
+    SYS_alarm,
+    SYS_pipe,
+    SYS_getrlimit,
+    SYS_mkdir,
+    SYS_unlink,
+#endif
+    SYS_openat,
+    SYS_close,
+    SYS_read,
+    SYS_readv,
+    SYS_pread64,
+    SYS_write,
+    SYS_writev,
+    SYS_pwrite64,
+    SYS_lseek,
+    SYS_fstat,
+    SYS_newfstatat,
+    SYS_statx,
+    SYS_faccessat,
+    SYS_faccessat2,
+    SYS_readlinkat,
+    SYS_getdents64,
+    SYS_getcwd,
+    SYS_fcntl,
+    SYS_ioctl,
+    SYS_dup,
+    SYS_ppoll,
+    SYS_pipe2,
+    SYS_uname,
+    SYS_sysinfo,
+    SYS_brk,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_munmap,
+    SYS_mremap,
+    SYS_madvise,
+    SYS_membarrier,
+    SYS_execve,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_futex,
+    SYS_set_robust_list,
+    SYS_get_robust_list,
+    SYS_set_tid_address,
+    SYS_rseq,
+    SYS_getpid,
+    SYS_gettid,
+    SYS_getppid,
+    SYS_tgkill,
+    SYS_wait4,
+    SYS_rt_sigaction,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigreturn,
+    SYS_rt_sigtimedwait,
+    SYS_sigaltstack,
+    SYS_getrandom,
+    SYS_prlimit64,
+    SYS_getrusage,
+    SYS_sched_yield,
+    SYS_sched_getaffinity,
+    SYS_sched_setaffinity,
+    SYS_getuid,
+    SYS_geteuid,
+    SYS_getgid,
+    SYS_getegid,
+    SYS_restart_syscall,
+    SYS_clock_gettime,
+    SYS_clock_getres,
+    SYS_clock_nanosleep,
+    SYS_nanosleep,
+    SYS_gettimeofday,
+    SYS_setitimer,
+    SYS_timer_create,
+    SYS_timer_settime,
+    SYS_timer_delete};
 
-// A filter of system calls: no sockets, no leaving of the process group (by which everything is
-// ended at last), and unless programs may be started, no new processes; threads stay possible.
-bool filter_system_calls(bool may_start_programs) {
+// A program for the kernel that lets through the calls above and new threads, and refuses all else
+// with EPERM.
+std::vector<sock_filter> only_computing() {
 #if defined(__x86_64__)
   const uint32_t processor = AUDIT_ARCH_X86_64;
 #else
@@ -45,187 +136,239 @@ bool filter_system_calls(bool may_start_programs) {
   const auto add = [&](uint16_t code, uint32_t k, uint8_t jt = 0, uint8_t jf = 0) {
     filter.push_back({code, jt, jf, k});
   };
-  const auto refuse = [&](long call, uint32_t error) {
-    add(BPF_JMP | BPF_JEQ | BPF_K, uint32_t(call), 0, 1);
-    add(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error);
-  };
-  add(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch));
-  add(BPF_JMP | BPF_JEQ | BPF_K, processor, 1, 0);
-  add(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-  add(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr));
-#if defined(__x86_64__)
-  add(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1);  // the same calls under other numbers (x32)
-  add(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-#endif
-  for (long call : {long(SYS_socket), long(SYS_socketpair), long(SYS_setsid), long(SYS_setpgid),
-                    long(SYS_ptrace), long(SYS_kill), long(SYS_io_uring_setup)})
-    refuse(call, EPERM);
-  if (!may_start_programs) {
-#if defined(__x86_64__)
-    refuse(SYS_fork, EPERM);
-    refuse(SYS_vfork, EPERM);
-#endif
-    refuse(SYS_clone3, ENOSYS);  // the C library then uses clone, whose flags can be seen
-    add(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3);
-    add(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args));
-    add(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0);
-    add(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+  const uint16_t load = BPF_LD | BPF_W | BPF_ABS, equal = BPF_JMP | BPF_JEQ | BPF_K,
+                 end = BPF_RET | BPF_K;
+  add(load, offsetof(seccomp_data, arch));
+  add(equal, processor, 1, 0);
+  add(end, SECCOMP_RET_KILL_PROCESS);
+  add(load, offsetof(seccomp_data, nr));
+  for (long call : computing) {
+    add(equal, uint32_t(call), 0, 1);
+    add(end, SECCOMP_RET_ALLOW);
   }
-  add(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-  const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
-  return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+  // The C library tries clone3 first, whose flags cannot be seen, and then uses clone.
+  add(equal, SYS_clone3, 0, 1);
+  add(end, SECCOMP_RET_ERRNO | ENOSYS);
+  add(equal, SYS_clone, 0, 3);
+  add(load, offsetof(seccomp_data, args));
+  add(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 1);
+  add(end, SECCOMP_RET_ALLOW);
+  add(end, SECCOMP_RET_ERRNO | EPERM);
+  return filter;
 }
 #endif
 
-#if defined(FOCUS_LANDLOCK)
-int landlock_version() {
-  return int(syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION));
+struct Pair {
+  int ours = -1, theirs = -1;
+  ~Pair() {
+    close_ours();
+    close_theirs();
+  }
+  void close_ours() { close_one(ours); }
+  void close_theirs() { close_one(theirs); }
+
+ private:
+  static void close_one(int& fd) {
+    if (fd >= 0) close(fd);
+    fd = -1;
+  }
+};
+
+void open_pair(Pair& pair) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    fail_input("cannot make a socket: ", std::strerror(errno));
+  pair.ours = ends[0], pair.theirs = ends[1];
 }
 
-// From here on files can be changed, made and removed below the writable folders only.
-bool protect_files(const std::vector<std::filesystem::path>& writable) {
-  const int version = landlock_version();
-  if (version < 1) return false;
-  uint64_t changes = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |
-                     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_CHAR |
-                     LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |
-                     LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO |
-                     LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM;
-  if (version >= 2) changes |= 1u << 13;  // moving files between folders
-  if (version >= 3) changes |= 1u << 14;  // cutting files short
-  landlock_ruleset_attr rules{};
-  rules.handled_access_fs = changes;
-  const int ruleset = int(syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0));
-  if (ruleset < 0) return false;
-  bool ok = true;
-  const auto allow = [&](const char* path, uint64_t access) {
-    landlock_path_beneath_attr beneath{};
-    beneath.allowed_access = access;
-    beneath.parent_fd = open(path, O_PATH | O_CLOEXEC);
-    ok &= beneath.parent_fd >= 0 &&
-          syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) == 0;
-    if (beneath.parent_fd >= 0) close(beneath.parent_fd);
+// The fresh root: /usr and the names that stand beside it for parts of it, the files that compilers
+// look into, and what is shown.
+std::vector<std::string> bubblewrap(const Sandbox& sandbox) {
+  std::vector<std::string> words = {"bwrap",
+                                    "--unshare-user",
+                                    "--uid",
+                                    "65534",
+                                    "--gid",
+                                    "65534",
+                                    "--unshare-ipc",
+                                    "--unshare-pid",
+                                    "--unshare-net",
+                                    "--unshare-uts",
+                                    "--hostname",
+                                    "grading",
+                                    "--unshare-cgroup-try",
+                                    "--cap-drop",
+                                    "ALL",
+                                    "--die-with-parent",
+                                    "--new-session",
+                                    "--ro-bind",
+                                    "/usr",
+                                    "/usr",
+                                    "--dev-bind",
+                                    "/dev/null",
+                                    "/dev/null"};
+  const auto add = [&](std::initializer_list<std::string> more) {
+    words.insert(words.end(), more.begin(), more.end());
   };
-  for (const auto& folder : writable) allow(folder.c_str(), changes);
-  allow("/dev/null", LANDLOCK_ACCESS_FS_WRITE_FILE | (version >= 3 ? 1u << 14 : 0));
-  ok &= syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
-  close(ruleset);
-  return ok;
+  for (const char* name : {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}) {
+    std::error_code none;
+    if (fs::is_symlink(name, none))
+      add({"--symlink", fs::read_symlink(name).string(), name});
+    else
+      add({"--ro-bind-try", name, name});
+  }
+  for (const char* name : {"/etc/alternatives", "/etc/ld.so.cache", "/proc/cpuinfo"})
+    add({"--ro-bind-try", name, name});
+  for (const auto& [host, inside] : sandbox.readable) add({"--ro-bind", host.string(), inside});
+  for (const auto& [host, inside] : sandbox.writable) add({"--bind", host.string(), inside});
+  add({"--remount-ro", "/", "--chdir", sandbox.folder});
+  return words;
 }
-#endif
 
 void limit(int resource, uint64_t most) {
   const rlimit both{rlim_t(most), rlim_t(most)};
   setrlimit(resource, &both);
 }
 
-// In the child, between fork and exec.
-void give_up_powers(const Limits& limits) {
-  limit(RLIMIT_CORE, 0);
-  limit(RLIMIT_CPU, uint64_t(limits.seconds) * 4 + 1);  // several threads; the clock ends it first
-  limit(RLIMIT_AS, uint64_t(limits.memory_mb) << 20);
-  limit(RLIMIT_FSIZE, uint64_t(limits.file_mb) << 20);
-#if defined(__linux__)
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-#if defined(FOCUS_LANDLOCK)
-  protect_files(limits.writable);
-#endif
-#if defined(FOCUS_SECCOMP)
-  filter_system_calls(limits.may_start_programs);
-#endif
-#endif
+// The processes below `process`, itself included: bubblewrap's own two and what they run.
+int threads_below(pid_t process, int depth = 0) {
+  const std::string folder = str("/proc/", process);
+  int count = 0;
+  std::ifstream status(folder + "/status");
+  for (std::string word; status >> word;)
+    if (word == "Threads:") {
+      status >> count;
+      break;
+    }
+  std::ifstream children(str(folder, "/task/", process, "/children"));
+  for (pid_t child; depth < 4 && children >> child;) count += threads_below(child, depth + 1);
+  return count;
+}
+
+std::vector<char*> pointers(const std::vector<std::string>& words) {
+  std::vector<char*> all;
+  for (const std::string& word : words) all.push_back(const_cast<char*>(word.c_str()));
+  all.push_back(nullptr);
+  return all;
+}
+
+// Appends what can be read; false at the end.
+bool take(int fd, std::string& to) {
+  std::array<char, 65536> bytes;
+  const ssize_t count = read(fd, bytes.data(), bytes.size());
+  if (count > 0) to.append(bytes.data(), size_t(count));
+  return count > 0 || (count < 0 && errno == EINTR);
 }
 
 }  // namespace
 
 std::string missing_protection() {
-  std::string missing;
-#if defined(FOCUS_LANDLOCK)
-  if (landlock_version() < 1) missing = "change your files (this kernel has no Landlock)";
+#if defined(FOCUS_CAN_FILTER)
+  Sandbox sandbox;
+  sandbox.environment = {"PATH=/usr/bin:/bin"};
+  const Outcome outcome = run_sandboxed({"true"}, sandbox, {});
+  if (outcome.ok()) return "";
+  const std::string said =
+      outcome.output.substr(0, std::min<size_t>(200, outcome.output.find('\n')));
+  if (outcome.status == 127)
+    return "bubblewrap (bwrap) is missing, in which student code is run: apt-get install "
+           "bubblewrap";
+  return str("bubblewrap, in which student code is run, is not allowed here (", said,
+             "): lessons/kit/GRADING.md, \"Where it runs\", says what to allow");
 #else
-  missing = "change your files (this system has no Landlock)";
+  return "student code can be run on Linux only, on x86-64 or arm64";
 #endif
-#if !defined(FOCUS_SECCOMP)
-  missing += str(missing.empty() ? "" : " and ", "use the network (no filter of system calls)");
-#endif
-  return missing;
 }
 
 std::string Outcome::text(const Limits& limits) const {
   if (end == too_long) return str("does not end within ", limits.seconds, " s");
   if (end == too_much_output) return str("prints more than ", limits.output_mb, " MB");
+  if (end == too_many_threads) return str("starts more than ", limits.threads, " threads");
   if (end == crashed && status == SIGXFSZ)
     return str("writes a file of more than ", limits.file_mb, " MB");
   if (end == crashed) return str("crashes (", strsignal(status), ")");
   return status == 0 ? "passes" : str("fails (exit status ", status, ")");
 }
 
-Outcome run_limited(const std::vector<std::string>& command, const std::filesystem::path& folder,
-                    const std::vector<std::string>& environment, const Limits& limits) {
-  // Everything that needs memory is made before the fork.
-  std::vector<char*> arguments, variables;
-  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-  for (const std::string& word : environment) variables.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr), variables.push_back(nullptr);
-  int ends[2];
-  if (pipe(ends) != 0) fail_input("cannot make a pipe: ", std::strerror(errno));
+Outcome run_sandboxed(const std::vector<std::string>& command, const Sandbox& sandbox,
+                      const Limits& limits, const std::string& secret) {
+  Pair output, channel, filter;
+  open_pair(output), open_pair(channel), open_pair(filter);
+  if (!secret.empty() &&
+      send(channel.ours, secret.data(), secret.size(), MSG_NOSIGNAL) != ssize_t(secret.size()))
+    fail_input("cannot write to a socket: ", std::strerror(errno));
+  shutdown(channel.ours, SHUT_WR);  // whoever reads a second time does not wait
+
+  // Everything that needs memory is made before the fork. In the child 3 is the channel, 4 the
+  // filter.
+  std::vector<std::string> words = bubblewrap(sandbox);
+#if defined(FOCUS_CAN_FILTER)
+  if (sandbox.only_computes) {
+    words.insert(words.end(), {"--seccomp", "4"});
+    const std::vector<sock_filter> program = only_computing();
+    const size_t bytes = program.size() * sizeof program[0];
+    if (send(filter.ours, program.data(), bytes, MSG_NOSIGNAL) != ssize_t(bytes))
+      fail_input("cannot write to a socket: ", std::strerror(errno));
+  }
+#endif
+  filter.close_ours();
+  words.push_back("--");
+  words.insert(words.end(), command.begin(), command.end());
+  const std::vector<char*> arguments = pointers(words), variables = pointers(sandbox.environment);
+
   const pid_t child = fork();
   if (child < 0) fail_input("cannot start a process: ", std::strerror(errno));
   if (child == 0) {
     setsid();
-    const int nothing = open("/dev/null", O_RDONLY);
-    dup2(nothing, 0), dup2(ends[1], 1), dup2(ends[1], 2);
-    for (int fd = 3; fd < 64; ++fd) close(fd);
-    if (chdir(folder.c_str()) != 0) _exit(126);
-    give_up_powers(limits);
-    execve(arguments[0], arguments.data(), variables.data());
+    // First out of the way, so that no dup2 closes what the next one needs.
+    const int said = fcntl(output.theirs, F_DUPFD, 10), told = fcntl(channel.theirs, F_DUPFD, 10),
+              rules = fcntl(filter.theirs, F_DUPFD, 10), nothing = open("/dev/null", O_RDONLY);
+    dup2(nothing, 0), dup2(said, 1), dup2(said, 2), dup2(told, 3), dup2(rules, 4);
+    for (int fd = 5; fd < 1024; ++fd) close(fd);
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_NOFILE, 128);
+    limit(RLIMIT_CPU, uint64_t(limits.seconds) * 4 + 1);  // several threads; the clock comes first
+    limit(RLIMIT_AS, uint64_t(limits.memory_mb) << 20);
+    limit(RLIMIT_FSIZE, uint64_t(limits.file_mb) << 20);
+    signal(SIGPIPE, SIG_DFL);
+    execvpe(arguments[0], arguments.data(), variables.data());
     dprintf(2, "%s: %s\n", arguments[0], std::strerror(errno));
     _exit(127);
   }
-  close(ends[1]);
+  output.close_theirs(), channel.close_theirs(), filter.close_theirs();
 
   Outcome outcome;
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(limits.seconds);
-  size_t total = 0;
-  bool open_end = true;
-  for (int status = 0;;) {
+  const auto stop = [&](Outcome::End end) {
+    kill(-child, SIGKILL);
+    kill(child, SIGKILL);  // bubblewrap takes all that it runs with it
+    waitpid(child, nullptr, 0);
+    outcome.end = end;
+    return outcome;
+  };
+  for (bool said = true, told = true;;) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
-    if (left.count() <= 0) {
-      outcome.end = Outcome::too_long;
-      break;
-    }
-    pollfd waiting{ends[0], POLLIN, 0};
-    poll(&waiting, open_end ? 1 : 0, int(std::min<long>(left.count(), 50)));
-    if (open_end && (waiting.revents & (POLLIN | POLLHUP))) {
-      std::array<char, 65536> bytes;
-      const ssize_t count = read(ends[0], bytes.data(), bytes.size());
-      if (count <= 0) open_end = false;
-      if (count > 0) {
-        total += size_t(count);
-        outcome.output.append(bytes.data(), size_t(count));
-        if (outcome.output.size() > (512 << 10))
-          outcome.output.erase(0, outcome.output.size() - (256 << 10));
-      }
-      if (total > size_t(limits.output_mb) << 20) {
-        outcome.end = Outcome::too_much_output;
-        break;
-      }
-      continue;  // the rest of what it said comes before its end
-    }
-    if (waitpid(child, &status, WNOHANG) == child) {
-      kill(-child, SIGKILL);  // what it may have left behind
-      outcome.end = WIFSIGNALED(status) ? Outcome::crashed : Outcome::exited;
-      outcome.status = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
-      close(ends[0]);
-      return outcome;
-    }
+    if (left.count() <= 0) return stop(Outcome::too_long);
+    if (sandbox.only_computes && threads_below(child) > limits.threads)
+      return stop(Outcome::too_many_threads);
+    pollfd waiting[] = {{said ? output.ours : -1, POLLIN, 0},
+                        {told ? channel.ours : -1, POLLIN, 0}};
+    poll(waiting, 2, int(std::min<long>(left.count(), 20)));
+    if (waiting[0].revents) said = take(output.ours, outcome.output);
+    if (waiting[1].revents) told = take(channel.ours, outcome.told) && outcome.told.size() < 65536;
+    if (outcome.output.size() > size_t(limits.output_mb) << 20)
+      return stop(Outcome::too_much_output);
+    if (waiting[0].revents || waiting[1].revents) continue;  // all it said comes before its end
+    int status = 0;
+    if (waitpid(child, &status, WNOHANG) != child) continue;
+    kill(-child, SIGKILL);
+    // bubblewrap tells a signal as a shell does.
+    const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    outcome.end = code > 128 && code < 128 + 65 ? Outcome::crashed : Outcome::exited;
+    outcome.status = outcome.end == Outcome::crashed ? code - 128 : code;
+    return outcome;
   }
-  kill(-child, SIGKILL);
-  close(ends[0]);
-  waitpid(child, nullptr, 0);
-  return outcome;
 }
 
 }  // namespace focus::kit

@@ -65,9 +65,12 @@ std::string student_readme(const Lesson& lesson, const std::vector<Gap>& gaps) {
       "Your tree. Everything before this lesson is complete, nothing after it is here, and in\n",
       "these places code is missing (search for `GAP(`):\n\n",
       "| gap | file | points | lines in ours |\n|---|---|---|---|\n", list, "\n", "Together ",
-      points, " points and about ", lesson.minutes, " minutes.\n\n", "1. Read [lessons/",
-      lesson.folder, "/README.md](lessons/", lesson.folder, "/README.md).\n", "2. `make test-",
-      lesson.number, "` builds and tests your files. It is red until the last gap\n",
+      points, " points and about ", lesson.minutes,
+      " minutes. What you write in the gaps counts, and\n",
+      "`#include <…>` of the standard library; a helper function is a lambda in its gap.\n\n",
+      "1. Read [lessons/", lesson.folder, "/README.md](lessons/", lesson.folder, "/README.md).\n",
+      "2. `make test-", lesson.number,
+      "` builds and tests your files. It is red until the last gap\n",
       "   is filled; fill them one at a time. `make watch` does it at each save.\n",
       "3. `make hint-", lesson.number,
       "` helps, a step at a time. `make progress` shows where you are.\n",
@@ -153,11 +156,10 @@ std::string gap_table(const std::vector<Gap>& gaps) {
 }
 
 void write_snapshot(const Manifest& manifest, const std::string& lesson, bool stubs,
-                    const fs::path& folder, const std::map<std::string, std::string>& replaced) {
+                    const fs::path& folder) {
   std::map<std::string, std::string> files = contents(manifest, lesson, stubs);
   files["lesson.txt"] = "lesson " + manifest.lesson(lesson).folder + "\n";
-  if (stubs || !replaced.empty()) files["src/gap.h"] = gap_header;
-  for (const auto& [path, text] : replaced) files[path] = text;
+  if (stubs) files["src/gap.h"] = gap_header;
   update(manifest.root, folder, {"src", "tests", "lessons", "cuda"}, files);
 }
 

@@ -17,11 +17,9 @@ void write_student_tree(const Manifest& manifest, const std::string& lesson,
 
 // The tree after `lesson`. Files that are already as they should be are left alone and those that
 // do not belong are removed, so that a build there starts from what it has. With `stubs` the
-// lesson's gaps are empty. `replaced`: files of the tree with other contents (path → text), in
-// which gaps may be empty.
+// lesson's gaps are empty.
 void write_snapshot(const Manifest& manifest, const std::string& lesson, bool stubs,
-                    const std::filesystem::path& folder,
-                    const std::map<std::string, std::string>& replaced = {});
+                    const std::filesystem::path& folder);
 
 // The sources with all mistakes of all gaps (render_mistakes), in the same way.
 void write_with_mistakes(const Manifest& manifest, const std::filesystem::path& folder);

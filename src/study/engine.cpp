@@ -12,6 +12,7 @@
 #include "suggest.h"
 #include "train/inputs.h"
 #include "train/memory.h"
+#include "train/probe.h"
 #include "train/saver.h"
 #include "train/scheduler.h"
 #include "train/store.h"
@@ -520,7 +521,9 @@ TrainResult train(const TrainPlan& plan, const StudyObserver& observer) {
   check_unused(plan.out);
   const std::unique_ptr<Device> device = open_device(plan.device);
   Engine engine(study_of(plan), options_of(plan, device.get()), observer);
-  engine.make_runs(plan);
+  TrainPlan recorded = plan;
+  recorded.program = program_text(plan.settings);
+  engine.make_runs(recorded);
   engine.start_alone([&] { check_unused(plan.out); });
   return engine.train_alone();
 }
@@ -535,6 +538,9 @@ TrainResult resume(const fs::path& dir, int epochs, int threads, const StudyObse
   if (!device_name.empty()) plan.device = device_name;
   if (!check_same_data(plan.settings) && observer.on_note)
     observer.on_note(dir.string() + older_than_records);
+  const std::string program = check_same_program(dir.string(), plan.program, plan.settings);
+  if (!program.empty() && observer.on_note) observer.on_note(program);
+  plan.program = program_text(plan.settings);
   const std::unique_ptr<Device> device = open_device(plan.device);
   Engine engine(study_of(plan), options_of(plan, device.get()), observer);
   engine.make_runs(plan);

@@ -32,6 +32,7 @@ struct TrainPlan {
   std::filesystem::path out;
   // On a device: "auto" takes its step kernel when it has one for the model, "off" never.
   std::string step_kernel = "auto";
+  std::string program = {};  // of 'focus train': see program_text() in train/probe.h
 };
 
 // settings.json: {"format_version": "1", "seeds": "1,2", …, every setting as text}. Reading throws

@@ -1,0 +1,4 @@
+#pragma once
+
+int twice(int x);
+int half(int x);
