@@ -49,6 +49,8 @@ PATH=$here/bin:$PATH "$kit" grade "$class" > "$here/log" 2>&1
 [ $? -eq 2 ] && ok "no sandbox, no grading" || bad "no sandbox, no grading"
 says "and it says what to do" "is not allowed here (bwrap: No permissions.*GRADING.md"
 
+"$kit" grade "$class" --csv "$here/nowhere/csv" > "$here/log" 2>&1
+says "no reports to nowhere" "cannot be written: .* in a folder that is not there\|bwrap"
 grade ada
 if [ $status -eq 2 ] && grep -q "bwrap" "$here/log"; then
   skip "the grader's sandbox: $(head -n 1 "$here/log")"
@@ -106,6 +108,7 @@ refused "the name doctest" 'doctest::getContextOptions(); return 0;'
 refused "the name DOCTEST_CHECK" 'DOCTEST_CHECK(true); return 0;'
 refused "the name write" 'return int(write(3, "2 0", 3));'
 refused "the name write" 'auto f = ::write; return 0;'
+refused "the name fdopen" 'auto f = fdopen; return 0;'
 refused "the name execl" 'return execl("/bin/sh", "sh", 0);'
 refused "the name _fileno" 'stdout->_fileno = 3; return 0;'
 refused "the name syscall" 'return int(syscall(1));'
@@ -158,6 +161,25 @@ result "an error of the compiler, by the student's line" b_syntax "does not comp
 feedback "a known mistake is named" 'a_parent.*it returns 0 for every x'
 says "and the next submission is graded as ever" "c_good: lesson 01, 8 of 8 points"
 check "nothing is left of them" sh -c "[ -z \"\$(ls build/grade/01 | grep -v ours)\" ]"
+
+# --- the grading is killed: what was graded is written, and nothing goes on ---
+running() { pgrep -f '^/tree/build/stage-01' > /dev/null; }
+if command -v pgrep > /dev/null; then
+  gaps c_good "$right_twice" "$right_half"
+  gaps d_endless 'for (volatile int i = 0;; i = x) {}' -
+  rm "$here/json" "$here/csv"
+  "$kit" grade "$class" --json "$here/json" --csv "$here/csv" --seconds 60 > "$here/log" 2>&1 &
+  grading=$!
+  for _ in $(seq 600); do running && [ -s "$here/csv" ] && break; sleep 0.1; done
+  kill -9 $grading
+  wait $grading 2> /dev/null
+  feedback "killed: what was graded before is written" '"c_good","","01","total","8","8","graded"'
+  for _ in $(seq 50); do running || break; sleep 0.1; done
+  running && bad "killed: a test goes on" || ok "killed: no test goes on"
+  rm -r "$class/c_good" "$class/d_endless"
+else
+  skip "a killed grading: pgrep is missing"
+fi
 
 # --- files ---
 other=$class/other

@@ -22,6 +22,8 @@ void add_study_commands(CLI::App& focus);
 void add_curve_commands(CLI::App& focus);
 void add_model_commands(CLI::App& focus);  // predict, show, eval, check
 void add_data_commands(CLI::App& focus);
+void add_surface_command(CLI::App& focus);
+void add_stability_command(CLI::App& focus);
 void add_bench_step(CLI::App& bench);
 void add_bench_attention(CLI::App& bench);   // in cuda/bench
 void add_bench_one_launch(CLI::App& bench);  // likewise
@@ -81,6 +83,7 @@ CLI::Option* add_file(CLI::App& app, const std::string& name, const std::string&
 
 // Options of several commands, and their limits.
 CLI::Option* add_device(CLI::App& app, std::string& device);
+CLI::Option* add_gpus(CLI::App& app, int& gpus);  // 0: all
 CLI::Option* add_threads(CLI::App& app, int& threads);
 int default_threads();
 constexpr int most_threads = 1024;
