@@ -93,11 +93,12 @@ $(STAGES): $(B)/stage-%: $$(call object,tests/stage_main.cpp $$(wildcard tests/s
 
 # Lesson 00 is one file and needs nothing else. PAGE=FILE takes another version of it.
 PAGE ?= lessons/00-one-page/focus.cpp
+blank := $(subst x,,x x)
 $(B)/obj/page.txt: always
 	@mkdir -p $(@D) && echo '$(PAGE)' | cmp -s - $@ || echo '$(PAGE)' > $@
-$(B)/lesson-00: $(PAGE) $(B)/obj/page.txt
+$(B)/lesson-00: $(subst $(blank),\$(blank),$(PAGE)) $(B)/obj/page.txt
 	@echo "  LINK $@"
-	$(Q)$(CXX) $(filter-out -I%,$(CXXFLAGS)) $(LDFLAGS) -o $@ $<
+	$(Q)$(CXX) $(filter-out -I%,$(CXXFLAGS)) $(LDFLAGS) -o $@ '$(PAGE)'
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 

@@ -29,8 +29,7 @@ const std::vector<std::string> tasks = {"even-pairs",
 constexpr double alike = 1.25;
 constexpr int of_ten = 9;
 
-// --- the recordings
-// -------------------------------------------------------------------------------
+// --- the recordings ------------------------------------------------------------------------------
 
 // All variants of several recordings, found by their settings.
 class Records {
@@ -77,8 +76,7 @@ const RecordedVariant* at_scale(const Records& r, const std::string& task,
   return r.find(task, attention, k, settings);
 }
 
-// --- numbers as text
-// ------------------------------------------------------------------------------
+// --- numbers as text -----------------------------------------------------------------------------
 
 template <class... Args>
 std::string format(const char* pattern, Args... args) {
@@ -160,8 +158,7 @@ std::string list(const std::vector<std::string>& words) {
   return text.empty() ? "none" : text;
 }
 
-// --- Figures 1 and 7 to 12
-// --------------------------------------------------------------------------
+// --- Figures 1 and 7 to 12 -----------------------------------------------------------------------
 
 struct Claim {
   std::string finding, claim, figures, measured;
@@ -287,8 +284,7 @@ void figure_two(const Records& r, Page& page) {
   page.claims.push_back({"F5", "so with GELU and Mish", "2, 13–18", measured});
 }
 
-// --- Lesson 17
-// --------------------------------------------------------------------------------------
+// --- Lesson 17 -----------------------------------------------------------------------------------
 
 const std::vector<double> scales = {0.5, 1, 2, 4, 8, 16};
 
@@ -668,8 +664,7 @@ void controls(const Records& r, Page& page) {
   page.body += text;
 }
 
-// --- what was not run, and how long it takes
-// ---------------------------------------------------------
+// --- what was not run, and how long it takes -----------------------------------------------------
 
 // One GPU (an H200), ten seeds: of the seven tasks an epoch takes an eighth of a second whatever
 // the mechanism; of list operations full attention 9 s, the others about 4.

@@ -24,6 +24,11 @@ struct RunError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// A device has failed and computes no more. What others compute is not touched.
+struct DeviceLost : RunError {
+  using RunError::RunError;
+};
+
 // Joins its arguments into one string: str("k = ", k, " exceeds ", length).
 template <class... Args>
 std::string str(const Args&... args) {

@@ -6,7 +6,9 @@
 #   - every lesson's tree builds and passes with earlier lessons only; its gaps are red, then green
 #   - an nvcc or a driver that is of no use
 #   - the student's and the instructor's commands; the grader against hostile submissions
-#   - the commands of README and lessons
+#   - the commands of README and lessons; what a lesson's page and hints name is in its student tree
+#   - measured numbers in the texts stand in a recording
+#   - recordings: which are stale (they are listed, and fail `make report STRICT=1` only)
 #   - the book, in a browser
 #   - studies under a real Slurm: `make setup` leaves it to the authors' packages
 # Last line: N passed, N failed[, N skipped]. ONLY="mistakes book" runs some of them.
@@ -70,6 +72,10 @@ many machines tests/check_machines.sh
 many kit tests/check_kit.sh $kit
 many grader tests/check_grader.sh $kit
 many readme tests/check_readme.sh build/focus
+many pages python3 tests/check_pages.py $kit build/focus
+many numbers python3 tests/check_numbers.py
+many recordings tests/recordings.sh selftest
+wanted recordings && tests/recordings.sh check
 many slurm tests/slurm/run_slurm_test.sh build/focus
 many book env KIT=$kit ATTENTION=build/attention lessons/book/check_book.sh
 many lessons lessons

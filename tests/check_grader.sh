@@ -159,6 +159,25 @@ feedback "a known mistake is named" 'a_parent.*it returns 0 for every x'
 says "and the next submission is graded as ever" "c_good: lesson 01, 8 of 8 points"
 check "nothing is left of them" sh -c "[ -z \"\$(ls build/grade/01 | grep -v ours)\" ]"
 
+# --- the grading is killed: what was graded is written, and nothing goes on ---
+running() { pgrep -f '^/tree/build/stage-01' > /dev/null; }
+if command -v pgrep > /dev/null; then
+  gaps c_good "$right_twice" "$right_half"
+  gaps d_endless 'for (volatile int i = 0;; i = x) {}' -
+  rm "$here/json" "$here/csv"
+  "$kit" grade "$class" --json "$here/json" --csv "$here/csv" --seconds 60 > "$here/log" 2>&1 &
+  grading=$!
+  for _ in $(seq 600); do running && [ -s "$here/csv" ] && break; sleep 0.1; done
+  kill -9 $grading
+  wait $grading 2> /dev/null
+  feedback "killed: what was graded before is written" '"c_good","","01","total","8","8","graded"'
+  for _ in $(seq 50); do running || break; sleep 0.1; done
+  running && bad "killed: a test goes on" || ok "killed: no test goes on"
+  rm -r "$class/c_good" "$class/d_endless"
+else
+  skip "a killed grading: pgrep is missing"
+fi
+
 # --- files ---
 other=$class/other
 gaps other "$right_twice" "$right_half"

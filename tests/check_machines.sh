@@ -1,6 +1,6 @@
 #!/bin/sh
-# Machines of other kinds, as `make` sees them: what stands in PATH there is played by small scripts.
-# Nothing is compiled. Last line: N passed, N failed.
+# Machines of other kinds, as `make` sees them: what stands in PATH there is played by small scripts;
+# folders have blanks and letters of other languages. Nothing is compiled. Last line: N passed, N failed.
 set -u
 here=$(mktemp -d) || exit 2
 trap 'rm -rf "$here"' EXIT
@@ -78,4 +78,13 @@ echo "NVIDIA H200"
 END
 says "a GPU" "nvcc for native, NVIDIA H200$\|nvcc for native, NVIDIA H200\""
 says "NVCC= leaves it alone" "no nvcc: the kernels are tested on the CPU" NVCC=
+
+# Names with blanks and other letters: of the checkout, and of a page to play with.
+odd="$here/mein Ordner ü" page="$here/my page ß"
+mkdir "$odd" && cp -r Makefile lessons src tests cuda "$odd"
+starts() { (cd "$odd" && make -s NVCC= start-00 DIR="$page"); }
+check "a page in a folder with blanks" starts
+plans() { (cd "$page" && make -n NVCC= lesson-00 test-00) > "$here/log" 2>&1 && grep -q -- "$1" "$here/log"; }
+check "… is compiled" plans "-o build/lesson-00 '$page/focus.cpp'\$"
+check "… and tested" plans "-DFOCUS_PAGE='\"$page/focus.cpp\"'"
 print_sum

@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
     plan.settings.attention = Pattern::banded;
     plan.settings.k = 1;
     plan.settings.global_tokens = 3;
+    plan.program = "results-version 1, compiler 12, probe 0.69";
     plan.settings.train_data = "a \"quoted\\name\"\nü.tsv";
     corpus.push_back(plan_text(plan));
   }

@@ -102,17 +102,17 @@ whole_train=$(files_of here/whole) whole_study=$(files_of here/whole-study)
 
 # --- the kinds ------------------------------------------------------------------------------------
 
-fuzz() {  # all readers side by side for ten seconds, each with a seed of its own
+fuzz() {  # all readers side by side for twenty seconds, each with a seed of its own
   local name reads
   for name in "${fuzzers[@]}"; do
-    is_done "$name" || "$build/$name" 10 $((RANDOM * 32768 + RANDOM)) > "here/$name" 2>&1 &
+    is_done "$name" || "$build/$name" 20 $((RANDOM * 32768 + RANDOM)) > "here/$name" 2>&1 &
   done
   wait
   for name in "${fuzzers[@]}"; do
     [ -e "here/$name" ] || continue
     reads=$(sed -n 's/.*: \([0-9]*\) cases, .*/\1/p' "here/$name")
     [ "$name" != fuzz_data_file ] || reads=$((${reads:-0} * 8))
-    tried[$name]=$((tried[$name] + ${reads:-0})) took[$name]=$((took[$name] + 10))
+    tried[$name]=$((tried[$name] + ${reads:-0})) took[$name]=$((took[$name] + 20))
     [ -n "$reads" ] || [ -e stop ] || loses "$name" "$(tail -n 1 "here/$name")"
     rm "here/$name"
   done
@@ -187,25 +187,26 @@ race() {
 
 limit() {  # little of something; then, with enough, all is as if nothing had been
   local number=${tried[limits]} status
-  rm -rf here/n
-  [ $((RANDOM % 2)) -eq 0 ] || cp -r here/killed here/n
-  (
+  local command="train $small --epochs 8 --out here/n"
+  rm -rf here/n here/out here/err
+  [ $((RANDOM % 2)) -eq 0 ] || { cp -r here/killed here/n && command="resume here/n"; }
+  { (
     case $((number % 4)) in
       0) ulimit -f $((RANDOM % 40)) ;;
-      1) ulimit -n $((3 + RANDOM % 12)) ;;
+      1) ulimit -n $((4 + RANDOM % 12)) ;;
       2) ulimit -v $((4000 + RANDOM * 4)) ;;
       3) ulimit -u 1 ;;
     esac
-    if [ -e here/n ]; then run resume here/n; else train here/n; fi
-  ) 2> /dev/null
+    exec "$focus" $command
+  ) > here/out 2> here/err < /dev/null; } 2> /dev/null
   status=$?
-  [ -e stop ] && return
+  [ ! -e stop ] || return
   tried[limits]=$((number + 1))
-  # 127 and 134: the system could not even load or begin the program in so little memory.
   case $status in
-    0 | 127) ;;
+    0) ;;
     1 | 2) [ -s here/err ] || loses limits "status $status without a word" ;;
-    134 | 137 | 139) [ $((number % 4)) -eq 2 ] && [ ! -s here/out ] ||
+    # In so little memory the system may not even load the program.
+    126 | 127 | 134 | 137 | 139) [ $((number % 4)) -eq 2 ] && [ ! -s here/out ] ||
       loses limits "status $status: $(tail -n 1 here/err)" ;;
     *) loses limits "status $status: $(tail -n 1 here/err)" ;;
   esac

@@ -144,5 +144,6 @@ TEST_CASE("cli: bench step ends with its time, and refuses as the others do") {
   place.refuses({"bench", "step", "--precision", "fp8"}, "--precision: precision 'fp8' is unknown");
   place.refuses({"bench", "step", "--precision", "tf32"}, "--precision tf32 is for --device cuda");
   place.refuses({"bench", "step", "--launch", "graph"}, "--launch is for --device cuda");
+  place.refuses({"bench", "step", "--kernels"}, "--kernels is for --device cuda");
   place.refuses({"bench", "step", "--batch", "100000", "--length", "16384"}, "GB of memory");
 }

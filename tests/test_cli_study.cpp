@@ -156,7 +156,10 @@ TEST_CASE("cli: a shard's script asks for what it computes on") {
   CHECK(cpu.find("--threads 2\n") != std::string::npos);
   CHECK(cpu.find("gpu") == std::string::npos);
   CHECK(gpu.find("#SBATCH --gres=gpu:1\n") != std::string::npos);
-  CHECK(gpu.find("--threads 2 --device cuda\n") != std::string::npos);
+  CHECK(gpu.find("--threads 2 --device cuda --gpus 1\n") != std::string::npos);
+  const std::string gpus = shard_script({"/p", "/o", 3, 2, "cuda", 4});
+  CHECK(gpus.find("#SBATCH --gres=gpu:4\n") != std::string::npos);
+  CHECK(gpus.find("--device cuda --gpus 4\n") != std::string::npos);
 }
 
 TEST_CASE("cli: studies refuse what does not fit") {
@@ -175,6 +178,10 @@ TEST_CASE("cli: studies refuse what does not fit") {
   place.refuses(study("o", {"--slurm", "--shard", "1/2"}), "leave --shard out");
   place.refuses(study("o", {"--slurm", "--shards", "9"}), "--shards: 9 is not between 1 and 8");
   place.refuses(study("o", {"--slurm", "--device", "tpu"}), "'tpu' is not a device");
+  place.refuses(study("o", {"--slurm", "--gpus", "2"}), "--gpus is for --device cuda");
+  for (const char* gpus : {"0", "-1", "all", "1.5"})
+    place.refuses(study("o", {"--gpus", gpus}), "--gpus");
+  place.refuses(study("o", {"--gpus", "2"}), "--gpus is for --device cuda");
   fs::create_directories(place / "full");
   write_all(place / "full/file", "mine");
   place.refuses(study("full"), "holds other files and no study");

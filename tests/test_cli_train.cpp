@@ -336,6 +336,43 @@ TEST_CASE("cli: other data of the same name is refused, with both counts") {
         std::string::npos);  // padded to a multiple of k
 }
 
+TEST_CASE("cli: a program that computes other numbers does not go on with a run") {
+  const Place place;
+  place.done(small_run("run", 1));
+  const fs::path file = place / "run/settings.json";
+  const std::string before = read_all(file);
+  const auto change = [&](const std::string& from, const std::string& to) {
+    std::string text = before;
+    const size_t at = text.find(from);
+    REQUIRE(at != std::string::npos);
+    text.replace(at, from.size(), to);
+    write_all(file, text);
+  };
+  const auto resume = [&](int epochs) {
+    return place.done({"resume", "run", "--epochs", std::to_string(epochs)});
+  };
+  CHECK(resume(1).find("program") == std::string::npos);
+  change(", probe 0.", ", probe 1.");
+  place.refuses({"resume", "run", "--epochs", "2"},
+                "made by a program that computes other numbers (a tiny run of even-pairs topk relu "
+                "sgd ends with the loss 1.");
+  change(", probe 0.", ", probe x");
+  place.refuses({"resume", "run", "--epochs", "2"}, "is no record of a program");
+  change(", probe ", "");
+  place.refuses({"resume", "run", "--epochs", "2"}, "is no record of a program");
+  // Another compiler that rounds alike: a line. It is this program's run then.
+  change("compiler ", "compiler 5 or ");
+  CHECK(resume(2).find("run was begun by results-version 1, compiler 5 or ") != std::string::npos);
+  CHECK(resume(3).find("begun by") == std::string::npos);
+  // A folder of before goes on with a line.
+  const std::string now = read_all(file);
+  const size_t at = now.find(",\n  \"program\"");
+  REQUIRE(at != std::string::npos);
+  write_all(file, now.substr(0, at) + "\n}\n");
+  CHECK(resume(4).find("older than the record of the program") != std::string::npos);
+  CHECK(resume(5).find("older than") == std::string::npos);
+}
+
 TEST_CASE("cli: one seed that diverges ends alone") {
   const Place place;
   const Words train = {"train", "--task",     "even-pairs", "--length",   "12", "--train-size",

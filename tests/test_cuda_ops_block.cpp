@@ -97,7 +97,7 @@ OperationResult blocks_on_device(const OperationInputs& in, const ModelSettings&
     memory.poison();
   }
   streams.fork();
-  const float* y = blocks->forward(device.x[0].data(), streams);
+  const float* y = blocks->forward(device.x[0].data(), streams, {});
   copy_on_device(device.y.data(), y, shape.size() * sizeof(float));
   const float* dx = blocks->backward(device.dy.data(), streams);
   streams.join();

@@ -231,8 +231,8 @@ TEST_CASE("precision: names") {
 TEST_CASE("precision: a run keeps it, resumed too") {
   namespace fs = std::filesystem;
   known_devices().push_back(
-      {"kernels", [] { return std::string(); },
-       []() -> std::unique_ptr<Device> { return std::make_unique<gpu::CudaDevice>(); }});
+      {"kernels", [] { return std::string(); }, gpu::device_count,
+       [](int n) -> std::unique_ptr<Device> { return std::make_unique<gpu::CudaDevice>(n); }});
   const fs::path folder = fs::temp_directory_path() / str("focus-precision-", ::getpid());
   TrainPlan plan;
   plan.settings.attention = Pattern::topk, plan.settings.k = 3;
@@ -299,7 +299,7 @@ TEST_CASE("precision: studies vary it") {
             heads + ",7,1,5,3,3,1,1\n",
         "t");
   };
-  const StudyOutcome outcome = run_study(study("1"), {.device = &device});
+  const StudyOutcome outcome = run_study(study("1"), {.devices = {&device}});
   REQUIRE(outcome.results.variants.size() == 2);
   CHECK(outcome.results.variants[0].name == "full fp32");
   CHECK(outcome.results.variants[1].name == "full tf32");
@@ -309,7 +309,7 @@ TEST_CASE("precision: studies vary it") {
   CHECK(loss(0) != loss(1));
   CHECK(std::abs(loss(0) - loss(1)) < 1e-2);
   CHECK_THROWS_AS(run_study(study("1"), {}), InputError);
-  CHECK_THROWS_AS(run_study(study("2"), {.device = &device}), InputError);
+  CHECK_THROWS_AS(run_study(study("2"), {.devices = {&device}}), InputError);
 }
 
 TEST_SUITE_END();

@@ -92,6 +92,10 @@ class Liar : public Stepper {
   std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override {
     return honest_->gradients(epochs, step);
   }
+  std::vector<AttentionInputs> attention_inputs(int run, Split split, int first,
+                                                int count) override {
+    return honest_->attention_inputs(run, split, first, count);
+  }
 
  protected:
   std::unique_ptr<Stepper> honest_;
@@ -289,4 +293,60 @@ TEST_CASE("cuda device: fewer kernels start from form to form") {
   CHECK(kernels[1] == kernels[0]);
   CHECK(kernels[2] < kernels[1]);
   CHECK(kernels[3] == 1);
+}
+
+TEST_CASE("steppers: what attention compares, of every layer, is the CPU's") {
+  for (const char* form : {"graph", "fused"}) {
+    StepSettings settings = settings_of(OptimizerKind::sgd, 0.1);
+    settings.form = form, settings.model.blocks = 3;
+    RandomRuns runs(settings, 7, 7, 2);
+    const auto stepper = gpu::CudaDevice().make_stepper(settings, runs.step_runs);
+    Workers workers;
+    Tape<float> tape(workers);
+    CpuStepper cpu(tape, settings, runs.step_runs);
+    runs.load(*stepper), runs.load(cpu);
+    for (const auto& [run, first, count] :
+         {std::tuple(1, 2, 3), std::tuple(0, 0, 7), std::tuple(1, 6, 1)}) {
+      const auto got = stepper->attention_inputs(run, Split::train, first, count);
+      const auto wanted = cpu.attention_inputs(run, Split::train, first, count);
+      REQUIRE(got.size() == 3);
+      REQUIRE(wanted.size() == 3);
+      for (size_t layer = 0; layer < 3; ++layer) {
+        INFO(str(form, ", run ", run, ", rows from ", first, ", layer ", layer));
+        REQUIRE(got[layer].x.size() == size_t(count * 7 * 64));
+        CHECK(relative_distance(got[layer].x, wanted[layer].x) <= 2e-6);
+        CHECK(relative_distance(got[layer].q, wanted[layer].q) <= 2e-6);
+        CHECK(relative_distance(got[layer].k, wanted[layer].k) <= 2e-6);
+      }
+    }
+    CHECK_THROWS_WITH_AS(stepper->attention_inputs(0, Split::train, 5, 3), "rows 5 to 7 of 7",
+                         InputError);
+    // It leaves no trace in what comes after.
+    CHECK((*stepper->evaluate(Split::train, never_stop))[0].loss ==
+          (*stepper->evaluate(Split::train, never_stop))[0].loss);
+  }
+  StepSettings settings = settings_of(OptimizerKind::sgd, 0);
+  settings.form = "one";
+  RandomRuns runs(settings, 3, 7, 1);
+  const auto launch = gpu::CudaDevice().make_stepper(settings, runs.step_runs);
+  CHECK_THROWS_WITH_AS(launch->attention_inputs(0, Split::train, 0, 1),
+                       doctest::Contains("use the form 'off'"), InputError);
+}
+
+TEST_CASE("cuda device: each kernel's time, of as many launches as are counted") {
+  StepSettings settings = settings_of(OptimizerKind::sgd, 0.1);
+  settings.form = "operations";
+  RandomRuns runs(settings, 3, 7, 1);
+  gpu::CudaDevice device;
+  const auto stepper = device.make_stepper(settings, runs.step_runs);
+  runs.load(*stepper);
+  const uint64_t before = device.facts().kernels_launched;
+  uint64_t launches = 0;
+  for (const Device::KernelTime& k :
+       device.time_kernels([&] { stepper->train(runs.epochs, 0, 1, never_stop); })) {
+    launches += k.launches;
+    CHECK_MESSAGE(k.ms >= 0, k.kernel);
+  }
+  CHECK(launches > 40);
+  CHECK(device.facts().kernels_launched - before == launches);
 }

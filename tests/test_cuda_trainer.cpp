@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <numeric>
 
 #include "cuda/device/device.h"
 #include "cuda/stepper/cuda_device.h"
@@ -36,13 +37,19 @@ std::deque<Run> make_runs(const RunSettings& s, const std::vector<uint64_t>& see
   return runs;
 }
 
+std::vector<size_t> all_of(const std::deque<Run>& runs) {
+  std::vector<size_t> numbers(runs.size());
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return numbers;
+}
+
 // form "off": a list of kernels, "one": one launch.
 std::vector<EpochMetrics> metrics_of(std::deque<Run>& runs, int epochs,
                                      const std::string& form = "off") {
   gpu::CudaDevice device;
   const std::atomic<bool> never{false};
   std::vector<EpochMetrics> rows;
-  run_together(device, jobs_of(runs, epochs), int(runs.size()), form, never,
+  run_together({&device}, jobs_of(runs, epochs), {all_of(runs)}, form, never,
                {[&](size_t, Run&, std::optional<EpochMetrics> row) { rows.push_back(*row); }});
   return rows;
 }
@@ -145,7 +152,7 @@ TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the sa
   std::deque<Run> first = make_runs(s, {5, 6});
   gpu::CudaDevice device;
   const std::atomic<bool> stop{true};
-  run_together(device, jobs_of(first, 2), 2, "off", stop,
+  run_together({&device}, jobs_of(first, 2), {all_of(first)}, "off", stop,
                {[](size_t, Run&, std::optional<EpochMetrics>) {}});
   CHECK(first[0].steps_in_epoch() == 0);
   metrics_of(first, 1);

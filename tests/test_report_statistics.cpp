@@ -70,6 +70,11 @@ TEST_CASE("statistics: an interval in words never says inf") {
   CHECK(interval_text({nan, nan, nan}) == "unknown");
 }
 
+TEST_CASE("statistics: what three seeds give is called a range") {
+  CHECK(interval_name(3) == std::string("range"));
+  CHECK(interval_name(4) == std::string("95 % interval"));
+}
+
 TEST_CASE("statistics: the band of several curves") {
   const Band band = quartile_band({{1, 10, 7}, {5, 20}, {3, 60, 7}});
   CHECK(band.low == std::vector<double>{2, 15});

@@ -154,3 +154,58 @@ TEST_CASE("cpu stepper: a NaN ends one run, which stands before that step, and n
   CHECK(runs.weights(0)[0] == before[0]);
   CHECK(runs.weights(1) == good.weights(0));
 }
+
+TEST_CASE("cpu stepper: what attention compares, of each layer") {
+  StepSettings s = settings_of(OptimizerKind::sgd);
+  s.model.blocks = 2;
+  Runs runs(s, {3, 5});
+  Cpu cpu;
+  CpuStepper stepper(cpu.tape, s, runs.step_runs);
+  runs.load(stepper);
+  const auto inputs = stepper.attention_inputs(1, Split::held_out, 4, 3);
+  REQUIRE(inputs.size() == 2);
+  const size_t C = size_t(s.model.d_model), HC = C * size_t(s.model.attention.heads);
+  const size_t tokens = 3 * size_t(s.model.length);
+  Model<float>& model = runs.models[1];
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const AttentionInputs& in = inputs[layer];
+    REQUIRE(in.x.size() == tokens * C);
+    REQUIRE(in.q.size() == tokens * HC);
+    REQUIRE(in.k.size() == tokens * HC);
+    // Normed rows, and the layer's own products of them.
+    const auto parameter = [&](const char* name) -> const std::vector<float>& {
+      const std::string whole = str("encoder.transformer.", layer, ".attention.", name);
+      for (const Parameter<float>& p : model.parameters())
+        if (p.name == whole) return p.value;
+      throw std::logic_error(whole);
+    };
+    for (const size_t t : {size_t{0}, tokens / 2, tokens - 1}) {
+      double mean = 0, square = 0;
+      for (size_t c = 0; c < C; ++c) {
+        const double x = double(in.x[t * C + c]);
+        mean += x / double(C), square += x * x / double(C);
+      }
+      CHECK(std::abs(mean) < 1e-5);
+      CHECK(std::abs(square - 1) < 1e-2);
+      for (size_t o = 0; o < HC; ++o) {
+        double q = double(parameter("W_q.bias")[o]), k = double(parameter("W_k.bias")[o]);
+        for (size_t c = 0; c < C; ++c) {
+          q += double(parameter("W_q.weight")[o * C + c]) * double(in.x[t * C + c]);
+          k += double(parameter("W_k.weight")[o * C + c]) * double(in.x[t * C + c]);
+        }
+        CHECK(std::abs(double(in.q[t * HC + o]) - q) < 1e-5);
+        CHECK(std::abs(double(in.k[t * HC + o]) - k) < 1e-5);
+      }
+    }
+  }
+  // The visit changes nothing: the logits are forward's, to the bit.
+  const PaddedData& data = runs.step_runs[1].data->val;
+  const std::vector<int> batch(data.tokens.begin(), data.tokens.begin() + 3 * data.length);
+  cpu.tape.reset(false);
+  const Tensor<float> plain = model.forward(cpu.tape, batch.data(), 3);
+  const std::vector<float> logits(plain.data, plain.data + plain.size());
+  cpu.tape.reset(false);
+  const Tensor<float> visited = model.visit_attention(
+      cpu.tape, batch.data(), 3, [](int, const auto&, const auto&, const auto&) {});
+  CHECK(std::vector<float>(visited.data, visited.data + visited.size()) == logits);
+}

@@ -57,9 +57,9 @@ TEST_CASE("rule: a run that ended with NaN never arrived") {
 
 TEST_CASE("rule: the words") {
   CHECK(judged({5, 6, 7}, {20, 24, 26}).words ==
-        "reproduced; medians 6 against 24 epochs, 4.00 times fewer (95 % interval: 3.71 to 4.00); "
+        "reproduced; medians 6 against 24 epochs, 4.00 times fewer (range: 3.71 to 4.00); "
         "faster in 3 of 3 seeds (sign test p = 0.25)");
-  CHECK(has(judged({6, 7, 7}, {0, 26, 20}), "3.71 times fewer (95 % interval: 2.86 or more)"));
+  CHECK(has(judged({6, 7, 7}, {0, 26, 20}), "3.71 times fewer (range: 2.86 or more)"));
 }
 
 TEST_CASE("rule: who did not arrive is told in words, with no inf and no 'none'") {

@@ -26,8 +26,9 @@ struct Softmax {
   float4 out = make_float4(0, 0, 0, 0);
 
   // U keys at once. q4: times scale·log2 e.
-  template <int U>
-  __device__ void add(const Channels& k, const Channels& v, float4 q4, const Run& run) {
+  template <int U, bool Drops>
+  __device__ void add(const Channels& k, const Channels& v, float4 q4, const Run& run,
+                      const Factors<Drops>& factor) {
     for (int n = 0; n < run.steps; n += U) {
       const int j = run.first + n * run.step;
       const float *k_j = k.at + j * k.stride, *v_j = v.at + j * v.stride;
@@ -54,7 +55,8 @@ struct Softmax {
       for (int u = 0; u < U; ++u) {
         const float p = fast_exp2(s[u] - base);
         sum += p;
-        add_scaled(out, p, v4[u]);
+        const int at = (n + u) * run.step;
+        add_scaled(out, p * factor(run.slot + at, run.first + at < run.end), v4[u]);
       }
     }
   }
@@ -73,9 +75,10 @@ __host__ __device__ constexpr int staged_rows(int width) {
 }
 
 // Ordinary tokens, a row of lanes each. Staged: through shared memory, for K and V.
-template <int W, int U, bool Staged>
+template <int W, int U, bool Staged, bool Drops>
 __global__ void __launch_bounds__(row_threads)
-    local_fwd_13(Heads q, Heads k, Heads v, Heads o, float* lse, Window window, float to_log2) {
+    local_fwd_13(Heads q, Heads k, Heads v, Heads o, float* lse, KeepBits keep, Window window,
+                 float to_log2) {
   using X = Rows<W>;
   const int blocks = (window.n + X::tokens - 1) / X::tokens;
   const int batch_head = int(blockIdx.x) / blocks, d = X::channel();
@@ -103,12 +106,15 @@ __global__ void __launch_bounds__(row_threads)
   }
   for (int n = 0; n < span; ++n) {
     const int i = i0 + X::own() + n * X::number;
-    const Visible keys = window.keys_of(min(i, window.n - 1));
+    const int own = min(i, window.n - 1);
+    const Visible keys = window.keys_of(own);
+    const Factors<Drops> factor{keep, size_t(batch_head) * size_t(window.T) + size_t(own)};
     const float4 q4 = scaled(to_log2, q_rows.row_if(i, i < window.n));
     const int begin = keys.begin - near;
     Softmax<W> softmax;
-    softmax.template add<U>(k_near, v_near, q4, {begin, begin + keys.own, 1, window.width});
-    softmax.template add<4>(k_rows, v_rows, q4, {window.n, window.T, 1, window.T - window.n});
+    softmax.template add<U>(k_near, v_near, q4, {begin, begin + keys.own, 1, window.width}, factor);
+    softmax.template add<4>(k_rows, v_rows, q4,
+                            {window.n, window.T, 1, window.T - window.n, keys.own}, factor);
     // Rows beyond the end have only taken part in shuffles.
     if (i < window.n)
       write_row(o, lse, window.T, batch_head, i, d, softmax.out, softmax.top, softmax.sum);
@@ -116,10 +122,10 @@ __global__ void __launch_bounds__(row_threads)
 }
 
 // Global tokens, a block each: each row of lanes takes every number-th key.
-template <int W>
+template <int W, bool Drops>
 __global__ void __launch_bounds__(row_threads)
-    local_fwd_global_13(Heads q, Heads k, Heads v, Heads o, float* lse, Window window,
-                        float to_log2) {
+    local_fwd_global_13(Heads q, Heads k, Heads v, Heads o, float* lse, KeepBits keep,
+                        Window window, float to_log2) {
   using X = Rows<W>;
   SharedMemory shared;
   float* outs = shared.array<float>(X::number * W);
@@ -129,7 +135,8 @@ __global__ void __launch_bounds__(row_threads)
   Softmax<W> softmax;
   softmax.template add<4>(Channels(k, batch_head, d), Channels(v, batch_head, d),
                           scaled(to_log2, Channels(q, batch_head, d)[i]),
-                          {row, window.T, X::number, (window.T + X::number - 1) / X::number});
+                          {row, window.T, X::number, (window.T + X::number - 1) / X::number, row},
+                          Factors<Drops>{keep, size_t(batch_head) * size_t(window.T) + size_t(i)});
   store4(outs + row * W + d, softmax.out);
   if (d == 0) tops[row * 2] = softmax.top, tops[row * 2 + 1] = softmax.sum;
   __syncthreads();  // all parts are there
@@ -146,46 +153,49 @@ __global__ void __launch_bounds__(row_threads)
   write_row(o, lse, window.T, batch_head, i, d, out, top, sum);
 }
 
-template <int W, int U, bool Staged>
+template <int W, bool Drops, int U, bool Staged>
 void run_ordinary(Pattern pattern, const Call& c) {
   const Window window = window_of(pattern, c);
   const int floats = Staged ? staged_rows<W>(window.width) * W : 0;
   launch({"local_fwd_13", size_t(c.q.B * c.q.H) * size_t(tiles_of(window.n, Rows<W>::tokens)),
           row_threads, shared_bytes_for(floats, floats)},
-         c.stream, local_fwd_13<W, U, Staged>, c.q, c.k, c.v, c.o, c.lse, window,
+         c.stream, local_fwd_13<W, U, Staged, Drops>, c.q, c.k, c.v, c.o, c.lse, c.keep, window,
          log2_e * c.scale());
 }
 
-template <int W>
+template <int W, bool Drops>
 void run(Pattern pattern, const Call& c) {
   // Keys taken at once: 5 for the paper's usual width, else 4.
   const bool fits =
       too_little_shared_memory(shared_bytes_for(staged_rows<W>(widest_staged) * W * 2)).empty();
   if (c.kept == 5 && fits)
-    run_ordinary<W, 5, true>(pattern, c);
+    run_ordinary<W, Drops, 5, true>(pattern, c);
   else if (c.kept <= widest_staged && fits)
-    run_ordinary<W, 4, true>(pattern, c);
+    run_ordinary<W, Drops, 4, true>(pattern, c);
   else
-    run_ordinary<W, 4, false>(pattern, c);
+    run_ordinary<W, Drops, 4, false>(pattern, c);
   using X = Rows<W>;
   launch({"local_fwd_global_13", size_t(c.q.B * c.q.H) * size_t(c.global_tokens), row_threads,
           shared_bytes_for(X::number * W, X::number * 2)},
-         c.stream, local_fwd_global_13<W>, c.q, c.k, c.v, c.o, c.lse, window_of(pattern, c),
-         log2_e * c.scale());
+         c.stream, local_fwd_global_13<W, Drops>, c.q, c.k, c.v, c.o, c.lse, c.keep,
+         window_of(pattern, c), log2_e * c.scale());
 }
 
 }  // namespace
 
-const Rung local_13_forward{
-    13,
-    "local: a row of lanes a token",
-    Pass::forward,
-    is_local,
-    true,
-    unsupported_width,
-    no_workspace,
-    [](Pattern pattern, const Call& c) {
-      for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(pattern, c); });
-    }};
+const Rung local_13_forward{13,
+                            "local: a row of lanes a token",
+                            Pass::forward,
+                            is_local,
+                            true,
+                            unsupported_width,
+                            no_workspace,
+                            [](Pattern pattern, const Call& c) {
+                              for_width(c.q.D, [&](auto width) {
+                                constexpr int W = decltype(width)::value;
+                                c.keep.words ? run<W, true>(pattern, c) : run<W, false>(pattern, c);
+                              });
+                            },
+                            {.dropout = true}};
 
 }  // namespace focus::gpu

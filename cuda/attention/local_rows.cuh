@@ -36,6 +36,19 @@ struct Channels {
 // Every `step`th of the rows first … end-1. All lanes of a warp make the same number of steps.
 struct Run {
   int first, end, step, steps;
+  int slot = 0;  // of the first one, as a key in the query's list (Visible)
+};
+
+// Dropout on the weights of one query, by the keys' slots. Without dropout nothing is read.
+template <bool Drops>
+struct Factors {
+  const KeepBits& bits;
+  size_t row;  // of all (B,H,T)
+
+  __device__ float operator()(int slot, bool exists) const {
+    if constexpr (!Drops) return 1.f;
+    return exists ? bits.factor(row, slot) : 0.f;
+  }
 };
 
 }  // namespace focus::gpu

@@ -1,5 +1,6 @@
 // CUDA_CHECK(call): every call of the CUDA runtime goes through it. An error becomes an exception
-// that names the call's place and what to do; the device stays usable unless CUDA says otherwise.
+// that names the call's place and what to do. What is no fault of the input counts as the loss of
+// the device: after a kernel has failed, CUDA refuses every later call for it.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,7 +24,7 @@ inline void check_cuda(cudaError_t error, const char* call, const char* file, in
     case cudaErrorNoKernelImageForDevice:
       fail_input(message, ": build for this GPU, e.g. make CUDA_ARCH=sm_75");
     default:
-      fail_run(message);
+      throw DeviceLost(message);
   }
 }
 

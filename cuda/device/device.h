@@ -1,9 +1,12 @@
-// The GPU at hand: whether there is one, its memory, its clock. Plain C++: needs no CUDA. Built
-// without nvcc, "device memory" is host memory and kernels run on the CPU (simt/emulator.h).
+// The GPUs at hand: whether there are any, their memory, their clock. Each thread uses one of them
+// at a time; memory, streams and records belong to the one that was in use when they were made.
+// Plain C++: needs no CUDA. Built without nvcc, "device memory" is host memory and kernels run on
+// the CPU (simt/emulator.h), one at a time.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,9 +19,14 @@ bool emulated();
 // Under emulation: the order in which later launches run their threads and blocks; 0 is the natural
 // one. No effect on a GPU.
 void shuffle_threads(uint64_t seed);
-// Likewise: as if the device had so much memory. Returns the most that was in use since the last
-// call.
+// Likewise: as if every device had so much memory. Returns the most that was in use since the last
+// call, of the first.
 size_t limit_memory(size_t bytes);
+// Likewise: as if there were so many devices. They are all whole again.
+void pretend_devices(int count);
+// Likewise: a device fails for good after so many more launches; then whatever calls it throws
+// DeviceLost.
+void break_device(int number, uint64_t launches);
 
 // "" if kernels can run, else one line that says why not (no device, the driver is too old, …).
 std::string device_problem();
@@ -34,7 +42,11 @@ struct DeviceInfo {
   double multiply_adds = 0;     // of float32, a second, at that clock; 0 under emulation
   int driver = 0, runtime = 0;  // 13000 is 13.0
 };
-const DeviceInfo& device();  // InputError with device_problem() if there is none
+int device_count();
+// From now on this thread's calls go to that one, from 0; a thread begins with the first.
+void use_device(int number);
+const DeviceInfo& device();  // in use; InputError with device_problem() if there is none
+const DeviceInfo& device(int number);
 // "" if kernels can use tensor cores for tf32 and bf16, else why not.
 std::string tensor_core_problem();
 
@@ -45,16 +57,21 @@ void copy_to_device(void* to, const void* from, size_t bytes);
 void copy_to_host(void* to, const void* from, size_t bytes);  // waits for the device
 void copy_on_device(void* to, const void* from, size_t bytes);
 void fill_bytes(void* to, int byte, size_t bytes);  // 0xFF makes every float a NaN
-void synchronize();                                 // RunError if a kernel has failed
+void synchronize();                                 // DeviceLost if a kernel has failed
 
 // How often launch() has started each kernel so far, in the order of their first starts. What a
 // graph repeats was started once, when it was recorded.
 struct LaunchCount {
   const char* kernel;
   uint64_t launches;
+  double ms;  // in time_launches()
 };
-const std::vector<LaunchCount>& launches_so_far();
-void count_launch(const char* kernel);
+std::vector<LaunchCount> launches_so_far();
+// Those that this thread makes in `work`, each waited for, with their times. Records are not used.
+std::vector<LaunchCount> time_launches(const std::function<void()>& work);
+bool times_launches();  // is this thread in such work?
+// For launch(): what starts a kernel. DeviceLost if the device has failed.
+void count_launch(const char* kernel, void* stream, const std::function<void()>& start);
 
 // An array in device memory.
 template <class T>
@@ -81,15 +98,15 @@ class DeviceArray {
   std::unique_ptr<T, Release> data_;
 };
 
-// Milliseconds on the device's clock between two moments of its work.
+// Milliseconds on the device's clock between two moments of its work, on a stream.
 class Timer {
  public:
   Timer();
   ~Timer();
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
-  void start();
-  double stop();  // waits
+  void start(void* stream = nullptr);
+  double stop(void* stream = nullptr);  // waits
 
  private:
   void *begin_, *end_;

@@ -77,35 +77,35 @@ void launch(const LaunchSize& size, void* stream, void (*kernel)(Parameters...),
   if (size.shared > device().shared_memory)
     fail_input(size.name, " needs ", size.shared, " bytes of shared memory, ", device().name,
                " has ", device().shared_memory, " for a block: use a lower rung");
-  count_launch(size.name);
+  count_launch(size.name, stream, [&] {
 #ifdef __CUDACC__
-  if (size.shared > 48 * 1024) allow_shared_memory(kernel);
-  cudaLaunchAttribute attributes[2]{};
-  cudaLaunchConfig_t how{unsigned(size.blocks),
-                         unsigned(size.threads),
-                         size.shared,
-                         static_cast<cudaStream_t>(stream),
-                         attributes,
-                         0};
-  if (size.together) {
-    attributes[how.numAttrs].id = cudaLaunchAttributeCooperative;
-    attributes[how.numAttrs++].val.cooperative = 1;
-  }
-  if (starts_early && size.early) {
-    attributes[how.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[how.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  check_cuda(cudaLaunchKernelEx(&how, kernel, std::forward<Arguments>(arguments)...), size.name,
-             __FILE__, __LINE__);
+    if (size.shared > 48 * 1024) allow_shared_memory(kernel);
+    cudaLaunchAttribute attributes[2]{};
+    cudaLaunchConfig_t how{unsigned(size.blocks),
+                           unsigned(size.threads),
+                           size.shared,
+                           static_cast<cudaStream_t>(stream),
+                           attributes,
+                           0};
+    if (size.together) {
+      attributes[how.numAttrs].id = cudaLaunchAttributeCooperative;
+      attributes[how.numAttrs++].val.cooperative = 1;
+    }
+    if (starts_early && size.early) {
+      attributes[how.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attributes[how.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    check_cuda(cudaLaunchKernelEx(&how, kernel, std::forward<Arguments>(arguments)...), size.name,
+               __FILE__, __LINE__);
 #else
-  (void)stream;
-  simt::run_grid({size.name,
-                  {unsigned(size.blocks), 1, 1},
-                  {unsigned(size.threads), 1, 1},
-                  size.shared,
-                  size.together},
-                 [&] { kernel(arguments...); });
+    simt::run_grid({size.name,
+                    {unsigned(size.blocks), 1, 1},
+                    {unsigned(size.threads), 1, 1},
+                    size.shared,
+                    size.together},
+                   [&] { kernel(arguments...); });
 #endif
+  });
 }
 
 }  // namespace focus::gpu

@@ -71,8 +71,10 @@ void measure(RungResult& r) {
                           (128 * double(sum.global_lines + sum.shared_cycles));
 }
 
-// Median times at (16,16,2048,64), with an empty cache.
+// Median times at (16,16,2048,64), with an empty cache, and what was predicted for them.
 void look_up(RungResult& r) {
+  for (const auto& f : table("cuda/results/predicted_ms.csv", 5))
+    if (std::stoi(f[0]) == r.rung && f[1] == r.pass && f[2] == r.pattern) r.predicted_ms = f[4];
   for (const auto& f : table("cuda/results/ladder_h200.csv", 20))
     if (std::stoi(f[0]) == r.rung && f[2] == r.pass && f[3] == r.pattern)
       r.h200_ms = std::stod(f[10]), r.h200_tflops = std::stod(f[15]),
@@ -88,20 +90,20 @@ std::string number(double x) {
 std::string csv(const RungResult& r) {
   std::string row = str(r.rung, ",", r.pass, ",", r.pattern, ",", r.size.B, ",", r.size.H, ",",
                         r.size.T, ",", r.size.D, ",", r.size.kept);
-  for (double x :
-       {r.predicted.lines, r.predicted.cycles, r.counted.lines, r.counted.cycles, r.atomics,
-        r.operations_per_byte, r.error, r.h200_ms, r.h200_tflops, r.h200_percent})
+  for (double x : {r.predicted.lines, r.predicted.cycles, r.counted.lines, r.counted.cycles,
+                   r.atomics, r.operations_per_byte, r.error})
     row += str(",", number(x));
   return row;
 }
 
 std::vector<RungResult> read_results(const std::filesystem::path& file) {
   std::vector<RungResult> results;
-  for (const auto& f : table(file, 18)) {
+  for (const auto& f : table(file, 15)) {
     RungResult& r = results.emplace_back(prediction(f));
-    double* values[] = {&r.counted.lines, &r.counted.cycles, &r.atomics,     &r.operations_per_byte,
-                        &r.error,         &r.h200_ms,        &r.h200_tflops, &r.h200_percent};
+    double* values[] = {&r.counted.lines, &r.counted.cycles, &r.atomics, &r.operations_per_byte,
+                        &r.error};
     for (size_t i = 0; i < std::size(values); ++i) *values[i] = std::stod(f[10 + i]);
+    look_up(r);
   }
   return results;
 }
@@ -123,6 +125,34 @@ bool agrees(double predicted, double counted) {
 
 }  // namespace
 
+void write_rung_table(Lesson& out, const std::vector<RungResult>& results) {
+  std::string text =
+      "| rung | pass | T counted | lines: predicted, counted | cycles: predicted, counted | "
+      "predicted ms | H200 ms | TFLOP/s | % of roof | % of what its traffic allows |\n"
+      "|---|---|---|---|---|---|---|---|---|---|\n";
+  const auto three = [](double x) {
+    char cell[32];
+    std::snprintf(cell, sizeof cell, "%.3g", x);
+    return std::string(cell);
+  };
+  const auto both = [&](double predicted, double counted) {
+    char cell[64];
+    std::snprintf(cell, sizeof cell, "%s, %.4g", predicted < 0 ? "–" : number(predicted).c_str(),
+                  counted);
+    return std::string(cell);
+  };
+  for (const RungResult& r : results) {
+    const double allowed = std::min(operations, r.operations_per_byte * path_bytes) / 1e12;
+    text += str("| ", r.name().substr(0, 2), " | ", r.name().substr(3), " | ", r.size.T, " | ",
+                both(r.predicted.lines, r.counted.lines), " | ",
+                both(r.predicted.cycles, r.counted.cycles), " | ",
+                r.predicted_ms.empty() ? "–" : r.predicted_ms, " | ", three(r.h200_ms), " | ",
+                three(r.h200_tflops), " | ", three(r.h200_percent), " | ",
+                three(100 * r.h200_tflops / allowed), " |\n");
+  }
+  out.page_table("rungs.md", text);
+}
+
 std::string RungResult::name() const {
   const std::string which = pattern == "banded" || pattern == "block" ? pattern + " " : "";
   return str(rung < 10 ? "0" : "", rung, " ", which, pass);
@@ -136,15 +166,13 @@ std::vector<RungResult> rung_results(Lesson& out) {
     if (out.stop()) return {};
     RungResult r = prediction(fields);
     measure(r);
-    look_up(r);
     print(r);
     rows.push_back(csv(r));
   }
   std::cout << "\n";
   out.table(
       "rung,pass,pattern,batch,heads,length,width,k,predicted_lines,predicted_cycles,"
-      "counted_lines,counted_cycles,atomics,operations_per_byte,error,h200_ms,h200_tflops,"
-      "h200_percent_of_roof",
+      "counted_lines,counted_cycles,atomics,operations_per_byte,error",
       rows);
   // What is shown now and what is drawn again later are the same numbers.
   return read_results(out.options().out / "results.csv");

@@ -28,6 +28,7 @@ struct RungResult {
   double operations_per_byte = 0;  // useful operations for each byte of lines and cycles
   double error = 0;                // against the engine in double
   double h200_ms = 0, h200_tflops = 0, h200_percent = 0;  // of its roof; at length 2048
+  std::string predicted_ms;                               // empty if nothing was predicted
 
   std::string name() const;  // "01 forward", "13 banded forward"
 };
@@ -35,6 +36,9 @@ struct RungResult {
 // Runs and counts what lessons/NN-*/predictions.csv names, and writes results.csv; at --redraw only
 // reads the recorded one. Empty if stopped.
 std::vector<RungResult> rung_results(Lesson& out);
+
+// rungs.md: a row each, for the lesson's page.
+void write_rung_table(Lesson& out, const std::vector<RungResult>& results);
 
 // Two panels: what was predicted against what was counted; the H200's times under the roof that the
 // counted traffic sets.

@@ -156,8 +156,8 @@ void OneLaunch::State::launch_steps(int first_run, int last_run, const std::vect
   with_step(settings.precision, [&](auto step) { step.train(p, mask_bytes(settings.model)); });
   synchronize();
   if (gave_up.host()[0])
-    fail_run("one launch: blocks of the kernel waited for each other longer than ",
-             double(p.patience) / 1e9, " s; is the GPU shared with another program?");
+    throw DeviceLost(str("one launch: blocks of the kernel waited for each other longer than ",
+                         double(p.patience) / 1e9, " s; is the GPU shared with another program?"));
   const std::vector<int> steps_made = made.host();
   const std::vector<float> all_losses = losses.host();
   const std::vector<double> all_norms = norms.host();
@@ -295,6 +295,10 @@ std::vector<Gradients> OneLaunch::gradients(const std::vector<Epoch>& epochs, in
     all.push_back({losses.empty() ? NAN : losses.back(), {}, s.placed.gradients_of(r)});
   }
   return all;
+}
+
+std::vector<AttentionInputs> OneLaunch::attention_inputs(int, Split, int, int) {
+  fail_input("one launch: queries and keys stay in the kernel; use the form 'off' of a step");
 }
 
 void OneLaunch::set_patience(double seconds) {

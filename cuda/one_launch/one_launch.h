@@ -33,6 +33,7 @@ class OneLaunch final : public Stepper {
                                                   const std::atomic<bool>& stop) override;
   // Without logits, which stay in the kernel.
   std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override;
+  std::vector<AttentionInputs> attention_inputs(int, Split, int, int) override;
 
   // For tests and benchmarks.
   void set_patience(double seconds);  // default 30

@@ -37,21 +37,15 @@ AttentionPlan::AttentionPlan(const AttentionSettings& settings, const Runs& runs
       lists_(lists) {}
 
 // Short sequences: one kernel for all patterns, which holds a head in shared memory. Longer ones:
-// the fastest kernels of cuda/attention for full attention and for top-k's choice, and kernels for
-// short lists. What those do not support goes the first way, slowly.
+// the fastest kernels of cuda/attention; where those of top-k do not know dropout, another one
+// makes the values. What those do not support goes the first way, slowly.
 AttentionPlan::Way AttentionPlan::way() const {
   const Pattern pattern = settings_.pattern;
   const bool width = D_ >= 16 && D_ <= 128 && D_ % 4 == 0;
   if (T_ <= longest_short) return Way::rows;
-  if (pattern == Pattern::full && width) return Way::ladder;
-  if (pattern == Pattern::topk && width && settings_.k <= 16) return Way::lists;
-  if (is_positional(pattern) && D_ <= most_list_width) return Way::lists;
+  if ((pattern == Pattern::full || is_positional(pattern)) && width) return Way::ladder;
+  if (pattern == Pattern::topk && width && settings_.k <= 16) return Way::chosen;
   return Way::rows;
-}
-
-// Does the backward go through cuda/attention?
-bool AttentionPlan::by_ladder() const {
-  return way() == Way::ladder || (way() == Way::lists && settings_.pattern == Pattern::topk);
 }
 
 AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
@@ -71,10 +65,10 @@ AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
     kept.lse = layout.take<float>(batch_heads() * size_t(T_));
     if (training_ && on_tensor_cores(rung_for(pattern, Pass::backward, call)))
       kept.copies = layout.take<unsigned>(copy_words(call));
-    else if (training_ && D_ <= 64 &&
+    else if (training_ && pattern == Pattern::full && D_ <= 64 &&
              score_floats(call.q) / size_t(runs_.count) <= most_kept_scores)
       kept.scores = layout.take<float>(score_floats(call.q));
-  } else if (by_ladder() && training_) {
+  } else if (way() == Way::chosen && training_) {
     call.kept = settings_.k;
     kept.index = layout.take<char>(topk_index_bytes(call));
   }
@@ -108,7 +102,8 @@ Call AttentionPlan::ladder_call(const AttentionCall& c, const Kept& kept) const 
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
   call.lse = kept.lse, call.scores = kept.scores, call.copies = kept.copies;
-  call.kept = c.k, call.keys = c.keys, call.p = c.p, call.score_scale = c.score_scale;
+  call.kept = c.k, call.global_tokens = settings_.global_tokens, call.keys = c.keys, call.p = c.p,
+  call.score_scale = c.score_scale;
   call.parts = runs_.count, call.precision = precision_;
   return call;
 }
@@ -125,9 +120,9 @@ bool add_mask(Call& call, const AttentionCall& c, Pass pass) {
 size_t AttentionPlan::scratch_bytes(const Kept& kept) const {
   const AttentionCall c = call_of(kept, nullptr, nullptr, nullptr, nullptr);
   size_t bytes = 0;
-  if (training_ && !by_ladder()) bytes = batch_heads() * size_t(lists_.nnz) * sizeof(float);
+  if (training_ && way() == Way::rows) bytes = batch_heads() * size_t(lists_.nnz) * sizeof(float);
   for (const Pass pass : {Pass::forward, Pass::backward}) {
-    if (!by_ladder() || (pass == Pass::backward && !training_)) continue;
+    if (way() == Way::rows || (pass == Pass::backward && !training_)) continue;
     Call call = ladder_call(c, kept);
     add_mask(call, c, pass);
     call.index = pass == Pass::backward ? kept.index : nullptr;
@@ -161,16 +156,14 @@ void AttentionPlan::forward(const Kept& kept, const float* q, const float* k, co
     streams.wait_for(Streams::Side::forward);
   }
   if (way() == Way::rows) return attention_rows(c, random, training_, streams.main());
-  const bool done = by_ladder() && run_ladder(c, kept, streams, scratch);
-  // Where the ladder has chosen the keys, their probabilities are there.
-  if (way() == Way::lists && !done) attention_lists(c, !by_ladder(), streams.main());
+  if (!run_ladder(c, kept, streams, scratch)) attention_lists(c, streams.main());
 }
 
 void AttentionPlan::backward(const Kept& kept, const float* q, const float* k, const float* v,
                              const float* o, const float* d_o, float* dq, float* dk, float* dv,
                              Streams& streams, void* scratch) const {
   const AttentionCall c = call_of(kept, q, k, v, const_cast<float*>(o));
-  if (by_ladder()) {
+  if (way() != Way::rows) {
     if (kept.index) streams.wait_for(Streams::Side::forward);
     const auto heads = [&](const float* x) {
       return heads_bthd(const_cast<float*>(x), c.B, c.T, c.H, c.D);
@@ -186,10 +179,7 @@ void AttentionPlan::backward(const Kept& kept, const float* q, const float* k, c
     return;
   }
   const AttentionGradients g{d_o, dq, dk, dv, static_cast<float*>(scratch)};
-  if (way() == Way::lists)
-    attention_lists_backward(c, g, streams.main());
-  else
-    attention_rows_backward(c, g, streams.main());
+  attention_rows_backward(c, g, streams.main());
   attention_keys_backward(c, g, streams.main());
 }
 

@@ -50,12 +50,11 @@ class AttentionPlan {
   bool drops() const { return training_ && settings_.dropout > 0; }
 
  private:
-  enum class Way { rows, lists, ladder };
+  enum class Way { rows, chosen, ladder };
   Way way() const;
   AttentionCall call_of(const Kept&, const float* q, const float* k, const float* v,
                         float* o) const;
   Call ladder_call(const AttentionCall&, const Kept&) const;
-  bool by_ladder() const;
   bool run_ladder(const AttentionCall&, const Kept&, Streams&, void* scratch) const;
   size_t batch_heads() const { return size_t(runs_.count) * size_t(B_) * size_t(settings_.heads); }
 

@@ -17,10 +17,8 @@ struct AttentionGradients {
   float *dq, *dk, *dv, *ds;
 };
 void attention_rows_backward(const AttentionCall&, const AttentionGradients&, void* stream);
-// For long sequences and short lists, up to this width: the keys are known; `scores`: p is not yet.
-inline constexpr int most_list_width = 128;
-void attention_lists(const AttentionCall&, bool scores, void* stream);
-void attention_lists_backward(const AttentionCall&, const AttentionGradients&, void* stream);
+// o of keys that are chosen and whose p is known; D up to 128.
+void attention_lists(const AttentionCall&, void* stream);
 
 void attention_keys_backward(const AttentionCall&, const AttentionGradients&, void* stream);
 

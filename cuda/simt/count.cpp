@@ -148,8 +148,7 @@ std::vector<KernelTraffic> take_traffic() {
 
 }  // namespace focus::simt
 
-// --- what the compiler calls (gcc and clang, -fsanitize=thread)
-// -----------------------------------
+// --- what the compiler calls (gcc and clang, -fsanitize=thread) ----------------------------------
 
 #if !defined(__SANITIZE_THREAD__)
 extern "C" {

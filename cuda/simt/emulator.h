@@ -110,11 +110,6 @@ T shuffle(unsigned mask, T value, int source, const char* file, int line) {
 int running_thread();                   // its number in the block; -1: none is running
 bool in_shared_memory(const void* at);  // of the running block
 bool in_device_memory(const void* at);
-struct DeviceMemory {
-  size_t size = size_t{1} << 38;  // as large as a GPU's might be
-  size_t used = 0, most = 0;      // now; at most so far
-};
-DeviceMemory& device_memory();
 void add_device_memory(const void* begin, size_t bytes);
 void remove_device_memory(const void* begin);
 void note_atomic(const void* at, size_t bytes);

@@ -13,7 +13,6 @@ constexpr unsigned char guard_byte = 0xA5;
 constexpr size_t guard_bytes = 64;
 
 std::map<const char*, size_t> allocated;  // of the device's memory: begin → bytes
-DeviceMemory all;
 
 }  // namespace
 
@@ -60,19 +59,12 @@ bool in_device_memory(const void* at) {
   return after != allocated.begin() && byte < std::prev(after)->first + std::prev(after)->second;
 }
 
-DeviceMemory& device_memory() {
-  return all;
-}
-
 void add_device_memory(const void* begin, size_t bytes) {
   allocated[static_cast<const char*>(begin)] = bytes;
-  all.used += bytes, all.most = std::max(all.most, all.used);
 }
 
 void remove_device_memory(const void* begin) {
-  const auto one = allocated.find(static_cast<const char*>(begin));
-  all.used -= one->second;
-  allocated.erase(one);
+  allocated.erase(static_cast<const char*>(begin));
 }
 
 void note_atomic(const void* at, size_t bytes) {

@@ -39,23 +39,40 @@ Choice choose(const StepSettings& s) {
           s.form == "off" ? "--step-kernel off" : one_problem};
 }
 
-std::unique_ptr<Device> make_device() {
-  return std::make_unique<CudaDevice>();
+// The GPUs that are like the first: others would round differently, and which of them makes a run
+// must not matter.
+std::vector<int> alike() {
+  std::vector<int> numbers;
+  for (int number = 0; number < device_count(); ++number)
+    if (device(number).name == device(0).name && device(number).compute == device(0).compute &&
+        device(number).multiprocessors == device(0).multiprocessors)
+      numbers.push_back(number);
+  return numbers;
+}
+
+int count_devices() {
+  return int(alike().size());
+}
+
+std::unique_ptr<Device> make_device(int number) {
+  return std::make_unique<CudaDevice>(alike().at(size_t(number)));
 }
 
 }  // namespace
 
-CudaDevice::CudaDevice() {
+CudaDevice::CudaDevice(int number) : number_(number) {
   device();  // says so if there is none
 }
 
 std::string CudaDevice::hardware() const {
+  use_device(number_);
   const DeviceInfo& d = device();
   return emulated() ? d.name : str(d.name, ", CUDA ", d.runtime / 1000, ".", d.runtime % 1000 / 10);
 }
 
 // Only the precision can be one: for every model there is a list of kernels.
 std::string CudaDevice::problem(const StepSettings& s) const {
+  use_device(number_);
   const Choice choice = choose(s);
   if (s.precision == Precision::fp32) return "";
   if (choice.form != Form::one && choice.form != Form::fused)
@@ -67,6 +84,7 @@ std::string CudaDevice::problem(const StepSettings& s) const {
 }
 
 std::string CudaDevice::explain(const StepSettings& s) const {
+  use_device(number_);
   const Choice choice = choose(s);
   const char* how =
       choice.form == Form::one          ? "one launch makes many of them"
@@ -79,6 +97,7 @@ std::string CudaDevice::explain(const StepSettings& s) const {
 
 std::unique_ptr<Stepper> CudaDevice::make_stepper(const StepSettings& settings,
                                                   std::vector<StepRun> runs) {
+  use_device(number_);
   const Form form = choose(settings).form;
   if (form == Form::one) return std::make_unique<OneLaunch>(settings, std::move(runs));
   return std::make_unique<GraphStepper>(settings, std::move(runs), form == Form::fused,
@@ -86,13 +105,21 @@ std::unique_ptr<Stepper> CudaDevice::make_stepper(const StepSettings& settings,
 }
 
 Device::Facts CudaDevice::facts() const {
+  use_device(number_);
   uint64_t started = 0;
   for (const LaunchCount& kernel : launches_so_far()) started += kernel.launches;
-  return {device().multiply_adds, started};
+  return {device().multiply_adds, started, double(device().memory)};
+}
+
+std::vector<Device::KernelTime> CudaDevice::time_kernels(const std::function<void()>& work) {
+  use_device(number_);
+  std::vector<KernelTime> all;
+  for (const LaunchCount& k : time_launches(work)) all.push_back({k.kernel, k.launches, k.ms});
+  return all;
 }
 
 void register_device() {
-  known_devices().push_back({"cuda", device_problem, make_device, !emulated()});
+  known_devices().push_back({"cuda", device_problem, count_devices, make_device, !emulated()});
 }
 
 }  // namespace focus::gpu

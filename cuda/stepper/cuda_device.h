@@ -12,9 +12,10 @@ namespace focus::gpu {
 //   graph       the same, recorded once and repeated as a graph
 //   fused       recorded, with most of a block in two kernels
 //   one         one launch makes whole steps, many of them
-class CudaDevice final : public Device {
+class CudaDevice : public Device {
  public:
-  CudaDevice();  // InputError if there is none
+  // One GPU, from 0. InputError if there is none.
+  explicit CudaDevice(int number = 0);
 
   std::string name() const override { return "cuda"; }
   std::string hardware() const override;
@@ -23,6 +24,10 @@ class CudaDevice final : public Device {
   std::unique_ptr<Stepper> make_stepper(const StepSettings& settings,
                                         std::vector<StepRun> runs) override;
   Facts facts() const override;
+  std::vector<KernelTime> time_kernels(const std::function<void()>& work) override;
+
+ private:
+  int number_;
 };
 
 // Makes `--device cuda` known.

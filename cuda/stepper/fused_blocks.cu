@@ -67,12 +67,13 @@ class FusedBlocks final : public Blocks {
     parts_ = layout.take<float>(part_floats_of(M_, blocks_.size() > 1 ? 6 : 3, model.runs.count));
   }
 
-  float* forward(float* x, Streams& streams) override {
+  float* forward(float* x, Streams& streams, const VisitAttention& visit) override {
     const int R = model_.runs.count;
     blocks_[0].norm_qkv.x = x;
     norm_qkv_forward(blocks_[0].norm_qkv, R, streams.main());
     for (size_t i = 0; i < blocks_.size(); ++i) {
       Block& b = blocks_[i];
+      if (visit) visit(int(i), x, b.norm_qkv.y[0], b.norm_qkv.y[1]);
       attention_.forward(b.kept, b.norm_qkv.y[0], b.norm_qkv.y[1], b.norm_qkv.y[2], b.attended,
                          noise_[i].random_keys, noise_[i].attention, streams, scratch_.memory);
       b.rest.x = x;

@@ -217,4 +217,43 @@ std::vector<Gradients> GraphStepper::gradients(const std::vector<Epoch>& epochs,
   return all;
 }
 
+std::vector<AttentionInputs> GraphStepper::attention_inputs(int run, Split split, int first,
+                                                            int count) {
+  const PlacedRuns::Part& data = runs_.part(split);
+  check_rows(data.rows, first, count);
+  Layout measured;
+  ModelPass(model_, count, false, measured);
+  DeviceArray<char> memory(measured.used());
+  if (emulated()) memory.poison();
+  Layout layout(memory.data());
+  ModelPass pass(model_, count, false, layout);
+  const BatchSource source{data.tokens_on_device.data(),
+                           data.labels_on_device.data(),
+                           nullptr,
+                           data.rows,
+                           data.length,
+                           1};  // so that steps count rows
+  counters_.set({{0, 0, uint32_t(first)}});
+  gather_batch(model_.runs, source, count, counters_.data(), pass.tokens, pass.labels,
+               streams_.main());
+  const ModelSettings& s = settings_.model;
+  const size_t rows = size_t(count) * size_t(s.length), C = size_t(s.d_model);
+  const size_t HC = size_t(s.attention.heads) * C;
+  DeviceArray<float> normed(rows * C), rstd(rows);
+  std::vector<AttentionInputs> all;
+  const auto visit = [&](int block, const float* x, const float* q, const float* k) {
+    const size_t of_run = size_t(run) * rows;
+    layer_norm_forward(int(rows), s.d_model,
+                       block == 0 ? s.first_layer_norm_epsilon : s.layer_norm_epsilon,
+                       x + of_run * C, normed.data(), rstd.data(), streams_.main());
+    AttentionInputs& inputs = all.emplace_back();
+    inputs.x.resize(rows * C), inputs.q.resize(rows * HC), inputs.k.resize(rows * HC);
+    streams_.download(inputs.x.data(), normed.data(), rows * C * sizeof(float));
+    streams_.download(inputs.q.data(), q + of_run * HC, rows * HC * sizeof(float));
+    streams_.download(inputs.k.data(), k + of_run * HC, rows * HC * sizeof(float));
+  };
+  pass.forward(streams_, visit);
+  return all;
+}
+
 }  // namespace focus::gpu

@@ -24,6 +24,8 @@ class GraphStepper final : public Stepper {
   std::optional<std::vector<Evaluation>> evaluate(Split split,
                                                   const std::atomic<bool>& stop) override;
   std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override;
+  std::vector<AttentionInputs> attention_inputs(int run, Split split, int first,
+                                                int count) override;
 
  private:
   // Passes over one split, so many sequences of each run at a time.

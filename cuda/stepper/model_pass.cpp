@@ -54,7 +54,7 @@ ModelPass::ModelPass(const ModelOnDevice& model, int batch, bool training, Layou
   scratch_.memory = layout.take<char>(scratch_.bytes);
 }
 
-void ModelPass::forward(Streams& streams) {
+void ModelPass::forward(Streams& streams, const VisitAttention& visit) {
   const int sequences = model_.runs.count * B, T = embedding_.T, C = embedding_.C;
   if (training_) streams.fork();  // masks are drawn there
   embedding_forward(model_.runs, embedding_, tokens, model_.weights + model_.at.embedding,
@@ -62,7 +62,7 @@ void ModelPass::forward(Streams& streams) {
   if (dropout_.last_dropped >= 0)
     add_dropout(model_.runs, size_t(B) * size_t(T) * size_t(C), nullptr, x_, dropout_, x_,
                 streams.main());
-  y_ = blocks_->forward(x_, streams);
+  y_ = blocks_->forward(x_, streams, visit);
   mean_tokens_forward(sequences, T, C, y_, mean_, streams.main());
   linear_forward(model_.runs, classifier_, mean_, model_.layer(model_.at.classifier), logits,
                  streams.main());

@@ -5,6 +5,7 @@
 // (fused_blocks.cu). What stands before and after the blocks is the same (model_pass.cpp).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -64,12 +65,16 @@ struct BlockNoise {
   BlockNoise(const ModelOnDevice&, bool training, uint32_t& next_site);
 };
 
+// Called when a block's queries and keys have been started, with its input (R·B,T,C) and them.
+using VisitAttention =
+    std::function<void(int block, const float* x, const float* q, const float* k)>;
+
 // All blocks of the model.
 class Blocks {
  public:
   virtual ~Blocks() = default;
   // x (R·B,T,C), which may be overwritten where nothing is kept for a backward. Returns the output.
-  virtual float* forward(float* x, Streams&) = 0;
+  virtual float* forward(float* x, Streams&, const VisitAttention& visit) = 0;
   // dy, which is overwritten. Returns dx; the parameters' gradients are added to.
   virtual float* backward(float* dy, Streams&) = 0;
 };
@@ -93,7 +98,7 @@ class ModelPass {
 
   // tokens (R·B,T) and labels (R·B) → logits (R·B,N), and in training loss (R), the mean of each
   // run's rows.
-  void forward(Streams&);
+  void forward(Streams&, const VisitAttention& visit = {});
   // Adds to the gradients of all parameters.
   void backward(Streams&);
 

@@ -71,20 +71,27 @@ void PlacedRuns::load(int run, const Model<float>& model, const Optimizer<float>
 }
 
 void PlacedRuns::store(int run, Model<float>& model, Optimizer<float>& optimizer) const {
-  std::vector<float> all(parameters_);
-  const auto take = [&](const DeviceArray<float>& from, const auto& to) {
+  // All of it first: a device that fails on the way leaves the run as it was.
+  const auto fetch = [&](const DeviceArray<float>& from) {
+    std::vector<float> all;
+    if (!from.data()) return all;  // SGD's moments
+    all.resize(parameters_);
     copy_to_host(all.data(), from.data() + size_t(run) * stride_, all.size() * sizeof(float));
+    return all;
+  };
+  const std::vector<float> values = fetch(values_), first = fetch(m_), second = fetch(v_);
+  const auto take = [&](const std::vector<float>& all, const auto& to) {
     const float* next = all.data();
     for (size_t p = 0; p < sizes_.size(); next += sizes_[p++])
       std::copy(next, next + sizes_[p], to(p).begin());
   };
   take(
-      values_, [&](size_t p) -> auto& { return model.parameters()[p].value; });
+      values, [&](size_t p) -> auto& { return model.parameters()[p].value; });
   if (!m()) return;
   take(
-      m_, [&](size_t p) -> auto& { return optimizer.first_moments()[p]; });
+      first, [&](size_t p) -> auto& { return optimizer.first_moments()[p]; });
   take(
-      v_, [&](size_t p) -> auto& { return optimizer.second_moments()[p]; });
+      second, [&](size_t p) -> auto& { return optimizer.second_moments()[p]; });
 }
 
 std::vector<std::vector<float>> PlacedRuns::gradients_of(int run) const {

@@ -46,7 +46,7 @@ class PlainBlocks final : public Blocks {
     dk_ = layout.take<float>(N * HC), dv_ = layout.take<float>(N * HC);
   }
 
-  float* forward(float* x, Streams& streams) override {
+  float* forward(float* x, Streams& streams, const VisitAttention& visit) override {
     const int C = settings_.d_model;
     void* const stream = streams.main();
     for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -59,6 +59,7 @@ class PlainBlocks final : public Blocks {
       linear(at.q, b.normed, b.q, stream);
       linear(at.k, b.normed, b.k, stream);
       linear(at.v, b.normed, b.v, stream);
+      if (visit) visit(int(i), x, b.q, b.k);
       attention_.forward(b.kept, b.q, b.k, b.v, b.attended, noise.random_keys, noise.attention,
                          streams, scratch_.memory);
       linear(at.o, b.attended, branch_, stream);

@@ -39,6 +39,7 @@ struct Point {
   double loss;
   double gradient;   // ‖∂L/∂(W_q, W_k)‖₂
   double per_scale;  // the same without the factor √c that the chain rule puts in (README)
+  double largest;  // mean over all queries of the largest that any loss can send; without √c too
 };
 
 // ‖J(p) g‖₁ / ‖g‖₁ for a row of scores, where every entry of g is 1 or -1: lesson 01's sensitivity
@@ -52,6 +53,36 @@ inline double dense_gain(std::span<const double> scores, Rng& rng) {
   double sum = 0;
   for (double x : g) sum += std::abs(x);
   return sum / n;
+}
+
+// The largest ‖∂L/∂(W_q, W_k)‖₂ that a loss with ‖dP_i‖₁ ≤ 1 can send through query i of a sequence
+// (README, "The largest gradient"). x, q, k: the sequence's rows, (T,D).
+inline double largest_gradient(const Query& query, int i, const float* x, const float* q,
+                               const float* k, int D) {
+  const auto squared_distance = [D](const float* row, const Row& from) {
+    double sum = 0;
+    for (int c = 0; c < D; ++c) {
+      const double difference = double(row[c]) - from[size_t(c)];
+      sum += difference * difference;
+    }
+    return sum;
+  };
+  const Row zero(size_t(D), 0.0);
+  Row mean_x = zero, mean_k = zero;  // Σ_j p_ij x_j, Σ_j p_ij k_j
+  for (int j : query.kept)
+    for (int c = 0; c < D; ++c) {
+      mean_x[size_t(c)] += query.weights[size_t(j)] * double(x[ptrdiff_t{j} * D + c]);
+      mean_k[size_t(c)] += query.weights[size_t(j)] * double(k[ptrdiff_t{j} * D + c]);
+    }
+  const double x_i = squared_distance(x + ptrdiff_t{i} * D, zero),
+               q_i = squared_distance(q + ptrdiff_t{i} * D, zero);
+  double largest = 0;
+  for (int j : query.kept) {
+    const double squared = x_i * squared_distance(k + ptrdiff_t{j} * D, mean_k) +
+                           q_i * squared_distance(x + ptrdiff_t{j} * D, mean_x);
+    largest = std::max(largest, query.weights[size_t(j)] * std::sqrt(squared / D));
+  }
+  return largest;
 }
 
 // The model with its scores multiplied by c: W_q, W_k and their biases by √c each.
@@ -77,18 +108,24 @@ inline Point measure(Mechanism mechanism, double c, uint64_t seed, const Batch& 
   point.gradient = std::sqrt(point.gradient);
   point.per_scale = point.gradient / std::sqrt(c);
 
-  std::vector<double> all, kept, sensitivity, gain;
+  std::vector<double> all, kept, sensitivity, gain, largest;
   Rng rng(seed, Stream::analysis);
   for (const Query& query : model.queries) {
     const Row kept_ones = kept_scores(query.scores, query.kept);
     all.push_back(dispersion(query.scores)), kept.push_back(dispersion(kept_ones));
     sensitivity.push_back(softmax_sensitivity(kept_ones));
     gain.push_back(dense_gain(query.scores, rng));
+    const ptrdiff_t row = ptrdiff_t(largest.size()), i = row % length;
+    const ptrdiff_t sequence = (row - i) * model.q.channels();
+    largest.push_back(largest_gradient(query, int(i), model.normed.data + sequence,
+                                       model.q.data + sequence, model.k.data + sequence,
+                                       model.q.channels()));
   }
   point.dispersion = median(all);
   point.kept_dispersion = median(kept);
   point.sensitivity = mean(sensitivity);
   point.dense_gain = mean(gain);
+  point.largest = mean(largest) / std::sqrt(c);
   return point;
 }
 

@@ -117,7 +117,9 @@ template <class T>
 class OneBlock {
  public:
   std::deque<Parameter<T>> parameters;
-  std::vector<Query> queries;  // of the last forward pass
+  // Of the last forward pass:
+  std::vector<Query> queries;
+  Tensor<T> normed, q, k;  // (B,T,D): what attention reads, and its queries and keys
 
   OneBlock(Mechanism mechanism, int kept_count, int length, int width, uint64_t seed)
       : mechanism_(mechanism), kept_count_(kept_count), length_(length), width_(width) {
@@ -148,8 +150,9 @@ class OneBlock {
     const Tensor<T> positions{{length_, width_}, positions_.data(), nullptr};
     Tensor<T> x = embedding(tape, batch.tokens.data(), int(batch.labels.size()),
                             parameters[0].tensor(), positions);
-    const Tensor<T> normed = layer_norm(tape, x, 1e-5);
-    const Tensor<T> q = layer(normed), k = layer(normed), v = layer(normed);
+    normed = layer_norm(tape, x, 1e-5);
+    q = layer(normed), k = layer(normed);
+    const Tensor<T> v = layer(normed);
     x = add(tape, x, layer(plain_attention(tape, q, k, v, mechanism_, kept_count_, queries)));
     const Tensor<T> hidden = layer(layer_norm(tape, x, 1e-5));
     x = add(tape, x, layer(activate(tape, hidden, Activation::relu)));

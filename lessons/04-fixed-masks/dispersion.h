@@ -22,14 +22,16 @@ namespace focus {
 inline constexpr int measured_sequences = 100;  // of the held-out ones
 
 // dispersion.csv: for a mask on a model, over all blocks and queries, the largest dispersion of the
-// kept scores and of all scores; and quantiles of the queries' shares, kept / all. For seed 0, all
-// seeds together, there are only the quantiles.
+// kept scores and of all scores; quantiles of the queries' shares, kept / all; and the least of
+// these shares once each query's extreme keys stand in its window. For seed 0, all seeds together,
+// there are only the quantiles.
 inline constexpr const char* dispersion_columns = "mask,trained,seed,what,value";
 struct Remaining {
   std::string mask;
   bool trained = false;
   uint64_t seed = 0;
   double largest_full = 0, largest_kept = 0;
+  double least_placed = 1;
   std::vector<double> quantiles = {};  // at 0, 2, … 100 %
   double share_of_largest() const { return largest_kept / largest_full; }
 };
@@ -37,6 +39,29 @@ struct Remaining {
 // The masks that cover exactly the model's tokens.
 inline std::vector<AttentionSettings> measured_masks(int k) {
   return {{Pattern::banded, k, 0}, {Pattern::block, k, 0}, {Pattern::topk, k, 0}};
+}
+
+// The scores as they would be if the tokens came in another order, one for each query: the tokens
+// of its highest and its lowest score have changed places with neighbours of the query, so that a
+// band and a block of `k` contain both. The query's own token stays. (A score depends on its two
+// tokens, as they enter the block, and not on their order.)
+inline HeadScores with_extremes_placed(HeadScores head, int k, Pattern window) {
+  const AttentionSettings mask{window, k, 0};
+  std::vector<int> begin(size_t(head.T) + 1), keys(size_t(count_nnz(mask, head.T)));
+  fill_key_lists(mask, head.T, begin.data(), keys.data());
+  for (int b = 0; b < head.B; ++b)
+    for (int i = 0; i < head.T; ++i) {
+      double* row = head.scores.data() + (ptrdiff_t{b} * head.T + i) * head.T;
+      int next = begin[size_t(i)];  // place in the list: where the next extreme goes
+      for (const bool highest : {true, false}) {
+        const auto [low, high] = std::minmax_element(row, row + head.T);
+        double* const extreme = highest ? high : low;
+        if (extreme == row + i) continue;
+        next += keys[size_t(next)] == i;
+        std::swap(*extreme, row[keys[size_t(next++)]]);
+      }
+    }
+  return head;
 }
 
 class Dispersions {
@@ -63,6 +88,11 @@ class Dispersions {
               r.largest_full = std::max(r.largest_full, q.dispersion);
               r.largest_kept = std::max(r.largest_kept, q.kept_dispersion);
             }
+            const AttentionSettings mask = measured_masks(k_)[m];
+            const Pattern window = is_positional(mask.pattern) ? mask.pattern : Pattern::banded;
+            for (const QueryStatistics& q :
+                 query_statistics(with_extremes_placed(head, k_, window), mask))
+              r.least_placed = std::min(r.least_placed, q.kept_dispersion / q.dispersion);
           }
         });
     const std::lock_guard lock(mutex_);
@@ -79,6 +109,7 @@ class Dispersions {
       const std::string head = str(r.mask, ",", r.trained ? "yes" : "no", ",");
       rows.push_back(str(head, r.seed, ",largest of all,", r.largest_full));
       rows.push_back(str(head, r.seed, ",largest kept,", r.largest_kept));
+      rows.push_back(str(head, r.seed, ",least placed,", r.least_placed));
       add_quantiles(rows, str(head, r.seed), all_[i].shares);
       together.insert(together.end(), all_[i].shares.begin(), all_[i].shares.end());
       const bool is_last = i + 1 == all_.size() || all_[i + 1].remaining.mask != r.mask;
@@ -122,6 +153,7 @@ inline std::vector<Remaining> read_dispersions(const std::filesystem::path& fold
     Remaining& r = all.back();
     (what == "largest of all" ? r.largest_full
      : what == "largest kept" ? r.largest_kept
+     : what == "least placed" ? r.least_placed
                               : r.quantiles.emplace_back()) = parse_number(value);
   }
   return all;

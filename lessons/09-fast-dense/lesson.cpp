@@ -11,6 +11,7 @@ int lesson(int argc, char** argv) {
   out.note("settings", "tiled kernels of dense, banded and block attention; predictions.csv");
   const std::vector<gpu::RungResult> results = gpu::rung_results(out);
   if (results.empty()) return out.interrupted();
+  gpu::write_rung_table(out, results);
   out.figure(gpu::ladder_figure("Tiles: fewer lines, then fewer cycles", results));
   const gpu::LadderVerdict verdict = gpu::judge_ladder(results);
   return out.verdict(verdict.holds, verdict.words);

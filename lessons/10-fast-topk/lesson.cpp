@@ -16,6 +16,7 @@ int lesson(int argc, char** argv) {
   out.note("settings", "kernels of top-k attention, k = 5; predictions.csv");
   const std::vector<gpu::RungResult> results = gpu::rung_results(out);
   if (results.empty()) return out.interrupted();
+  gpu::write_rung_table(out, results);
   out.figure(gpu::ladder_figure("Top-k: one product forward, k rows a token backward", results));
   const gpu::LadderVerdict verdict = gpu::judge_ladder(results);
 

@@ -61,8 +61,7 @@ ModelSettings model(const std::string& attention, int tokens, int depth, double 
   return s;
 }
 
-// --- how many kernels
-// -------------------------------------------------------------------------------
+// --- how many kernels ----------------------------------------------------------------------------
 
 // In a block of the model, and beside the blocks.
 struct Launches {
@@ -116,8 +115,7 @@ Counted read_counted(const std::filesystem::path& file) {
   return counted;
 }
 
-// --- are the steps the same?
-// ------------------------------------------------------------------------
+// --- are the steps the same? ---------------------------------------------------------------------
 
 // Rows "attention,step,loss,gradient": relative differences between a step in one launch and the
 // same by operation. Every step from the same weights, those that the step before left.
@@ -154,8 +152,7 @@ Differences read_differences(const std::filesystem::path& file) {
   return d;
 }
 
-// --- how long
-// ---------------------------------------------------------------------------------------
+// --- how long ------------------------------------------------------------------------------------
 
 struct Time {
   std::string launch, attention;
@@ -271,8 +268,7 @@ Figure times_figure(const std::vector<Time>& times) {
   return figure;
 }
 
-// --- the verdict
-// ------------------------------------------------------------------------------------
+// --- the verdict ---------------------------------------------------------------------------------
 
 std::string said(bool holds) {
   return holds ? "yes" : "NO";

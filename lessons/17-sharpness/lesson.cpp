@@ -24,8 +24,7 @@ namespace {
 // The rule's: a median is at most this share of full's.
 constexpr double most_of_full = 0.75;
 
-// --- before training
-// ------------------------------------------------------------------------------
+// --- before training -----------------------------------------------------------------------------
 
 struct Start {
   std::string variant;  // "full*4"
@@ -101,8 +100,7 @@ double qk_share(const Sharpness& s) {
   return s.qk_gradient / s.other_gradient;
 }
 
-// --- the figure
-// -----------------------------------------------------------------------------------
+// --- the figure ----------------------------------------------------------------------------------
 
 // Variants without larger or faster Q and K, by base mechanism ("full", "topk(5)") and C.
 std::map<std::string, std::map<double, std::string>> sweeps_of(const Study& study) {
@@ -185,8 +183,7 @@ std::string table_of(const Study& study, const StudyResults& results,
   return text;
 }
 
-// --- the rule
-// -------------------------------------------------------------------------------------
+// --- the rule ------------------------------------------------------------------------------------
 
 struct Verdict {
   bool reproduced;

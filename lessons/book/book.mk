@@ -1,9 +1,9 @@
 # The book of the lessons, and the page that shows what a query attends to.
 .PHONY: book attention check-book
 
-# README.md and the lessons as a site, in out/book/.
+# README.md and the lessons as a site, in out/book/; SOLUTIONS=no: without solutions, to hand out.
 book: $(B)/kit
-	@KIT=$(B)/kit lessons/book/make_book.sh out/book
+	@KIT=$(B)/kit SOLUTIONS=$(SOLUTIONS) lessons/book/make_book.sh out/book
 
 # Trains full and top-k attention and writes out/attention.html, in about a minute.
 attention: $(B)/attention

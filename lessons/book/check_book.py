@@ -7,7 +7,7 @@ file descriptor 3 to the browser, 4 from it. So this needs nothing but Python's 
 """
 import base64, json, os, pathlib, shutil, subprocess, sys, tempfile, time
 
-WIDTHS = {"desktop": (1280, 900), "phone": (360, 740)}
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 TIMEOUT = 60  # seconds for one answer: a hung browser fails the check instead of hanging it
 
 
@@ -124,6 +124,10 @@ PAGE = """((width) => ({
   broken: [...document.images].filter((i) => !i.complete || !i.naturalWidth)
     .map((i) => i.alt || i.src.slice(0, 60)),
   overflow: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - width,
+  unmarked: [...document.querySelectorAll(".scroll, .equation, .long, .figure")].filter((e) =>
+      e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).backgroundImage === "none" &&
+      getComputedStyle(e, "::after").content === "none")
+    .slice(0, 3).map((e) => e.className + " " + e.textContent.trim().slice(0, 40)),
   wide: [...document.querySelectorAll("body *")].filter((e) =>
       e.getBoundingClientRect().right > width + 1 &&
       !e.parentElement.closest(".scroll, .figure, .equation, .long, pre"))
@@ -211,12 +215,15 @@ def main():
                 browser.call("Emulation.setEmulatedMedia",
                              features=[{"name": "prefers-color-scheme", "value": scheme}])
                 for page in pages:
+                    if page.stem.endswith("-notes") and (name, scheme) != ("phone", "light"):
+                        continue
                     browser.open(page)
                     found, png = browser.evaluate(PAGE % width), browser.screenshot()
                     wrong = [f"a broken figure: {f}" for f in found["broken"]]
                     if found["overflow"] > 0 or found["wide"]:
                         wrong.append(f"{found['overflow']} pixels wider than the screen: "
                                      + "; ".join(found["wide"]))
+                    wrong += [f"scrolls without a sign of it: {what}" for what in found["unmarked"]]
                     # A page of text has hundreds of shades at its letters' edges.
                     if found["text"] < 200 or not browser.colours(png) > 20:
                         wrong.append("the page is blank")

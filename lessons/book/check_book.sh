@@ -21,6 +21,10 @@ if [ -z "$folder" ]; then
   folder=out/book-check
   trap 'rm -rf out/book-check' EXIT
   trap 'exit 130' INT TERM
+  SOLUTIONS=no lessons/book/make_book.sh "$folder" || failing "the book without solutions is not made"
+  if grep -lq 'class="excerpt"' "$folder"/*.html || ls "$folder" | grep -q 'notes\|teaching'; then
+    failing "SOLUTIONS=no leaves solutions or notes in the book"
+  fi
   lessons/book/make_book.sh "$folder" || failing "the book is not made"
   # A page made just now, small, beside the recorded one.
   if ! [ -x "$attention" ]; then

@@ -1,8 +1,10 @@
 #!/bin/sh
-# `make book`: README.md, the lessons and data/README.md as a site that needs no network.
+# `make book`: README.md, the lessons, the pages on kernels and data, the instructors' pages and slides, as
+# a site that needs no network.
 #
 #   lessons/book/make_book.sh [FOLDER]          FOLDER (default out/book) is replaced as a whole
 #
+# SOLUTIONS=no leaves out the code of the gaps and the instructors' pages: to hand out.
 # KIT (default build/kit) is the program that knows the gaps of the source: a line
 # <!-- code: NAME --> in a lesson becomes the folded code of region NAME.
 set -u
@@ -29,7 +31,14 @@ for readme in lessons/[0-9][0-9]-*/README.md; do
   folder=${readme%/README.md}
   pages="$pages $readme ${folder##*/}.html"
 done
-pages="$pages data/README.md data.html"
+pages="$pages cuda/README.md kernels.html lessons/FINDINGS.md runs.html data/README.md data.html"
+if [ "${SOLUTIONS:-yes}" != no ]; then
+  pages="$pages lessons/TEACHING.md teaching.html"
+  for notes in lessons/[0-9][0-9]-*/NOTES.md; do
+    folder=${notes%/NOTES.md}
+    pages="$pages $notes ${folder##*/}-notes.html"
+  done
+fi
 
 title_of() { sed -n 's/^# *//p' "$1" | head -n 1; }
 
@@ -56,9 +65,10 @@ list() {
   while [ $# -gt 0 ]; do
     mark=
     [ "$2" = "$current" ] && mark=' aria-current="page"'
+    case $1 in *NOTES.md) mark="$mark class=\"notes\"" ;; esac
     printf '<li><a href="%s"%s>%s</a>' "$2" "$mark" "$(title_of "$1")"
     case $1 in
-      lessons/05-*) printf '<ul><li><a href="attention.html">What a query attends to</a></li></ul>' ;;
+      lessons/05-*/README.md) printf '<ul><li><a href="attention.html">What a query attends to</a></li></ul>' ;;
     esac
     echo '</li>'
     shift 2
@@ -73,6 +83,22 @@ link() { [ -z "$1" ] || printf '<a href="%s" rel="%s"><small>%s</small> %s</a>' 
 cp $here/style.css "$new/style.css"
 sed 's|<!-- book: back -->|<p><a href="05-semantic-focus.html">← Lesson 05: semantic focus</a></p>|' \
   $attention > "$new/attention.html" || exit 2
+
+# A screen for each lesson, to project: its question, its figure, what was measured.
+{
+  echo "# Slides"
+  for readme in lessons/[0-9][0-9]-*/README.md; do
+    folder=${readme%/README.md} && name=${folder##*/}
+    printf '\n## %s\n\n' "$(title_of "$readme")"
+    awk '/^\*\*Question\.\*\*/ {on = 1} on && /^$/ {exit} on' "$readme"
+    [ ! -f "$folder/results/figure.svg" ] || printf '\n![Its figure](%s/results/figure.svg)\n' "$name"
+    printf '\nMeasured: %s\n' "$(grep -F "(lessons/$name/README.md)" README.md | grep '^| \[' | cut -d '|' -f 5)"
+  done
+} > "$code/.slides.md"
+BOOK_PAGES=$pages BOOK_SOURCE=lessons/slides.md BOOK_CODE=$code BOOK_ATTENTION=$attention \
+  pandoc --from gfm+tex_math_dollars --to html5 --mathml --standalone --fail-if-warnings --section-divs \
+  --template $here/template.html --lua-filter $here/filter.lua --metadata pagetitle="Slides" \
+  --variable slides=1 --output "$new/slides.html" "$code/.slides.md" || exit 1
 
 previous= previous_title=
 set -- $pages

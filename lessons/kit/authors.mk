@@ -7,7 +7,7 @@ NEXT := make demo, make test, make lesson-01
         start-00 test-00 demo-00
 
 KIT_SOURCES := $(wildcard lessons/kit/*.cpp)
-$(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp src/report/statistics.cpp)
+$(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp src/report/statistics.cpp src/suggest.cpp)
 	$(LINK)
 
 #:
@@ -23,7 +23,7 @@ start-00:
 	@[ ! -e "$(PAGE_FOLDER)" ] || { echo "$(PAGE_FOLDER) exists already: go on there, or give another folder: make start-00 DIR=…"; exit 2; }
 	@mkdir -p "$(PAGE_FOLDER)" && cp lessons/00-one-page/focus.cpp lessons/00-one-page/README.md "$(PAGE_FOLDER)"
 	@printf '%s\n' 'lesson-00 test-00 hint-00 solution-00:' \
-	  '	@$$(MAKE) --no-print-directory -C $(CURDIR) $$@ PAGE=$$(CURDIR)/focus.cpp' > "$(PAGE_FOLDER)/Makefile"
+	  '	@$$(MAKE) --no-print-directory -C "$(CURDIR)" $$@ PAGE="$$(CURDIR)/focus.cpp"' > "$(PAGE_FOLDER)/Makefile"
 	@printf '%s\n' "Lesson 00 is in $(PAGE_FOLDER)" "  cd $(PAGE_FOLDER)" "  less focus.cpp" \
 	  "  make lesson-00   # your version; make test-00 compares it with the engine"
 
@@ -32,7 +32,7 @@ start-00:
 # The page is compared with the whole engine, which no student's tree of that lesson has.
 STAGES += $(B)/stage-00
 $(B)/obj/tests/stage_00_one_page.o: $(B)/obj/page.txt
-$(B)/obj/tests/stage_00_one_page.o: CXXFLAGS += -DFOCUS_PAGE='"$(abspath $(PAGE))"'
+$(B)/obj/tests/stage_00_one_page.o: CXXFLAGS += -DFOCUS_PAGE='"$(if $(filter /%,$(PAGE)),,$(CURDIR)/)$(PAGE)"'
 $(B)/stage-00: $(call object,tests/stage_main.cpp tests/stage_00_one_page.cpp) $(B)/libfocus.a
 	$(LINK)
 test-00: $(B)/stage-00 $(B)/lesson-00
@@ -71,7 +71,7 @@ grade: $(B)/kit
 $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 	@lessons/kit/diff.sh $(B)/kit $* $(NUMBERS)
 
-#: make book        the lessons as a site to read, in out/book/ (needs pandoc)
+#: make book        the lessons as a site to read, in out/book/ (needs pandoc; SOLUTIONS=no to hand out)
 #: make attention   a page that shows what each query attends to while the model learns
 -include lessons/book/book.mk
 
@@ -89,10 +89,12 @@ stress: $(B)/focus $(FUZZERS)
 	@tests/stress.sh "$(TIME)" $(B)
 
 #: make report      figures, verdicts, FINDINGS.md and README's tables from the recorded results
+#:                  (STRICT=1: fails if a recording is of other code than the present)
 report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)
 	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
 	@$(B)/findings
 	@$(B)/kit tables
+	@$(if $(filter 1,$(STRICT)),STRICT=1 tests/recordings.sh check)
 $(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
 	$(LINK)
 $(B)/entropy: $(call object,lessons/17-sharpness/entropy.cpp) $(B)/libfocus.a

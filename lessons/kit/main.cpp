@@ -3,6 +3,7 @@
 // --help says what it can do.
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <new>
@@ -11,6 +12,7 @@
 #include "files/atomic_file.h"
 #include "grade.h"
 #include "manifest.h"
+#include "suggest.h"
 #include "tables.h"
 #include "tree.h"
 
@@ -151,7 +153,7 @@ int run(int argc, char** argv) {
   if (*start) {
     write_student_tree(manifest, lesson, path);
     std::cout << "Lesson " << manifest.lesson(lesson).folder << " is in " << path << "\n  cd "
-              << path << "\n  less README.md\n  make test-" << lesson
+              << shell_word(path) << "\n  less README.md\n  make test-" << lesson
               << "     # red until the gaps are filled\n";
   }
   if (*snapshot) write_snapshot(manifest, lesson, stubs, path);
@@ -174,6 +176,9 @@ int main(int argc, char** argv) {
   } catch (const RunError& error) {
     std::cerr << error.what() << "\n";
     return 1;
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::cerr << file_problem("cannot use", error.path1(), error.code().value()) << "\n";
+    return 2;
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 2;

@@ -125,6 +125,29 @@ std::string kernel_speed_table(const std::filesystem::path& csv, bool brief) {
   return table;
 }
 
+std::string ladder_table(const std::filesystem::path& folder) {
+  const std::filesystem::path csv = folder / "ladder_h200.csv";
+  const std::vector<Cells> measured = read_rows(
+      csv,
+      "rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,quartile1_ms,"
+      "quartile3_ms,warm_ms,runs,useful_tflops,dense_tflops,gbytes_per_s,percent_of_roof,error");
+  std::string table =
+      "| rung | pattern | idea | pass | predicted ms | measured ms | TFLOP/s useful | % of roof |\n"
+      "|---|---|---|---|---|---|---|---|\n";
+  for (const Cells& row : read_rows(folder / "predicted_ms.csv", "rung,pass,pattern,idea,ms")) {
+    const auto m = std::find_if(measured.begin(), measured.end(), [&](const Cells& cells) {
+      return cells[0] == row[0] && cells[2] == row[1] && cells[3] == row[2];
+    });
+    if (m == measured.end()) fail_input(csv.string(), ": no row for rung ", row[0], " ", row[1]);
+    const auto value = [&](size_t column) { return number((*m)[column], csv); };
+    table += str("| ", row[0].size() < 2 ? "0" : "", row[0], " | ",
+                 row[2] == "topk" ? "top-k" : row[2], " | ", row[3], " | ", row[1], " | ",
+                 row[4].empty() ? "–" : row[4], " | ", rounded("%.3g", value(10)), " | ",
+                 rounded("%.3g", value(15)), " | ", rounded("%.1f", value(18)), " |\n");
+  }
+  return table;
+}
+
 std::string gpu_step_table(const std::filesystem::path& csv) {
   static const std::pair<const char*, const char*> columns[] = {
       {"eager", "eager"},

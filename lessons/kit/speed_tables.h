@@ -15,6 +15,10 @@ std::string step_speed_table(const std::filesystem::path& csv);
 // else every ratio with what was aimed at.
 std::string kernel_speed_table(const std::filesystem::path& csv, bool brief);
 
+// The ladder: each rung's idea, what was predicted for it and what was measured. From
+// predicted_ms.csv and ladder_h200.csv, which names the device, in `folder`.
+std::string ladder_table(const std::filesystem::path& folder);
+
 // A training step on the GPU, PyTorch's and ours in each of three ways, with the floor; the
 // recording's first line says on which. From gpu_step.csv.
 std::string gpu_step_table(const std::filesystem::path& csv);

@@ -41,12 +41,26 @@ std::string table_of_lessons(const Manifest& manifest) {
   return table;
 }
 
+std::string table_of_minutes(const Manifest& manifest) {
+  std::string table = "| lesson | minutes | builds on |\n|---|---|---|\n";
+  for (const Lesson& lesson : manifest.lessons) {
+    std::string before;
+    for (const std::string& number : lesson.prerequisites)
+      before += str(before.empty() ? "" : ", ", number);
+    table += str("| [", lesson.number, " ", lesson.title, "](", lesson.folder, "/README.md) | ",
+                 lesson.minutes, " | ", before.empty() ? "–" : before, " |\n");
+  }
+  return table;
+}
+
 std::string table_named(const Manifest& manifest, const fs::path& page, const std::string& name) {
   const fs::path measured = manifest.root / "tests/pytorch/results";
   if (name == "lessons") return table_of_lessons(manifest);
+  if (name == "plan") return table_of_minutes(manifest);
   if (name == "step speed") return step_speed_table(measured / "cpu_step.csv");
   if (name == "gpu step speed") return gpu_step_table(measured / "gpu_step.csv");
   if (name == "kernel speed") return kernel_speed_table(measured / "attention_h200.csv", true);
+  if (name == "ladder") return ladder_table(manifest.root / "cuda/results");
   if (name == "kernel ratios") return kernel_speed_table(measured / "attention_h200.csv", false);
   if (name.starts_with("results/")) return read_file(page.parent_path() / name, 1 << 20);
   fail_input(page.string(), ": there is no table named '", name, "'");
@@ -73,7 +87,8 @@ std::string with_tables(const Manifest& manifest, const fs::path& page, const st
 
 int write_tables(const Manifest& manifest, bool check) {
   std::vector<fs::path> pages = {manifest.root / "README.md", manifest.root / "cuda/README.md",
-                                 manifest.root / "tests/pytorch/README.md"};
+                                 manifest.root / "tests/pytorch/README.md",
+                                 manifest.root / "lessons/TEACHING.md"};
   for (const Lesson& lesson : manifest.lessons)
     pages.push_back(manifest.root / "lessons" / lesson.folder / "README.md");
   int status = 0;

@@ -8,7 +8,8 @@ namespace focus::kit {
 
 // Rewrites what stands between the lines `<!-- table: NAME -->` and `<!-- end of table -->`. NAME:
 //   lessons        the manifest, and each lesson's recorded verdict
-//   step speed, gpu step speed, kernel speed, kernel ratios      see speed_tables.h
+//   plan           minutes and prerequisites, from the manifest
+//   step speed, gpu step speed, kernel speed, kernel ratios, ladder      see speed_tables.h
 //   results/X.md   that file beside the page: a lesson's own table, which the lesson writes
 // With `check` nothing is written, and the status is 1 if a table is not current. InputError for
 // an unknown name, or if a lesson's recorded verdict and the manifest's words disagree on whether

@@ -35,12 +35,14 @@ std::vector<StepRun> random_runs(const StepSettings& s, int batches, uint64_t fi
   return runs;
 }
 
-// Models that a stepper trains on the same few batches again and again.
+// Models that a stepper trains on the same few batches again and again, or evaluates.
 class Trainees {
  public:
   Trainees(std::unique_ptr<Stepper> stepper, const StepSettings& settings,
-           const std::vector<StepRun>& runs)
-      : stepper_(std::move(stepper)), steps_(runs[0].data->train.rows / settings.batch) {
+           const std::vector<StepRun>& runs, bool evaluates)
+      : stepper_(std::move(stepper)),
+        steps_(runs[0].data->train.rows / settings.batch),
+        evaluates_(evaluates) {
     Model<float> model(settings.model);
     const Optimizer<float> optimizer(settings.optimizer, model.parameters());
     for (size_t r = 0; r < runs.size(); ++r) {
@@ -53,9 +55,13 @@ class Trainees {
     parameters_ = model.parameter_count();
   }
 
-  // One step with each batch; returns the seconds.
+  // One step with each batch, or one pass over them all; returns the seconds.
   double run() {
     const double start = seconds_now();
+    if (evaluates_) {
+      stepper_->evaluate(Split::train, never_);
+      return seconds_now() - start;
+    }
     for (const StepsMade& made : stepper_->train(epochs_, 0, steps_, never_))
       if (made.failed) fail_run("bench step: a loss that is no number");
     const double seconds = seconds_now() - start;
@@ -68,6 +74,7 @@ class Trainees {
  private:
   std::unique_ptr<Stepper> stepper_;
   int steps_;
+  bool evaluates_;
   std::vector<Epoch> epochs_;
   size_t parameters_ = 0;
   const std::atomic<bool> never_{false};
@@ -79,22 +86,23 @@ struct CpuTrainee {
   Tape<float> tape{workers};
   Trainees model;
 
-  CpuTrainee(const StepSettings& s, uint64_t seed, int threads)
-      : CpuTrainee(s, random_runs(s, 1, seed, 1), threads) {}
-  CpuTrainee(const StepSettings& s, const std::vector<StepRun>& runs, int threads)
-      : workers(threads), model(std::make_unique<CpuStepper>(tape, s, runs), s, runs) {}
+  CpuTrainee(const StepSettings& s, uint64_t seed, int threads, bool evaluates)
+      : CpuTrainee(s, random_runs(s, 1, seed, 1), threads, evaluates) {}
+  CpuTrainee(const StepSettings& s, const std::vector<StepRun>& runs, int threads, bool evaluates)
+      : workers(threads), model(std::make_unique<CpuStepper>(tape, s, runs), s, runs, evaluates) {}
   void step() { model.run(); }
 };
 
 // Floating-point operations of a step: two for each multiply-add of the linear layers (forward
 // once, backward twice) and of attention: the scores that the pattern computes, then the kept ones
-// weigh values, and each kept one is used four more times in the backward.
-double operations(const ModelSettings& s, int batch) {
+// weigh values, and each kept one is used four more times in the backward. Evaluation is a forward.
+double operations(const ModelSettings& s, int batch, bool evaluates) {
   const double d = s.d_model, hd = d * s.attention.heads, L = s.length;
   const double linear = L * s.blocks * (4 * d * hd + 2 * d * s.d_mlp) + d * s.classes;
   const Pattern p = s.attention.pattern;
   const double kept = count_nnz(s.attention, s.length);
   const double scores = p == Pattern::topk || p == Pattern::bottomk ? L * L : kept;
+  if (evaluates) return 2 * batch * (linear + s.blocks * hd * (scores + kept));
   return 2 * batch * (3 * linear + s.blocks * hd * (scores + kept + 4 * kept));
 }
 
@@ -169,12 +177,28 @@ void print_floor(const Device::Facts& facts, double operations, double ms) {
   }
 }
 
+// Where the time of a step goes.
+void print_kernels(std::vector<Device::KernelTime> kernels, int steps) {
+  double all = 0;
+  for (const Device::KernelTime& k : kernels) all += k.ms;
+  std::stable_sort(kernels.begin(), kernels.end(),
+                   [](const auto& a, const auto& b) { return a.ms > b.ms; });
+  print(
+      "each kernel alone, one after another:\n  launches a step        us     % of all  kernel\n");
+  for (const Device::KernelTime& k : kernels) {
+    char text[300];
+    std::snprintf(text, sizeof text, "  %15.4g %9.1f %12.1f  %s\n", double(k.launches) / steps,
+                  1e3 * k.ms / steps, 100 * k.ms / all, k.kernel.c_str());
+    print(text);
+  }
+}
+
 // Steps are timed many at once, as training makes them.
 void bench_on_device(Device& device, const StepSettings& settings, int models, int64_t repeats,
-                     double operations) {
+                     double operations, bool evaluates, bool kernels) {
   constexpr int steps = 64;
   const std::vector<StepRun> runs = random_runs(settings, steps, 1, models);
-  Trainees trainees(device.make_stepper(settings, runs), settings, runs);
+  Trainees trainees(device.make_stepper(settings, runs), settings, runs, evaluates);
   const auto launches_of_a_run = [&] {
     const uint64_t before = device.facts().kernels_launched;
     trainees.run();
@@ -185,6 +209,7 @@ void bench_on_device(Device& device, const StepSettings& settings, int models, i
   char text[120];
   std::snprintf(text, sizeof text, "kernels: %.4g a step\n", later > 0 ? later / steps : first);
   print(str(device.explain(settings), "\n", text));
+  if (kernels) print_kernels(device.time_kernels([&] { trainees.run(); }), steps);
   std::vector<double> ms;
   repeat(repeats, 5, [&] { ms.push_back(1e3 * trainees.run() / steps); });
   print(spread(ms, operations));
@@ -200,6 +225,7 @@ struct BenchStep {
   std::optional<std::string> launch;
   std::optional<int> k;
   int seeds = 1, threads = default_threads(), repeats = 0;
+  bool evaluates = false, kernels = false;
 
   BenchStep() {
     settings.model.length = 40, settings.model.vocabulary = 17, settings.model.classes = 10;
@@ -228,7 +254,8 @@ int bench_step(const BenchStep& o) {
   if (s.attention.score_scale == 0) fail_input("--score-scale 0 is not a positive factor");
   s.attention.dropout = s.dropout;
   check_settings(s);
-  const double flop = operations(s, settings.batch);
+  if (!device && o.kernels) fail_input("--kernels is for --device cuda; on the CPU there are none");
+  const double flop = operations(s, settings.batch, o.evaluates);
   const auto print_what = [&](const std::string& where, size_t parameters) {
     char text[200];
     std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", parameters, flop / 1e9);
@@ -244,14 +271,14 @@ int bench_step(const BenchStep& o) {
       fail_input("--precision ", name_of(settings.precision),
                  " is for --launch one and fused; here: ", problem);
     print_what(str(o.device, " (", device->hardware(), ")"), Model<float>(s).parameter_count());
-    bench_on_device(*device, settings, o.seeds, o.repeats, flop * o.seeds);
+    bench_on_device(*device, settings, o.seeds, o.repeats, flop * o.seeds, o.evaluates, o.kernels);
     return 0;
   }
   check_memory(s, settings.optimizer, settings.batch, o.seeds, o.seeds);
 
   std::deque<CpuTrainee> trainees;
   for (int i = 0; i < o.seeds; ++i)
-    trainees.emplace_back(settings, uint64_t(i) + 1, o.seeds > 1 ? 1 : o.threads);
+    trainees.emplace_back(settings, uint64_t(i) + 1, o.seeds > 1 ? 1 : o.threads, o.evaluates);
   print_what(str("cpu, ", o.threads, " thread(s)"), trainees[0].model.parameters());
   if (o.seeds > 1) {
     bench_seeds(trainees, o.threads, o.repeats, flop);
@@ -302,6 +329,9 @@ void add_bench_step(CLI::App& bench) {
       ->type_name("HOW");
   add_name(app, "--precision", o.settings.precision, precision_of,
            "on cuda, of products, in one and fused: fp32, 3xtf32, tf32 or bf16");
+  app.add_flag("--evaluate", o.evaluates, "time the evaluation of a batch instead of a step");
+  app.add_flag("--kernels", o.kernels,
+               "on cuda: list each kernel of a step and how long it takes alone");
   add_whole(app, "--repeats", o.repeats, 0, 1'000'000'000,
             "steps to time (default: for two seconds, at least 10)")
       ->default_str("");

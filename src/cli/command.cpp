@@ -98,6 +98,12 @@ int default_threads() {
   return int(std::clamp(std::thread::hardware_concurrency(), 1u, unsigned(most_threads)));
 }
 
+CLI::Option* add_gpus(CLI::App& app, int& gpus) {
+  return add_whole(app, "--gpus", gpus, 1, 1024,
+                   "on cuda: use the first N GPUs (default: all that are like the first)")
+      ->default_str("");
+}
+
 CLI::Option* add_threads(CLI::App& app, int& threads) {
   return add_whole(app, "--threads", threads, 1, most_threads,
                    "threads to compute with; they change the speed, never the result");

@@ -81,6 +81,7 @@ CLI::Option* add_file(CLI::App& app, const std::string& name, const std::string&
 
 // Options of several commands, and their limits.
 CLI::Option* add_device(CLI::App& app, std::string& device);
+CLI::Option* add_gpus(CLI::App& app, int& gpus);  // 0: all
 CLI::Option* add_threads(CLI::App& app, int& threads);
 int default_threads();
 constexpr int most_threads = 1024;

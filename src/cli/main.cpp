@@ -7,6 +7,7 @@
 #include <exception>
 #include <filesystem>
 #include <new>
+#include <system_error>
 
 #include "cli/command.h"
 #include "error.h"
@@ -121,9 +122,12 @@ int main(int argc, char** argv) {
     return complain(1, error.what());
   } catch (const std::filesystem::filesystem_error& error) {
     return complain(2, focus::file_problem("cannot use", error.path1(), error.code().value()));
+  } catch (const std::system_error& error) {
+    return complain(2, "cannot start a thread: " + error.code().message() +
+                           "; use fewer --threads, or allow more (ulimit -u, ulimit -v)");
   } catch (const std::bad_alloc&) {
     return complain(2, "out of memory: choose a smaller model, batch or data set");
-  } catch (const std::exception& error) {  // of the file system, the threads, …
+  } catch (const std::exception& error) {
     return complain(2, error.what());
   }
 }

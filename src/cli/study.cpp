@@ -38,6 +38,11 @@ class StudyWatch {
   StudyWatch(const StudyWatch&) = delete;
   StudyWatch& operator=(const StudyWatch&) = delete;
 
+  void note(const std::string& line) {
+    if (drawn_) std::fputs("\r\x1b[K", stderr);
+    drawn_ = false;
+    print(line + "\n");
+  }
   void operator()(const StudyProgress& p) {
     if (drawn_) std::fputs("\r\x1b[K", stderr);
     if (p.run_is_over) std::fprintf(stderr, "%s\n", run_line(p).c_str());
@@ -77,7 +82,7 @@ class StudyWatch {
 
 struct StudyCommand {
   std::string table, out, device = "cpu";
-  int threads = default_threads();
+  int threads = default_threads(), gpus = 0;  // 0: all
   bool dry_run = false, report = false, slurm = false;
   int shard = 1, of_shards = 1;
   std::optional<int> slurm_shards;
@@ -96,14 +101,14 @@ void read_shard(StudyCommand& o, const std::string& text) {
 }
 
 // Seconds for what is left: the runs in order, each to the thread that is free first.
-double seconds_left(const Study& study, const StudyPlan& plan, const std::vector<double>& costs,
+double seconds_left(const Study& study, const StudyPlan& plan, const std::vector<EpochCost>& costs,
                     int threads) {
   std::vector<double> busy_until(size_t(threads), 0.0);
   for (size_t i = 0; i < plan.runs.size(); ++i) {
     if (plan.over[i]) continue;
     const size_t v = study.runs[plan.runs[i]].variant;
     *std::min_element(busy_until.begin(), busy_until.end()) +=
-        costs[v] * (study.variants[v].settings.epochs - plan.epochs_done[i]);
+        costs[v].alone * (study.variants[v].settings.epochs - plan.epochs_done[i]);
   }
   return *std::max_element(busy_until.begin(), busy_until.end());
 }
@@ -130,28 +135,50 @@ std::string report_of(const StudyOutcome& outcome, const std::string& dir) {
   return str(text, "\nwritten to ", dir, ": results.csv, summary.csv, runs/\n");
 }
 
-// "about 3 min on 2 thread(s)"; nobody knows how long a device takes before it has begun.
+// When devices are done with what is left.
+double seconds_left(const Study& study, const StudyPlan& plan, const std::vector<EpochCost>& costs,
+                    const std::vector<Device*>& devices) {
+  std::vector<size_t> runs;
+  std::vector<int> epochs;
+  for (size_t i = 0; i < plan.runs.size(); ++i) {
+    if (plan.over[i]) continue;
+    runs.push_back(plan.runs[i]);
+    epochs.push_back(study.variants[study.runs[plan.runs[i]].variant].settings.epochs -
+                     plan.epochs_done[i]);
+  }
+  const auto groups = groups_of(study, runs, epochs, costs, devices[0]->facts().memory);
+  return end_of(deal(groups, int(devices.size())));
+}
+
+// "about 3 min on 2 thread(s)". A device is tried out for a moment with each kind of run: only
+// where someone asks for the time, or groups are dealt by it.
 std::string time_left(const Study& study, const StudyPlan& plan, const StudyOptions& options,
-                      StudyObserver& observer) {
-  if (options.device) return str("on ", options.device->hardware());
-  observer.epoch_seconds = measure_epochs(study);
-  return str("about ",
-             duration_text(seconds_left(study, plan, observer.epoch_seconds, options.threads)),
-             " on ", options.threads, " thread(s)");
+                      StudyObserver& observer, bool asked) {
+  const std::vector<Device*>& devices = options.devices;
+  if (devices.empty()) {
+    observer.costs = measure_epochs(study);
+    return str("about ", duration_text(seconds_left(study, plan, observer.costs, options.threads)),
+               " on ", options.threads, " thread(s)");
+  }
+  if (!asked && devices.size() == 1) return "on " + hardware_text(devices);
+  observer.costs = measure_epochs(study, devices[0]);
+  return str("about ", duration_text(seconds_left(study, plan, observer.costs, devices)), " on ",
+             hardware_text(devices));
 }
 
 // device: of the machines that Slurm chooses; this one may have none.
-int submit_to_slurm(const Study& study, StudyOptions options, const std::string& device,
-                    int shards) {
+int submit_to_slurm(const Study& study, StudyOptions options, const std::string& device, int shards,
+                    int gpus) {
   if (options.shards > 1) fail_input("--slurm makes the shards itself: leave --shard out");
   const bool on_cpu = device == "cpu";
+  if (on_cpu && gpus > 0) fail_input("--gpus is for --device cuda");
   if (!on_cpu) check_device_name(device), options.device_elsewhere = device;
   start_study(study, options);  // what is wrong is said here, not in a job's log
   char program[4096] = {};
   const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
   if (length <= 0) fail_input("--slurm: this system does not say where the program is");
-  print(submit(
-      {program, fs::absolute(options.out).lexically_normal(), shards, options.threads, device}));
+  print(submit({program, fs::absolute(options.out).lexically_normal(), shards, options.threads,
+                device, std::max(1, gpus)}));
   return 0;
 }
 
@@ -172,10 +199,10 @@ int study_command(const StudyCommand& o) {
     // A GPU's runs share its kernels.
     const int shards = o.slurm_shards.value_or(o.device == "cpu" ? std::min(most, 8) : 1);
     if (shards > most) fail_input("--shards: ", shards, " is not between 1 and ", most);
-    return submit_to_slurm(study, options, o.device, shards);
+    return submit_to_slurm(study, options, o.device, shards, o.gpus);
   }
-  const std::unique_ptr<Device> device = open_device(o.device);
-  options.device = device.get();
+  const Devices devices = open_devices(o.device, o.gpus);
+  options.devices = pointers(devices);
   if (o.slurm_shards) fail_input("--shards goes with --slurm; a part is --shard I/N");
 
   const StudyPlan plan = plan_study(study, options);
@@ -186,7 +213,8 @@ int study_command(const StudyCommand& o) {
     head += str("; shard ", options.shard, " of ", options.shards, ": ", plan.runs.size());
   if (over > 0) head += str("; ", over, " are over");
   StudyObserver observer;
-  if (left > 0) head += str("; ", left, " to do, ", time_left(study, plan, options, observer));
+  if (left > 0)
+    head += str("; ", left, " to do, ", time_left(study, plan, options, observer, o.dry_run));
   if (o.dry_run) {
     print(list_of_runs(study, plan) + head + "\n");
     return 0;
@@ -198,7 +226,7 @@ int study_command(const StudyCommand& o) {
     StudyWatch watch(study);
     observer.stop = &catch_interrupts();
     observer.on_epoch = std::ref(watch);
-    observer.on_note = [](const std::string& line) { print(line + "\n"); };
+    observer.on_note = [&](const std::string& line) { watch.note(line); };
     outcome = run_study(study, options, observer);
   }
   if (!outcome.shard_is_over) {
@@ -260,6 +288,7 @@ void add_study_commands(CLI::App& focus) {
            "where the results go (required); what is there already is not made again");
   add_threads(study, o.threads);
   add_device(study, o.device);
+  add_gpus(study, o.gpus);
   study.add_flag("--dry-run", o.dry_run,
                  "say which runs there are and how long they take, and do nothing");
   study.add_flag("--report", o.report,
@@ -281,8 +310,9 @@ void add_study_commands(CLI::App& focus) {
       "  even-pairs, full,       ,   2|5,    3\n"
       "  even-pairs, topk,      5 9, 2|5,    3\n"
       "Writes DIR/results.csv, DIR/summary.csv, and a folder for each run. Ctrl-C and kills\n"
-      "lose seconds: the same command goes on. On a device (--device cuda) runs that differ only\n"
-      "in rates, epochs and seed are made together. data/README.md says more.");
+      "lose seconds: the same command goes on. On a GPU (--device cuda) runs that differ only in\n"
+      "rates, epochs and seed are made together; several GPUs take whole groups of them, the\n"
+      "longest first. data/README.md says more.");
 
   const auto [merging, m] =
       add_command(study, "merge", "join the folders of shards into one study", merge);

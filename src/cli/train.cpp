@@ -129,7 +129,7 @@ struct Train {
   TextMap given;  // the settings, in text: their defaults depend on the task
   std::string device = "cpu", step_kernel = "auto", out;
   std::optional<uint64_t> seed;
-  int seeds = 1, threads = default_threads();
+  int seeds = 1, threads = default_threads(), gpus = 0;
 };
 
 RunSettings settings_of(const TextMap& given) {
@@ -163,6 +163,7 @@ fs::path default_folder(const RunSettings& s) {
 int train_command(const Train& o) {
   TrainPlan plan;
   plan.device = o.device, plan.step_kernel = o.step_kernel, plan.threads = o.threads;
+  plan.gpus = o.gpus;
   plan.settings = settings_of(o.given);
   if (o.seed && *o.seed > uint64_t(largest_seed) - uint64_t(o.seeds) + 1)
     fail_input("--seed ", *o.seed, ": --seeds ", o.seeds, " more of them leave the range of seeds");
@@ -175,13 +176,14 @@ int train_command(const Train& o) {
 struct Resume {
   std::string folder, device;
   int epochs = 0, threads = 0;  // 0, "": as before
+  int gpus = 0;
 };
 
 int resume_command(const Resume& o) {
   TrainPlan plan = read_plan(o.folder);
   if (o.epochs > 0) plan.settings.epochs = o.epochs;
   return watch_and_report(plan, [&](const StudyObserver& observer) {
-    return resume(o.folder, o.epochs, o.threads, observer, o.device);
+    return resume(o.folder, o.epochs, o.threads, observer, o.device, o.gpus);
   });
 }
 
@@ -237,6 +239,7 @@ void add_train_commands(CLI::App& focus) {
             "how many runs: seeds S, S+1, … or the paper's first N");
   add_threads(training, t.threads);
   add_device(training, t.device);
+  add_gpus(training, t.gpus);
   training
       .add_option("--step-kernel", t.step_kernel,
                   "cuda: auto lets one kernel make all steps where the model allows")
@@ -267,6 +270,7 @@ void add_train_commands(CLI::App& focus) {
             "threads to compute with (default: as before)")
       ->default_str("");
   add_device(resuming, r.device)->description("where to compute (default: as before)");
+  add_gpus(resuming, r.gpus);
   resuming.footer(
       "The result is the same, to the byte, as that of a run that was never stopped.\n"
       "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200");

@@ -37,8 +37,9 @@ const char* advice_for_writing(int error) {
     case EROFS:
       return "choose a folder that you may write to";
     case ENOENT:
-    case ENOTDIR:
       return "create the folder first";
+    case ENOTDIR:
+      return "a part of the path is a file: choose another one";
     case ENAMETOOLONG:
       return "choose a shorter name";
     case EMFILE:

@@ -112,12 +112,37 @@ Tensor<T> Model<T>::through_blocks(Tape<T>& tape, Tensor<T> x) {
 }
 
 template <class T>
-Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
+Tensor<T> Model<T>::embed(Tape<T>& tape, const int* tokens, int B) {
   const Tensor<T> positions{{settings_.length, settings_.d_model}, positions_.data(), nullptr};
-  const Tensor<T> x =
-      dropout(tape, embedding(tape, tokens, B, embedding_->tensor(), positions), settings_.dropout);
-  return linear(tape, mean_tokens(tape, through_blocks(tape, x)), classifier_.weight->tensor(),
+  return dropout(tape, embedding(tape, tokens, B, embedding_->tensor(), positions),
+                 settings_.dropout);
+}
+
+template <class T>
+Tensor<T> Model<T>::classify(Tape<T>& tape, const Tensor<T>& x) {
+  return linear(tape, mean_tokens(tape, x), classifier_.weight->tensor(),
                 classifier_.bias->tensor());
+}
+
+template <class T>
+Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
+  return classify(tape, through_blocks(tape, embed(tape, tokens, B)));
+}
+
+template <class T>
+Tensor<T> Model<T>::visit_attention(Tape<T>& tape, const int* tokens, int B,
+                                    const VisitAttention& visit) {
+  Tensor<T> x = embed(tape, tokens, B);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    Block& b = blocks_[i];
+    const double epsilon =
+        i == 0 ? settings_.first_layer_norm_epsilon : settings_.layer_norm_epsilon;
+    const Tensor<T> normed = layer_norm(tape, x, epsilon);
+    visit(int(i), normed, linear(tape, normed, b.q.weight->tensor(), b.q.bias->tensor()),
+          linear(tape, normed, b.k.weight->tensor(), b.k.bias->tensor()));
+    x = block_forward(tape, x, b, epsilon);
+  }
+  return classify(tape, x);
 }
 
 template <class T>

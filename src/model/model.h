@@ -9,6 +9,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -47,6 +48,11 @@ class Model {
 
   // tokens: (B, length) → logits (B, classes).
   Tensor<T> forward(Tape<T>& tape, const int* tokens, int B);
+  // The same, and before each block what its attention compares: the normed input (B,length,C) and
+  // its queries and keys (B,length,H·C), which are computed once more for it.
+  using VisitAttention =
+      std::function<void(int block, const Tensor<T>& x, const Tensor<T>& q, const Tensor<T>& k)>;
+  Tensor<T> visit_attention(Tape<T>& tape, const int* tokens, int B, const VisitAttention& visit);
 
   const ModelSettings& settings() const { return settings_; }
   // In the order in which they act; the names are those of the authors' PyTorch model.
@@ -70,6 +76,8 @@ class Model {
   Tensor<T> block_forward(Tape<T>& tape, const Tensor<T>& x, Block& block,
                           double attention_epsilon);
   Tensor<T> through_blocks(Tape<T>& tape, Tensor<T> x);
+  Tensor<T> embed(Tape<T>& tape, const int* tokens, int B);
+  Tensor<T> classify(Tape<T>& tape, const Tensor<T>& x);
 
   ModelSettings settings_;
   std::deque<Parameter<T>> parameters_;  // a deque: tensors point into its elements

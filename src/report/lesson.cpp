@@ -179,6 +179,8 @@ int run_lesson(const std::function<int()>& body) {
     return 1;
   } catch (const std::bad_alloc&) {
     std::cerr << "out of memory\n";
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::cerr << file_problem("cannot use", error.path1(), error.code().value()) << "\n";
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
   }

@@ -64,6 +64,10 @@ std::string epochs_text(const std::optional<int>& epochs) {
   return epochs ? std::to_string(*epochs) : "none";
 }
 
+const char* interval_name(size_t n) {
+  return n <= 3 ? "range" : "95 % interval";
+}
+
 std::string interval_text(const Estimate& e) {
   char text[80];
   if (std::isfinite(e.low) && std::isfinite(e.high))

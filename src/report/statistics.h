@@ -39,8 +39,8 @@ struct Band {
 Band quartile_band(const std::vector<std::vector<double>>& curves);
 
 // A value computed from pairs of seeds, and an interval that would hold 95 % of such values if the
-// experiment were repeated with other seeds. With three seeds it is hardly wider than the observed
-// range. NaN where it is unknown.
+// experiment were repeated with other seeds. Three seeds or fewer are too few for that: the
+// interval is the range of the pairs, and is called so. NaN where it is unknown.
 struct Estimate {
   double value = 0, low = 0, high = 0;
 };
@@ -48,6 +48,8 @@ struct Estimate {
 // Its interval in words, with two decimals: "1.89 to 4.20"; where an end is not finite "1.89 or
 // more", "4.20 or less", "unknown".
 std::string interval_text(const Estimate& estimate);
+// What the interval of n pairs is called: "range" or "95 % interval".
+const char* interval_name(size_t n);
 
 // The percentile bootstrap (Efron 1979): `statistic` of n pairs drawn with replacement, 2000 times;
 // the interval goes from the 2.5 % to the 97.5 % quantile. A draw that gives NaN (no run reached

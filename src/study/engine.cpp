@@ -12,6 +12,7 @@
 #include "suggest.h"
 #include "train/inputs.h"
 #include "train/memory.h"
+#include "train/probe.h"
 #include "train/saver.h"
 #include "train/scheduler.h"
 #include "train/store.h"
@@ -46,8 +47,6 @@ class DataShelf {
   std::map<std::string, std::weak_ptr<const RunData>> shelf_;
 };
 
-constexpr int most_together = 64;  // runs in a device's memory at the same time
-
 // Runs the runs of a study. They lie in the folders of a study, all in one folder of the form of
 // 'focus train', or in memory only.
 class Engine {
@@ -58,7 +57,7 @@ class Engine {
         observer_(observer),
         store_(options.out),
         shard_(runs_of_shard(study, options.shard, options.shards,
-                             options.device || !options.device_elsewhere.empty())),
+                             !options.devices.empty() || !options.device_elsewhere.empty())),
         states_(study.runs.size()) {
     results_.variants = empty_variants(study);
   }
@@ -207,7 +206,7 @@ class Engine {
   // records of them.
   Provenance provenance() {
     Provenance mine = options_.device_elsewhere.empty()
-                          ? provenance_here(study_, options_.device)
+                          ? provenance_here(study_, options_.devices)
                           : provenance_elsewhere(study_, options_.device_elsewhere);
     const bool goes_on = !options_.out.empty() && store_.exists();
     mine.has_data_records = !goes_on || store_.provenance().has_data_records;
@@ -239,7 +238,7 @@ class Engine {
   }
   double cost_of(size_t run) const {
     const size_t variant = study_.runs[run].variant;
-    return variant < observer_.epoch_seconds.size() ? observer_.epoch_seconds[variant] : 1;
+    return variant < observer_.costs.size() ? observer_.costs[variant].alone : 1;
   }
 
   // Before anything is written: can every variant's products be made in its precision, and fits
@@ -252,11 +251,12 @@ class Engine {
       const ModelSettings model =
           s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
       if (s.precision != Precision::fp32)
-        check_precision(s, options_.device ? options_.device->problem({.model = model,
-                                                                       .precision = s.precision,
-                                                                       .form = options_.form})
-                                           : "--device cpu");
-      if (!options_.device)  // its memory is another, and it says so itself
+        check_precision(
+            s, options_.devices.empty()
+                   ? "--device cpu"
+                   : options_.devices[0]->problem(
+                         {.model = model, .precision = s.precision, .form = options_.form}));
+      if (options_.devices.empty())  // its memory is another, and it says so itself
         check_memory(model, s.optimizer, std::min(s.batch, s.train_size), folder_ ? runs : at_once,
                      at_once);
     }
@@ -382,8 +382,7 @@ class Engine {
       }
       left.push_back(i);
       work_ += cost_of(i) * double(settings_of(i).epochs - int(curve_of(i).size()));
-      jobs.push_back(
-          {settings_of(i).epochs, [this, i] { return open(i); }, group_of(settings_of(i))});
+      jobs.push_back({settings_of(i).epochs, [this, i] { return open(i); }});
     }
     start_ = seconds_now();
     if (!options_.out.empty())
@@ -396,25 +395,45 @@ class Engine {
       after_epoch(left[job], run, row);
     };
     events.failed = [&](size_t job, const RunError& error) { failed(left[job], error); };
-    make_all(jobs, events);
+    events.device_lost = [&](const std::string& line) {
+      const std::lock_guard lock(mutex_);
+      if (observer_.on_note) observer_.on_note(line);
+    };
+    make_all(left, jobs, events);
     if (saver_) saver_->finish();
   }
 
-  // The one place that knows where and how runs are made.
-  void make_all(const std::vector<Job>& jobs, const JobEvents& events) {
-    if (options_.device) {
+  // The one place that knows where and how runs are made. Job j is run left[j].
+  void make_all(const std::vector<size_t>& left, const std::vector<Job>& jobs,
+                const JobEvents& events) {
+    if (!options_.devices.empty()) {
       if (folder_ && observer_.on_note) observer_.on_note(note_on_steps(*states_[0].made));
-      return run_together(*options_.device, jobs,
-                          options_.together ? int(jobs.size()) : most_together, options_.form,
-                          stop(), events);
+      return run_together(options_.devices, jobs, parties_of(left), options_.form, stop(), events);
     }
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
   }
+  std::vector<std::vector<size_t>> parties_of(const std::vector<size_t>& left) {
+    std::vector<int> epochs;
+    std::map<size_t, size_t> job_of;
+    for (const size_t i : left) {
+      epochs.push_back(settings_of(i).epochs - int(curve_of(i).size()));
+      job_of.emplace(i, job_of.size());
+    }
+    const std::vector<RunGroup> groups =
+        groups_of(study_, left, epochs, observer_.costs, options_.devices[0]->facts().memory);
+    std::vector<std::vector<size_t>> parties;
+    for (const DealtPiece& piece : deal(groups, int(options_.devices.size()))) {
+      std::vector<size_t>& party = parties.emplace_back();
+      for (int r = 0; r < piece.count; ++r)
+        party.push_back(job_of[groups[piece.group].runs[size_t(piece.first + r)]]);
+    }
+    return parties;
+  }
   std::string note_on_steps(const Run& run) const {
     StepSettings settings = run.step_settings();
     settings.form = options_.form;
-    return options_.device->explain(settings);
+    return options_.devices[0]->explain(settings);
   }
 
   StudyOutcome outcome() {
@@ -482,13 +501,13 @@ Study study_of(const TrainPlan& plan) {
   return study;
 }
 
-StudyOptions options_of(const TrainPlan& plan, Device* device) {
+StudyOptions options_of(const TrainPlan& plan, const Devices& devices) {
   StudyOptions options;
   options.out = plan.out;
   options.threads = plan.threads;
   options.together = true;
   options.checkpoint_seconds = 0;
-  options.device = device;
+  options.devices = pointers(devices);
   options.form = plan.step_kernel;
   return options;
 }
@@ -518,25 +537,31 @@ StudyOutcome report_study(const Study& study, const fs::path& folder) {
 TrainResult train(const TrainPlan& plan, const StudyObserver& observer) {
   check_plan(plan);
   check_unused(plan.out);
-  const std::unique_ptr<Device> device = open_device(plan.device);
-  Engine engine(study_of(plan), options_of(plan, device.get()), observer);
-  engine.make_runs(plan);
+  const Devices devices = open_devices(plan.device, plan.gpus);
+  Engine engine(study_of(plan), options_of(plan, devices), observer);
+  TrainPlan recorded = plan;
+  recorded.program = program_text(plan.settings);
+  engine.make_runs(recorded);
   engine.start_alone([&] { check_unused(plan.out); });
   return engine.train_alone();
 }
 
 TrainResult resume(const fs::path& dir, int epochs, int threads, const StudyObserver& observer,
-                   const std::string& device_name) {
+                   const std::string& device_name, int gpus) {
   read_plan(dir);  // says so if there is no run
   const FolderLock lock = FolderLock::of(dir);
   TrainPlan plan = read_plan(dir);
   if (epochs > 0) plan.settings.epochs = epochs;
   if (threads > 0) plan.threads = threads;
   if (!device_name.empty()) plan.device = device_name;
+  plan.gpus = gpus;
   if (!check_same_data(plan.settings) && observer.on_note)
     observer.on_note(dir.string() + older_than_records);
-  const std::unique_ptr<Device> device = open_device(plan.device);
-  Engine engine(study_of(plan), options_of(plan, device.get()), observer);
+  const std::string program = check_same_program(dir.string(), plan.program, plan.settings);
+  if (!program.empty() && observer.on_note) observer.on_note(program);
+  plan.program = program_text(plan.settings);
+  const Devices devices = open_devices(plan.device, plan.gpus);
+  Engine engine(study_of(plan), options_of(plan, devices), observer);
   engine.make_runs(plan);
   engine.restore_alone();
   if (!engine.all_over()) engine.go_on_alone();

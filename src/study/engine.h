@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "study/results.h"
+#include "study/shards.h"
 #include "study/study.h"
 #include "train/run.h"
 #include "train/store.h"
@@ -23,9 +24,10 @@ struct StudyOptions {
   // true: all runs advance side by side, for those who watch their curves.
   bool together = false;
   double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
-  // Where the runs are made; nullptr: the CPU. A device takes the runs together that differ only in
-  // rates, epochs and seed; `threads` and `together` are of no use then.
-  Device* device = nullptr;
+  // Where the runs are made, on devices that are alike; none: on the CPU. A device takes the runs
+  // together that differ only in rates, epochs and seed; `threads` and `together` are of no use
+  // then.
+  std::vector<Device*> devices = {};
   std::string form = "auto";  // of a step (StepSettings), where a device makes them
   // Or the name of a device of other machines, which will make them: for plan_study only.
   std::string device_elsewhere = {};
@@ -48,9 +50,9 @@ struct StudyObserver {
   // A run before its first epoch and after its last, for those who look into the models. Called by
   // the run's own thread: for different runs perhaps at the same time.
   std::function<void(const StudyRun&, Run&)> on_model = {};
-  std::function<void(const std::string&)> on_note = {};  // a line to tell, before the first epoch
-  // Seconds that an epoch of each variant takes, for StudyProgress::share; empty: all alike.
-  std::vector<double> epoch_seconds = {};
+  std::function<void(const std::string&)> on_note = {};  // a line to tell; never beside on_epoch
+  // Of each variant, for StudyProgress::share, and to deal groups to devices; empty: not known.
+  std::vector<EpochCost> costs = {};
 };
 
 struct StudyOutcome {
@@ -103,10 +105,12 @@ struct TrainResult {
 TrainResult train(const TrainPlan& plan, const StudyObserver& observer = {});
 
 // Goes on with the runs in DIR, to `epochs` epochs (0, as for the others: as settings.json says),
-// with `threads` threads and on `device` (empty: likewise). A finished run returns at once, and its
-// files are not touched. InputError when DIR holds no run or a damaged one, when its data files
-// hold other data, when it has more epochs already, and while another process trains there.
+// with `threads` threads and on `device` (empty: likewise), the first `gpus` (0: all). A finished
+// run returns at once, and its files are not touched. InputError when DIR holds no run or a damaged
+// one, when its data files hold other data, when it has more epochs already, and while another
+// process trains there.
 TrainResult resume(const std::filesystem::path& dir, int epochs, int threads,
-                   const StudyObserver& observer = {}, const std::string& device = {});
+                   const StudyObserver& observer = {}, const std::string& device = {},
+                   int gpus = 0);
 
 }  // namespace focus

@@ -21,6 +21,13 @@ RunSettings miniature(RunSettings s) {
   return s;
 }
 
+// Of what a few steps on `rows` rows and the evaluation of a row took.
+double seconds_of_epoch(const RunSettings& s, double a_step, double a_row, const RunData& data) {
+  const int train_rows = s.train_data.empty() ? s.train_size : data.train.rows;
+  const int val_rows = s.val_data.empty() ? s.val_size : data.val.rows;
+  return a_step * ((train_rows + s.batch - 1) / s.batch) + a_row * (train_rows + val_rows);
+}
+
 double measure(const RunSettings& settings) {
   const RunSettings small = miniature(settings);
   const std::atomic<bool> never{false};
@@ -44,27 +51,70 @@ double measure(const RunSettings& settings) {
   // The epoch evaluates the training set too, and one held-out row or a file of them.
   const double a_row = evaluation / rows;
   const double a_step = std::max(0.0, epoch - a_row * (rows + data->val.rows)) / steps;
-  const int train_rows = settings.train_data.empty() ? settings.train_size : rows;
-  const int val_rows = settings.val_data.empty() ? settings.val_size : data->val.rows;
-  return a_step * ((train_rows + settings.batch - 1) / settings.batch) +
-         a_row * (train_rows + val_rows);
+  return seconds_of_epoch(settings, a_step, a_row, *data);
+}
+
+// An epoch of so many runs together.
+double measure(const RunSettings& settings, Device& device, int count) {
+  const RunSettings small = miniature(settings);
+  const std::atomic<bool> never{false};
+  const auto data = make_run_data(small, 1);
+  std::vector<StepRun> runs;
+  std::vector<Epoch> epochs;
+  const Run run(small, 1, data);
+  for (int r = 0; r < count; ++r)
+    runs.push_back({uint64_t(r), data}), epochs.push_back(run.epoch());
+  const auto stepper = device.make_stepper(run.step_settings(), runs);
+  for (int r = 0; r < count; ++r) run.load_into(*stepper, r);
+  const int rows = data->train.rows, steps = run.steps_per_epoch();
+  double training = std::numeric_limits<double>::infinity(), evaluation = training;
+  const double begin = seconds_now();
+  for (int n = 0; n < 3 || (n < 20 && seconds_now() - begin < enough_seconds); ++n) {
+    const double t0 = seconds_now();
+    stepper->train(epochs, 0, steps, never);
+    const double t1 = seconds_now();
+    stepper->evaluate(Split::train, never);
+    if (n == 0) continue;  // kernels are loaded and recorded
+    training = std::min(training, t1 - t0);
+    evaluation = std::min(evaluation, seconds_now() - t1);
+  }
+  return seconds_of_epoch(settings, training / steps, evaluation / rows, *data);
+}
+
+// Alone, and each further one beside it: as many as a study may have together.
+EpochCost measure(const RunSettings& settings, Device& device) {
+  const double alone = measure(settings, device, 1);
+  for (int count = 8; count > 1; count /= 2) try {
+      const double together = measure(settings, device, count);
+      return {alone, std::max(0.0, together - alone) / (count - 1)};
+    } catch (const OutOfMemory&) {
+      // Fewer may fit.
+    }
+  return {alone, alone};
 }
 
 }  // namespace
 
-std::vector<double> measure_epochs(const Study& study) {
-  std::map<TextMap, double> known;
-  std::vector<double> seconds;
+std::vector<EpochCost> measure_epochs(const Study& study, Device* device) {
+  std::map<TextMap, EpochCost> known;
+  std::vector<EpochCost> costs;
   for (const StudyVariant& variant : study.variants) {
     RunSettings s = variant.settings;
-    s.lr = s.lr_decay = s.clip = 1, s.dropout = s.dropout > 0, s.epochs = 1;
-    s.layer_norm_epsilon = s.first_layer_norm_epsilon = 0;
+    s.lr = s.lr_decay = s.clip = s.qk_scale = s.qk_rate = 1, s.dropout = s.dropout > 0;
+    s.epochs = 1, s.layer_norm_epsilon = s.first_layer_norm_epsilon = 0;
     const TextMap key = to_text(s);
     const auto found = known.find(key);
-    if (found == known.end()) known[key] = measure(variant.settings);
-    seconds.push_back(known[key]);
+    if (found == known.end()) {
+      if (device) {
+        known[key] = measure(variant.settings, *device);
+      } else {
+        const double seconds = measure(variant.settings);
+        known[key] = {seconds, seconds};
+      }
+    }
+    costs.push_back(known[key]);
   }
-  return seconds;
+  return costs;
 }
 
 }  // namespace focus

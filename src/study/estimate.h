@@ -3,13 +3,15 @@
 
 #include <vector>
 
+#include "study/shards.h"
 #include "study/study.h"
+#include "train/stepper.h"
 
 namespace focus {
 
-// Seconds that an epoch of each variant takes on one thread, training and evaluation. Variants that
+// What an epoch of each variant costs, on one thread or, if it is given, on a device. Variants that
 // differ in nothing that costs time (rates, dropout, …) are measured once. Each takes about a
-// quarter of a second, or three epochs of one step where a step takes longer.
-std::vector<double> measure_epochs(const Study& study);
+// quarter of a second, or a few epochs of one step where a step takes longer.
+std::vector<EpochCost> measure_epochs(const Study& study, Device* device = nullptr);
 
 }  // namespace focus

@@ -23,9 +23,10 @@ std::string today() {
 
 }  // namespace
 
-Provenance provenance_here(const Study& study, const Device* device) {
+Provenance provenance_here(const Study& study, const std::vector<Device*>& devices) {
   Provenance provenance{results_version, "cpu", {}, {hardware_text()}, today(), today()};
-  if (device) provenance.device = device->name(), provenance.hardware = {device->hardware()};
+  if (!devices.empty())
+    provenance.device = devices[0]->name(), provenance.hardware = {devices[0]->hardware()};
   for (const StudyVariant& variant : study.variants) {
     const std::string name = probe_name(variant.settings);
     if (!provenance.probes.contains(name)) provenance.probes[name] = probe_loss(variant.settings);

@@ -27,9 +27,9 @@ struct Provenance {
   DataRecords data = {};
 };
 
-// Runs the probes that the study's variants need, some milliseconds each, on the CPU. device: where
-// the study's runs are made; nullptr: the CPU.
-Provenance provenance_here(const Study& study, const Device* device = nullptr);
+// Runs the probes that the study's variants need, some milliseconds each, on the CPU. devices:
+// where the study's runs are made, which are alike; none: on the CPU.
+Provenance provenance_here(const Study& study, const std::vector<Device*>& devices = {});
 
 // Of a study whose runs other machines will make, on a device of this name.
 Provenance provenance_elsewhere(const Study& study, const std::string& device);

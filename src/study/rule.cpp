@@ -42,8 +42,8 @@ std::string epochs_words(const Side& variant, const Side& baseline, const Estima
   if (!std::isfinite(variant.median) || !std::isfinite(baseline.median))
     return str(variant.words(), ", ", baseline.words());
   return str("medians ", epochs_text(variant.median), " against ", epochs_text(baseline.median),
-             " epochs, ", two_digits(speedup.value),
-             " times fewer (95 % interval: ", interval_text(speedup), ")");
+             " epochs, ", two_digits(speedup.value), " times fewer (",
+             interval_name(size_t(variant.seeds)), ": ", interval_text(speedup), ")");
 }
 
 }  // namespace

@@ -2,79 +2,94 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
+#include <numeric>
 
 #include "error.h"
 #include "study/names.h"
+#include "tasks/task.h"
+#include "train/memory.h"
 
 namespace focus {
 
 namespace {
 
-// Something that a shard takes whole: on a device the runs that are made together, elsewhere a run.
-struct Unit {
-  std::vector<size_t> runs;
-  double cost = 1;
-};
+constexpr int most_together = 64;  // runs in a device's memory at the same time
 
-// Roughly what a run's products cost.
-double products_of(const RunSettings& s) {
-  const double rows = 3.0 * s.train_size + s.val_size, length = s.length;
-  return s.epochs * rows * length * s.blocks *
-         (double(s.d_model) * (4.0 * s.d_model * s.heads + 2.0 * s.d_mlp) +
-          2.0 * length * s.d_model * s.heads);
-}
-
-std::vector<Unit> units_of(const Study& study, bool on_device, int shards) {
-  std::vector<Unit> units;
-  if (!on_device) {
-    for (size_t i = 0; i < study.runs.size(); ++i) units.push_back({{i}});
-    return units;
-  }
-  std::map<std::string, size_t> known;
-  for (size_t i = 0; i < study.runs.size(); ++i) {
-    const RunSettings& s = study.variants[study.runs[i].variant].settings;
-    const auto [entry, is_new] = known.emplace(group_of(s), units.size());
-    if (is_new) units.push_back({{}, 0});
-    Unit& unit = units[entry->second];
-    unit.runs.push_back(i);
-    unit.cost = std::max(unit.cost, products_of(s));  // ten runs take little longer than one
-  }
-  // More shards than groups: the largest ones are halved.
-  while (int(units.size()) < shards) {
-    const auto large = std::max_element(
-        units.begin(), units.end(),
-        [](const Unit& a, const Unit& b) { return a.runs.size() < b.runs.size(); });
-    if (large->runs.size() < 2) break;
-    const auto middle = large->runs.begin() + ptrdiff_t(large->runs.size() / 2);
-    Unit half{{middle, large->runs.end()}, large->cost};
-    large->runs.erase(middle, large->runs.end());
-    units.push_back(std::move(half));
-  }
-  std::stable_sort(units.begin(), units.end(),
-                   [](const Unit& a, const Unit& b) { return a.cost > b.cost; });
-  return units;
-}
-
-}  // namespace
-
-std::string group_of(RunSettings s) {
+std::string group_name(RunSettings s) {
   s.lr = s.lr_decay = s.qk_scale = s.qk_rate = 1;
   s.freeze_qk = false;
   return identity_text(s);
 }
 
+// Roughly, in products. A run of the paper's short sequences leaves most of a GPU idle, so that
+// another one beside it adds a tenth; one of 15000 tokens a batch nearly fills it
+// (cuda/results/step_h200.csv: 0.22 and 0.41 ms a step for one and ten runs of 25 × 40 tokens, 1.5
+// and 12.2 of 25 × 600).
+EpochCost rough_cost(const RunSettings& s) {
+  const double rows = 3.0 * s.train_size + s.val_size, length = s.length;
+  const double products = rows * length * s.blocks *
+                          (double(s.d_model) * (4.0 * s.d_model * s.heads + 2.0 * s.d_mlp) +
+                           2.0 * length * s.d_model * s.heads);
+  return {products, products * std::clamp(0.8 * s.batch * length / 15000, 0.1, 1.0)};
+}
+
+// How many runs fit, at the very most.
+int most_runs_in(double memory, const RunSettings& s) {
+  if (memory <= 0) return most_together;
+  const ModelSettings model =
+      s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
+  const double each = least_bytes(model, s.optimizer, std::min(s.batch, s.train_size), 1, 1);
+  return int(std::clamp(memory / each, 1.0, double(most_together)));
+}
+
+}  // namespace
+
+std::vector<RunGroup> groups_of(const Study& study, const std::vector<size_t>& runs,
+                                const std::vector<int>& epochs_left,
+                                const std::vector<EpochCost>& costs, double memory) {
+  std::vector<RunGroup> groups;
+  std::map<std::string, size_t> known;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const size_t v = study.runs[runs[i]].variant;
+    const RunSettings& s = study.variants[v].settings;
+    const auto [entry, is_new] = known.emplace(group_name(s), groups.size());
+    if (is_new) groups.push_back({{}, {0, 0, 0, most_runs_in(memory, s)}});
+    RunGroup& group = groups[entry->second];
+    const EpochCost cost = costs.empty() ? rough_cost(s) : costs[v];
+    group.runs.push_back(runs[i]);
+    // Runs that have fewer epochs left leave earlier; the longest one counts.
+    ++group.cost.runs;
+    group.cost.alone = std::max(group.cost.alone, cost.alone * epochs_left[i]);
+    group.cost.each_more = std::max(group.cost.each_more, cost.each_more * epochs_left[i]);
+  }
+  return groups;
+}
+
+std::vector<DealtPiece> deal(const std::vector<RunGroup>& groups, int devices) {
+  std::vector<DealtGroup> costs;
+  for (const RunGroup& group : groups) costs.push_back(group.cost);
+  return deal(costs, devices);
+}
+
 std::vector<size_t> runs_of_shard(const Study& study, int shard, int shards, bool on_device) {
   if (shards < 1 || shard < 1 || shard > shards)
     fail_input("--shard ", shard, "/", shards, ": give I/N with I from 1 to N");
-  std::set<std::pair<double, int>> loads;  // and whose they are
-  for (int i = 1; i <= shards; ++i) loads.emplace(0, i);
   std::vector<size_t> runs;
-  for (const Unit& unit : units_of(study, on_device, shards)) {
-    const auto [load, taker] = *loads.begin();
-    loads.erase(loads.begin());
-    loads.emplace(load + unit.cost, taker);
-    if (taker == shard) runs.insert(runs.end(), unit.runs.begin(), unit.runs.end());
+  if (!on_device) {
+    for (size_t i = size_t(shard) - 1; i < study.runs.size(); i += size_t(shards))
+      runs.push_back(i);
+    return runs;
+  }
+  std::vector<size_t> all(study.runs.size());
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<int> epochs;
+  for (const StudyRun& run : study.runs)
+    epochs.push_back(study.variants[run.variant].settings.epochs);
+  const std::vector<RunGroup> groups = groups_of(study, all, epochs, {}, 0);
+  for (const DealtPiece& piece : deal(groups, shards)) {
+    if (piece.device != shard - 1) continue;
+    const auto first = groups[piece.group].runs.begin() + piece.first;
+    runs.insert(runs.end(), first, first + piece.count);
   }
   std::sort(runs.begin(), runs.end());
   return runs;

@@ -101,12 +101,12 @@ std::string shard_script(const SlurmJob& job) {
   return str("#!/bin/sh\n#SBATCH --job-name=focus-study\n#SBATCH --array=1-", job.shards,
              "\n#SBATCH --cpus-per-task=", job.threads,
              "\n#SBATCH --output=", sbatch_value(dir + "/slurm/shard-%a.log"), "\n",
-             job.device == "cpu" ? "" : "#SBATCH --gres=gpu:1\n",
+             job.device == "cpu" ? "" : str("#SBATCH --gres=gpu:", job.gpus, "\n"),
              "# One shard of the study. Submit it again after a time limit: it goes on.\n",
              "dir=", shell_word(dir), "\n", "exec ", shell_word(job.program.string()),
              " study \"$dir/study.csv\" --out \"$dir/parts/$SLURM_ARRAY_TASK_ID\" \\\n",
              "  --shard \"$SLURM_ARRAY_TASK_ID/", job.shards, "\" --threads ", job.threads,
-             job.device == "cpu" ? "" : " --device " + job.device, "\n");
+             job.device == "cpu" ? "" : str(" --device ", job.device, " --gpus ", job.gpus), "\n");
 }
 
 std::string merge_script(const SlurmJob& job) {
@@ -128,7 +128,8 @@ std::string submit(const SlurmJob& job) {
   const std::string second = sbatch({"--dependency=afterok:" + first, "--kill-on-invalid-dep=yes"},
                                     merge);  // after a failure it ends
   return str("submitted job ", first, ", an array of ", job.shards, " shards with ", job.threads,
-             " thread(s)", job.device == "cpu" ? "" : " and a GPU", " each, and job ", second,
+             " thread(s)", job.device == "cpu" ? "" : str(" and ", job.gpus, " GPU(s)"),
+             " each, and job ", second,
              ", which joins them afterwards\nscripts and logs: ", folder.string(),
              "\nresults will be in ", job.folder.string(),
              "; after a failure submit the same command again\n");

@@ -11,7 +11,8 @@ struct SlurmJob {
   std::filesystem::path folder;   // of the study, absolute; holds study.csv
   int shards = 1;
   int threads = 1;             // of each shard
-  std::string device = "cpu";  // each shard asks for one, if it is another
+  std::string device = "cpu";  // each shard asks for GPUs, if it is another
+  int gpus = 1;
 };
 
 // The scripts: array task I computes shard I into DIR/parts/I, and goes on where it was if it is

@@ -164,9 +164,11 @@ std::string summary_text(const std::vector<VariantSummary>& summaries) {
 }
 
 std::string summary_table(const std::vector<VariantSummary>& summaries) {
+  size_t seeds = 0;
+  for (const VariantSummary& s : summaries) seeds = std::max(seeds, s.epochs.size());
   std::vector<std::vector<std::string>> rows = {{"", "target", "epochs, each seed", "median",
                                                  "train loss", "held-out %", "times faster",
-                                                 "95 % interval", "faster/slower"}};
+                                                 interval_name(seeds), "faster/slower"}};
   for (const VariantSummary& s : summaries) {
     std::string epochs;
     for (const auto& e : s.epochs) epochs += str(epochs.empty() ? "" : " ", epochs_text(e));

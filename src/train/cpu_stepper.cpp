@@ -136,6 +136,25 @@ std::vector<Gradients> CpuStepper::gradients(const std::vector<Epoch>& epochs, i
   return all;
 }
 
+std::vector<AttentionInputs> CpuStepper::attention_inputs(int run, Split split, int first,
+                                                          int count) {
+  const RunData& both = *runs_[size_t(run)].data;
+  const PaddedData& data = split == Split::train ? both.train : both.val;
+  check_rows(data.rows, first, count);
+  const auto begin = data.tokens.begin() + ptrdiff_t{first} * data.length;
+  tokens_.assign(begin, begin + ptrdiff_t{count} * data.length);
+  tape_.reset(false);
+  std::vector<AttentionInputs> all;
+  states_[size_t(run)].model.visit_attention(
+      tape_, tokens_.data(), count,
+      [&](int, const Tensor<float>& x, const Tensor<float>& q, const Tensor<float>& k) {
+        all.push_back({{x.data, x.data + x.size()},
+                       {q.data, q.data + q.size()},
+                       {k.data, k.data + k.size()}});
+      });
+  return all;
+}
+
 std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop) {
   CpuStepper stepper(tape, run.step_settings(), {run.step_run()});
   run.load_into(stepper, 0);

@@ -38,6 +38,8 @@ class CpuStepper final : public Stepper {
   std::optional<std::vector<Evaluation>> evaluate(Split split,
                                                   const std::atomic<bool>& stop) override;
   std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override;
+  std::vector<AttentionInputs> attention_inputs(int run, Split split, int first,
+                                                int count) override;
 
  private:
   struct State {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "train/cpu_stepper.h"
 
@@ -9,7 +10,9 @@ namespace focus {
 
 std::string probe_name(const RunSettings& s) {
   return str(s.task, " ", name_of(s.attention), s.global_tokens > 0 ? "+global" : "", " ",
-             name_of(s.activation), " ", name_of(s.optimizer));
+             name_of(s.activation), " ", name_of(s.optimizer),
+             s.score_scale != 1 ? " score-scale" : "", s.qk_scale != 1 ? " qk-scale" : "",
+             s.qk_rate != 1 ? " qk-rate" : "", s.freeze_qk ? " freeze-qk" : "");
 }
 
 double probe_loss(const RunSettings& settings) {
@@ -19,6 +22,10 @@ double probe_loss(const RunSettings& settings) {
   s.global_tokens = std::min(settings.global_tokens, 1);
   s.activation = settings.activation;
   s.optimizer = settings.optimizer;
+  if (settings.score_scale != 1) s.score_scale = 2;
+  if (settings.qk_scale != 1) s.qk_scale = 2;
+  if (settings.qk_rate != 1) s.qk_rate = 0.5;
+  s.freeze_qk = settings.freeze_qk;
   s.blocks = 2, s.heads = 2, s.d_model = 8, s.d_mlp = 12;
   s.length = 12, s.train_size = 37, s.val_size = 5, s.batch = 8, s.epochs = 1;
   s.lr = s.optimizer == OptimizerKind::adam ? 0.01 : 0.5;
@@ -38,6 +45,41 @@ double probe_loss(const RunSettings& settings) {
 bool same_probe(double a, double b) {
   if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
   return std::abs(a - b) <= probe_tolerance * std::max(std::abs(a), std::abs(b));
+}
+
+std::string program_text(const RunSettings& settings) {
+  return str("results-version ", results_version, ", compiler ", __VERSION__, ", probe ",
+             number_text(probe_loss(settings)));
+}
+
+std::string check_same_program(const std::string& folder, const std::string& recorded,
+                               const RunSettings& settings) {
+  const std::string now = program_text(settings), mark = ", probe ";
+  if (recorded == now) return {};
+  if (recorded.empty())
+    return folder + " is older than the record of the program that made it: nothing to compare";
+  const auto split = [&](const std::string& text) {
+    const size_t at = text.rfind(mark);
+    if (at != text.npos) {
+      const std::string loss = text.substr(at + mark.size());
+      try {
+        return std::tuple{text.substr(0, at), loss,
+                          loss == "nan" ? std::nan("") : parse_number(loss)};
+      } catch (const InputError&) {
+      }
+    }
+    fail_input(folder, ": '", text, "' is no record of a program; settings.json is damaged");
+  };
+  const auto [old_program, old_probe, old_loss] = split(recorded);
+  const auto [program, probe, loss] = split(now);
+  if (!same_probe(old_loss, loss))
+    fail_input(folder,
+               ": its runs were made by a program that computes other numbers (a tiny run of ",
+               probe_name(settings), " ends with the loss ", old_probe, ", here with ", probe,
+               "); the code has changed: begin in another folder");
+  if (old_program == program) return {};  // they differ in the last digits of the probe
+  return str(folder, " was begun by ", old_program, "; this is ", program,
+             ", which computes the same numbers");
 }
 
 }  // namespace focus

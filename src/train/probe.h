@@ -26,4 +26,14 @@ inline constexpr double probe_tolerance = 1e-4;
 // Are two probes the same number but for rounding? (NaN equals NaN.)
 bool same_probe(double a, double b);
 
+// "results-version 1, compiler 12.2.0, probe 0.693…": the program that makes a run, as
+// settings.json holds it.
+std::string program_text(const RunSettings& settings);
+
+// InputError that names `folder` if its runs were made by a program that computes other numbers.
+// Returns what is to be told of another one that computes the same, or of a folder that is older
+// than this record; else nothing.
+std::string check_same_program(const std::string& folder, const std::string& recorded,
+                               const RunSettings& settings);
+
 }  // namespace focus

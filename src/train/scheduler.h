@@ -1,4 +1,4 @@
-// Independent runs: side by side on the CPU's threads, or together on a device.
+// Independent runs: side by side on the CPU's threads, or together on devices.
 #pragma once
 
 #include <atomic>
@@ -19,9 +19,6 @@ namespace focus {
 struct Job {
   int epochs = 0;  // to bring the run to, counted from its beginning
   std::function<std::shared_ptr<Run>()> open = {};
-  // Jobs of one group have the same settings but for rates, what Q and K start with, epochs and
-  // seed, and data of the same sizes: a device takes their runs together.
-  std::string group = {};
 };
 
 // From several threads at once, but never for one run.
@@ -32,6 +29,8 @@ struct JobEvents {
   // A run ended with NaN or Inf; the others go on. If empty, that ends all runs, as every other
   // exception does.
   std::function<void(size_t job, const RunError& error)> failed = {};
+  // One of several devices has failed; a line for the user.
+  std::function<void(const std::string&)> device_lost = {};
 };
 
 // Brings every job's run to its number of epochs, or to an earlier end when `stop` is set. At most
@@ -43,11 +42,16 @@ struct JobEvents {
 void run_side_by_side(const std::vector<Job>& jobs, int threads, int at_once,
                       const std::atomic<bool>& stop, const JobEvents& events);
 
-// The same on a device: group after group, all runs of a group that stand at the same step in one
-// stepper, up to `at_once` of them, and fewer where its memory does not hold so many. form: of
-// their steps (StepSettings).
-void run_together(Device& device, const std::vector<Job>& jobs, int at_once,
-                  const std::string& form, const std::atomic<bool>& stop, const JobEvents& events);
+// The same on devices, which are alike, by a thread for each. A party is jobs (their numbers) that
+// a device makes together: they have the same settings but for rates, what Q and K start with,
+// epochs and seed, and data of the same sizes. All of them that stand at the same step are in one
+// stepper, or half of them where the memory does not hold so many. A device that is free takes the
+// next party. One that fails (DeviceLost) takes no more; its runs go on on another one, from where
+// their last steps left them. DeviceLost at the end if no device is left for them. form: of the
+// steps (StepSettings).
+void run_together(const std::vector<Device*>& devices, const std::vector<Job>& jobs,
+                  const std::vector<std::vector<size_t>>& parties, const std::string& form,
+                  const std::atomic<bool>& stop, const JobEvents& events);
 
 // Jobs for runs that exist already and remain.
 std::vector<Job> jobs_of(std::deque<Run>& runs, int epochs);

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,6 +71,16 @@ struct Gradients {
   std::vector<std::vector<float>> parameters;  // in the order of Model::parameters()
 };
 
+// What one layer's attention compares, without dropout.
+struct AttentionInputs {
+  std::vector<float> x;     // (rows,T,C) what enters the layer, after its norm
+  std::vector<float> q, k;  // (rows,T,H·C)
+};
+
+// InputError unless `count` rows from row `first` on are among `rows`.
+void check_rows(int rows, int first, int count);
+
+// Used by one thread, the one that made it.
 class Stepper {
  public:
   virtual ~Stepper() = default;
@@ -93,9 +104,15 @@ class Stepper {
 
   // What step number `step` would compute before its clip, for each run. Changes no state.
   virtual std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) = 0;
+
+  // Of each layer, for `count` rows of a run's data from row `first` on. The one launch has none,
+  // and throws InputError; every model has another form of a step.
+  virtual std::vector<AttentionInputs> attention_inputs(int run, Split split, int first,
+                                                        int count) = 0;
 };
 
-// A machine beside the CPU that has steppers of its own. It chooses the fastest form of a step.
+// A machine beside the CPU that has steppers of its own. It chooses the fastest form of a step. A
+// thread uses one device at a time: it drops its steppers before it calls another one.
 class Device {
  public:
   virtual ~Device() = default;
@@ -105,23 +122,37 @@ class Device {
   virtual std::string problem(const StepSettings& settings) const = 0;
   // How it makes such steps, and why so: one line for the user.
   virtual std::string explain(const StepSettings& settings) const = 0;
-  // OutOfMemory if the runs do not fit into its memory together.
+  // OutOfMemory if the runs do not fit into its memory together. It and its steppers throw
+  // DeviceLost when the device has failed.
   virtual std::unique_ptr<Stepper> make_stepper(const StepSettings& settings,
                                                 std::vector<StepRun> runs) = 0;
 
-  // For benchmarks.
   struct Facts {
     double multiply_adds = 0;       // of float32 that it can do in a second; 0: not known
     uint64_t kernels_launched = 0;  // so far, one by one; a record's repeats do not count
+    double memory = 0;              // bytes
   };
   virtual Facts facts() const = 0;
+  // The kernels that `work` starts, in the order of their first starts, and how long each takes by
+  // itself.
+  struct KernelTime {
+    std::string kernel;
+    uint64_t launches = 0;
+    double ms = 0;  // of all launches
+  };
+  virtual std::vector<KernelTime> time_kernels(const std::function<void()>& work) = 0;
 };
+using Devices = std::vector<std::unique_ptr<Device>>;
+std::vector<Device*> pointers(const Devices& devices);
+// "NVIDIA H200, CUDA 13.0", "4 × NVIDIA H200, CUDA 13.0"
+std::string hardware_text(const std::vector<Device*>& devices);
 
 // Devices by name. A program that has kernels makes them known before it reads its command line.
 struct KnownDevice {
-  std::string name;               // "cuda"
-  std::string (*problem)() = {};  // "" if it can be used, else why not
-  std::unique_ptr<Device> (*make)() = {};
+  std::string name;                                  // "cuda"
+  std::string (*problem)() = {};                     // "" if it can be used, else why not
+  int (*count)() = {};                               // how many there are that are alike
+  std::unique_ptr<Device> (*make)(int number) = {};  // from 0
   bool compiled = true;  // false: this build has none, on whatever machine
 };
 std::vector<KnownDevice>& known_devices();
@@ -129,7 +160,10 @@ std::vector<KnownDevice>& known_devices();
 // InputError when the name is unknown, or the build has no such device.
 void check_device_name(const std::string& name);
 
-// nullptr for "cpu". InputError when the name is unknown, or the build or machine has none.
+// All of that name, or the first `most` of them, if that is not 0; none for "cpu". InputError when
+// the name is unknown, the build or machine has none, or `most` is more than there are.
+Devices open_devices(const std::string& name, int most = 0);
+// The first of them; nullptr for "cpu".
 std::unique_ptr<Device> open_device(const std::string& name);
 
 }  // namespace focus

@@ -86,6 +86,7 @@ std::string plan_text(const TrainPlan& plan) {
   json["threads"] = std::to_string(plan.threads);
   if (plan.device != "cpu") json["device"] = plan.device;
   if (plan.step_kernel != "auto") json["step_kernel"] = plan.step_kernel;
+  if (!plan.program.empty()) json["program"] = plan.program;
   try {
     return json.dump(2) + "\n";
   } catch (const nlohmann::json::exception&) {
@@ -102,6 +103,7 @@ TrainPlan parse_plan(std::string_view bytes, const std::string& name) {
     plan.seeds = parse_seeds(take(text, "seeds", name), name);
     if (text.count("device")) plan.device = take(text, "device", name);
     if (text.count("step_kernel")) plan.step_kernel = take(text, "step_kernel", name);
+    if (text.count("program")) plan.program = take(text, "program", name);
     plan.threads = int(std::clamp<int64_t>(parse_integer(take(text, "threads", name)), 1, 1024));
   } catch (const InputError& error) {
     const std::string message = error.what();
@@ -114,7 +116,9 @@ TrainPlan parse_plan(std::string_view bytes, const std::string& name) {
 TrainPlan read_plan(const fs::path& dir) {
   const fs::path path = dir / "settings.json";
   if (kind_of(path) == PathKind::missing)
-    fail_input("'", dir.string(), "' holds no run: it has no settings.json");
+    fail_input(
+        "'", dir.string(), "' holds no run: ",
+        kind_of(dir) == PathKind::missing ? "there is no such folder" : "it has no settings.json");
   TrainPlan plan = parse_plan(read_file(path, most_bytes), path.string());
   plan.out = dir;
   return plan;

@@ -29,9 +29,11 @@ struct TrainPlan {
   std::vector<uint64_t> seeds;
   int threads = 1;
   std::string device = "cpu";  // or "cuda"
+  int gpus = 0;                // so many of them; 0: all; no part of settings.json
   std::filesystem::path out;
   // On a device: "auto" takes its step kernel when it has one for the model, "off" never.
   std::string step_kernel = "auto";
+  std::string program = {};  // of 'focus train': see program_text() in train/probe.h
 };
 
 // settings.json: {"format_version": "1", "seeds": "1,2", …, every setting as text}. Reading throws

@@ -1,5 +1,9 @@
-// run_together: groups of runs on a device.
+// run_together: parties of runs on devices.
 #include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
 #include <tuple>
 
 #include "clock.h"
@@ -13,9 +17,16 @@ namespace {
 struct Member {
   size_t job;
   int epochs;
-  std::shared_ptr<Run> run;
+  std::shared_ptr<Run> run = {};  // once it is open
+  bool told = false;              // that it was interrupted
   bool over() const { return run->epochs_done() >= epochs; }
   auto place() const { return std::tuple(run->epochs_done(), run->steps_in_epoch()); }
+};
+
+// Jobs that a device makes together.
+struct Party {
+  std::vector<Member> members;
+  int losses = 0;  // devices that failed at it
 };
 
 // The runs of a stepper, which has their states.
@@ -47,41 +58,134 @@ std::vector<Member*> furthest_behind(std::vector<Member>& members) {
 
 class Together {
  public:
-  Together(Device& device, const std::string& form, const std::atomic<bool>& stop,
-           const JobEvents& events)
-      : device_(device), form_(form), stop_(stop), events_(events) {}
+  Together(const std::vector<Device*>& devices, const std::vector<Job>& jobs,
+           const std::vector<std::vector<size_t>>& parties, const std::string& form,
+           const std::atomic<bool>& stop, const JobEvents& events)
+      : devices_(devices),
+        jobs_(jobs),
+        form_(form),
+        stop_(stop),
+        events_(events),
+        usable_(int(devices.size())) {
+    for (const std::vector<size_t>& party : parties) {
+      waiting_.emplace_back();
+      for (const size_t job : party) waiting_.back().members.push_back({job, jobs[job].epochs});
+    }
+    for (size_t d = 0; d < devices.size(); ++d)
+      names_.push_back(str("GPU ", d, " (", devices[d]->hardware(), ")"));
+  }
 
-  // Brings the members to their ends: together, or where the device has no memory for all of them,
-  // one half after the other, which changes no bit. False: stopped.
-  bool finish(std::vector<Member> members) {
+  void run() {
+    std::vector<std::thread> others;
+    try {
+      for (size_t d = 1; d < devices_.size(); ++d) others.emplace_back([this, d] { drive(d); });
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those that there are do the work.
+      usable_ = 1 + int(others.size());
+    }
+    drive(0);
+    for (std::thread& thread : others) thread.join();
+    if (failure_) std::rethrow_exception(failure_);
+    size_t unfinished = 0;
+    for (std::deque<Party>* parties : {&waiting_, &given_up_})
+      for (Party& party : *parties)
+        for (Member& m : party.members) {
+          ++unfinished;
+          if (m.run && !m.told) events_.after_epoch(m.job, *m.run, std::nullopt);
+        }
+    if (!loss_.empty() && unfinished > 0 && !stop_.load())
+      throw DeviceLost(str(loss_, "; ", unfinished, " run(s) are not finished, and can go on"));
+  }
+
+ private:
+  // What one device's thread does. No exception may leave it.
+  void drive(size_t d) {
+    Party party;
+    while (take(party)) {
+      try {
+        make(*devices_[d], party);
+        give_back(std::move(party));
+      } catch (const DeviceLost& error) {
+        lose(d, std::move(party), error);
+        return;
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (!failure_) failure_ = std::current_exception();
+        ended_ = true, --busy_;
+        changed_.notify_all();
+        return;
+      }
+    }
+  }
+
+  // The next party; waits while none is there and another device may still give one up.
+  bool take(Party& party) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return ended() || !waiting_.empty() || busy_ == 0; });
+    if (ended() || waiting_.empty()) return false;
+    party = std::move(waiting_.front());
+    waiting_.pop_front();
+    ++busy_;
+    return true;
+  }
+  bool ended() const { return ended_.load() || stop_.load(); }
+
+  // What is left of a party: nothing, all of it after a stop, or all that the memory cannot hold
+  // together. Of that, one half may come after the other, which changes no bit.
+  void give_back(Party party) {
+    const std::lock_guard lock(mutex_);
+    std::vector<Member>& all = party.members;
+    if (!all.empty() && !ended()) {
+      Party second{{all.begin() + ptrdiff_t((all.size() + 1) / 2), all.end()}, party.losses};
+      all.resize(all.size() - second.members.size());
+      waiting_.push_front(std::move(second));
+    }
+    if (!all.empty()) waiting_.push_front(std::move(party));
+    --busy_;
+    changed_.notify_all();
+  }
+
+  // Another device takes the party up where its last whole epoch, or its last steps, left it. What
+  // a second one fails at does not cost a third.
+  void lose(size_t d, Party party, const DeviceLost& error) {
+    std::string message = str(names_[d], " is lost: ", error.what());
+    {
+      const std::lock_guard lock(mutex_);
+      const bool again = --usable_ > 0 && ++party.losses < 2;
+      (again ? waiting_ : given_up_).push_front(std::move(party));
+      if (loss_.empty() || !again) loss_ = message;
+      message += again ? "; its runs go on elsewhere" : "; its runs wait";
+      --busy_;
+    }
+    changed_.notify_all();
+    if (events_.device_lost && devices_.size() > 1) events_.device_lost(message);
+  }
+
+  // Brings the members to their ends, as far as they are not stopped; those that are over leave the
+  // party. Returns with all that remain if the memory cannot hold them together.
+  void make(Device& device, Party& party) {
+    std::vector<Member>& members = party.members;
+    for (Member& m : members)
+      if (!m.run) m.run = jobs_[m.job].open();
     Group group;
     for (;;) {
       std::erase_if(members, [](const Member& m) { return m.over(); });
-      if (members.empty()) return true;
+      if (members.empty() || ended_.load()) return;
       const std::vector<Member*> next = furthest_behind(members);
       std::vector<Run*> runs;
       for (const Member* m : next) runs.push_back(m->run.get());
       if (group.runs != runs) try {
-          group.place(device_, form_, runs);
+          group.place(device, form_, runs);
         } catch (const OutOfMemory&) {
           if (runs.size() == 1) throw;
-          group.stepper.reset();
-          return finish_in_halves(std::move(members));
+          return;
         }
       std::vector<EpochResult> results = run_epoch(*group.stepper, runs, stop_);
       const bool stopped = tell(next, results) || stop_.load();
       for (size_t i = next.size(); i-- > 0;)
         if (results[i].error) members.erase(members.begin() + (next[i] - members.data()));
-      if (stopped) return false;
+      if (stopped) return;
     }
-  }
-
- private:
-  bool finish_in_halves(std::vector<Member> first) {
-    const auto middle = first.begin() + ptrdiff_t(first.size() / 2);
-    std::vector<Member> second(middle, first.end());
-    first.erase(middle, first.end());
-    return finish(std::move(first)) && finish(std::move(second));
   }
 
   // Was an epoch interrupted?
@@ -90,7 +194,7 @@ class Together {
     bool stopped = false;
     std::optional<RunError> fatal;
     for (size_t i = 0; i < members.size(); ++i) {
-      const Member& m = *members[i];
+      Member& m = *members[i];
       EpochResult& result = results[i];
       if (result.error) {
         if (events_.failed)
@@ -100,6 +204,7 @@ class Together {
         continue;
       }
       if (result.row) result.row->seconds = seconds;
+      m.told = !result.row;
       stopped = stopped || !result.row;
       events_.after_epoch(m.job, *m.run, result.row);
     }
@@ -107,29 +212,28 @@ class Together {
     return stopped;
   }
 
-  Device& device_;
+  const std::vector<Device*>& devices_;
+  const std::vector<Job>& jobs_;
   const std::string& form_;
   const std::atomic<bool>& stop_;
   const JobEvents& events_;
   const double start_ = seconds_now();
+  std::vector<std::string> names_;
+  std::atomic<bool> ended_{false};  // by a failure
+  std::mutex mutex_;                // guards what follows
+  std::condition_variable changed_;
+  std::deque<Party> waiting_, given_up_;
+  int usable_, busy_ = 0;  // devices
+  std::string loss_;
+  std::exception_ptr failure_;
 };
 
 }  // namespace
 
-void run_together(Device& device, const std::vector<Job>& jobs, int at_once,
-                  const std::string& form, const std::atomic<bool>& stop, const JobEvents& events) {
-  Together together(device, form, stop, events);
-  std::vector<std::string> groups;  // in the order of their first jobs
-  for (const Job& job : jobs)
-    if (std::find(groups.begin(), groups.end(), job.group) == groups.end())
-      groups.push_back(job.group);
-  for (const std::string& group : groups)
-    for (size_t i = 0; i < jobs.size();) {
-      std::vector<Member> members;
-      for (; i < jobs.size() && int(members.size()) < std::max(1, at_once); ++i)
-        if (jobs[i].group == group) members.push_back({i, jobs[i].epochs, jobs[i].open()});
-      if (!together.finish(std::move(members))) return;
-    }
+void run_together(const std::vector<Device*>& devices, const std::vector<Job>& jobs,
+                  const std::vector<std::vector<size_t>>& parties, const std::string& form,
+                  const std::atomic<bool>& stop, const JobEvents& events) {
+  Together(devices, jobs, parties, form, stop, events).run();
 }
 
 std::vector<Job> jobs_of(std::deque<Run>& runs, int epochs) {

@@ -1,0 +1,67 @@
+#include "study/deal.h"
+
+#include <algorithm>
+
+namespace focus {
+
+namespace {
+
+// The pieces with each group in so many, on their devices.
+std::vector<DealtPiece> lay_out(const std::vector<DealtGroup>& groups,
+                                const std::vector<int>& pieces_of, int devices) {
+  std::vector<DealtPiece> pieces;
+  for (size_t g = 0; g < groups.size(); ++g)
+    for (int p = 0, first = 0; p < pieces_of[g]; ++p) {
+      const int count = (groups[g].runs - first) / (pieces_of[g] - p);
+      pieces.push_back({g, first, count, 0, 0, groups[g].seconds(count)});
+      first += count;
+    }
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const DealtPiece& a, const DealtPiece& b) { return a.end > b.end; });
+  std::vector<double> free_at(size_t(devices), 0.0);
+  for (DealtPiece& piece : pieces) {
+    const auto first_free = std::min_element(free_at.begin(), free_at.end());
+    piece.device = int(first_free - free_at.begin());
+    piece.begin = *first_free;
+    *first_free = piece.end += piece.begin;
+  }
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const DealtPiece& a, const DealtPiece& b) { return a.begin < b.begin; });
+  return pieces;
+}
+
+}  // namespace
+
+std::vector<DealtPiece> deal(const std::vector<DealtGroup>& groups, int devices) {
+  std::vector<int> pieces_of;
+  double all = 0;
+  for (const DealtGroup& g : groups) {
+    const int most = std::max(1, g.most);
+    pieces_of.push_back(1 + (g.runs - 1) / most);
+    all += g.seconds(g.runs);
+  }
+  std::vector<size_t> longest(groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) longest[g] = g;
+  std::stable_sort(longest.begin(), longest.end(), [&](size_t a, size_t b) {
+    return groups[a].seconds(groups[a].runs) > groups[b].seconds(groups[b].runs);
+  });
+  double end = end_of(lay_out(groups, pieces_of, devices));
+  for (const size_t g : longest) {
+    if (groups[g].seconds(groups[g].runs) <= all / devices) break;
+    std::vector<int> tried = pieces_of;
+    for (int pieces = pieces_of[g] + 1; pieces <= std::min(groups[g].runs, devices); ++pieces) {
+      tried[g] = pieces;
+      if (const double e = end_of(lay_out(groups, tried, devices)); e < end)
+        end = e, pieces_of[g] = pieces;
+    }
+  }
+  return lay_out(groups, pieces_of, devices);
+}
+
+double end_of(const std::vector<DealtPiece>& pieces) {
+  double end = 0;
+  for (const DealtPiece& piece : pieces) end = std::max(end, piece.end);
+  return end;
+}
+
+}  // namespace focus
