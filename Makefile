@@ -71,8 +71,8 @@ $(B)/obj/%.o: %.cpp | $(AFTER_SETUP)
 ARCHIVE = @echo "  AR   $@"; $(if $(filter 1,$(V)),set -x;) rm -f $@ && ar rcs $@ $^
 LINK    = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o $@ $^
 
-# The kernels, from lesson 08 on: CUDA_BENCH and CUDA_LIBRARY for focus, stage_kernels and
-# lesson_kernels for the lessons.
+# The kernels, from lesson 08 on: CUDA_BENCH and CUDA_LIBRARY for focus, lesson_kernels for the
+# lessons.
 -include cuda/cuda.mk
 
 $(B)/libfocus.a: $(call object,$(ENGINE))
@@ -87,8 +87,10 @@ $(B)/demo: $(call object,lessons/demo.cpp) $(B)/libfocus.a
 $(LESSON_PROGRAMS): $(B)/lesson-%: $$(call object,$$(wildcard lessons/$$*-*/lesson.cpp)) \
     $$(lesson_kernels) $(B)/libfocus.a
 	$(LINK)
-$(STAGES): $(B)/stage-%: $$(call object,tests/stage_main.cpp $$(wildcard tests/stage_$$*_*.cpp)) \
-    $$(stage_kernels) $(B)/libfocus.a
+# A stage is linked with what it tests and no more, so that its first answer comes soon.
+objects_of = $(call object,$(filter-out cuda/%,$(1))) $(call emulated_obj,$(filter cuda/%,$(1)))
+$(STAGES): $(B)/stage-%: \
+    $$(call objects_of,$$(shell tests/needs.sh tests/stage_main.cpp $$(wildcard tests/stage_$$*_*.cpp)))
 	$(LINK)
 
 # Lesson 00 is one file and needs nothing else. PAGE=FILE takes another version of it.
@@ -120,9 +122,9 @@ test: $(STAGES)
 	@tests/run.sh $(TEST_PROGRAMS)
 
 #: make test-NN     the test of lesson NN and of the lessons before it
-$(NUMBERS:%=test-%): test-%: $(STAGES)
+$(NUMBERS:%=test-%): test-%: $(B)/stage-%
 	@lessons/kit/student.sh files $*
-	@tests/run.sh $$(for n in $(NUMBERS); do [ $$n -gt $* ] || echo $(B)/stage-$$n; done)
+	@+MAKE='$(MAKE)' tests/run.sh $< -- $$(for n in $(NUMBERS); do [ $$n -ge $* ] || echo $(B)/stage-$$n; done)
 	@lessons/kit/student.sh passed $*
 
 #: make hint-NN     the next step of help for a gap      (GAP=name STEP=1..3)

@@ -1,5 +1,5 @@
 # The kernels of cuda/ on the CPU: compiled by the C++ compiler on top of cuda/simt/emulator.h, for
-# tests and debuggers on any machine.  gpu.mk compiles the same sources for the GPU.
+# tests and debuggers on any machine.  nvcc.mk compiles the same sources for the GPU.
 #
 #   libfocus-emulated.a   the kernels
 #   libfocus-counted.a    the kernels with a call before every load and store, counted by
@@ -12,22 +12,24 @@ CUDA_HOST := $(wildcard cuda/attention/*.cpp cuda/stepper/*.cpp)
 EMULATOR  := $(wildcard cuda/simt/*.cpp cuda/fast/tensor_cores/*.cpp)
 CUDA_SUMMARY := the kernels run on the CPU
 
-# Lessons whose test links with the kernels, and those of them whose program counts accesses.
+# Lessons whose program links with the kernels, and those of them that count accesses.
 KERNEL_LESSONS  := 08 09 10 16
 COUNTED_LESSONS := 08 09 10
-stage_kernels  = $(if $(filter $*,$(KERNEL_LESSONS)),$(B)/libfocus-emulated.a)
-lesson_kernels = $(if $(filter $*,$(COUNTED_LESSONS)),$(B)/libfocus-counted.a,$(stage_kernels))
+lesson_kernels = $(if $(filter $*,$(COUNTED_LESSONS)),$(B)/libfocus-counted.a,\
+                   $(if $(filter $*,$(KERNEL_LESSONS)),$(B)/libfocus-emulated.a))
 
 emulated_obj = $(patsubst %,$(B)/obj/emulated/%.o,$(basename $(1)))
 counted_obj  = $(patsubst %,$(B)/obj/counted/%.o,$(basename $(1)))
 
 # A kernel's #pragma unroll means nothing to the C++ compiler.
-COMPILE_KERNEL = $(CXX) $(CXXFLAGS) -I. -Wno-unknown-pragmas \
+COMPILE_KERNEL = $(CXX) $(CXXFLAGS) $(LINES) -I. -Wno-unknown-pragmas \
   $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
 
 # -O3 emulates no faster than -O2 and takes two to four times as long to compile. A test that calls
 # the kernels' functions is compiled alike: otherwise its results may differ in the last bit.
 $(B)/obj/emulated/%.o $(B)/obj/tests/stage_16_one_launch.o: FLAGS := $(FLAGS:-O3=-O2)
+# The compiler notes the lines of the code, so that a fault in a kernel can name its own.
+$(B)/obj/emulated/%.o $(B)/obj/tests/stage_16_one_launch.o: LINES := -g1
 $(B)/obj/tests/stage_16_one_launch.o: CXXFLAGS += -Wno-unknown-pragmas
 $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP)
 	@mkdir -p $(@D)
@@ -36,7 +38,7 @@ $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP)
 $(B)/obj/emulated/%.o: %.cpp | $(AFTER_SETUP)
 	@mkdir -p $(@D)
 	@echo "  CXX  $<"
-	$(Q)$(CXX) $(CXXFLAGS) -fPIC -I. -MMD -MP -c -o $@ $<
+	$(Q)$(CXX) $(CXXFLAGS) $(LINES) -fPIC -I. -MMD -MP -c -o $@ $<
 
 $(B)/libfocus-emulated.a: $(call emulated_obj,$(KERNELS) $(CUDA_HOST) $(EMULATOR))
 	$(ARCHIVE)
@@ -57,4 +59,5 @@ $(B)/libfocus-counted.a: $(call counted_obj,$(wildcard cuda/attention/*.cu cuda/
       $(CUDA_HOST) $(EMULATOR))
 	$(ARCHIVE)
 
+include cuda/nvcc.mk
 -include cuda/gpu.mk

@@ -3,10 +3,12 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "digits.h"
 #include "error.h"
 #include "rng.h"
 #include "tensor/tensor.h"
@@ -74,8 +76,20 @@ std::string difference(const std::string& what, const Shape& shape, const T* got
     if (error > worst_error) worst_error = error, worst = i;
   }
   if (worst_error <= limit) return "";
-  return str(what, " ", coordinates(shape, worst), ": got ", got[worst], ", wanted ", wanted[worst],
-             " (err ", worst_error, ", limit ", limit, ")");
+  return str(what, " ", coordinates(shape, worst), ": ",
+             got_wanted(double(got[worst]), wanted[worst]), " (err ", worst_error, ", limit ",
+             limit, ")");
+}
+
+// Empty if both rows of numbers have the same bits, else the first that differs.
+template <class T>
+std::string other_bits(const std::vector<T>& got, const std::vector<T>& wanted) {
+  if (got.size() != wanted.size())
+    return str("got ", got.size(), " numbers, wanted ", wanted.size());
+  for (size_t i = 0; i < got.size(); ++i)
+    if (std::memcmp(&got[i], &wanted[i], sizeof(T)) != 0)
+      return str("number ", i, ": ", got_wanted(double(got[i]), double(wanted[i])));
+  return "";
 }
 
 template <class T>

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs test programs, as many at a time as there are processors, and adds up what they say.
 #
-#   tests/run.sh PROGRAM...
+#   tests/run.sh PROGRAM... [-- PROGRAM...]
 #
+# Those after -- are made and run only if the first ones pass.
 # A program named fuzz_* runs for a few seconds and counts as one test. Scripts (*.sh) print a sum in
 # their last line; the others are doctest programs. Output is shown only where something failed.
 # Last line: N passed, N failed[, N skipped].
@@ -35,21 +36,34 @@ fi
 here=$(mktemp -d) || exit 2
 trap 'rm -rf "$here"' EXIT
 n=0
-for program; do
-  case $program in
-    # The emulated kernels take longest: the suite "training" and the others, side by side.
-    *cuda-emulated-tests) set -- --test-suite=training --test-suite-exclude=training ;;
-    *) set -- "" ;;
-  esac
-  for option; do
-    n=$((n + 1))
-    mkdir "$here/$n"
-    printf '%s\0%s\0%s\0' "$program" "$here/$n" "$option"
+run() {
+  for program; do
+    case $program in
+      # The emulated kernels take longest: the suite "training" and the others, side by side.
+      *cuda-emulated-tests) set -- --test-suite=training --test-suite-exclude=training ;;
+      *) set -- "" ;;
+    esac
+    for option; do
+      n=$((n + 1))
+      mkdir "$here/$n"
+      printf '%s\0%s\0%s\0' "$program" "$here/$n" "$option" >> "$here/list"
+    done
   done
-done | xargs -0 -n 3 -P "$(nproc 2> /dev/null || echo 1)" "$0" --one
+  xargs -0 -n 3 -P "$(nproc 2> /dev/null || echo 1)" "$0" --one < "$here/list"
+  rm "$here/list"
+  passed=0 failed=0 skipped=0
+  for part in "$here"/*; do
+    # shellcheck disable=SC2046
+    add_sum $(cat "$part/sum" || echo 0 1 0)
+  done
+}
 
-for part in "$here"/*; do
-  # shellcheck disable=SC2046
-  add_sum $(cat "$part/sum" || echo 0 1 0)
-done
+first=
+while [ $# -gt 0 ] && [ "$1" != -- ]; do first="$first $1" && shift; done
+# shellcheck disable=SC2086
+run $first
+if [ $# -gt 1 ] && [ "$failed" -eq 0 ]; then
+  shift
+  ${MAKE:-make} --no-print-directory "$@" && run "$@" || failed=$((failed + 1))
+fi
 print_sum

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "analysis/sensitivity.h"
@@ -52,14 +53,20 @@ TEST_CASE("exponential: within 3 units of the last place") {
     if (!(off <= worst)) worst = off, worst_at = x;
   }
   INFO("a short series is wrong far from multiples of ln 2, a rough ln 2 for large |x|");
-  CHECK_MESSAGE(worst <= 3, "exponential(", worst_at, "): got ", exponential(worst_at), ", wanted ",
-                std::exp(double(worst_at)), " (off by ", worst,
-                " units of the last place, limit 3)");
+  CHECK_MESSAGE(worst <= 3, "exponential(", worst_at,
+                "): ", got_wanted(double(exponential(worst_at)), std::exp(double(worst_at))),
+                " (off by ", worst, " units of the last place, limit 3)");
   CHECK(exponential(0.f) == 1.f);
   CHECK(exponential(-std::numeric_limits<float>::infinity()) == 0.f);
   CHECK(exponential(std::numeric_limits<float>::infinity()) ==
         std::numeric_limits<float>::infinity());
-  CHECK(std::isnan(exponential(std::nanf(""))));
+  for (uint32_t payload = 0; payload < 1024; ++payload)
+    for (uint32_t sign : {0u, 0x80000000u})
+      if (const float nan = std::bit_cast<float>(sign | 0x7fc00000u | payload);
+          !std::isnan(exponential(nan))) {
+        FAIL_CHECK("exponential(NaN): got ", exponential(nan), ", wanted NaN");
+        return;
+      }
 }
 
 TEST_CASE_TEMPLATE("softmax: every length, scaled, in place, weights that sum to 1", T, float,
@@ -71,11 +78,14 @@ TEST_CASE_TEMPLATE("softmax: every length, scaled, in place, weights that sum to
     const Row wanted = reference_softmax(s, scale);
     const std::vector<T> scores = as<T>(s), p = softmax_of(scores, T(scale));
     INFO("softmax of ", n, " scores with scale ", scale);
-    INFO("weights too large by one factor: is every weight in the sum? is the scale used?");
+    INFO(
+        "all too large by one factor: not every weight is in the sum; wrong in double only: float "
+        "is used somewhere");
     CHECK(difference("p", {n}, p.data(), wanted, 8) == "");
     std::vector<T> in_place = scores;
     softmax_row(in_place.data(), in_place.data(), n, T(scale));
-    CHECK(in_place == p);
+    CHECK_MESSAGE(other_bits(in_place, p) == "", "p in the scores' place, ",
+                  other_bits(in_place, p));
     double sum = 0;
     for (T x : p) sum += double(x);
     CHECK_MESSAGE(std::abs(sum - 1) <= 20 * double(std::numeric_limits<T>::epsilon()),
@@ -98,6 +108,30 @@ TEST_CASE_TEMPLATE("softmax: scores far from 0 neither overflow nor vanish", T, 
   const T big = std::numeric_limits<T>::max() / 4, gone = -std::numeric_limits<T>::infinity();
   CHECK(softmax_of<T>({big, -big, big}) == std::vector<T>{T(0.5), 0, T(0.5)});
   CHECK(softmax_of<T>({3, gone, 3, gone}) == std::vector<T>{T(0.5), 0, T(0.5), 0});
+}
+
+TEST_CASE_TEMPLATE("softmax: the largest score stands anywhere", T, float, double) {
+  for (int n : {3, 40})
+    for (int at = 0; at < n; ++at) {
+      std::vector<T> s(size_t(n), 0), wanted(size_t(n), 0);
+      s[size_t(at)] = 30000, wanted[size_t(at)] = 1;
+      CHECK_MESSAGE(softmax_of(s) == wanted, n, " scores of 0, but 30000 at ", at,
+                    ": got other weights than a 1 there and zeros");
+    }
+}
+
+TEST_CASE_TEMPLATE("softmax: a score that is NaN or +inf makes its whole row NaN", T, float,
+                   double) {
+  for (int n : {1, 3, 40})
+    for (int at = 0; at < n; ++at)
+      for (T bad : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity()}) {
+        std::vector<T> s(size_t(n), 1);
+        s[size_t(at)] = bad;
+        const std::vector<T> p = softmax_of(s);
+        const auto numbers = std::count_if(p.begin(), p.end(), [](T x) { return x == x; });
+        CHECK_MESSAGE(numbers == 0, n, " scores, ", bad, " at ", at, ": got ", numbers,
+                      " weights that are numbers, wanted none");
+      }
 }
 
 TEST_CASE("softmax backward: the Jacobian, against differences of the softmax") {
@@ -162,7 +196,7 @@ TEST_CASE("a softmax moves by at most the bound, and some rows reach the largest
                       ", δ = ", delta, ": moves by ", measured, ", max 2p(1-p) is ",
                       softmax_sensitivity(a));
         CHECK_MESSAGE(std::abs(softmax_sensitivity(a) - largest) <= 1e-12, "n = ", n,
-                      ", δ = ", delta, ": got ", softmax_sensitivity(a), ", wanted ", largest);
+                      ", δ = ", delta, ": ", got_wanted(softmax_sensitivity(a), largest));
       }
 
       // Any other two rows of at most this dispersion.

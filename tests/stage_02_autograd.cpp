@@ -42,6 +42,19 @@ Tensor<double> sum(Tape<double>& tape, const Tensor<double>& a, const Tensor<dou
   return y;
 }
 
+// The first n numbers of x, zeros after them.
+Tensor<double> resized(Tape<double>& tape, const Tensor<double>& x, int n) {
+  const Tensor<double> y = tape.make({n});
+  const size_t both = std::min(size_t(n), x.size());
+  for (size_t i = 0; i < y.size(); ++i) y.data[i] = i < both ? x.data[i] : 0;
+  tape.record(y, [=, &tape] {
+    const double* dy = tape.gradient(y);
+    double* dx = tape.gradient(x);
+    for (size_t i = 0; i < both; ++i) dx[i] += dy[i];
+  });
+  return y;
+}
+
 struct Fixture {
   Workers workers;
   Tape<double> tape{workers};
@@ -72,6 +85,8 @@ TEST_CASE_FIXTURE(Fixture, "the tape plays from its end, and a tensor used twice
   INFO("a producer's backward runs after those of all its consumers");
   CHECK(log == "cba");
   check_gradient(x, {2140, 3210, 5350});
+  INFO("the memory of a's gradient now belongs to others: who asked for it would get theirs");
+  CHECK(a.gradient->data == nullptr);
 }
 
 TEST_CASE_FIXTURE(Fixture, "an output that nobody used is passed over, what is before it is not") {
@@ -119,6 +134,22 @@ TEST_CASE_FIXTURE(Fixture, "a long chain runs backward in the memory of a few gr
   tape.backward(loss);
   CHECK_MESSAGE(tape.arena().capacity() == before,
                 str("backward of ", links, " equal tensors: got ", tape.arena().capacity() >> 10,
+                    " KiB in the arena, wanted ", before >> 10));
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "free memory keeps its size: two sizes in turn need two gradients each") {
+  constexpr int large = 2048, small = 1024, links = 20;
+  Input<double> wide("wide", {large}, 1);
+  Tensor<double> y = wide.tensor();
+  for (int i = 0; i < links; ++i) y = resized(tape, resized(tape, y, small), large);
+  const Numbers ones(large, 1.0);
+  const Tensor<double> loss = weighted_sum(tape, y, ones);
+  const size_t before = tape.arena().capacity();
+  tape.backward(loss);
+  INFO("a large buffer that a small gradient takes is a small one when it comes back");
+  CHECK_MESSAGE(tape.arena().capacity() == before,
+                str("backward of ", links, " pairs: got ", tape.arena().capacity() >> 10,
                     " KiB in the arena, wanted ", before >> 10));
 }
 

@@ -7,9 +7,11 @@
 #include <set>
 #include <string>
 
+#include "digits.h"
 #include "error.h"
 #include "ops/cross_entropy.h"
 #include "tasks/dataset.h"
+#include "train/evaluate.h"
 #include "train/run.h"
 
 using namespace focus;
@@ -71,8 +73,8 @@ TEST_CASE("the loss of a row, worked out in another way") {
     double others = 0;  // 1 / probability = Σ exp(z_n - z_label)
     for (double z : logits) others += std::exp(z - logits[label]);
     const double got = row_cross_entropy(logits, 5, label);
-    CHECK_MESSAGE(std::abs(got - std::log(others)) <= 1e-14, "label ", label, ": got ", got,
-                  ", wanted ", std::log(others));
+    CHECK_MESSAGE(std::abs(got - std::log(others)) <= 1e-14, "label ", label, ": ",
+                  got_wanted(got, std::log(others)));
   }
 }
 
@@ -104,7 +106,7 @@ TEST_CASE("loss and accuracy of a set that no batch divides") {
       if (logits[from + size_t(n)] > logits[from + size_t(best)]) best = n;
     right += best == label;
   }
-  CHECK_MESSAGE(std::abs(got->loss - loss) <= 1e-10, "loss: got ", got->loss, ", wanted ", loss);
+  CHECK_MESSAGE(std::abs(got->loss - loss) <= 1e-10, "loss: ", got_wanted(got->loss, loss));
   CHECK_MESSAGE(std::abs(got->accuracy - 100.0 * right / set.rows) <= 1e-10, "accuracy: got ",
                 got->accuracy, ", wanted ", 100.0 * right / set.rows);
 }
@@ -121,5 +123,5 @@ TEST_CASE("of equal logits the first class is the prediction") {
   CHECK_MESSAGE(std::abs(got->accuracy - wanted) <= 1e-10, "accuracy: got ", got->accuracy,
                 ", wanted ", wanted, ", the share of label 0");
   const double ln = std::log(double(u.run->model().settings().classes));
-  CHECK_MESSAGE(std::abs(got->loss - ln) <= 1e-10, "loss: got ", got->loss, ", wanted ", ln);
+  CHECK_MESSAGE(std::abs(got->loss - ln) <= 1e-10, "loss: ", got_wanted(got->loss, ln));
 }

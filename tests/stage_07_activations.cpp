@@ -5,9 +5,9 @@
 #include <span>
 
 #include "error.h"
+#include "golden_run.h"
 #include "gradient_check.h"
 #include "ops/activation.h"
-#include "train/golden.h"
 
 using namespace focus;
 using namespace focus::test;
@@ -47,8 +47,8 @@ void check_points(Activation activation, std::span<const Point> points, bool slo
   for (const Point& wanted : points) {
     const Point got = at<T>(activation, wanted.x);
     const double g = slopes ? got.slope : got.value, w = slopes ? wanted.slope : wanted.value;
-    CHECK_MESSAGE(std::abs(g - w) <= limit, str(name_of(activation), slopes ? "'(" : "(", wanted.x,
-                                                "): got ", g, ", wanted ", w));
+    CHECK_MESSAGE(std::abs(g - w) <= limit,
+                  str(name_of(activation), slopes ? "'(" : "(", wanted.x, "): ", got_wanted(g, w)));
   }
 }
 
@@ -88,8 +88,8 @@ TEST_CASE("Mish keeps its digits where the exponential is small beside 1") {
     // x tanh(ln(1 + eˣ)), with ln(1 + e) by log1p, which does not lose e.
     const double wanted = x * std::tanh(std::log1p(std::exp(x)));
     const Point got = at<float>(Activation::mish, x);
-    CHECK_MESSAGE(std::abs(got.value / wanted - 1) <= 1e-6, "mish(", x, "): got ", got.value,
-                  ", wanted ", wanted);
+    CHECK_MESSAGE(std::abs(got.value / wanted - 1) <= 1e-6, "mish(", x,
+                  "): ", got_wanted(got.value, wanted));
   }
 }
 
@@ -107,7 +107,5 @@ TEST_CASE("slopes against differences of the values") {
 TEST_CASE("the authors' model: GELU with full, block and top-k attention, Mish with top-k") {
   for (const char* name :
        {"full_gelu_4heads_d32", "block_short_last_global3", "topk_gelu_2heads", "topk_k9_mish"})
-    for (const GoldenError& e :
-         check_golden(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
-      CHECK_MESSAGE(e.ok(), str(name, ": ", e.name, " is off by ", e.error, ", limit ", e.limit));
+    CHECK(wrong_golden(name) == "");
 }

@@ -43,6 +43,37 @@ TEST_CASE("forward: scores in the hundreds do not overflow") {
   CHECK(too_far("o", x.run.o, x.wanted.o, 1e-3) == "");
 }
 
+TEST_CASE("forward: scores in the hundreds below 0") {
+  const Sizes s{1, 19, 1, 4};
+  Numbers q(size_t(s.T * s.D), 20), k = normal_numbers(s, 2);
+  for (double& x : k) x = double(float(x / 64 - 16));  // scores of -640, but for small differences
+  Problem x(s, {}, q, k);
+  x.run.run(gpu::Pass::forward, rung);
+  CHECK(too_far("o", x.run.o, x.wanted.o, 1e-3) == "");
+  CHECK(difference("lse", {s.units(), s.T}, x.run.lse.host().data(), x.wanted_lse(), 64) == "");
+}
+
+TEST_CASE("neighbouring threads get neighbouring columns") {
+  if (!gpu::emulated()) return;
+  // Memory for the first row of scores only: the first thread that finds none has the second row.
+  Problem x({1, 17, 1, 16});
+  gpu::Call& c = x.run.call;
+  c.rung = rung;
+  gpu::DeviceArray<float> one_row(20);
+  c.workspace = one_row.data(), c.workspace_size = 17 * 17 * sizeof(float);
+  gpu::shuffle_threads(0);
+  std::string trouble = "no trouble";
+  try {
+    gpu::rung_for(Pattern::full, gpu::Pass::forward, c).run(Pattern::full, c);
+  } catch (const RunError& error) {
+    trouble = error.what();
+    if (trouble.find(": the gap '") != std::string::npos) throw;
+  }
+  CHECK_MESSAGE(trouble.find("thread (20,0,0)") != std::string::npos,
+                "with memory for the first 20 numbers of the scores, got ", trouble,
+                "; wanted thread 20 to be the first that finds none");
+}
+
 TEST_CASE("forward and backward: heads in parts, when memory holds the scores of one or two only") {
   for (int heads : {1, 2}) {
     Problem x({2, 18, 3, 5});
@@ -86,6 +117,6 @@ TEST_CASE("any order of threads and blocks gives the same bits") {
       for (float value : more->host()) all.push_back(value);
     seen.push_back(all);
   }
-  CHECK(seen[0] == seen[1]);
-  CHECK(seen[0] == seen[2]);
+  CHECK(other_bits(seen[1], seen[0]) == "");
+  CHECK(other_bits(seen[2], seen[0]) == "");
 }

@@ -148,7 +148,7 @@ TEST_CASE("the sum of decaying rates, term by term") {
       for (int e = 0; e < epochs; ++e) wanted += decayed_rate(0.3, decay, e);
       const double got = sum_of_rates(0.3, decay, epochs);
       CHECK_MESSAGE(std::abs(got - wanted) <= 1e-9 * wanted, "decay ", decay, ", ", epochs,
-                    " epochs: got ", got, ", wanted ", wanted);
+                    " epochs: ", got_wanted(got, wanted));
     }
 }
 

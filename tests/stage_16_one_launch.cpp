@@ -16,12 +16,13 @@ using namespace focus;
 using namespace focus::gpu;
 using namespace focus::gpu::one_launch;
 using focus::test::difference;
+using focus::test::other_bits;
 using focus::test::random_numbers;
 
 namespace {
 
-// "" if the kernel ends, else what the emulator found, without the place. An empty gap is passed
-// on, for the report to name.
+// "" if the kernel ends, else what the emulator found. An empty gap is passed on, for the report to
+// name.
 template <class F>
 std::string trouble_of(const F& run) {
   try {
@@ -30,10 +31,7 @@ std::string trouble_of(const F& run) {
   } catch (const RunError& error) {
     const std::string text = error.what();
     if (text.find(": the gap '") != std::string::npos) throw;
-    size_t begin = 0;
-    for (int colons = 0; text.starts_with("kernel ") && colons < 3 && begin < text.size(); ++begin)
-      colons += text[begin] == ':';
-    return "got stuck:" + text.substr(begin, text.find(';') - begin);
+    return "got stuck: " + text;
   }
 }
 
@@ -53,7 +51,7 @@ struct Grid {
 };
 
 // In every round each block writes a number, waits, and takes down what the run's others wrote.
-void meet(Plan p, int rounds, int* written, int* seen) {
+__global__ void meet(Plan p, int rounds, int* written, int* seen) {
   const int me = int(blockIdx.x), run = me / p.blocks_a_run, t = int(threadIdx.x);
   if (me == p.absent) return;
   unsigned barriers = 0;
@@ -90,7 +88,7 @@ std::string meeting(int runs, int blocks, uint64_t seed) {
 }
 
 // Blocks 0 and 2 wait for block 1, which does not come; 1 where wait_for_run returned false.
-void wait_in_vain(Plan p, int* refused) {
+__global__ void wait_in_vain(Plan p, int* refused) {
   if (int(blockIdx.x) == p.absent) return;
   const bool came = wait_for_run(p, 0, 1);
   refused[blockIdx.x * blockDim.x + threadIdx.x] = !came;
@@ -119,7 +117,7 @@ struct Parts {
   }
 };
 
-void sum_parts(Plan p, int count) {
+__global__ void sum_parts(Plan p, int count) {
   SharedMemory shared;
   double* scratch = shared.array<double>(warps);
   const int run = int(blockIdx.x) / p.blocks_a_run, part = int(blockIdx.x) % p.blocks_a_run;
@@ -162,13 +160,13 @@ std::string compare_sums(const Parts& parts, int blocks) {
     for (int n = 0; n < Parts::chunks; ++n)
       if (const double square = squares.host()[size_t(run * Parts::chunks + n)];
           !(std::abs(square / wanted_squares[n] - 1) < 1e-12))
-        return str("run ", run, ", squares of chunk ", n, ": got ", square, ", wanted ",
-                   wanted_squares[n]);
+        return str("run ", run, ", squares of chunk ", n, ": ",
+                   got_wanted(square, wanted_squares[n]));
   }
   return "";
 }
 
-void take_result(Plan p, int count, StepResult* results) {
+__global__ void take_result(Plan p, int count, StepResult* results) {
   SharedMemory shared;
   double* scratch = shared.array<double>(warps);
   const int run = int(blockIdx.x) / p.blocks_a_run;
@@ -188,8 +186,8 @@ struct Rows {
   double operator()(int r, int c) const { return double(numbers[at(r, c)]); }
 };
 
-void norm_backward(float* dx, float* branch, const float* y, const float* rstd, int length,
-                   const uint8_t* mask, Dropout dropout) {
+__global__ void norm_backward(float* dx, float* branch, const float* y, const float* rstd,
+                              int length, const uint8_t* mask, Dropout dropout) {
   layer_norm_backward<5>(dx, branch, branch, y, rstd, length, mask, dropout);
 }
 
@@ -226,8 +224,8 @@ std::string compare_norm_gradient(int length, Dropout dropout) {
   return far.empty() ? difference("branch", shape, branch.host().data(), wanted_branch, 16) : far;
 }
 
-void scores_backward(Plan p, float* dp, float* ds_transposed, float* weights_transposed,
-                     const float* kept, const uint8_t* mask, int first_bit) {
+__global__ void scores_backward(Plan p, float* dp, float* ds_transposed, float* weights_transposed,
+                                const float* kept, const uint8_t* mask, int first_bit) {
   weights_backward<5>(p, dp, ds_transposed, weights_transposed, kept + p.kept_layout.p,
                       reinterpret_cast<const unsigned long long*>(kept + p.kept_layout.keys), mask,
                       first_bit);
@@ -347,6 +345,27 @@ TEST_CASE("barrier: runs do not wait for each other") {
   for (uint64_t seed = 0; seed < 3; ++seed) CHECK(meeting(3, 2, seed) == "");
 }
 
+TEST_CASE("barrier: a fence before the announcement, and one after the wait") {
+  if (!emulated()) return;
+  record_acts();
+  CHECK(meeting(1, 3, 5) == "");
+  for (unsigned block = 0; block < 3; ++block) {
+    const std::string acts = acts_of(block, 0);  // f: a fence, a: atomic, s: a turn of waiting
+    int before = 0, after = 0, barriers = 0;
+    for (size_t i = 0; i < acts.size(); ++i) {
+      if (acts[i] != 'a' || (i > 0 && acts[i - 1] == 's')) continue;
+      ++barriers, before += i > 0 && acts[i - 1] == 'f';
+      const size_t end = acts.find_first_not_of("as", i);
+      after += end != std::string::npos && acts[end] == 'f';
+    }
+    CHECK(barriers > 0);
+    CHECK_MESSAGE(before == barriers, "of ", barriers, " barriers got ", before,
+                  " with a fence before the announcement: others may see it before the writes");
+    CHECK_MESSAGE(after == barriers, "of ", barriers, " barriers got ", after,
+                  " with a fence after the wait: reads may be of before it");
+  }
+}
+
 TEST_CASE("barrier: a block that does not come, and patience that ends") {
   Grid grid(1, 3);
   grid.plan.absent = 1, grid.plan.patience = -1;  // under emulation the clock stands still
@@ -379,6 +398,16 @@ TEST_CASE("sums: from the first sequence to the last, whatever the number of blo
     }
 }
 
+TEST_CASE("sums: what other blocks wrote is read past the first-level cache") {
+  if (!emulated()) return;
+  record_acts();
+  CHECK(compare_sums(Parts(4), 1) == "");
+  const std::string acts = acts_of(0, 0);
+  const auto loads = std::count(acts.begin(), acts.end(), 'c');
+  CHECK_MESSAGE(loads >= 4, "got ", loads,
+                " such loads of a thread, wanted 4 and more: load4 may find what was there before");
+}
+
 TEST_CASE("loss and norm: of the run's own numbers, the same in every thread") {
   constexpr int runs = 2, batch = 15, chunks = 300;
   for (int count : {15, 4}) {
@@ -399,8 +428,12 @@ TEST_CASE("loss and norm: of the run's own numbers, the same in every thread") {
     results.poison();
     p.chunks = chunks, p.batch = batch;
     p.chunk_sums = d_squares.data(), p.sequence_losses = d_losses.data();
+    record_acts();
     launch(grid.size(threads, shared_bytes_for(2 * warps)), nullptr, take_result, p, count,
            results.data());
+    const std::string acts = acts_of(0, 0);
+    CHECK_MESSAGE((!emulated() || std::count(acts.begin(), acts.end(), 'c') >= 2),
+                  "got loads through the first-level cache, which may hold what was there before");
     const std::vector<StepResult> got = results.host();
     for (size_t i : {size_t{0}, size_t{77}, size_t(2 * threads), got.size() - 1}) {
       const size_t run = i / size_t(2 * threads);
@@ -408,7 +441,7 @@ TEST_CASE("loss and norm: of the run's own numbers, the same in every thread") {
         return std::abs(value / wanted - 1) < 1e-12
                    ? ""
                    : str("batch of ", count, ", run ", run, ", thread ", i % size_t(threads), ", ",
-                         what, ": got ", value, ", wanted ", wanted);
+                         what, ": ", got_wanted(value, wanted));
       };
       CHECK(compare("loss", got[i].loss, loss[run]) == "");
       CHECK(compare("norm", got[i].norm, norm[run]) == "");
@@ -467,10 +500,13 @@ TEST_CASE("steps: the same bits in one launch or several, alone or beside anothe
     return all[0].weights();
   };
   const std::vector<float> wanted = weights_after(1, 1, {1, 1, 1});
-  CHECK_MESSAGE(weights_after(1, 1, {3}) == wanted,
-                "got other bits from three steps in one launch");
-  CHECK_MESSAGE(weights_after(1, 3, {3}) == wanted, "got other bits from three blocks");
-  CHECK_MESSAGE(weights_after(2, 2, {3}) == wanted, "got other bits beside another run");
+  const auto check = [&](const char* what, const std::vector<float>& got) {
+    const std::string other = other_bits(got, wanted);
+    CHECK_MESSAGE(other == "", what, ", weights: ", other);
+  };
+  check("three steps in one launch", weights_after(1, 1, {3}));
+  check("three blocks", weights_after(1, 3, {3}));
+  check("beside another run", weights_after(2, 2, {3}));
 }
 
 TEST_CASE("steps: a run that meets a NaN stops as it was, the one beside it goes on") {
@@ -501,9 +537,14 @@ TEST_CASE("steps: a block that does not come is an error, not a hang") {
   kernel.load(0, run.model, run.optimizer);
   kernel.leave_out_a_block(true);
   kernel.set_patience(-1);
+  const std::vector<float> before = run.weights();
   const std::string trouble = trouble_of([&] { kernel.train({run.epoch}, 0, 2, never_stop); });
   CHECK_MESSAGE(trouble.find("waited for each other longer than") != std::string::npos,
                 str("got '", trouble, "', wanted the error that names the patience"));
+  kernel.store(0, run.model, run.optimizer);
+  const std::string changed = other_bits(run.weights(), before);
+  CHECK_MESSAGE(changed == "", "a step without one block's part changed the weights: ", changed);
+  kernel.load(0, run.model, run.optimizer);
   kernel.leave_out_a_block(false), kernel.set_patience(30);
   CHECK(kernel.train({run.epoch}, 0, 2, never_stop)[0].losses.size() == 2);
 }

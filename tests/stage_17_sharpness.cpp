@@ -6,8 +6,9 @@
 
 #include "analysis/sharpness.h"
 #include "attention_run.h"
+#include "golden_run.h"
 #include "train/cpu_stepper.h"
-#include "train/golden.h"
+#include "train/run.h"
 
 using namespace focus;
 using namespace focus::test;
@@ -92,10 +93,7 @@ TEST_CASE_TEMPLATE("the factor does what queries C times as large do, and reache
 }
 
 TEST_CASE("what the authors' model computes with a factor on its scores") {
-  for (const char* name : {"full_scale4", "topk_scale05"})
-    for (const GoldenError& e :
-         check_golden(Safetensors::read(str("tests/golden/", name, ".safetensors")), 1))
-      CHECK_MESSAGE(e.ok(), str(name, ", ", e.name, ": ", e.error, ", limit ", e.limit));
+  for (const char* name : {"full_scale4", "topk_scale05"}) CHECK(wrong_golden(name) == "");
 }
 
 TEST_CASE("entropy: none of one, ln n of n equal ones, and a row by hand") {

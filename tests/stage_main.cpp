@@ -4,15 +4,21 @@
 // A known mistake is recognised by the test cases that it fails. lessons/NN-*/mistakes.tsv, written
 // by tests/check_mistakes.sh, has them: GAP<TAB>MISTAKE<TAB>WORDS<TAB>TEST CASE<TAB>TEST CASE… With
 // the environment variable FOCUS_FAILED=FILE the failing test cases of this run are written there.
+// Where no mistake is recognised, the gap with the mistake that is most alike is the likely one.
+//
+// A test case that has run for 60 seconds (FOCUS_SECONDS) ends the program, with the same report.
 //
 // With FOCUS_VERDICT=FD the program reads a secret from that file descriptor at its start, and at
 // the end writes there the secret, the numbers of test cases and of failed ones, and their names:
-// the grader believes only this.
+// the grader believes only this. It has a limit of its own.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
+#include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <filesystem>
 #include <fstream>
@@ -34,12 +40,11 @@ using Names = std::set<std::string>;
 
 struct Mistake {
   std::string gap, words;
+  Names cases;
 };
 
-// The known mistakes that fail the test cases `failed`. Those in `stopped`, which ended in an empty
-// gap, may be among a mistake's or not; it cannot be in an empty gap itself.
-std::vector<Mistake> mistakes_like(const Names& failed, const Names& stopped, const Names& empty) {
-  std::vector<Mistake> alike;
+std::vector<Mistake> known_mistakes() {
+  std::vector<Mistake> all;
   for (const auto& entry : std::filesystem::directory_iterator("lessons")) {
     if (!entry.path().filename().string().starts_with(lesson + "-")) continue;
     std::ifstream file(entry.path() / "mistakes.tsv");
@@ -49,13 +54,36 @@ std::vector<Mistake> mistakes_like(const Names& failed, const Names& stopped, co
       std::getline(fields, mistake.gap, '\t');
       std::getline(fields, field, '\t');  // its name
       std::getline(fields, mistake.words, '\t');
-      Names known;
-      while (std::getline(fields, field, '\t'))
-        if (!stopped.count(field)) known.insert(field);
-      if (!failed.empty() && known == failed && !empty.count(mistake.gap)) alike.push_back(mistake);
+      while (std::getline(fields, field, '\t')) mistake.cases.insert(field);
+      all.push_back(mistake);
     }
   }
+  return all;
+}
+
+// The known mistakes that fail the test cases `failed`. Those in `stopped`, which ended in an empty
+// gap, may be among a mistake's or not; it cannot be in an empty gap itself.
+std::vector<Mistake> mistakes_like(const Names& failed, const Names& stopped, const Names& empty) {
+  std::vector<Mistake> alike;
+  for (Mistake& mistake : known_mistakes()) {
+    for (const std::string& name : stopped) mistake.cases.erase(name);
+    if (!failed.empty() && mistake.cases == failed && !empty.count(mistake.gap))
+      alike.push_back(mistake);
+  }
   return alike;
+}
+
+// The gap with the known mistake that is most like `failed`: |both| / |either|; "" if none is.
+std::string likely_gap(const Names& failed) {
+  std::string gap;
+  double best = 0;
+  for (const Mistake& mistake : known_mistakes()) {
+    double both = 0;
+    for (const std::string& name : mistake.cases) both += double(failed.count(name));
+    const double alike = both / (double(mistake.cases.size() + failed.size()) - both);
+    if (alike > best) best = alike, gap = mistake.gap;
+  }
+  return gap;
 }
 
 struct StageReporter : doctest::IReporter {
@@ -68,6 +96,7 @@ struct StageReporter : doctest::IReporter {
   std::map<std::string, int> gaps;            // message of an empty gap → tests that met it
   std::string next_gap;                       // the first of them
   Names all_failed, all_stopped, empty_gaps;  // stopped: by an empty gap
+  int ended = 0;                              // test cases
 
   explicit StageReporter(const doctest::ContextOptions& options) : out(*options.cout) {}
 
@@ -113,11 +142,15 @@ struct StageReporter : doctest::IReporter {
     if (a.m_threw) message = a.m_exception.c_str();
     if (message.starts_with("\"") && message.ends_with("\"") && message.size() > 1)
       message = message.substr(1, message.size() - 2);
+    // doctest prints neither what a container holds nor what find() gives where nothing is.
+    if (message.find("{?}") != std::string::npos ||
+        message.find(std::to_string(std::string::npos)) != std::string::npos)
+      message = "this does not hold";
     // CHECK(difference(…) == ""): the text itself says what is wrong.
     for (const char* end : {" ==  ", " == "})
       if (message.ends_with(end)) message.erase(message.size() - std::string(end).size());
     const bool plain = message.find("got") != std::string::npos || a.m_threw;
-    if (!plain) message = std::string(a.m_expr) + "  with  " + message;
+    if (!plain) message = std::string(a.m_expr) + ":  " + message;
     failed(message, a.m_file, a.m_line);
   }
   void log_message(const doctest::MessageData& m) override {
@@ -133,26 +166,44 @@ struct StageReporter : doctest::IReporter {
   void test_case_start(const doctest::TestCaseData& data) override {
     test = &data;
     failures = 0, in_a_gap = false;
+    begin_limit();
   }
   void test_case_reenter(const doctest::TestCaseData&) override {}
   void test_case_end(const doctest::CurrentTestCaseStats&) override {
+    alarm(0);
+    ++ended;
     if (failures > shown_a_test)
       out << "        and " << failures - shown_a_test << " more like these\n";
   }
-  void test_run_start() override {}
+  void test_run_start() override { running = this; }
   void test_run_end(const doctest::TestRunStats& run) override {
+    alarm(0);
+    report(int(run.numTestCasesPassingFilters), int(run.numTestCasesFailed));
+  }
+
+  // The test case that is running takes too long. It may be stopped anywhere, even while it asks
+  // for memory: what is printed here is as far as it gets.
+  [[noreturn]] void stop(int seconds) {
+    out << "  ENDLESS " << test->m_name << "\n        not at its end after " << seconds
+        << " s; the tests after it were not run" << std::endl;
+    all_failed.insert(test->m_name);
+    const int failed_cases = int(all_failed.size() + all_stopped.size());
+    report(std::max(ended + 1, failed_cases), failed_cases);
+    _exit(1);
+  }
+
+  void report(int test_cases, int failed_cases) {
     for (const auto& [message, tests] : gaps)
       out << "  EMPTY " << message << "\n        " << tests << " test" << (tests == 1 ? "" : "s")
           << " stopped there\n";
-    if (run.numTestCasesFailed > 0) {
+    if (failed_cases > 0) {
       const std::vector<Mistake> alike = mistakes_like(all_failed, all_stopped, empty_gaps);
       if (!alike.empty())
-        out << "  This looks like " << (alike.size() == 1 ? "a" : "one of these")
-            << " known mistake" << (alike.size() == 1 ? ":" : "s, which fail the same tests:")
-            << "\n";
+        out << "  Known mistake" << (alike.size() == 1 ? " that fails" : "s that fail")
+            << " the same tests:\n";
       for (const Mistake& mistake : alike)
         out << "    in " << mistake.gap << ": " << mistake.words << "\n";
-      if (next_gap.empty() && !alike.empty()) next_gap = alike[0].gap;
+      if (next_gap.empty()) next_gap = alike.empty() ? likely_gap(all_failed) : alike[0].gap;
       out << "  next: make hint-" << lesson << (next_gap.empty() ? "" : " GAP=") << next_gap
           << "\n";
     }
@@ -162,18 +213,37 @@ struct StageReporter : doctest::IReporter {
     }
     if (verdict_to >= 0) {
       std::ostringstream verdict;
-      verdict << std::string(secret, sizeof secret) << " " << run.numTestCasesPassingFilters << " "
-              << run.numTestCasesFailed << "\n";
+      verdict << std::string(secret, sizeof secret) << " " << test_cases << " " << failed_cases
+              << "\n";
       for (const std::string& name : all_failed) verdict << name << "\n";
       for (const std::string& name : all_stopped) verdict << name << "\n";
       const std::string text = verdict.str();
       if (write(verdict_to, text.data(), text.size()) != ssize_t(text.size())) std::abort();
     }
-    const int passed = int(run.numTestCasesPassingFilters - run.numTestCasesFailed);
-    out << "[doctest] test cases: " << run.numTestCasesPassingFilters << " | " << passed
-        << " passed | " << run.numTestCasesFailed << " failed | 0 skipped\n"
+    out << "[doctest] test cases: " << test_cases << " | " << test_cases - failed_cases
+        << " passed | " << failed_cases << " failed | 0 skipped\n"
         << std::flush;  // after a crash nobody else does
   }
+  // The limit is one of the processor's time; a test that waits without end uses none, and is
+  // stopped after ten times as much of the clock's.
+  static inline StageReporter* running = nullptr;
+  static inline double begin_seconds = 0;
+  static inline int limit = 60, waited = 0;
+
+  static double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
+  void begin_limit() {
+    if (verdict_to >= 0) return;
+    if (const char* seconds = std::getenv("FOCUS_SECONDS")) limit = std::max(1, std::atoi(seconds));
+    begin_seconds = processor_seconds(), waited = 0;
+    signal(SIGALRM, [](int) {
+      waited += limit;
+      if (processor_seconds() - begin_seconds > 0.7 * limit || waited >= 10 * limit)
+        running->stop(waited);
+      alarm(unsigned(limit));
+    });
+    alarm(unsigned(limit));
+  }
+
   void report_query(const doctest::QueryData&) override {}
   void subcase_start(const doctest::SubcaseSignature&) override {}
   void subcase_end() override {}

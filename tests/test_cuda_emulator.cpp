@@ -3,8 +3,10 @@
 
 #include <cmath>
 #include <set>
+#include <utility>
 #include <vector>
 
+#include "cuda/simt/fiber.h"
 #include "cuda/simt/simt.h"
 #include "error.h"
 
@@ -193,3 +195,36 @@ TEST_CASE("emulator: an asynchronous copy arrives at the wait, not before") {
   CHECK(std::isnan(before));
   CHECK(after == 7);
 }
+
+#if !defined(FOCUS_ASAN) && !defined(FOCUS_TSAN)  // which find it themselves
+TEST_CASE("emulator: what is outside an array of global memory is told with all its coordinates") {
+  const size_t alignment = std::exchange(simt::array_alignment(), size_t{16});
+  auto* x = static_cast<float*>(simt::new_array(40, 4));  // ten numbers, then two guard words
+  float read = 0;
+  const auto error_at = [&](int index, bool write) {
+    return error_of(3, 40, 0, [&] {
+      if (blockIdx.x != 1 || threadIdx.x != 5) return;
+      if (write)
+        x[index] = 1;
+      else
+        read = *const_cast<volatile float*>(x + index);
+    });
+  };
+  CHECK(error_at(9, true) == "");
+  const std::string far = error_at(1000, false);
+  CHECK(has(far, "kernel some_kernel"));
+  CHECK(has(far, "block (1,0,0), thread (5,0,0) reads index 1000 of an array of 10"));
+  CHECK(has(error_at(12, true), "writes index 12 of an array of 10"));
+  CHECK(has(error_at(-2000, true), "writes index -2000 of an array of 10"));
+  CHECK(has(error_at(10, true), "past the end of an array of 10"));
+  CHECK(has(error_at(-1, true), "before the beginning of an array of 10"));
+  CHECK(error_at(10, false) == "");  // too near to be caught in the act, but not a number
+  CHECK(std::isnan(read));
+  CHECK(has(error_of(1, 1, 0, [] { *static_cast<volatile int*>(nullptr) = 1; }),
+            "a pointer that is null"));
+  CHECK(error_at(0, false) == "");  // and all is as before
+  CHECK(read == 0);
+  simt::delete_array(x);
+  simt::array_alignment() = alignment;
+}
+#endif

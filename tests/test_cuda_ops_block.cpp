@@ -4,6 +4,7 @@
 
 #include "attention/attention.h"
 #include "cuda/lesson/random_run.h"
+#include "cuda/stepper/graph_stepper.h"
 #include "cuda_ops_run.h"
 #include "ops/dropout.h"
 #include "ops/layer_norm.h"

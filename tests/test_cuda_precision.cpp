@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "cuda/stepper/cuda_device.h"
+#include "cuda/stepper/graph_stepper.h"
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/safetensors.h"

@@ -58,3 +58,24 @@ TEST_CASE("emulator: a block that never comes is told, with the place of the wai
   CHECK(error_of(false, 3, [&] { wait_for_all(&arrived, 3); }).find("launched together") !=
         std::string::npos);
 }
+
+TEST_CASE("emulator: a wait for an exact count hangs for some seed, as it may on a GPU") {
+  int hung = 0;
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    simt::set_seed(seed);
+    unsigned arrived = 0;
+    const std::string error = error_of(true, 4, [&] {
+      for (unsigned all = 4; all <= 12; all += 4) {
+        __syncthreads();
+        if (threadIdx.x == 0) {
+          atomicAdd(&arrived, 1u);
+          while (*static_cast<volatile unsigned*>(&arrived) != all) gpu::spin();
+        }
+        __syncthreads();
+      }
+    });
+    hung += error.find("never comes") != std::string::npos;
+  }
+  simt::set_seed(0);
+  CHECK(hung > 0);
+}

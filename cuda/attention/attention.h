@@ -6,6 +6,8 @@
 // numbered through all ladders, and the number is the same in file names, kernel names, tables.
 // Plain C++: this header needs no CUDA. Built without nvcc, the same functions run the same kernels
 // on the CPU (simt/emulator.h), in host memory.
+//
+// In ladder.cpp.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,6 @@
 // Host code that the rungs share: their list, and checks of a call.
+//
+// In *.cu.
 #pragma once
 
 #include <type_traits>

@@ -12,6 +12,7 @@
 #include "cuda/lesson/random_run.h"
 #include "error.h"
 #include "report/statistics.h"
+#include "train/run.h"
 #include "train/seeds.h"
 
 namespace focus {

@@ -8,7 +8,6 @@
 #include "cuda/device/check.h"
 #else
 #include <map>
-#include <new>
 #include <utility>
 
 #include "clock.h"
@@ -100,6 +99,10 @@ bool emulated() {
   return false;
 }
 void shuffle_threads(uint64_t) {}
+void record_acts() {}
+std::string acts_of(unsigned, int) {
+  return "";
+}
 size_t limit_memory(size_t) {
   return 0;
 }
@@ -146,7 +149,7 @@ std::string tensor_core_problem() {
                           "compiles it for this one";
 }
 
-void* allocate(size_t bytes) {
+void* allocate(size_t bytes, size_t) {
   void* memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, bytes > 0 ? bytes : 1);
   if (error == cudaErrorMemoryAllocation) {
@@ -238,6 +241,12 @@ void check_device() {
 void shuffle_threads(uint64_t seed) {
   simt::set_seed(seed);
 }
+void record_acts() {
+  simt::record_acts();
+}
+std::string acts_of(unsigned block, int thread) {
+  return simt::acts_of(block, thread);
+}
 size_t limit_memory(size_t bytes) {
   const std::lock_guard lock(emulator_mutex);
   memory_of_each = bytes;
@@ -267,16 +276,14 @@ std::string device_problem() {
 std::string tensor_core_problem() {
   return "";
 }
-void* allocate(size_t bytes) {
+void* allocate(size_t bytes, size_t element) {
   const std::lock_guard lock(emulator_mutex);
   check_device();
   Emulated& own = devices[size_t(in_use)];
   if (bytes > memory_of_each - std::min(memory_of_each, own.used))
     throw OutOfMemory(str("out of GPU memory: ", bytes,
                           " bytes wanted; choose a smaller batch, length or model"));
-  // CUDA gives multiples of 256 too.
-  void* memory = ::operator new (bytes, std::align_val_t{256});
-  simt::add_device_memory(memory, bytes);
+  void* memory = simt::new_array(bytes, element);
   allocated[memory] = {in_use, bytes};
   own.used += bytes, own.most = std::max(own.most, own.used);
   return memory;
@@ -284,11 +291,10 @@ void* allocate(size_t bytes) {
 void release(void* memory) noexcept {
   if (!memory) return;
   const std::lock_guard lock(emulator_mutex);
-  simt::remove_device_memory(memory);
   const auto one = allocated.find(memory);
   devices[size_t(one->second.first)].used -= one->second.second;
   allocated.erase(one);
-  ::operator delete (memory, std::align_val_t{256});
+  simt::delete_array(memory);
 }
 void copy_to_device(void* to, const void* from, size_t bytes) {
   check_device();

@@ -19,6 +19,9 @@ bool emulated();
 // Under emulation: the order in which later launches run their threads and blocks; 0 is the natural
 // one. No effect on a GPU.
 void shuffle_threads(uint64_t seed);
+// Likewise: records what threads do (simt/emulator.h says what), from now on; on a GPU always "".
+void record_acts();
+std::string acts_of(unsigned block, int thread);
 // Likewise: as if every device had so much memory. Returns the most that was in use since the last
 // call, of the first.
 size_t limit_memory(size_t bytes);
@@ -51,7 +54,8 @@ const DeviceInfo& device(int number);
 std::string tensor_core_problem();
 
 // InputError "out of GPU memory: …" with the numbers; the device stays usable.
-void* allocate(size_t bytes);
+// `element`: the bytes of one element, for the emulator's messages.
+void* allocate(size_t bytes, size_t element = 1);
 void release(void* memory) noexcept;
 void copy_to_device(void* to, const void* from, size_t bytes);
 void copy_to_host(void* to, const void* from, size_t bytes);  // waits for the device
@@ -78,7 +82,8 @@ template <class T>
 class DeviceArray {
  public:
   DeviceArray() = default;
-  explicit DeviceArray(size_t n) : n_(n), data_(static_cast<T*>(allocate(n * sizeof(T)))) {}
+  explicit DeviceArray(size_t n)
+      : n_(n), data_(static_cast<T*>(allocate(n * sizeof(T), sizeof(T)))) {}
   explicit DeviceArray(const std::vector<T>& from) : DeviceArray(from.size()) { set(from); }
   T* data() const { return data_.get(); }
   size_t size() const { return n_; }

@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "cuda/one_launch/one_launch.h"
-#include "cuda/stepper/graph_stepper.h"
 #include "rng.h"
 #include "train/cpu_stepper.h"
 

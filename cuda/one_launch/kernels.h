@@ -1,5 +1,7 @@
 // What one_launch.cu asks of the kernels, which step_*.cu compile: one set for each precision.
 // mask_bytes: of all masks of a sequence.
+//
+// In step_fp32.cu, ../fast/one_launch/step_*.cu.
 #pragma once
 
 #include <cstddef>

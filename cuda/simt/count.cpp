@@ -36,6 +36,9 @@ struct Last {  // a thread's last access
   bool write = false;
 };
 
+// Cache lines are counted as they lie on a GPU.
+[[maybe_unused]] const size_t as_on_a_gpu = array_alignment() = 256;
+
 bool counting = false;
 std::unordered_map<const void*, Place> places;  // of the running block; one for each memory
 std::vector<Last> lasts;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -16,11 +17,17 @@ namespace focus::simt {
 
 Instrument instrument;
 Block* block = nullptr;
+bool recording = false;
+
+std::string place(const Thread& t) {
+  return str("thread (", t.index.x, ",", t.index.y, ",", t.index.z, ")");
+}
 
 namespace {
 
 uint64_t order_seed = 0;
-uint64_t events = 0;                        // counts what threads do, spinning excepted
+uint64_t events = 0;                                   // counts what threads do, spinning excepted
+std::map<std::pair<unsigned, int>, std::string> acts;  // by block and thread
 std::vector<std::unique_ptr<Thread>> pool;  // with their stacks, kept for the next launch
 
 void run_thread() {
@@ -37,10 +44,6 @@ void suspend() {
   Thread* self = block->running;
   self->fiber.leave();
   threadIdx = self->index;
-}
-
-std::string place(const Thread& t) {
-  return str("thread (", t.index.x, ",", t.index.y, ",", t.index.z, ")");
 }
 
 std::string where(const char* file, int line) {
@@ -155,6 +158,8 @@ bool run_round(Block& b, Rng* rng) {
     b.running = t;
     threadIdx = t->index;
     t->fiber.enter();
+    b.running = nullptr;
+    throw_fault();
     if (b.error) std::rethrow_exception(b.error);
   }
   const auto is = [&](auto state) { return [state](Thread* t) { return t->state == state; }; };
@@ -166,13 +171,20 @@ bool run_round(Block& b, Rng* rng) {
   return true;
 }
 
-// Rounds of these blocks until all have ended.
+// Rounds of these blocks until all have ended. In another order than the natural one a block
+// starves until the others cannot go on without it, then another one: a wait must not count on
+// being looked at in time.
 void run_together(std::vector<Block>& blocks, Rng* rng) {
   std::vector<Block*> open;
   for (Block& b : blocks) start(b), open.push_back(&b);
+  Block* starving = nullptr;
   while (!open.empty()) {
+    if (rng && !starving) starving = open[rng->below(uint32_t(open.size()))];
     const uint64_t before = events;
-    std::erase_if(open, [&](Block* b) { return !run_round(*b, rng); });
+    std::erase_if(open, [&](Block* b) { return b != starving && !run_round(*b, rng); });
+    if (events != before) continue;
+    if (starving && !run_round(*starving, rng)) std::erase(open, starving);
+    starving = nullptr;
     if (events != before || open.empty()) continue;
     // Nobody did anything but look whether another block had come.
     for (Block* b : open)
@@ -191,6 +203,10 @@ void set_seed(uint64_t seed) {
 }
 
 void run_grid(const Launch& launch, const std::function<void()>& body) {
+  const FaultHandler handler;
+  const struct NoBlock {
+    ~NoBlock() { block = nullptr; }
+  } afterwards;
   blockDim = launch.block, gridDim = launch.grid;
   const dim3 b = launch.block, g = launch.grid;
   const size_t threads = size_t{b.x} * b.y * b.z;
@@ -214,11 +230,10 @@ void run_grid(const Launch& launch, const std::function<void()>& body) {
       }
     }
     run_together(blocks, order_seed ? &rng : nullptr);
-    block->running = nullptr;
     if (instrument.block_ended && !launch.together)
       instrument.block_ended(launch, first + 1 == order.size());
   }
-  block = nullptr;
+  check_device_memory(launch.kernel);
 }
 
 void wait_for_block(const char* file, int line) {
@@ -229,11 +244,26 @@ void wait_for_block(const char* file, int line) {
   suspend();
 }
 
-void spin(const char* file, int line) {
+int take_turn(const char* file, int line, int turn) {
   Thread& self = *block->running;
   self.file = file, self.line = line;
   block->spinning = &self;
+  if (recording) note_act('s');
   suspend();
+  return turn;
+}
+
+void record_acts() {
+  recording = true;
+  acts.clear();
+}
+
+std::string acts_of(unsigned block_index, int thread) {
+  return acts[{block_index, thread}];
+}
+
+void note_act(char act) {
+  if (block && block->running) acts[{block->index.x, block->running->number}] += act;
 }
 
 bool any_in_block(bool predicate, const char* file, int line) {
@@ -250,6 +280,7 @@ const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* fi
   Thread& self = *block->running;
   if (!(mask >> lane() & 1)) report("the calling lane is not in the mask", lane(), file, line);
   self.state = Thread::waiting, self.wait = kind, self.mask = mask, self.brought = mine;
+  if (recording) note_act("?whbmx"[int(kind)]);
   self.file = file, self.line = line;
   ++events;
   suspend();

@@ -8,8 +8,11 @@
 //   - a barrier, shuffle, vote or matrix product (mma.h) that some of its threads never reach
 //   - a shuffle that reads a lane outside its mask
 //   - writes past the end of a shared array (the address sanitizer finds reads too)
+//   - reads and writes outside the arrays of global memory, and where
 // The order of threads and blocks is shuffled by a seed, and shared memory starts as NaN, so that
 // code that lacks a barrier computes something else for some seed.
+//
+// In emulator.cpp, memory.cpp, fault.cpp.
 #pragma once
 
 #include <cmath>
@@ -17,6 +20,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <type_traits>
 
 #define __global__
@@ -83,8 +87,23 @@ void warp_works(WarpWork work, void* mine, const char* file, int line);
 void maybe_yield();
 
 // One turn of a loop that waits for another block: lets all others go first. RunError once nobody
-// does anything but wait like this.
-void spin(const char* file, int line);
+// does anything but wait like this. As on a GPU, the compiler is not told that memory may change
+// meanwhile ("pure"), so that a loop that looks at a number which is not volatile may read it once.
+[[gnu::pure]] int take_turn(const char* file, int line, int turn);
+inline void spin(const char* file, int line) {
+  int turn;  // another one each time, for all that the compiler knows
+  asm volatile("" : "=r"(turn));
+  asm volatile("" : : "r"(take_turn(file, line, turn)));
+}
+
+// What each thread does in later launches that other threads may have to see, for tests of what the
+// CPU does not feel. In order, a letter each: f a fence, a an atomic operation, c a load past the
+// first-level cache, s a turn of waiting, w __syncwarp, h a shuffle, b a ballot, m
+// __match_any_sync, x a matrix product.
+void record_acts();
+std::string acts_of(unsigned block, int thread);
+extern bool recording;
+void note_act(char act);
 
 int lane();
 [[noreturn]] void report(const char* what, int other_lane, const char* file, int line);
@@ -110,8 +129,12 @@ T shuffle(unsigned mask, T value, int source, const char* file, int line) {
 int running_thread();                   // its number in the block; -1: none is running
 bool in_shared_memory(const void* at);  // of the running block
 bool in_device_memory(const void* at);
-void add_device_memory(const void* begin, size_t bytes);
-void remove_device_memory(const void* begin);
+// Where arrays of the device's memory begin: at multiples of so many bytes, 16. A GPU's are of 256,
+// but then less is found past their ends.
+size_t& array_alignment();
+// An array in the device's memory, of elements of so many bytes. std::bad_alloc.
+void* new_array(size_t bytes, size_t element);
+void delete_array(void* begin) noexcept;
 void note_atomic(const void* at, size_t bytes);
 
 struct Instrument {
@@ -206,7 +229,10 @@ FOCUS_ATOMIC inline unsigned atomicOr(unsigned* at, unsigned value) {
   return old;
 }
 
-inline void __threadfence() {}
+inline void __threadfence() {
+  asm volatile("" : : : "memory");
+  if (focus::simt::recording) focus::simt::note_act('f');
+}
 
 inline int min(int a, int b) {
   return a < b ? a : b;
@@ -240,6 +266,7 @@ T __ldg(const T* at) {
 // Past the first-level cache, which does not hear of other blocks' writes.
 template <class T>
 T __ldcg(const T* at) {
+  if (focus::simt::recording) focus::simt::note_act('c');
   return *at;
 }
 

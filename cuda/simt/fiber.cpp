@@ -5,19 +5,6 @@
 #include <algorithm>
 #include <new>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FOCUS_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define FOCUS_TSAN 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define FOCUS_ASAN 1
-#elif defined(__SANITIZE_THREAD__)
-#define FOCUS_TSAN 1
-#endif
-
 #ifdef FOCUS_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>

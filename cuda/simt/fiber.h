@@ -8,6 +8,19 @@
 #include <ucontext.h>
 #endif
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FOCUS_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define FOCUS_TSAN 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define FOCUS_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define FOCUS_TSAN 1
+#endif
+
 #include <cstddef>
 
 namespace focus::simt {
@@ -22,6 +35,7 @@ class Fiber {
   void start(void (*function)());  // prepares; whatever ran on this stack before is forgotten
   void enter();                    // runs the function until it leaves or returns
   void leave();                    // inside: back to whoever entered
+  bool is_below_stack(const char* at) const { return at >= stack_ - 4096 && at < stack_ + 4096; }
 
  private:
   static void trampoline();

@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "cuda/simt/emulator.h"
@@ -47,6 +48,25 @@ struct Block {
 
 extern Block* block;  // the one that is running
 
+std::string place(const Thread& thread);  // "thread (3,0,0)"
+
 void check_guards();  // RunError if the running block has written past the end of a shared array
+// RunError if something beside an array of the device's memory has been written.
+void check_device_memory(const char* kernel);
+
+// An address as a place in the device's memory: "index 12 of an array of 10". What is near no array
+// is "".
+std::string index_of(const char* at);
+
+// While it exists, a thread that touches memory where there is none ends, and throw_fault throws a
+// RunError that says which and where. (fault.cpp)
+class FaultHandler {
+ public:
+  FaultHandler();
+  ~FaultHandler();
+  FaultHandler(const FaultHandler&) = delete;
+  FaultHandler& operator=(const FaultHandler&) = delete;
+};
+void throw_fault();  // nothing if there was none
 
 }  // namespace focus::simt

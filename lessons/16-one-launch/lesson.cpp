@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "cuda/lesson/random_run.h"
+#include "cuda/stepper/graph_stepper.h"
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/csv.h"

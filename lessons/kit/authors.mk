@@ -14,7 +14,8 @@ $(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp src/report/stat
 #: To build it yourself, lesson by lesson:
 #: make start-NN    a working tree with the gaps of lesson NN, in work/ or DIR=folder
 $(NUMBERS:%=start-%): start-%: $(B)/kit
-	@$(B)/kit start $* "$${DIR:-work/$(filter $*-%,$(LESSONS))}"
+	@tree="$${DIR:-work/$(filter $*-%,$(LESSONS))}"; $(B)/kit start $* "$$tree" && \
+	  tests/reuse_objects.sh "$$tree"
 $(NUMBERS:%=hint-%): $(B)/kit
 
 # Lesson 00 has no gaps: a folder with its file to play with, whose makefile calls this one.

@@ -10,6 +10,7 @@
 #include "files/safetensors.h"
 #include "tasks/dataset.h"
 #include "train/checkpoint.h"
+#include "train/evaluate.h"
 #include "train/golden.h"
 #include "train/run.h"
 

@@ -8,6 +8,8 @@
 //
 // A file can come from anywhere, so everything is checked: a violation of any rule above is an
 // InputError that names the file and the tensor.
+//
+// In safetensors.cpp, safetensors_format.cpp.
 #pragma once
 
 #include <cstddef>

@@ -10,6 +10,7 @@
 #include "study/shards.h"
 #include "study/store.h"
 #include "suggest.h"
+#include "tasks/dataset.h"
 #include "train/inputs.h"
 #include "train/memory.h"
 #include "train/probe.h"

@@ -6,6 +6,8 @@
 
 #include "clock.h"
 #include "train/cpu_stepper.h"
+#include "train/evaluate.h"
+#include "train/run.h"
 
 namespace focus {
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "tasks/padded_data.h"
 #include "tasks/task.h"
 
 namespace focus {
@@ -29,14 +30,6 @@ uint64_t data_seed(const Task& task, uint64_t run_seed);
 
 // The number of tokens of the longest example (0 for none).
 int longest_example(std::span<const Example> examples);
-
-// Examples as a rectangle of rows × length token ids, row after row.
-struct PaddedData {
-  int rows = 0, length = 0;     // length includes PAD and global tokens
-  int vocabulary = 0;           // token ids are below it: the task's, PAD, global tokens
-  std::vector<uint8_t> tokens;  // [rows, length]
-  std::vector<int> labels;      // [rows]
-};
 
 // Fills every row at its end with PAD (the first id after the task's tokens): up to the longest
 // row, at least to `at_least_length`, and on to a multiple of k (k <= 0: to no multiple). Then

@@ -8,6 +8,8 @@
 // A task knows its label twice. `generate` computes it while it draws the example. `evaluate`
 // recomputes it from the tokens alone, as a reader of a data file has to. The tests let the two
 // check each other.
+//
+// In *.cpp.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "digits.h"
+
 namespace focus {
 
 namespace {
@@ -52,8 +54,8 @@ class Checker {
         error <= limit || error > limit ? error / limit : std::numeric_limits<double>::infinity();
     if (share >= report_.worst) {
       report_.worst = share;
-      worst_ = str(element_name(p, i), ": got ", got, ", wanted ", whole.slope, " (differs by ",
-                   error, ", limit ", limit, ")");
+      worst_ = str(element_name(p, i), ": ", got_wanted(got, whole.slope), " (differs by ", error,
+                   ", limit ", limit, ")");
     }
   }
 

@@ -1,6 +1,6 @@
 #include "train/checkpoint.h"
 
-#include "train/settings.h"
+#include "digits.h"
 
 namespace focus {
 
@@ -11,7 +11,7 @@ Shape64 shape64(const Shape& shape) {
 }
 
 void write_model_settings(Safetensors& file, const ModelSettings& s) {
-  TextMap& m = file.metadata;
+  auto& m = file.metadata;
   m["attention"] = name_of(s.attention.pattern);
   m["k"] = std::to_string(uses_k(s.attention.pattern) ? s.attention.k : -1);
   m["global_tokens"] = std::to_string(s.attention.global_tokens);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/cross_entropy.h"
+#include "train/evaluate.h"
 
 namespace focus {
 
@@ -153,14 +154,6 @@ std::vector<AttentionInputs> CpuStepper::attention_inputs(int run, Split split, 
                        {k.data, k.data + k.size()}});
       });
   return all;
-}
-
-std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop) {
-  CpuStepper stepper(tape, run.step_settings(), {run.step_run()});
-  run.load_into(stepper, 0);
-  const EpochResult result = run_epoch(stepper, {&run}, stop)[0];
-  if (result.error) throw *result.error;
-  return result.row;
 }
 
 }  // namespace focus

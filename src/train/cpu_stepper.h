@@ -3,7 +3,6 @@
 
 #include <deque>
 
-#include "train/run.h"
 #include "train/stepper.h"
 
 namespace focus {
@@ -57,8 +56,5 @@ class CpuStepper final : public Stepper {
   std::deque<State> states_;
   std::vector<int> tokens_, labels_;  // one batch
 };
-
-// One epoch of one run. nullopt: `stop` was set on the way. RunError on a NaN or Inf.
-std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop);
 
 }  // namespace focus

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "train/cpu_stepper.h"
+#include "train/run.h"
 
 namespace focus {
 

@@ -5,9 +5,10 @@
 #include <numeric>
 
 #include "files/data_file.h"
-#include "ops/cross_entropy.h"
 #include "rng.h"
+#include "tasks/dataset.h"
 #include "train/checkpoint.h"
+#include "train/cpu_stepper.h"
 
 namespace focus {
 
@@ -42,33 +43,6 @@ std::shared_ptr<const RunData> make_run_data(const RunSettings& s, uint64_t seed
     return pad_examples(rows, task, multiple, s.global_tokens, longest);
   };
   return std::make_shared<const RunData>(RunData{pad(train), pad(val)});
-}
-
-std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const PaddedData& data,
-                                   const std::atomic<bool>* stop, std::vector<float>* logits) {
-  const int classes = model.settings().classes, length = data.length;
-  const int batch = std::max(1, 4096 / length);  // rows at once: activations that fit the cache
-  double loss = 0;
-  int right = 0;
-  std::vector<int> tokens;
-  for (int first = 0; first < data.rows; first += batch) {
-    if (stop && stop->load()) return std::nullopt;
-    const int rows = std::min(batch, data.rows - first);
-    const auto begin = data.tokens.begin() + ptrdiff_t{first} * length;
-    tokens.assign(begin, begin + ptrdiff_t{rows} * length);
-    tape.reset(false);
-    const Tensor<float> out = model.forward(tape, tokens.data(), rows);
-    //@ gap 06 evaluate-rows
-    for (int b = 0; b < rows; ++b) {
-      const float* row = out.data + ptrdiff_t{b} * classes;
-      const int label = data.labels[size_t(first + b)];
-      loss += row_cross_entropy(row, classes, label);
-      right += std::max_element(row, row + classes) - row == label;
-    }
-    //@ end
-    if (logits) logits->insert(logits->end(), out.data, out.data + out.size());
-  }
-  return Evaluation{loss / data.rows, 100.0 * right / data.rows};
 }
 
 Run::Run(const RunSettings& settings, uint64_t seed, std::shared_ptr<const RunData> data)
@@ -208,6 +182,14 @@ std::vector<EpochResult> run_epoch(Stepper& stepper, const std::vector<Run*>& ru
       results[r].error =
           error_of([&] { results[r].row = runs[r]->finish_epoch((*train)[r], (*val)[r]); });
   return results;
+}
+
+std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop) {
+  CpuStepper stepper(tape, run.step_settings(), {run.step_run()});
+  run.load_into(stepper, 0);
+  const EpochResult result = run_epoch(stepper, {&run}, stop)[0];
+  if (result.error) throw *result.error;
+  return result.row;
 }
 
 }  // namespace focus

@@ -22,13 +22,6 @@ namespace focus {
 // length.
 std::shared_ptr<const RunData> make_run_data(const RunSettings& settings, uint64_t seed);
 
-// Loss and accuracy of a model on rows; no dropout. The predicted class is the one with the largest
-// logit (the lowest of equal ones). `stop`, if given and set, ends it early: nullopt. `logits`, if
-// given, receives rows × classes numbers.
-std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const PaddedData& data,
-                                   const std::atomic<bool>* stop = nullptr,
-                                   std::vector<float>* logits = nullptr);
-
 class Run {
  public:
   Run(const RunSettings& settings, uint64_t seed, std::shared_ptr<const RunData> data);
@@ -81,5 +74,8 @@ struct EpochResult {
 // two steps and can be saved or continued. A run that fails does not end the others.
 std::vector<EpochResult> run_epoch(Stepper& stepper, const std::vector<Run*>& runs,
                                    const std::atomic<bool>& stop);
+
+// One epoch of one run on the CPU. nullopt: `stop` was set on the way. RunError on a NaN or Inf.
+std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop);
 
 }  // namespace focus

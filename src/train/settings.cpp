@@ -95,11 +95,6 @@ const SettingField fields[] = {
 
 }  // namespace
 
-std::string number_text(double value) {
-  char buffer[32];
-  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
-}
-
 std::string attention_text(const RunSettings& s) {
   std::string text = name_of(s.attention);
   if (uses_k(s.attention)) text += str("(", s.k, ")");

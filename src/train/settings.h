@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "digits.h"
 #include "model/model.h"
 #include "tasks/task.h"
 #include "tensor/precision.h"
@@ -79,7 +80,5 @@ std::string attention_text(const RunSettings& settings);
 // Whole text → number; InputError "'abc' is not a whole number" and the like.
 int64_t parse_integer(const std::string& text);
 double parse_number(const std::string& text);  // finite
-// The shortest text that reads back as the same number.
-std::string number_text(double value);
 
 }  // namespace focus

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "model/model.h"
-#include "tasks/dataset.h"
+#include "tasks/padded_data.h"
 #include "tensor/precision.h"
 #include "train/optimizer.h"
 

@@ -1,4 +1,6 @@
 // The rungs that are there for speed alone; cuda/attention/ladder.cpp lists them after the others.
+//
+// In *.cu.
 #pragma once
 
 #include "cuda/attention/rungs.h"
