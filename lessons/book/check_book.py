@@ -182,6 +182,22 @@ def check_attention(browser):
         yield "the choice of a block does not change what is drawn"
 
 
+def check_scores(browser):
+    numbers = "document.getElementById('numbers').innerText"
+    before = browser.evaluate(numbers)
+    browser.evaluate("{const e = document.querySelector('#keys input'); e.value = 5;"
+                     "e.dispatchEvent(new Event('input'))}")
+    moved = browser.evaluate(numbers)
+    if moved == before:
+        yield "a score that is dragged changes no number"
+    browser.evaluate("document.getElementById('tie').click()")
+    if "\t0.000" not in browser.evaluate(numbers).split("largest dropped")[1][:12]:
+        yield "the tie has a separation"
+    browser.evaluate("document.getElementById('reset').click()")
+    if browser.evaluate(numbers) != before:
+        yield "the start does not come back"
+
+
 def main():
     folder, shots = pathlib.Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
     pages = sorted(folder.glob("*.html"))
@@ -229,6 +245,8 @@ def main():
                         wrong.append("the page is blank")
                     if page.name.startswith("attention"):
                         wrong += check_attention(browser)
+                    if page.name == "scores.html":
+                        wrong += check_scores(browser)
                     wrong += browser.complaints()
                     verdict(f"{page.name}, {name}, {scheme}", wrong)
                     if shots:

@@ -10,7 +10,8 @@ local function fail(...)
   os.exit(2)
 end
 
-local page_of = {[os.getenv("BOOK_ATTENTION")] = "attention.html"}
+local page_of = {[os.getenv("BOOK_ATTENTION")] = "attention.html",
+                 ["lessons/14-conditions/scores.html"] = "scores.html"}
 for readme, page in os.getenv("BOOK_PAGES"):gmatch("(%S+) (%S+)") do page_of[readme] = page end
 
 local function read(path)

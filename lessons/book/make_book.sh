@@ -68,6 +68,7 @@ list() {
     case $1 in *NOTES.md) mark="$mark class=\"notes\"" ;; esac
     printf '<li><a href="%s"%s>%s</a>' "$2" "$mark" "$(title_of "$1")"
     case $1 in
+      lessons/14-*/README.md) printf '<ul><li><a href="scores.html">Scores to drag</a></li></ul>' ;;
       lessons/05-*/README.md) printf '<ul><li><a href="attention.html">What a query attends to</a></li></ul>' ;;
     esac
     echo '</li>'
@@ -83,6 +84,8 @@ link() { [ -z "$1" ] || printf '<a href="%s" rel="%s"><small>%s</small> %s</a>' 
 cp $here/style.css "$new/style.css"
 sed 's|<!-- book: back -->|<p><a href="05-semantic-focus.html">← Lesson 05: semantic focus</a></p>|' \
   $attention > "$new/attention.html" || exit 2
+sed 's|<!-- book: back -->|<p><a href="14-conditions.html">← Lesson 14: conditions</a></p>|' \
+  lessons/14-conditions/scores.html > "$new/scores.html" || exit 2
 
 # A screen for each lesson, to project: its question, its figure, what was measured.
 {

@@ -22,6 +22,8 @@ void add_study_commands(CLI::App& focus);
 void add_curve_commands(CLI::App& focus);
 void add_model_commands(CLI::App& focus);  // predict, show, eval, check
 void add_data_commands(CLI::App& focus);
+void add_surface_command(CLI::App& focus);
+void add_stability_command(CLI::App& focus);
 void add_bench_step(CLI::App& bench);
 void add_bench_attention(CLI::App& bench);   // in cuda/bench
 void add_bench_one_launch(CLI::App& bench);  // likewise

@@ -77,6 +77,12 @@ int run(int argc, char** argv) {
   add_curve_commands(root);
   add_model_commands(root);
   add_data_commands(root);
+  //@ from 13
+  add_surface_command(root);
+  //@ end
+  //@ from 14
+  add_stability_command(root);
+  //@ end
   CLI::App& bench = *add_group(root, "bench", "measure speed");
   add_bench_step(bench);
 #ifdef FOCUS_KERNELS

@@ -4,12 +4,11 @@
 #include <cstdio>
 
 #include "cli/command.h"
+#include "cli/loaded.h"
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/data_file.h"
 #include "files/safetensors.h"
-#include "tasks/dataset.h"
-#include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/golden.h"
 #include "train/run.h"
@@ -25,49 +24,12 @@ std::string format(const char* pattern, Args... args) {
   return text;
 }
 
-// A model with the weights of a checkpoint, and the task it was trained on.
-struct Loaded {
-  const Task& task;
-  Model<float> model;
-  // Tokens of an example that the model has room for.
-  int room() const {
-    const ModelSettings& s = model.settings();
-    return s.length - s.attention.global_tokens;
-  }
-};
-
-Loaded load(const std::string& name) {
-  const Safetensors file = Safetensors::read(name);
-  const auto task = [&]() -> const Task& {
-    try {
-      return find_task(file.setting("task"));
-    } catch (const InputError& error) {
-      const std::string message = error.what();
-      fail_input(message.starts_with(name) ? message : name + ": metadata: " + message);
-    }
-  };
-  Loaded loaded{task(), Model<float>(read_model_settings(file))};
-  read_weights(file, loaded.model);
-  const ModelSettings& s = loaded.model.settings();
-  const int ids = int(loaded.task.tokens.size()) + 1 + s.attention.global_tokens;
-  if (s.vocabulary != ids || s.classes != loaded.task.classes)
-    fail_input(name, ": its vocabulary of ", s.vocabulary, " and ", s.classes,
-               " classes are not those of ", loaded.task.name, ", ", ids, " and ",
-               loaded.task.classes);
-  return loaded;
-}
-
-PaddedData pad(const Loaded& loaded, const std::vector<Example>& examples) {
-  return pad_examples(examples, loaded.task, 0, loaded.model.settings().attention.global_tokens,
-                      loaded.room());
-}
-
 struct Predict {
   std::string checkpoint, sequence;
 };
 
 int predict(const Predict& o) {
-  Loaded loaded = load(o.checkpoint);
+  Loaded<float> loaded = load_checkpoint<float>(o.checkpoint);
   Example example{parse_tokens(loaded.task, o.sequence), 0};
   if (example.tokens.empty()) fail_input("the sequence is empty");
   if (int(example.tokens.size()) > loaded.room())
@@ -82,7 +44,7 @@ int predict(const Predict& o) {
   Workers workers;
   Tape<float> tape(workers);
   std::vector<float> logits;
-  evaluate(loaded.model, tape, pad(loaded, {example}), nullptr, &logits);
+  evaluate(loaded.model, tape, pad_for(loaded, {example}), nullptr, &logits);
 
   const auto best = std::max_element(logits.begin(), logits.end());
   double sum = 0;
@@ -122,13 +84,13 @@ int show(const std::string& name) {
   return 0;
 }
 
-std::string logits_csv(const std::vector<Example>& examples, const std::vector<float>& logits) {
-  const size_t classes = logits.size() / examples.size();
+std::string logits_csv(const std::vector<int>& labels, const std::vector<float>& logits) {
+  const size_t classes = logits.size() / labels.size();
   std::string text = "row,label";
   for (size_t c = 0; c < classes; ++c) text += str(",logit_", c);
   text += "\n";
-  for (size_t row = 0; row < examples.size(); ++row) {
-    text += str(row + 1, ",", examples[row].label);
+  for (size_t row = 0; row < labels.size(); ++row) {
+    text += str(row + 1, ",", labels[row]);
     for (size_t c = 0; c < classes; ++c) text += format(",%.9g", double(logits[row * classes + c]));
     text += "\n";
   }
@@ -141,19 +103,15 @@ struct Eval {
 };
 
 int eval(const Eval& o) {
-  Loaded loaded = load(o.checkpoint);
-  const std::vector<Example> examples = read_data_file(loaded.task, o.data);
-  for (size_t i = 0; i < examples.size(); ++i)
-    if (int(examples[i].tokens.size()) > loaded.room())
-      fail_input(o.data, ", line ", i + 2, ": ", examples[i].tokens.size(),
-                 " tokens, and the model has room for ", loaded.room());
+  Loaded<float> loaded = load_checkpoint<float>(o.checkpoint);
+  const PaddedData data = read_rows(loaded, o.data);
   Workers workers(o.threads);
   Tape<float> tape(workers);
   std::vector<float> logits;
-  const auto result = evaluate(loaded.model, tape, pad(loaded, examples), nullptr, &logits);
+  const auto result = evaluate(loaded.model, tape, data, nullptr, &logits);
   if (!std::isfinite(result->loss)) fail_run("the loss is ", result->loss);
-  if (!o.logits.empty()) write_file_atomically(o.logits, logits_csv(examples, logits));
-  print(str(loaded.task.name, ", ", examples.size(), " examples\n",
+  if (!o.logits.empty()) write_file_atomically(o.logits, logits_csv(data.labels, logits));
+  print(str(loaded.task.name, ", ", data.rows, " examples\n",
             format("loss %.6f\naccuracy %.2f %%\n", result->loss, result->accuracy)));
   return 0;
 }

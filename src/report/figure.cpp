@@ -53,6 +53,12 @@ bool drawable(const Panel& panel, double x, double y) {
   return usable(x, panel.log_x) && usable(y, panel.log_y);
 }
 
+std::optional<int> HeatMap::band(double value) const {
+  if (!std::isfinite(value)) return std::nullopt;
+  const double share = (value - colours.first) / (colours.second - colours.first);
+  return int(std::clamp(share, 0.0, 1.0 - 1e-12) * bands);
+}
+
 Interval x_interval(const Panel& panel) {
   if (const auto given = usable_range(panel.x_range, panel.log_x)) return *given;
   Extent extent{panel.log_x};

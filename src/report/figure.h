@@ -26,12 +26,25 @@ struct Mark {
 
 using Interval = std::pair<double, double>;
 
+// A function of two variables on a grid, as bands of colour (in text plots: of characters) between
+// the two ends of `colours`; what lies beyond has the last band. Values row by row, the lowest y
+// first; the grid's outer points lie at the ends of the panel's ranges, which must be given.
+struct HeatMap {
+  int columns = 0, rows = 0;
+  std::vector<double> values = {};
+  Interval colours = {0, 1};
+  static constexpr int bands = 12;
+  // 0 … bands-1; none where the value is not finite.
+  std::optional<int> band(double value) const;
+};
+
 struct Panel {
   std::string title = {}, x_label = {}, y_label = {};
   bool log_x = false, log_y = false;
   std::optional<Interval> x_range = {}, y_range = {};  // from the data if not given
   std::vector<Series> series = {};
   std::vector<Mark> horizontal = {}, vertical = {};  // thin lines across, at a y and at an x
+  std::optional<HeatMap> map = {};                   // below the series
 };
 
 struct Figure {

@@ -150,8 +150,30 @@ void add_point_labels(std::ostringstream& out, const Panel& panel, const LegendE
           << "'\n";
 }
 
+void add_map(std::ostringstream& out, const Panel& panel) {
+  const HeatMap& map = *panel.map;
+  out << "$map << END\n";
+  for (int row = 0; row < map.rows; ++row) {
+    for (int column = 0; column < map.columns; ++column) {
+      const double value = map.values[size_t(row) * size_t(map.columns) + size_t(column)];
+      out << (std::isfinite(value) ? number(value) : "NaN") << " ";
+    }
+    out << "\n";
+  }
+  const auto [low, high] = map.colours;
+  out << "END\nset palette maxcolors " << HeatMap::bands
+      << " defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
+      << "set cbrange [" << number(low) << ":" << number(high) << "]\nset colorbox\n";
+}
+
+// gnuplot's "using" for the grid's place on an axis.
+std::string map_axis(const char* index, Interval range, int points) {
+  return str("(", number(range.first), "+", index, "*",
+             number((range.second - range.first) / std::max(1, points - 1)), ")");
+}
+
 double right_margin(const Panel& panel) {
-  double margin = 22;
+  double margin = panel.map ? 80 : 22;
   for (const Mark& mark : panel.horizontal) margin = std::max(margin, 16 + text_width(mark.label));
   return margin;
 }
@@ -190,7 +212,11 @@ void add_panel(std::ostringstream& out, const Panel& panel, const std::vector<Le
   add_ticks(out, "y", y_range, panel.log_y);
   add_marks(out, panel);
   for (const LegendEntry& entry : series) add_point_labels(out, panel, entry);
+  if (panel.map) add_map(out, panel);
   out << "plot ";
+  if (panel.map)
+    out << "$map matrix using " << map_axis("$1", x_interval(panel), panel.map->columns) << ":"
+        << map_axis("$2", y_range, panel.map->rows) << ":3 with image pixels, ";
   for (size_t i = 0; i < series.size(); ++i) {
     if (series[i].series->low.empty() || series[i].series->high.empty()) continue;
     out << "$data" << i << " using 1:3:4 with filledcurves fs transparent solid 0.18 noborder"

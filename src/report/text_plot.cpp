@@ -98,6 +98,21 @@ struct Canvas {
     }
   }
 
+  // The grid's nearest point in every cell, darker for larger values; '?' where there is none.
+  void draw_map(const Panel& panel) {
+    const HeatMap& map = *panel.map;
+    for (int row = 0; row < y.cells; ++row)
+      for (int column = 0; column < x.cells; ++column) {
+        const auto nearest = [](int cell, int cells, int points) {
+          return size_t(std::lround(double(cell) / std::max(1, cells - 1) * (points - 1)));
+        };
+        const size_t at_row = nearest(row, y.cells, map.rows),
+                     at_column = nearest(column, x.cells, map.columns);
+        const auto band = map.band(map.values[at_row * size_t(map.columns) + at_column]);
+        back[at(column, row)] = band ? " .,:;i+o*%#@"[size_t(*band)] : '?';
+      }
+  }
+
   void draw_marks(const Panel& panel) {
     for (const Mark& mark : panel.horizontal) {
       if (!drawable(panel, 1, mark.at)) continue;
@@ -158,6 +173,7 @@ std::string text_plot(const Panel& panel, int width, int height, bool colour) {
   const int columns = width - margin - 2;
 
   Canvas canvas({x_range, panel.log_x, columns}, {y_range, panel.log_y, rows});
+  if (panel.map) canvas.draw_map(panel);
   canvas.draw_marks(panel);
   for (size_t i = 0; i < panel.series.size(); ++i) canvas.draw(panel, panel.series[i], int(i));
 

@@ -317,6 +317,7 @@ class Engine {
                    .is_best = folder_ && row && run.is_best(),
                    .outcome = last && !folder_ ? finished_text : ""});
     }
+    if (row && observer_.on_epoch_model) observer_.on_epoch_model(study_.runs[i], run, *row);
     if (last && observer_.on_model) observer_.on_model(study_.runs[i], run);
     if (row) tell(i, last, cost_of(i), &*row);
   }

@@ -50,6 +50,8 @@ struct StudyObserver {
   // A run before its first epoch and after its last, for those who look into the models. Called by
   // the run's own thread: for different runs perhaps at the same time.
   std::function<void(const StudyRun&, Run&)> on_model = {};
+  // A run after each of its epochs, likewise.
+  std::function<void(const StudyRun&, Run&, const EpochMetrics&)> on_epoch_model = {};
   std::function<void(const std::string&)> on_note = {};  // a line to tell; never beside on_epoch
   // Of each variant, for StudyProgress::share, and to deal groups to devices; empty: not known.
   std::vector<EpochCost> costs = {};

@@ -31,15 +31,15 @@ Study lesson_study(const Lesson& lesson) {
 }
 
 std::optional<StudyResults> study_results(
-    Lesson& lesson, const Study& study,
-    const std::function<void(const StudyRun&, Run&)>& on_model) {
+    Lesson& lesson, const Study& study, const std::function<void(const StudyRun&, Run&)>& on_model,
+    const std::function<void(const StudyRun&, Run&, const EpochMetrics&)>& on_epoch_model) {
   if (lesson.options().redraw) return read_results(lesson.recorded() / "results.csv");
   int epochs = 0;
   for (const StudyVariant& v : study.variants) epochs = std::max(epochs, v.settings.epochs);
   LiveCurves live("training accuracy, median", epochs);
   StudyObserver observer;
   observer.stop = &lesson.stop();
-  observer.on_model = on_model;
+  observer.on_model = on_model, observer.on_epoch_model = on_epoch_model;
   observer.on_epoch = [&](const StudyProgress& p) {
     live.show(by_mechanism(*p.variants), p.share);
   };

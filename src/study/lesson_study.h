@@ -16,9 +16,10 @@ Study lesson_study(const Lesson& lesson);
 
 // Runs it side by side in memory, shows its mechanisms' training accuracies live, and writes
 // results.csv. At --redraw: reads the recorded results.csv instead. nullopt if interrupted.
-// `on_model`, if given: see StudyObserver.
+// `on_model` and `on_epoch_model`, if given: see StudyObserver.
 std::optional<StudyResults> study_results(
     Lesson& lesson, const Study& study,
-    const std::function<void(const StudyRun&, Run&)>& on_model = {});
+    const std::function<void(const StudyRun&, Run&)>& on_model = {},
+    const std::function<void(const StudyRun&, Run&, const EpochMetrics&)>& on_epoch_model = {});
 
 }  // namespace focus

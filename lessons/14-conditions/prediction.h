@@ -1,0 +1,154 @@
+// What lesson 14 measures of every model, and what it compares with the epochs.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "analysis/conditions.h"
+#include "analysis/sharpness.h"
+#include "files/atomic_file.h"
+#include "report/statistics.h"
+#include "study/results.h"
+#include "train/run.h"
+
+namespace focus {
+
+inline constexpr int measured_rows = 100;  // held-out ones
+
+// A model's row of measured.csv: pooled over its layers, at the percentiles 75, 90, 95, 100 (the
+// separation at 25, 10, 5, 0; NaN where there is none).
+struct ModelRow {
+  std::string task, mechanism;
+  uint64_t seed = 0;
+  bool trained = false;
+  std::array<double, 4> delta_s = {}, delta_h = {}, separation = {}, beta = {};
+  double entropy = 0;  // mean, of the kept keys' weights
+};
+inline constexpr int table_percentiles[] = {75, 90, 95, 100};
+inline constexpr const char* measured_columns =
+    "task,mechanism,seed,trained,delta_s_75,delta_s_90,delta_s_95,delta_s_100,delta_h_75,"
+    "delta_h_90,delta_h_95,delta_h_100,Delta_h_25,Delta_h_10,Delta_h_5,Delta_h_0,beta_75,beta_90,"
+    "beta_95,beta_100,entropy";
+
+inline ModelRow measure_model(Run& run, bool trained) {
+  ModelRow row{run.settings().task, attention_text(run.settings()), run.seed(), trained};
+  const PaddedData& data = run.data().val;
+  const int rows = std::min(measured_rows, data.rows);
+  Workers workers;
+  Model<double> model(run.model().settings());
+  for (size_t p = 0; p < model.parameters().size(); ++p) {
+    const std::vector<float>& from = run.model().parameters()[p].value;
+    model.parameters()[p].value.assign(from.begin(), from.end());
+  }
+  const Statistics all =
+      measure_stability(model, data, rows, workers, std::atomic<bool>{false})->all;
+  for (size_t i = 0; i < 4; ++i) {
+    const int p = table_percentiles[i];
+    const auto at = [](const std::optional<Percentiles>& values, int point) {
+      return values ? percentile(*values, point) : std::nan("");
+    };
+    row.delta_s[i] = percentile(all.dispersion, p), row.delta_h[i] = at(all.kept_dispersion, p);
+    row.separation[i] = at(all.separation, 100 - p), row.beta[i] = at(all.key_count, p);
+  }
+  const std::vector<int> tokens(data.tokens.begin(),
+                                data.tokens.begin() + ptrdiff_t{rows} * data.length),
+      labels(data.labels.begin(), data.labels.begin() + rows);
+  row.entropy = measure_sharpness(run.model(), tokens.data(), labels.data(), rows, workers).entropy;
+  return row;
+}
+
+inline std::string text_of(const ModelRow& row) {
+  std::string text = str(row.task, ",", row.mechanism, ",", row.seed, ",", int(row.trained));
+  const auto add = [&](double value) {
+    char number[40];
+    std::snprintf(number, sizeof number, ",%.7g", value);
+    text += value == value ? number : ",";
+  };
+  for (const auto* values : {&row.delta_s, &row.delta_h, &row.separation, &row.beta})
+    for (double value : *values) add(value);
+  add(row.entropy);
+  return text;
+}
+
+inline std::vector<ModelRow> read_rows(const std::filesystem::path& file) {
+  std::vector<ModelRow> all;
+  std::istringstream lines(read_file(file, 1 << 22));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('#') || line == measured_columns) continue;
+    std::vector<std::string> cells;
+    std::istringstream row(line);
+    for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
+    if (cells.size() != 21) fail_input(file.string(), ": not a row: ", line);
+    ModelRow m{cells[0], cells[1], uint64_t(parse_integer(cells[2])), cells[3] == "1"};
+    size_t next = 4;
+    const auto take = [&] {
+      const std::string& cell = cells[next++];
+      return cell.empty() ? std::nan("") : parse_number(cell);
+    };
+    for (auto* values : {&m.delta_s, &m.delta_h, &m.separation, &m.beta})
+      for (double& value : *values) value = take();
+    m.entropy = take();
+    all.push_back(m);
+  }
+  return all;
+}
+
+// One mechanism against full attention with one seed on one task.
+struct AgainstFull {
+  std::string task, mechanism;
+  uint64_t seed;
+  double measured;   // ln of the ratio of epochs; below 0: faster than full
+  bool censored;     // the mechanism did not get there: at least this
+  double theory;     // ln of the ratio of the two constants; NaN without a separation
+  double sharpness;  // difference of mean entropies, nats, untrained
+};
+
+// Ranks from 1; equal values share the mean of theirs.
+inline std::vector<double> ranks_of(const std::vector<double>& x) {
+  std::vector<double> ranks;
+  for (double a : x) {
+    double below = 0, equal = 0;
+    for (double b : x) below += b < a, equal += b == a;
+    ranks.push_back(below + (equal + 1) / 2);
+  }
+  return ranks;
+}
+
+// Spearman's rank correlation with ties; NaN where one side is constant.
+inline double spearman(const std::vector<double>& x, const std::vector<double>& y) {
+  const std::vector<double> a = ranks_of(x), b = ranks_of(y);
+  const double n = double(a.size()), middle = (n + 1) / 2;
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += (a[i] - middle) * (b[i] - middle);
+    aa += (a[i] - middle) * (a[i] - middle), bb += (b[i] - middle) * (b[i] - middle);
+  }
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : std::nan("");
+}
+
+// The same after each task's mean was taken from both sides, so that tasks that differ do not count
+// as a prediction. `without`: this task is left out.
+template <class F>
+double centred_spearman(const std::vector<AgainstFull>& all, const F& predictor,
+                        const std::string& without = "") {
+  std::map<std::string, std::vector<std::pair<double, double>>> by_task;
+  for (const AgainstFull& c : all)
+    if (c.task != without) by_task[c.task].push_back({predictor(c), c.measured});
+  std::vector<double> x, y;
+  for (const auto& [task, pairs] : by_task) {
+    double mx = 0, my = 0;
+    for (const auto& [px, py] : pairs)
+      mx += px / double(pairs.size()), my += py / double(pairs.size());
+    for (const auto& [px, py] : pairs) x.push_back(px - mx), y.push_back(py - my);
+  }
+  return spearman(x, y);
+}
+
+}  // namespace focus

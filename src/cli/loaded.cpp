@@ -1,0 +1,68 @@
+#include "cli/loaded.h"
+
+#include <filesystem>
+
+#include "files/data_file.h"
+#include "train/checkpoint.h"
+
+namespace focus {
+
+template <class T>
+Loaded<T> load_checkpoint(const std::string& name) {
+  const Safetensors file = Safetensors::read(name);
+  const auto task = [&]() -> const Task& {
+    try {
+      return find_task(file.setting("task"));
+    } catch (const InputError& error) {
+      const std::string message = error.what();
+      fail_input(message.starts_with(name) ? message : name + ": metadata: " + message);
+    }
+  };
+  Loaded<T> loaded{name, task(), Model<T>(read_model_settings(file))};
+  read_weights(file, loaded.model);
+  const ModelSettings& s = loaded.model.settings();
+  const int ids = int(loaded.task.tokens.size()) + 1 + s.attention.global_tokens;
+  if (s.vocabulary != ids || s.classes != loaded.task.classes)
+    fail_input(name, ": its vocabulary of ", s.vocabulary, " and ", s.classes,
+               " classes are not those of ", loaded.task.name, ", ", ids, " and ",
+               loaded.task.classes);
+  return loaded;
+}
+
+template <class T>
+PaddedData pad_for(const Loaded<T>& loaded, const std::vector<Example>& examples) {
+  return pad_examples(examples, loaded.task, 0, loaded.model.settings().attention.global_tokens,
+                      loaded.room());
+}
+
+template <class T>
+PaddedData read_rows(const Loaded<T>& loaded, const std::string& file, std::optional<int> samples) {
+  std::vector<Example> examples = read_data_file(loaded.task, file);
+  if (samples && *samples > int(examples.size()))
+    fail_input("--samples ", *samples, ": ", file, " has ", examples.size(), " rows");
+  if (samples) examples.resize(size_t(*samples));
+  for (size_t i = 0; i < examples.size(); ++i)
+    if (int(examples[i].tokens.size()) > loaded.room())
+      fail_input(file, ", line ", i + 2, ": ", examples[i].tokens.size(),
+                 " tokens, and the model of ", loaded.name, " has room for ", loaded.room());
+  return pad_for(loaded, examples);
+}
+
+#define FOCUS_INSTANTIATE(T)                                                  \
+  template Loaded<T> load_checkpoint(const std::string&);                     \
+  template PaddedData pad_for(const Loaded<T>&, const std::vector<Example>&); \
+  template PaddedData read_rows(const Loaded<T>&, const std::string&, std::optional<int>);
+FOCUS_INSTANTIATE(float)
+FOCUS_INSTANTIATE(double)
+#undef FOCUS_INSTANTIATE
+
+void check_new_file(const std::string& file) {
+  if (file.empty()) return;
+  const std::filesystem::path path(file);
+  if (std::filesystem::exists(std::filesystem::symlink_status(path)))
+    fail_input(file, " is there already, and nothing is overwritten; give another --out");
+  if (path.has_parent_path() && !std::filesystem::is_directory(path.parent_path()))
+    fail_input("cannot write ", file, ": there is no folder ", path.parent_path().string());
+}
+
+}  // namespace focus
