@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <iostream>
 #include <map>
-#include <sstream>
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/rows.h"
 #include "report/svg_plot.h"
 #include "study/paper_scale.h"
 
@@ -328,16 +328,9 @@ struct Arm {
 // Those that have been run.
 std::vector<Arm> arms(const Records& r, const fs::path& file) {
   std::vector<Arm> all;
-  std::istringstream text(read_file(file, 1 << 16));
-  for (std::string line; std::getline(text, line);) {
-    if (line.starts_with('#') || line.starts_with("task,")) continue;
-    std::istringstream cells(line);
-    std::string k, c, entropy;
-    Arm arm;
-    for (std::string* cell : {&arm.task, &arm.attention, &k, &c, &entropy})
-      if (!std::getline(cells, *cell, ','))
-        fail_input(file.string(), ": '", line, "' lacks a cell");
-    arm.k = int(parse_integer(k)), arm.c = parse_number(c), arm.entropy = parse_number(entropy);
+  for (const auto& cells : read_rows(file, "task,attention,k,score_scale,entropy")) {
+    Arm arm{cells[0], cells[1], int(parse_integer(cells[2])), parse_number(cells[3]),
+            parse_number(cells[4])};
     arm.run = at_scale(r, arm.task, arm.attention, arm.k, arm.c);
     if (arm.run) all.push_back(arm);
   }

@@ -26,7 +26,16 @@
 namespace focus::cli {
 
 namespace fs = std::filesystem;
-using Words = std::vector<std::string>;
+
+// A command line's words: a list of them, or one text that blanks part.
+struct Words : std::vector<std::string> {
+  using vector::vector;
+  Words(const std::string& line) {
+    std::istringstream words(line);
+    for (std::string word; words >> word;) push_back(word);
+  }
+  Words(const char* line) : Words(std::string(line)) {}
+};
 
 inline std::string read_all(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -179,15 +188,10 @@ inline Words operator+(Words first, const Words& second) {
 
 // A run so small that it takes a fraction of a second.
 inline Words small_run(const std::string& out, int epochs) {
-  return {"train",       "--task",   "even-pairs",
-          "--attention", "topk",     "--k",
-          "3",           "--length", "10",
-          "--d-model",   "8",        "--d-mlp",
-          "8",           "--blocks", "1",
-          "--dropout",   "0.1",      "--train-size",
-          "200",         "--batch",  "10",
-          "--val-size",  "50",       "--out",
-          out,           "--epochs", std::to_string(epochs)};
+  return Words(
+             "train --task even-pairs --attention topk --k 3 --length 10 --d-model 8 --d-mlp 8 "
+             "--blocks 1 --dropout 0.1 --train-size 200 --batch 10 --val-size 50") +
+         Words{"--out", out, "--epochs", std::to_string(epochs)};
 }
 inline const std::string first_seed = "seed-153476998";  // of the paper's ten
 

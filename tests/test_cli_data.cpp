@@ -19,8 +19,7 @@ TEST_CASE("cli: data generate writes what a run would use, and overwrites nothin
           std::string::npos);
     place.refuses(words, "exists already");
   }
-  place.done({"data", "generate", "--task", "parity", "--count", "20", "--seed", "7", "--split",
-              "held-out", "--out", "held-out.tsv"});
+  place.done("data generate --task parity --count 20 --seed 7 --split held-out --out held-out.tsv");
   const Task& parity = find_task("parity");
   CHECK(read_data_file(parity, place / "held-out.tsv") ==
         generate_examples(parity, 20, 40, 7, held_out_split));
@@ -29,9 +28,9 @@ TEST_CASE("cli: data generate writes what a run would use, and overwrites nothin
 TEST_CASE("cli: data generate refuses") {
   const Place place;
   const auto with = [](const std::string& flag, const std::string& value) {
-    Words words = {"data", "generate", "--task", "parity", "--seed", "7"};
-    if (flag != "count") words = words + Words{"--count", "20"};
-    if (flag != "out") words = words + Words{"--out", "new.tsv"};
+    Words words = "data generate --task parity --seed 7";
+    if (flag != "count") words = words + "--count 20";
+    if (flag != "out") words = words + "--out new.tsv";
     return words + Words{"--" + flag, value};
   };
   for (const char* value : {"0", "-1", "10000001", "x", "99999999999999999999"})
@@ -42,19 +41,18 @@ TEST_CASE("cli: data generate refuses") {
   place.refuses(with("out", ""), "--out: the name is empty");
   place.refuses(with("out", "no-such-folder/new.tsv"), "no-such-folder/new.tsv");
   place.refuses(with("out", place.path().string()), "exists already");
-  place.refuses({"data", "generate", "--task", "parity", "--count", "1"}, "--out");
-  place.refuses({"data", "generate", "--task", "list-operations", "--count", "1000", "--length",
-                 "3", "--out", "new.tsv"},
+  place.refuses("data generate --task parity --count 1", "--out");
+  place.refuses("data generate --task list-operations --count 1000 --length 3 --out new.tsv",
                 "distinct examples");
 }
 
 TEST_CASE("cli: data verify names the first wrong line") {
   const Place place;
   write_all(place / "f.tsv", "Source\tTarget\n0 1\t1\n1 1\t1\n0 0\t1\n");
-  place.refuses({"data", "verify", "--task", "parity", "f.tsv"}, "f.tsv, line 3: ", 1);
+  place.refuses("data verify --task parity f.tsv", "f.tsv, line 3: ", 1);
   // Malformed after a wrong label: bad input all the same.
   write_all(place / "f.tsv", "Source\tTarget\n0 1\t0\n1 1 1\n");
-  place.refuses({"data", "verify", "--task", "parity", "f.tsv"}, "f.tsv, line 3: ");
+  place.refuses("data verify --task parity f.tsv", "f.tsv, line 3: ");
 }
 
 TEST_CASE("cli: bad data files, wherever one is read") {
@@ -65,9 +63,9 @@ TEST_CASE("cli: bad data files, wherever one is read") {
   const auto bad = [&](const std::string& bytes, const std::string& says) {
     if (!bytes.empty() || says.find("empty") != std::string::npos)
       write_all(place / "bad.tsv", bytes);
-    place.refuses({"data", "verify", "--task", "even-pairs", "bad.tsv"}, says);
+    place.refuses("data verify --task even-pairs bad.tsv", says);
     place.refuses({"eval", "--checkpoint", checkpoint, "--data", "bad.tsv", "--logits", "l"}, says);
-    place.refuses({"train", "--task", "even-pairs", "--train-data", "bad.tsv"}, says);
+    place.refuses("train --task even-pairs --train-data bad.tsv", says);
     place.refuses({"train", "--task", "even-pairs", "--train-data", "good.tsv", "--val-data",
                    (place / "bad.tsv").string()},
                   says);

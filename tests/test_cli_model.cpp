@@ -39,8 +39,7 @@ TEST_CASE("cli: predict, show and eval agree with the run") {
   CHECK(shown.find("[1, 12, 8]") != std::string::npos);  // positions of 10 tokens, padded to 12
 
   // The held-out set of that seed, as a file: the loss in metrics.csv comes out again.
-  place.done({"data", "generate", "--task", "even-pairs", "--count", "50", "--length", "10",
-              "--split", "held-out", "--out", "v.tsv"});
+  place.done("data generate --task even-pairs --count 50 --length 10 --split held-out --out v.tsv");
   const std::string result =
       place.done({"eval", "--checkpoint", file, "--data", "v.tsv", "--logits", "logits.csv"});
   std::string metrics = read_all(place / "run/metrics.csv");
@@ -57,9 +56,9 @@ TEST_CASE("cli: predict, show and eval agree with the run") {
 
 TEST_CASE("cli: predict takes tokens with brackets as they are") {
   const Place place;
-  place.done({"train", "--task", "list-operations", "--length", "30", "--d-model", "4", "--d-mlp",
-              "4", "--blocks", "1", "--train-size", "20", "--epochs", "1", "--out", "run",
-              "--val-size", "10"});
+  place.done(
+      "train --task list-operations --length 30 --d-model 4 --d-mlp 4 --blocks 1 --train-size 20 "
+      "--epochs 1 --out run --val-size 10");
   const std::string file = "run/" + first_seed + "/last.safetensors";
   const std::string text = place.done({"predict", "--checkpoint", file, "[MAX 3 ( 4 ) ]"});
   CHECK(text.starts_with("list-operations, 4 tokens\n"));
@@ -73,8 +72,8 @@ TEST_CASE("cli: predict and eval refuse") {
   place.refuses({"predict", "--checkpoint", file, ""}, "empty");
   place.refuses({"predict", "--checkpoint", file, "0 0 0 0 0 0 0 0 0 0 0 0 0"}, "room for 12");
   place.refuses({"predict", "--checkpoint", file, "0", "1"}, "'1' is one argument too many");
-  place.refuses({"predict", "--checkpoint", "none", "0"}, "cannot read none");
-  place.refuses({"predict", "--checkpoint", "run", "0"}, "it is a folder");
+  place.refuses("predict --checkpoint none 0", "cannot read none");
+  place.refuses("predict --checkpoint run 0", "it is a folder");
   place.refuses({"predict", "--checkpoint", (golden_folder() / "topk.safetensors").string(), "0"},
                 "task");
   write_all(place / "long.tsv", "Source\tTarget\n0 1\t1\n0 0 0 0 0 0 0 0 0 0 0 0 0\t0\n");
@@ -89,7 +88,7 @@ TEST_CASE("cli: check passes on every golden file, and notices one changed value
   for (const auto& entry : fs::directory_iterator(golden_folder()))
     if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
   REQUIRE(files.size() >= 6);
-  const std::string text = place.done(Words{"check"} + files);
+  const std::string text = place.done(Words("check") + files);
   CHECK(text.substr(text.rfind('\n', text.size() - 2) + 1).starts_with("passed: all "));
 
   const fs::path golden = golden_folder() / "topk.safetensors";
@@ -109,7 +108,7 @@ TEST_CASE("cli: check passes on every golden file, and notices one changed value
       }
     }
     changed.write(place / "changed.safetensors");
-    const Outcome outcome = place.run({"check", "--threads", "1", "changed.safetensors"});
+    const Outcome outcome = place.run("check --threads 1 changed.safetensors");
     CHECK(outcome.status == 1);
     CHECK(outcome.err.starts_with("focus: the check failed"));
     CHECK(outcome.out.find("\nFAILED: ") != std::string::npos);
@@ -138,8 +137,8 @@ TEST_CASE("cli: safetensors files that lie, wherever one is read") {
   const std::string good = read_all(place / trained(place));
   const auto bad = [&](const std::string& bytes, const std::string& says) {
     write_all(place / "bad", bytes);
-    place.refuses({"show", "bad"}, says);
-    place.refuses({"check", "bad"}, says);
+    place.refuses("show bad", says);
+    place.refuses("check bad", says);
     place.refuses({"predict", "--checkpoint", "bad", "0 1"}, says);
   };
   bad("", "it has only 0 bytes");
@@ -176,7 +175,7 @@ TEST_CASE("cli: weights that do not fit their settings") {
     fs::copy(place / "run", place / "copy", fs::copy_options::recursive);
     fs::copy(place / "bad", (place / "copy") / first_seed / "last.safetensors",
              fs::copy_options::overwrite_existing);
-    place.refuses({"resume", "copy", "--epochs", "3"}, "tensor");
+    place.refuses("resume copy --epochs 3", "tensor");
     fs::remove_all(place / "copy");
   };
   const std::string name = "encoder.transformer.0.ffn.0.weight";

@@ -85,7 +85,7 @@ class Halted {
 };
 
 Words one_epoch(const std::string& out) {
-  return small_run(out, 1) + Words{"--threads", "1"};
+  return small_run(out, 1) + "--threads 1";
 }
 
 constexpr long too_small = 2000;  // bytes in a file: enough for the texts, not for the weights

@@ -35,7 +35,7 @@ int run_and_stop(const Place& place, const Words& train, int signal, Rng& rng) {
   const auto metrics_size = [&] { return read_all(place / "stopped/metrics.csv").size(); };
   const bool exists = fs::exists(place / "stopped/settings.json");
   const size_t before = metrics_size();
-  Process process(exists ? Words{"resume", "stopped"} : train, place.path());
+  Process process(exists ? Words("resume stopped") : train, place.path());
   const bool at_once = rng.below(4) == 0;
   for (int i = 0; !at_once && i < 500 && metrics_size() <= before; ++i) wait_ms(1);
   wait_ms(rng.below(12));
@@ -50,15 +50,15 @@ int run_and_stop(const Place& place, const Words& train, int signal, Rng& rng) {
 }  // namespace
 
 TEST_CASE("cli: a stopped run goes on to the same bytes") {
-  const Words adam = {"--optimizer", "adam", "--lr", "0.003"};
+  const Words adam = "--optimizer adam --lr 0.003";
   const std::vector<Case> cases = {
       {"SGD, one seed, one thread", {"--threads", "1"}, {"153476998"}},
-      {"Adam, one seed, two threads", adam + Words{"--threads", "2"}, {"153476998"}},
+      {"Adam, one seed, two threads", adam + "--threads 2", {"153476998"}},
       {"SGD, three seeds, two threads",
        {"--seeds", "3", "--threads", "2", "--attention", "random"},
        {"153476998", "235510766", "205084180"}},
       {"Adam, three seeds, one thread",
-       adam + Words{"--seeds", "3", "--threads", "1"},
+       adam + "--seeds 3 --threads 1",
        {"153476998", "235510766", "205084180"}},
   };
   Rng rng(1, Stream::analysis);
@@ -77,7 +77,7 @@ TEST_CASE("cli: a stopped run goes on to the same bytes") {
       int stops = 0;
       for (int i = 0; i < 6; ++i) stops += run_and_stop(place, words("stopped"), signal, rng) != 0;
       CHECK(stops > 0);
-      place.done(fs::exists(place / "stopped/settings.json") ? Words{"resume", "stopped"}
+      place.done(fs::exists(place / "stopped/settings.json") ? Words("resume stopped")
                                                              : words("stopped"));
       CHECK(result_of(place / "stopped", c) == result_of(place / "whole", c));
       CHECK(contents(place / "stopped").size() == contents(place / "whole").size());
@@ -86,12 +86,12 @@ TEST_CASE("cli: a stopped run goes on to the same bytes") {
 
 TEST_CASE("cli: a run that was killed before its first checkpoint begins anew") {
   const Place place;
-  place.done(small_run("whole", 3) + Words{"--seeds", "2"});
+  place.done(small_run("whole", 3) + "--seeds 2");
   const Case c{"", {}, {"153476998", "235510766"}};
   // What a kill may leave: settings alone, or with metrics and some of the first checkpoints.
   for (int files = 1; files <= 3; ++files) {
     const fs::path run = place / str("run", files);
-    place.done(small_run(run.string(), 3) + Words{"--seeds", "2"});
+    place.done(small_run(run.string(), 3) + "--seeds 2");
     const std::string header = read_all(run / "metrics.csv");
     write_all(run / "metrics.csv", header.substr(0, header.find('\n') + 1));
     for (const std::string& seed : c.seeds) fs::remove_all(run / ("seed-" + seed));

@@ -50,7 +50,7 @@ void same_files(const fs::path& a, const fs::path& b) {
 TEST_CASE("cli: a study is planned, made, and not made again") {
   const Place place;
   write_all(place / "t.csv", table);
-  const std::string plan = place.done(study("o", {"--dry-run"}));
+  const std::string plan = place.done(study("o", "--dry-run"));
   CHECK(plan.find("4 variants, 8 runs; 8 to do, about ") != std::string::npos);
   CHECK(plan.find("to do  even-pairs-topk3-blocks1-heads2-") != std::string::npos);
   CHECK(!fs::exists(place / "o"));
@@ -61,7 +61,7 @@ TEST_CASE("cli: a study is planned, made, and not made again") {
   CHECK(before.contains("summary.csv"));
   CHECK(std::count(before.at("results.csv").begin(), before.at("results.csv").end(), '\n') ==
         8 * 8 + 1 + 4 + 4);
-  CHECK(place.done(study("o", {"--dry-run"})).find("; 8 are over") != std::string::npos);
+  CHECK(place.done(study("o", "--dry-run")).find("; 8 are over") != std::string::npos);
   CHECK(place.done(study("o")).find("to do") == std::string::npos);
   CHECK(files_of(place / "o") == before);
   // A run's folder holds a checkpoint like any other.
@@ -101,10 +101,10 @@ TEST_CASE("cli: shards joined are what one machine makes") {
   for (const char* shard : {"1/3", "2/3", "3/3"})
     place.done(study(str("part", shard[0]), {"--shard", shard}));
   CHECK(!fs::exists(place / "part1/results.csv"));
-  place.refuses({"study", "merge", "--out", "m", "part1", "part3"},
+  place.refuses("study merge --out m part1 part3",
                 "(run 2 of 8) is in none of these folders: a shard is missing");
-  place.refuses({"study", "merge", "--out", "m", "part1", "nowhere"}, "nowhere: holds no study");
-  place.done({"study", "merge", "--out", "m", "part1", "part2", "part3"});
+  place.refuses("study merge --out m part1 nowhere", "nowhere: holds no study");
+  place.done("study merge --out m part1 part2 part3");
   same_files(place / "whole", place / "m");
   CHECK(place.done(study("m")).find("8 are over") != std::string::npos);
   same_files(place / "whole", place / "m");
@@ -118,19 +118,19 @@ TEST_CASE("cli: shards joined are what one machine makes") {
     write_all(entry.path() / "metrics.csv", metrics.substr(0, metrics.rfind("\n8,") + 1));
     break;
   }
-  place.refuses({"study", "merge", "--out", "n", "part1", "part2", "part3"},
+  place.refuses("study merge --out n part1 part2 part3",
                 "has 7 of 8 epochs: run this shard to its end first");
   // The checkpoint knows better: nothing is made up, and the advice helps.
-  const Outcome damaged = place.run(study("part2", {"--shard", "2/3"}));
+  const Outcome damaged = place.run(study("part2", "--shard 2/3"));
   CHECK(damaged.status == 2);
   CHECK(damaged.err.find("delete the run's folder") != std::string::npos);
   fs::remove_all(cut);
-  place.done(study("part2", {"--shard", "2/3"}));
-  place.done({"study", "merge", "--out", "n", "part3", "part2", "part1"});
+  place.done(study("part2", "--shard 2/3"));
+  place.done("study merge --out n part3 part2 part1");
   same_files(place / "whole", place / "n");
   write_all(place / "t.csv", std::string(table) + "even-pairs,banded,3,,2,8,10,200,50,8,8,1,10\n");
-  place.done(study("other", {"--shard", "2/9"}));
-  place.refuses({"study", "merge", "--out", "x", "part1", "other"}, "parts of different studies");
+  place.done(study("other", "--shard 2/9"));
+  place.refuses("study merge --out x part1 other", "parts of different studies");
 }
 
 TEST_CASE("cli: a full disk in the middle of a study loses nothing") {
@@ -145,7 +145,7 @@ TEST_CASE("cli: a full disk in the middle of a study loses nothing") {
   CHECK(full.status == 2);
   CHECK(full.err.find("cannot write ") != std::string::npos);
   CHECK(full.err.find("free some space") != std::string::npos);
-  CHECK(place.done(study("o", {"--dry-run"})).find(" are over") != std::string::npos);
+  CHECK(place.done(study("o", "--dry-run")).find(" are over") != std::string::npos);
   place.done(study("o"));
   same_files(place / "whole", place / "o");
 }
@@ -166,22 +166,22 @@ TEST_CASE("cli: studies refuse what does not fit") {
   const Place place;
   write_all(place / "t.csv", table);
   write_all(place / "bad.csv", "task,attention\nparity,foll\n");
-  place.refuses({"study", "bad.csv", "--out", "o"}, "bad.csv, line 2, column 'attention': ");
-  place.refuses({"study", "none.csv", "--out", "o"}, "cannot read none.csv");
-  place.refuses({"study", "t.csv"}, "--out");
-  place.refuses({"study", "--out", "o"}, "FILE");
-  place.refuses({"study", "t.csv", "more", "--out", "o"}, "unknown command 'more'");
-  place.refuses({"study", "merge", "--out", "o"}, "PART");
+  place.refuses("study bad.csv --out o", "bad.csv, line 2, column 'attention': ");
+  place.refuses("study none.csv --out o", "cannot read none.csv");
+  place.refuses("study t.csv", "--out");
+  place.refuses("study --out o", "FILE");
+  place.refuses("study t.csv more --out o", "unknown command 'more'");
+  place.refuses("study merge --out o", "PART");
   for (const char* shard : {"0/2", "3/2", "1", "a/b", "1/2/3", "/", "1/999999999"})
     place.refuses(study("o", {"--shard", shard}), "--shard: '");
-  place.refuses(study("o", {"--shards", "2"}), "--shards goes with --slurm");
-  place.refuses(study("o", {"--slurm", "--shard", "1/2"}), "leave --shard out");
-  place.refuses(study("o", {"--slurm", "--shards", "9"}), "--shards: 9 is not between 1 and 8");
-  place.refuses(study("o", {"--slurm", "--device", "tpu"}), "'tpu' is not a device");
-  place.refuses(study("o", {"--slurm", "--gpus", "2"}), "--gpus is for --device cuda");
+  place.refuses(study("o", "--shards 2"), "--shards goes with --slurm");
+  place.refuses(study("o", "--slurm --shard 1/2"), "leave --shard out");
+  place.refuses(study("o", "--slurm --shards 9"), "--shards: 9 is not between 1 and 8");
+  place.refuses(study("o", "--slurm --device tpu"), "'tpu' is not a device");
+  place.refuses(study("o", "--slurm --gpus 2"), "--gpus is for --device cuda");
   for (const char* gpus : {"0", "-1", "all", "1.5"})
     place.refuses(study("o", {"--gpus", gpus}), "--gpus");
-  place.refuses(study("o", {"--gpus", "2"}), "--gpus is for --device cuda");
+  place.refuses(study("o", "--gpus 2"), "--gpus is for --device cuda");
   fs::create_directories(place / "full");
   write_all(place / "full/file", "mine");
   place.refuses(study("full"), "holds other files and no study");
@@ -189,10 +189,10 @@ TEST_CASE("cli: studies refuse what does not fit") {
 
   // A folder in which another process works.
   write_all(place / "long.csv", "attention,epochs\nfull,50\n");
-  Process other({"study", "long.csv", "--out", "busy", "--threads", "1"}, place.path());
+  Process other("study long.csv --out busy --threads 1", place.path());
   for (int i = 0; i < 2000 && !fs::exists(place / "busy/runs"); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  const Outcome second = place.run({"study", "long.csv", "--out", "busy", "--threads", "1"});
+  const Outcome second = place.run("study long.csv --out busy --threads 1");
   CHECK(second.status == 2);
   CHECK(second.err.find("another process") != std::string::npos);
   other.send(SIGKILL);
@@ -217,17 +217,17 @@ TEST_CASE("cli: a study's data files: names in quotes, records, true sizes") {
     CHECK(read_all(place / out / "study.txt").find(str(name, ": rows=30 longest=6 hash=")) !=
           std::string::npos);
   }
-  place.refuses({"study", "d.csv", "--out", "op", "--length", "3"}, "unknown flag");
+  place.refuses("study d.csv --out op --length 3", "unknown flag");
   write_all(place / "e.csv", "length," + columns + "7,full,plain.tsv,20,2,2,8,8,1\n");
-  place.refuses({"study", "e.csv", "--out", "e"}, "e.csv, line 2: --length 7 contradicts ");
+  place.refuses("study e.csv --out e", "e.csv, line 2: --length 7 contradicts ");
 
   // Other data: refused when it goes on, and when parts are joined.
-  const Words study_p = {"study", "d.csv", "--out", "op", "--threads", "1"};
-  place.done({"study", "d.csv", "--out", "p1", "--threads", "1", "--shard", "1/2"});
+  const Words study_p = "study d.csv --out op --threads 1";
+  place.done("study d.csv --out p1 --threads 1 --shard 1/2");
   write_rows("plain.tsv", 31);
   place.refuses(study_p, "plain.tsv holds other data than when the run began: 31 rows");
-  place.done({"study", "d.csv", "--out", "p2", "--threads", "1", "--shard", "2/2"});
-  place.refuses({"study", "merge", "--out", "m", "p1", "p2"}, "plain.tsv holds other data");
+  place.done("study d.csv --out p2 --threads 1 --shard 2/2");
+  place.refuses("study merge --out m p1 p2", "plain.tsv holds other data");
 
   // A study of before goes on with a line, whatever the file holds.
   std::string text;
@@ -248,10 +248,10 @@ TEST_CASE("cli: a study's data files: names in quotes, records, true sizes") {
 TEST_CASE("cli: results of what is there at any time") {
   const Place place;
   write_all(place / "t.csv", table);
-  place.refuses(study("o", {"--report"}), "o holds no study");
-  place.done(study("o", {"--shard", "1/2"}));
+  place.refuses(study("o", "--report"), "o holds no study");
+  place.done(study("o", "--shard 1/2"));
   CHECK(!fs::exists(place / "o/results.csv"));
-  const std::string report = place.done(study("o", {"--report"}));
+  const std::string report = place.done(study("o", "--report"));
   CHECK(report.find("not over: 4 of 8 runs") != std::string::npos);
   const std::string results = read_all(place / "o/results.csv");
   CHECK(std::count(results.begin(), results.end(), '\n') == 4 * 8 + 1 + 4 + 5);
@@ -270,7 +270,7 @@ TEST_CASE("cli: what sbatch prints is understood, and never called a refusal whe
   const auto submit = [&](const std::string& script) {
     write_all(place / "bin/sbatch", "#!/bin/sh\n" + script + "\n");
     fs::permissions(place / "bin/sbatch", fs::perms::owner_all);
-    return place.run(study("o", {"--slurm", "--shards", "2"}));
+    return place.run(study("o", "--slurm --shards 2"));
   };
   for (const char* script :
        {"echo 17", "echo 17; echo 'sbatch: warning: 93 % of the budget is used' >&2",

@@ -40,7 +40,7 @@ std::string six_columns(const fs::path& run) {
 
 TEST_CASE("cli: train leaves settings, metrics and checkpoints") {
   const Place place;
-  const std::string text = place.done(small_run("a/run", 2) + Words{"--seeds", "2"});
+  const std::string text = place.done(small_run("a/run", 2) + "--seeds 2");
   CHECK(text.find("153476998") != std::string::npos);
   CHECK(names_in(place / "a/run") ==
         std::vector<std::string>{"metrics.csv", "seed-153476998", "seed-153476998/best.safetensors",
@@ -56,19 +56,17 @@ TEST_CASE("cli: train leaves settings, metrics and checkpoints") {
   CHECK(plan.settings.lr == 0.1);  // the paper's for the task
 
   // Seeds of one's own, and a folder named after the settings.
-  place.done({"train", "--task",          "parity", "--attention", "block", "--k",
-              "2",     "--global-tokens", "1",      "--length",    "5",     "--d-model",
-              "4",     "--d-mlp",         "4",      "--blocks",    "1",     "--train-size",
-              "20",    "--val-size",      "10",     "--epochs",    "1",     "--seed",
-              "5",     "--seeds",         "2"});
+  place.done(
+      "train --task parity --attention block --k 2 --global-tokens 1 --length 5 --d-model 4 "
+      "--d-mlp 4 --blocks 1 --train-size 20 --val-size 10 --epochs 1 --seed 5 --seeds 2");
   CHECK(fs::exists(place / "out/train-parity-block-k2-g1/seed-6/last.safetensors"));
 }
 
 TEST_CASE("cli: threads change nothing, and one seed does not depend on the others") {
   const Place place;
-  place.done(small_run("a", 2) + Words{"--seeds", "3", "--threads", "1"});
-  place.done(small_run("b", 2) + Words{"--seeds", "3", "--threads", "2"});
-  place.done(small_run("c", 2) + Words{"--seed", "235510766", "--threads", "3"});
+  place.done(small_run("a", 2) + "--seeds 3 --threads 1");
+  place.done(small_run("b", 2) + "--seeds 3 --threads 2");
+  place.done(small_run("c", 2) + "--seed 235510766 --threads 3");
   CHECK(six_columns(place / "a") == six_columns(place / "b"));
   const std::string file = "seed-235510766/last.safetensors";
   CHECK(read_all(place / "a" / file) == read_all(place / "b" / file));
@@ -77,12 +75,12 @@ TEST_CASE("cli: threads change nothing, and one seed does not depend on the othe
 
 TEST_CASE("cli: full attention ignores k") {
   const Place place;
-  const Words full = {"--attention", "full"};
-  const Words small = {"train", "--task",       "parity", "--length",   "6",  "--d-model",
-                       "4",     "--d-mlp",      "4",      "--blocks",   "1",  "--epochs",
-                       "1",     "--train-size", "20",     "--val-size", "10", "--out"};
-  place.done(small + Words{"a"} + full);
-  place.done(small + Words{"b", "--k", "100"} + full);
+  const Words full = "--attention full";
+  const Words small =
+      "train --task parity --length 6 --d-model 4 --d-mlp 4 --blocks 1 --epochs 1 --train-size 20 "
+      "--val-size 10 --out";
+  place.done(small + "a" + full);
+  place.done(small + "b --k 100" + full);
   CHECK(read_plan(place / "b").settings.k == 0);
   CHECK(six_columns(place / "a") == six_columns(place / "b"));
 }
@@ -93,7 +91,7 @@ TEST_CASE("cli: data from files equals the same data generated, and is found fro
   for (const char* split : {"train", "held-out"})
     place.done({"data", "generate", "--task", "even-pairs", "--length", "10", "--count",
                 std::string(split) == "train" ? "200" : "50", "--split", split, "--out", split});
-  place.done(small_run("read", 1) + Words{"--train-data", "train", "--val-data", "held-out"});
+  place.done(small_run("read", 1) + "--train-data train --val-data held-out");
   const Place elsewhere;
   elsewhere.done({"resume", (place / "read").string(), "--epochs", "2"});
   CHECK(six_columns(place / "generated") == six_columns(place / "read"));
@@ -115,8 +113,7 @@ TEST_CASE("cli: an existing run, a folder in use, a file in the way") {
   } else {
     fs::permissions(place / "full", fs::perms::owner_read | fs::perms::owner_exec);
     place.refuses(small_run("full/run", 2), "full/run");
-    place.refuses({"data", "generate", "--task", "parity", "--count", "1", "--out", "full/d.tsv"},
-                  "ermission");
+    place.refuses("data generate --task parity --count 1 --out full/d.tsv", "ermission");
     fs::permissions(place / "full", fs::perms::owner_all);
   }
 }
@@ -125,19 +122,19 @@ TEST_CASE("cli: resume of a finished, a missing and a damaged run") {
   const Place place;
   place.done(small_run("run", 2));
   const auto before = contents(place.path());
-  CHECK(place.done({"resume", "run"}).find("is finished") != std::string::npos);
-  CHECK(place.done({"resume", "run", "--epochs", "2"}).find("is finished") != std::string::npos);
+  CHECK(place.done("resume run").find("is finished") != std::string::npos);
+  CHECK(place.done("resume run --epochs 2").find("is finished") != std::string::npos);
   CHECK(contents(place.path()) == before);
-  place.refuses({"resume", "run", "--epochs", "1"}, "has 2 already");
-  place.refuses({"resume", "run", "--epochs", "0"}, "--epochs: 0");
-  place.refuses({"resume", "run", "--threads", "0"}, "--threads: 0");
-  place.refuses({"resume", "none"}, "'none' holds no run");
-  place.refuses({"resume", "run/metrics.csv"}, "holds no run");
+  place.refuses("resume run --epochs 1", "has 2 already");
+  place.refuses("resume run --epochs 0", "--epochs: 0");
+  place.refuses("resume run --threads 0", "--threads: 0");
+  place.refuses("resume none", "'none' holds no run");
+  place.refuses("resume run/metrics.csv", "holds no run");
 
   const auto damaged = [&](const std::string& file, const auto& change, const std::string& says) {
     const std::string bytes = read_all(place / file);
     write_all(place / file, change(bytes));
-    place.refuses({"resume", "run", "--epochs", "3"}, says);
+    place.refuses("resume run --epochs 3", says);
     write_all(place / file, bytes);
   };
   const auto half = [](const std::string& s) { return s.substr(0, s.size() / 2); };
@@ -157,7 +154,7 @@ TEST_CASE("cli: resume of a finished, a missing and a damaged run") {
   damaged(last, nothing, last);
   damaged(last, other("\"epochs_done\":\"2\"", "\"epochs_done\":\"x\""), "epochs_done");
   fs::remove(place / last);
-  place.refuses({"resume", "run", "--epochs", "3"}, "cannot read " + last);
+  place.refuses("resume run --epochs 3", "cannot read " + last);
 }
 
 TEST_CASE("cli: a full disk leaves nothing at the start, and later the last checkpoint") {
@@ -172,22 +169,21 @@ TEST_CASE("cli: a full disk leaves nothing at the start, and later the last chec
   place.done(small_run("reference", 4));
   const std::string last = "run/" + first_seed + "/last.safetensors";
   const std::string before = read_all(place / last);
-  const Outcome later = place.run({"resume", "run", "--epochs", "4"}, limit);
+  const Outcome later = place.run("resume run --epochs 4", limit);
   CHECK(later.status == 2);
   CHECK(last_line(later.err).starts_with("focus: cannot write run/"));
   CHECK(read_all(place / last) == before);
-  place.done({"resume", "run"});
+  place.done("resume run");
   CHECK(six_columns(place / "run") == six_columns(place / "reference"));
   CHECK(names_in(place / "run") == names_in(place / "reference"));
 }
 
 TEST_CASE("cli: a precision that the CPU has not") {
   const Place place;
-  place.refuses(small_run("run", 2) + Words{"--precision", "tf32"},
-                "--precision tf32 is for --device cuda");
-  place.refuses(small_run("run", 2) + Words{"--precision", "fp16"}, "precision 'fp16' is unknown");
+  place.refuses(small_run("run", 2) + "--precision tf32", "--precision tf32 is for --device cuda");
+  place.refuses(small_run("run", 2) + "--precision fp16", "precision 'fp16' is unknown");
   CHECK(!fs::exists(place / "run"));
-  place.done(small_run("run", 2) + Words{"--precision", "fp32"});
+  place.done(small_run("run", 2) + "--precision fp32");
   // What older programs wrote, and what they can read.
   CHECK(read_all(place / "run/settings.json").find("precision") == std::string::npos);
 }
@@ -201,11 +197,11 @@ TEST_CASE("cli: a factor on the scores is kept in every file, and refused where 
   CHECK(read_all(place / "plain/settings.json").find("scale") == std::string::npos);
   CHECK(read_all(place / "plain" / first_seed / "last.safetensors").find("scale") ==
         std::string::npos);
-  place.done(small_run("whole", 4) + Words{"--score-scale", "4"});
+  place.done(small_run("whole", 4) + "--score-scale 4");
   CHECK(six_columns(place / "plain") != six_columns(place / "whole"));
-  place.done(small_run("run", 2) + Words{"--score-scale", "4"});
+  place.done(small_run("run", 2) + "--score-scale 4");
   CHECK(read_plan(place / "run").settings.score_scale == 4);
-  place.done({"resume", "run", "--epochs", "4"});
+  place.done("resume run --epochs 4");
   CHECK(six_columns(place / "run") == six_columns(place / "whole"));
   const std::string file = "run/" + std::string(first_seed) + "/last.safetensors";
   const std::string shown = place.done({"show", file});
@@ -213,18 +209,17 @@ TEST_CASE("cli: a factor on the scores is kept in every file, and refused where 
   CHECK(std::regex_search(shown, std::regex("score-scale +4\n")));
 
   // Evaluating takes it from the file.
-  place.done({"data", "generate", "--task", "even-pairs", "--length", "10", "--count", "20",
-              "--out", "d.tsv"});
+  place.done("data generate --task even-pairs --length 10 --count 20 --out d.tsv");
   const std::string with = place.done({"eval", "--checkpoint", file, "--data", "d.tsv"});
   Safetensors changed = Safetensors::read(place / file);
   for (const char* wrong : {"0", "-2", "nan", "many"}) {
     changed.metadata["score_scale"] = wrong;
     changed.write(place / "changed.safetensors");
-    place.refuses({"eval", "--checkpoint", "changed.safetensors", "--data", "d.tsv"}, "score");
+    place.refuses("eval --checkpoint changed.safetensors --data d.tsv", "score");
   }
   changed.metadata.erase("score_scale");
   changed.write(place / "changed.safetensors");
-  CHECK(place.done({"eval", "--checkpoint", "changed.safetensors", "--data", "d.tsv"}) != with);
+  CHECK(place.done("eval --checkpoint changed.safetensors --data d.tsv") != with);
 }
 
 TEST_CASE("cli: queries and keys of their own size and rate, and frozen") {
@@ -232,11 +227,11 @@ TEST_CASE("cli: queries and keys of their own size and rate, and frozen") {
   for (const char* flag : {"--qk-scale", "--qk-rate"})
     for (const char* bad : {"0", "-1", "nan", "inf", "x"})
       place.refuses(small_run("run", 2) + Words{flag, bad}, flag);
-  place.refuses(small_run("run", 2) + Words{"--freeze-qk", "--qk-rate", "2"}, "--freeze-qk");
+  place.refuses(small_run("run", 2) + "--freeze-qk --qk-rate 2", "--freeze-qk");
   CHECK(!fs::exists(place / "run"));
   place.done(small_run("plain", 2));
   CHECK(read_all(place / "plain/settings.json").find("qk") == std::string::npos);
-  for (const Words& flags : {Words{"--qk-scale", "2", "--qk-rate", "0.5"}, Words{"--freeze-qk"}}) {
+  for (const Words& flags : {Words("--qk-scale 2 --qk-rate 0.5"), Words("--freeze-qk")}) {
     const std::string name = flags[0].substr(2);
     place.done(small_run(name + "-whole", 4) + flags);
     place.done(small_run(name, 2) + flags);
@@ -249,7 +244,7 @@ TEST_CASE("cli: queries and keys of their own size and rate, and frozen") {
 
 TEST_CASE("cli: a loss that is not finite ends the run with status 1") {
   const Place place;
-  const Outcome outcome = place.run(small_run("run", 2) + Words{"--lr", "1e6", "--clip", "0"});
+  const Outcome outcome = place.run(small_run("run", 2) + "--lr 1e6 --clip 0");
   CHECK(outcome.status == 1);
   CHECK(outcome.err.starts_with("focus: seed 153476998, epoch 1, step "));
   CHECK(outcome.err.find("--lr") != std::string::npos);
@@ -261,7 +256,7 @@ TEST_CASE("cli: two processes on one folder") {
   Process first(small_run("run", 1000000), place.path());
   while (read_all(place / "run/metrics.csv").find("\n1,") == std::string::npos)
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  const Outcome second = place.run({"resume", "run"});
+  const Outcome second = place.run("resume run");
   CHECK(second.status == 2);
   CHECK(second.err ==
         "focus: run: another process is training there; wait for it or stop it first\n");
@@ -280,7 +275,7 @@ TEST_CASE("cli: other data of the same name is refused, with both counts") {
   };
   write_rows("t.tsv", 30, "0 1 1 0 1 1\t0\n");
   write_rows("v.tsv", 10, "0 1 1 0\t1\n");
-  const Words files = {"--train-data", "t.tsv", "--val-data", "v.tsv"};
+  const Words files = "--train-data t.tsv --val-data v.tsv";
   Words run = small_run("run", 1) + files;
   for (const char* flag :
        {"--length", "--train-size", "--val-size"}) {  // they follow from the files
@@ -299,7 +294,7 @@ TEST_CASE("cli: other data of the same name is refused, with both counts") {
   const std::string last = read_all(place / "run" / first_seed / "last.safetensors");
   CHECK(last.find(s.train_data_record) != std::string::npos);
 
-  const Words resume = {"resume", "run", "--epochs", "2"};
+  const Words resume = "resume run --epochs 2";
   write_rows("t.tsv", 40, "0 1 1 0\t1\n");
   place.refuses(resume,
                 "t.tsv holds other data than when the run began: 40 rows, the longest of 4 "
@@ -320,12 +315,12 @@ TEST_CASE("cli: other data of the same name is refused, with both counts") {
     settings.erase(at, settings.find('\n', at) + 1 - at);
   }
   write_all(place / "run/settings.json", settings);
-  CHECK(place.done({"resume", "run", "--epochs", "3"}).find("did not note") != std::string::npos);
+  CHECK(place.done("resume run --epochs 3").find("did not note") != std::string::npos);
   write_rows("t.tsv", 40, "0 1 1 0\t1\n");
-  place.refuses({"resume", "run", "--epochs", "4"}, "t.tsv holds other data");
+  place.refuses("resume run --epochs 4", "t.tsv holds other data");
 
   // A file to train on alone: the held-out strings drawn are as long as its rows.
-  Words half = small_run("half", 1) + Words{"--train-data", "t.tsv"};
+  Words half = small_run("half", 1) + "--train-data t.tsv";
   for (const char* flag : {"--length", "--train-size"}) {
     const auto at = std::find(half.begin(), half.end(), flag);
     half.erase(at, at + 2);
@@ -375,11 +370,9 @@ TEST_CASE("cli: a program that computes other numbers does not go on with a run"
 
 TEST_CASE("cli: one seed that diverges ends alone") {
   const Place place;
-  const Words train = {"train", "--task",     "even-pairs", "--length",   "12", "--train-size",
-                       "100",   "--blocks",   "2",          "--val-size", "50", "--d-model",
-                       "16",    "--d-mlp",    "16",         "--epochs",   "40", "--lr",
-                       "0.5",   "--clip",     "0",          "--seeds",    "10", "--out",
-                       "r",     "--lr-decay", "1"};
+  const Words train =
+      "train --task even-pairs --length 12 --train-size 100 --blocks 2 --val-size 50 --d-model 16 "
+      "--d-mlp 16 --epochs 40 --lr 0.5 --clip 0 --seeds 10 --out r --lr-decay 1";
   const auto check = [&](const Outcome& outcome) {
     CHECK(outcome.status == 1);
     CHECK(last_line(outcome.err).starts_with("focus: seed "));
@@ -395,7 +388,7 @@ TEST_CASE("cli: one seed that diverges ends alone") {
   };
   check(place.run(train));
   const std::string metrics = read_all(place / "r/metrics.csv");
-  check(place.run({"resume", "r"}));
+  check(place.run("resume r"));
   CHECK(read_all(place / "r/metrics.csv") == metrics);
 }
 
@@ -403,7 +396,7 @@ TEST_CASE("cli: a run that goes further than planned leaves the same files") {
   const Place place;
   place.done(small_run("far", 9));
   place.done(small_run("near", 3));
-  place.done({"resume", "near", "--epochs", "9"});
+  place.done("resume near --epochs 9");
   for (const char* file : {"last", "best"}) {
     const std::string name = first_seed + "/" + file + ".safetensors";
     CHECK(read_all(place / "far" / name) == read_all(place / "near" / name));
@@ -429,7 +422,7 @@ TEST_CASE("cli: what is no regular file is refused at once") {
     fs::remove(path);
     fs::rename(place / "kept", path);
   };
-  const Words resume = {"resume", "run", "--epochs", "2"};
+  const Words resume = "resume run --epochs 2";
   for (const std::string& file :
        {std::string("run/settings.json"), std::string("run/metrics.csv"), last})
     refused(file, resume);

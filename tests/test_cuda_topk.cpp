@@ -119,21 +119,3 @@ TEST_CASE("cuda topk: k = T is full attention") {
   CHECK(close(topk.dk, full.dk) == "");
   CHECK(close(topk.dv, full.dv) == "");
 }
-
-TEST_CASE("cuda topk: the same bits every time") {
-  const Sizes s{2, small_sizes() ? 70 : 600, 2, 64};
-  const Numbers q = normal_numbers(s, 1), k = normal_numbers(s, 2), v = normal_numbers(s, 3),
-                d_o = normal_numbers(s, 4);
-  KernelRun run(s, Pattern::topk, 5, 0, q, k, v, d_o);
-  std::vector<float> first[4];
-  for (int repeat = 0; repeat < (small_sizes() ? 3 : 100); ++repeat) {
-    run.run(gpu::Pass::forward);
-    run.run(gpu::Pass::backward);
-    int i = 0;
-    for (auto* x : {&run.o, &run.dq, &run.dk, &run.dv}) {
-      if (repeat == 0) first[i] = x->host();
-      CHECK(x->host() == first[i++]);
-      KernelRun::poison_array(*x);
-    }
-  }
-}

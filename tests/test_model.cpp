@@ -39,29 +39,15 @@ Fit uniform_fit(const std::vector<float>& x, double bound) {
 
 }  // namespace
 
-TEST_CASE("parameters have the names and shapes of the authors' checkpoints, in order") {
+TEST_CASE("the number of parameters; their names and shapes are in stage_11_architecture.cpp") {
   ModelSettings s = small_model();
-  s.blocks = 1;
-  Model<float> model(s);
-  std::vector<std::string> names;
-  size_t count = 0;
-  for (const Parameter<float>& p : model.parameters()) {
-    names.push_back(p.name + " " + p.shape.text());
-    count += p.value.size();
-  }
-  const std::string block = "encoder.transformer.0.";
-  CHECK(names == std::vector<std::string>{
-                     "embedding.weight [6, 5]", block + "attention.W_q.weight [10, 5]",
-                     block + "attention.W_q.bias [10]", block + "attention.W_k.weight [10, 5]",
-                     block + "attention.W_k.bias [10]", block + "attention.W_v.weight [10, 5]",
-                     block + "attention.W_v.bias [10]", block + "attention.W_o.weight [5, 10]",
-                     block + "attention.W_o.bias [5]", block + "ffn.0.weight [9, 5]",
-                     block + "ffn.0.bias [9]", block + "ffn.3.weight [5, 9]",
-                     block + "ffn.3.bias [5]", "linear.weight [3, 5]", "linear.bias [3]"});
-  CHECK(model.parameter_count() == count);
-  CHECK(model.positions().size() == 7 * 5);
   s.blocks = 5;
-  CHECK(Model<float>(s).parameters().size() == 1 + 5 * 12 + 2);
+  const Model<float> model(s);
+  size_t count = 0;
+  for (const Parameter<float>& p : model.parameters()) count += p.value.size();
+  CHECK(model.parameter_count() == count);
+  CHECK(model.parameters().size() == 1 + 5 * 12 + 2);
+  CHECK(model.positions().size() == 7 * 5);
 }
 
 TEST_CASE("initialisation: range and distribution of every parameter") {

@@ -1,4 +1,4 @@
-// exponential(), largest_of() and the softmax of a row.
+// exponential(), largest_of() and the softmax of a row; its backward is in stage_01_softmax.cpp.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -127,20 +127,4 @@ TEST_CASE_TEMPLATE("softmax_row: extremes and what is no number", T, float, doub
           if (!std::isnan(p)) FAIL_CHECK("n = ", n, ", ", bad, " at ", at, " gave ", p);
       }
   for (T p : row({-infinite, -infinite})) CHECK(std::isnan(p));
-}
-
-TEST_CASE_TEMPLATE("softmax_row_backward is the Jacobian diag(p) - p pᵀ", T, float, double) {
-  for (int n : {1, 2, 5, 31, 33, 63}) {
-    std::vector<T> p = as<T>(random_numbers(size_t(n), 4)),
-                   dp = as<T>(random_numbers(size_t(n), 5));
-    softmax_row(p.data(), p.data(), n, T(1));
-    std::vector<double> wanted(p.size());
-    for (size_t j = 0; j < p.size(); ++j)
-      for (size_t i = 0; i < p.size(); ++i) {
-        const double pi = double(p[i]), pj = double(p[j]);
-        wanted[j] += 0.7 * (i == j ? pj - pj * pj : -pi * pj) * double(dp[i]);
-      }
-    softmax_row_backward(dp.data(), dp.data(), p.data(), n, T(0.7));
-    CHECK(difference("ds", {n}, dp.data(), wanted, 2) == "");
-  }
 }

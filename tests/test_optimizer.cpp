@@ -1,4 +1,5 @@
-// SGD and Adam step by step against the textbook, and clipping.
+// SGD, what an optimiser keeps, and clipping. Adam against the textbook is in
+// stage_12_optimisers.cpp.
 #include <doctest/doctest.h>
 
 #include "close.h"
@@ -48,46 +49,6 @@ TEST_CASE_TEMPLATE("SGD: w -= lr · factor · g", T, float, double) {
   }
   CHECK(sgd.steps_taken() == 6);
   CHECK(sgd.first_moments().empty());
-}
-
-TEST_CASE_TEMPLATE("Adam: algorithm 1 of Kingma and Ba, eight steps", T, float, double) {
-  Fixture<T> f;
-  Optimizer<T> adam(OptimizerKind::adam, f.parameters);
-  std::vector<double> w, m(6), v(6);
-  for (size_t i = 0; i < 6; ++i) w.push_back(double(f.value(i)));
-  const double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
-  for (int t = 1; t <= 8; ++t) {
-    f.set_gradients(t);
-    const double lr = 0.1 / t, factor = t % 3 ? 1 : 0.5;
-    for (size_t i = 0; i < 6; ++i) {
-      const double g = factor * double(f.gradient(i));
-      m[i] = beta1 * m[i] + (1 - beta1) * g;
-      v[i] = beta2 * v[i] + (1 - beta2) * g * g;
-      const double m_hat = m[i] / (1 - std::pow(beta1, t)), v_hat = v[i] / (1 - std::pow(beta2, t));
-      w[i] -= lr * m_hat / (std::sqrt(v_hat) + epsilon);
-    }
-    adam.step(f.parameters, lr, factor);
-    const double units = 4;  // measured 0.7
-    CHECK(difference("a", {5}, f.parameters[0].value.data(), {w.begin(), w.begin() + 5}, units) ==
-          "");
-    CHECK(difference("b", {1}, f.parameters[1].value.data(), {w[5]}, units) == "");
-    CHECK(difference("m", {5}, adam.first_moments()[0].data(), {m.begin(), m.begin() + 5}, 2) ==
-          "");
-    CHECK(difference("v", {1}, adam.second_moments()[1].data(), {v[5]}, 0.02) == "");
-    CHECK(f.value(3) == T(random_numbers(6, 1)[3]));
-  }
-  CHECK(adam.steps_taken() == 8);
-}
-
-TEST_CASE("Adam's first step is lr · sign(g), whatever the size of g above ε") {
-  std::deque<Parameter<double>> p;
-  p.emplace_back("w", Shape{3});
-  p[0].gradient_value = {1e3, -1e-3, 1e-8};
-  Optimizer<double> adam(OptimizerKind::adam, p);
-  adam.step(p, 0.1, 1);
-  CHECK(p[0].value[0] == doctest::Approx(-0.1));
-  CHECK(p[0].value[1] == doctest::Approx(0.1).epsilon(1e-4));
-  CHECK(p[0].value[2] == doctest::Approx(-0.05));  // |g| = ε: half a step
 }
 
 TEST_CASE_TEMPLATE("Adam goes on from saved state as if never stopped", T, float, double) {

@@ -7,8 +7,7 @@
 
 #include "cuda/simt/count.h"
 #include "error.h"
-#include "files/atomic_file.h"
-#include "files/csv.h"
+#include "files/rows.h"
 
 namespace focus::gpu {
 
@@ -18,19 +17,6 @@ namespace {
 // lanes do 2 operations a cycle each. Both at its highest clock, as in cuda/results.
 constexpr double path_bytes = 132 * 128 * 1.98e9, operations = 66.9e12;
 constexpr double close_enough = 0.05, largest_error = 1e-5;  // the rule's
-
-// A table's cells: one list for each line that begins with a number.
-std::vector<std::vector<std::string>> table(const std::filesystem::path& file, size_t columns) {
-  std::vector<std::vector<std::string>> rows;
-  const std::string text = read_file(file, 1 << 20);
-  for (CsvReader lines(text, file.string()); lines.next();) {
-    if (lines.line().empty() || lines.line()[0] < '0' || lines.line()[0] > '9') continue;
-    std::vector<std::string>& row = rows.emplace_back();
-    for (CsvReader::Cell& cell : lines.quoted_cells()) row.push_back(std::move(cell.text));
-    if (row.size() != columns) lines.fail("a row of ", row.size(), " cells, not ", columns);
-  }
-  return rows;
-}
 
 double pairs_of(const RungResult& r) {
   const double rows = double(r.size.B) * r.size.H * r.size.T;
@@ -73,9 +59,9 @@ void measure(RungResult& r) {
 
 // Median times at (16,16,2048,64), with an empty cache, and what was predicted for them.
 void look_up(RungResult& r) {
-  for (const auto& f : table("cuda/results/predicted_ms.csv", 5))
+  for (const auto& f : read_rows("cuda/results/predicted_ms.csv", 5))
     if (std::stoi(f[0]) == r.rung && f[1] == r.pass && f[2] == r.pattern) r.predicted_ms = f[4];
-  for (const auto& f : table("cuda/results/ladder_h200.csv", 20))
+  for (const auto& f : read_rows("cuda/results/ladder_h200.csv", 20))
     if (std::stoi(f[0]) == r.rung && f[2] == r.pass && f[3] == r.pattern)
       r.h200_ms = std::stod(f[10]), r.h200_tflops = std::stod(f[15]),
       r.h200_percent = std::stod(f[18]);
@@ -98,7 +84,7 @@ std::string csv(const RungResult& r) {
 
 std::vector<RungResult> read_results(const std::filesystem::path& file) {
   std::vector<RungResult> results;
-  for (const auto& f : table(file, 15)) {
+  for (const auto& f : read_rows(file, 15)) {
     RungResult& r = results.emplace_back(prediction(f));
     double* values[] = {&r.counted.lines, &r.counted.cycles, &r.atomics, &r.operations_per_byte,
                         &r.error};
@@ -162,7 +148,7 @@ std::vector<RungResult> rung_results(Lesson& out) {
   if (out.options().redraw) return read_results(out.recorded() / "results.csv");
   std::vector<std::string> rows;
   std::cout << "per pair of a query and a key, counted on the CPU:\n";
-  for (const auto& fields : table(out.folder() / "predictions.csv", 10)) {
+  for (const auto& fields : read_rows(out.folder() / "predictions.csv", 10)) {
     if (out.stop()) return {};
     RungResult r = prediction(fields);
     measure(r);

@@ -39,7 +39,6 @@ struct WideFirstElement {
 template <class H, int K, int R>
 __device__ __forceinline__ void add_ab_wide(WideAccumulators<R>& c, const float* a, int a_stride,
                                             const float* b) {
-  static_assert(K % 8 == 0);
   const WideFirstElement<H> at;
   struct Step {
     float4 u[R], v[4];
@@ -58,23 +57,7 @@ __device__ __forceinline__ void add_ab_wide(WideAccumulators<R>& c, const float*
 #pragma unroll
         for (int j = 0; j < 4; ++j) c.at[i][j] = fmaf(part(x.u[i], e), part(x.v[e], j), c.at[i][j]);
   };
-  Step now, next;
-  if (!H::ahead) {
-#pragma unroll 2
-    for (int k = 0; k < K; k += 4) {
-      load(now, k);
-      multiply(now);
-    }
-    return;
-  }
-  load(now, 0);
-#pragma unroll 1
-  for (int k = 0; k < K; k += 8) {
-    load(next, k + 4);
-    multiply(now);
-    load(now, (k + 8) % K);
-    multiply(next);
-  }
+  for_each_step<Step, H::ahead, K, 4>(load, multiply);
 }
 
 template <class H, int R>
@@ -91,7 +74,6 @@ __device__ __forceinline__ void write_wide(float* to, const WideAccumulators<R>&
 // and 4 columns.
 template <class H, int ROWS>
 __device__ __forceinline__ void weight_gradient_wide(float* to, const float* dy, const float* x) {
-  static_assert(ROWS % 2 == 0);
   const int lane = this_thread<H>() % 32, warp = this_thread<H>() / 32 - half_of_warps;
   // Bits 0, 2 and 4 of the lane choose the columns, bits 1 and 3 the rows.
   const int out = 8 * (warp / 2 * 4 + ((lane >> 1 & 1) | (lane >> 2 & 2)));
@@ -112,23 +94,7 @@ __device__ __forceinline__ void weight_gradient_wide(float* to, const float* dy,
       for (int j = 0; j < 4; ++j)
         sum[i][j] = fmaf(part(s.u[i / 4], i % 4), part(s.v, j), sum[i][j]);
   };
-  Step now, next;
-  if (H::ahead) {
-    load(now, 0);
-#pragma unroll 1
-    for (int t = 0; t < ROWS; t += 2) {
-      load(next, t + 1);
-      multiply(now);
-      load(now, (t + 2) % ROWS);
-      multiply(next);
-    }
-  } else {
-#pragma unroll 2
-    for (int t = 0; t < ROWS; ++t) {
-      load(now, t);
-      multiply(now);
-    }
-  }
+  for_each_step<Step, H::ahead, ROWS, 1>(load, multiply);
 #pragma unroll
   for (int i = 0; i < 8; ++i)
     store4(to + (out + i) * width + in, make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));

@@ -106,8 +106,31 @@ __device__ __forceinline__ float part(float4 x, int e) {
   return e == 0 ? x.x : e == 1 ? x.y : e == 2 ? x.z : x.w;
 }
 
-// c += A Bᵀ for N matrices B of 64 channels. In float32 all loads of a step stand together before
-// its multiply-adds, with H::ahead and one matrix those of the next step too.
+// K inner numbers, SIZE in a step: all loads of a step stand together before its multiply-adds, and
+// AHEAD those of the next step too.
+template <class Step, bool AHEAD, int K, int SIZE, class Load, class Multiply>
+__device__ __forceinline__ void for_each_step(const Load& load, const Multiply& multiply) {
+  static_assert(K % (2 * SIZE) == 0);
+  Step now, next;
+  if (!AHEAD) {
+#pragma unroll 2
+    for (int k = 0; k < K; k += SIZE) {
+      load(now, k);
+      multiply(now);
+    }
+    return;
+  }
+  load(now, 0);
+#pragma unroll 1
+  for (int k = 0; k < K; k += 2 * SIZE) {
+    load(next, k + SIZE);
+    multiply(now);
+    load(now, (k + 2 * SIZE) % K);
+    multiply(next);
+  }
+}
+
+// c += A Bᵀ for N matrices B of 64 channels. Several of them leave no registers to load ahead.
 template <class H, Numbers OF_A = Numbers::rounded, Numbers OF_B = Numbers::weights, int R, int N>
 __device__ __forceinline__ void add_abt(Accumulators<R> (&c)[N], const float* a,
                                         const float* const (&b)[N]) {
@@ -148,30 +171,13 @@ __device__ __forceinline__ void add_abt(Accumulators<R> (&c)[N], const float* a,
           for (int i = 0; i < R; ++i)
             c[n].at[i][j] = fmaf(part(x.u[i], e), part(x.v[n][j], e), c[n].at[i][j]);
   };
-  Step now, next;
-  if (N == 1 && H::ahead) {
-    load(now, 0);
-#pragma unroll 1
-    for (int k = 0; k < width; k += 8) {
-      load(next, k + 4);
-      multiply(now);
-      load(now, (k + 8) % width);
-      multiply(next);
-    }
-  } else {
-#pragma unroll 2
-    for (int k = 0; k < width; k += 4) {
-      load(now, k);
-      multiply(now);
-    }
-  }
+  for_each_step<Step, N == 1 && H::ahead, width, 4>(load, multiply);
 }
 
 // c += A B with K inner numbers, a multiple of 8; a_stride: floats from row to row of A.
 template <class H, int K, Numbers OF_A, Numbers OF_B, int R>
 __device__ __forceinline__ void add_ab(Accumulators<R>& c, const float* a, int a_stride,
                                        const float* b) {
-  static_assert(K % 8 == 0);
   const FirstElement<H> at;
   if constexpr (H::tensor_cores) {
     const int lane = this_thread<H>() % 32,
@@ -208,23 +214,7 @@ __device__ __forceinline__ void add_ab(Accumulators<R>& c, const float* a, int a
         c.at[i][1] = fmaf(part(x.u[i], e), x.v[e].y, c.at[i][1]);
       }
   };
-  Step now, next;
-  if (!H::ahead) {
-#pragma unroll 2
-    for (int k = 0; k < K; k += 4) {
-      load(now, k);
-      multiply(now);
-    }
-    return;
-  }
-  load(now, 0);
-#pragma unroll 1
-  for (int k = 0; k < K; k += 8) {
-    load(next, k + 4);
-    multiply(now);
-    load(now, (k + 8) % K);
-    multiply(next);
-  }
+  for_each_step<Step, H::ahead, K, 4>(load, multiply);
 }
 
 // The weight gradients of N linear layers with the same input: to[n] (64 × 64, dense) = dY[n]ᵀ X,

@@ -2,9 +2,8 @@
 // the rule of the verdict; the four measurements are in measurements.h.
 #include "report/lesson.h"
 
-#include <sstream>
-
 #include "files/atomic_file.h"
+#include "files/rows.h"
 #include "measurements.h"
 
 using namespace focus;
@@ -35,21 +34,15 @@ std::vector<std::string> table_of(const Figure& figure) {
 }
 
 // … and back from a file: panel,"series",x,y and, for a band, its two ends.
-std::vector<Panel> panels_of(const std::string& table) {
+std::vector<Panel> panels_of(const std::filesystem::path& file) {
   std::vector<Panel> panels = empty_panels();
-  std::istringstream lines(table);
-  for (std::string line; std::getline(lines, line);) {
-    const size_t quote = line.find('"'), end = line.rfind('"');
-    if (line.starts_with('#') || quote == std::string::npos) continue;
-    std::vector<Series>& all = panels.at(size_t(line[0] - '1')).series;
-    const std::string name = line.substr(quote + 1, end - quote - 1);
-    if (all.empty() || all.back().name != name) all.push_back({name});
-    double x = 0, y = 0, low = 0, high = 0;
-    const int numbers =
-        std::sscanf(line.c_str() + end + 1, ",%lf,%lf,%lf,%lf", &x, &y, &low, &high);
-    if (numbers < 2) fail_input("results.csv: not a point: ", line);
-    all.back().x.push_back(x), all.back().y.push_back(y);
-    if (numbers == 4) all.back().low.push_back(low), all.back().high.push_back(high);
+  for (const std::vector<std::string>& cells : read_rows(file, 6)) {
+    std::vector<Series>& all = panels.at(size_t(std::stoi(cells[0]) - 1)).series;
+    if (all.empty() || all.back().name != cells[1]) all.push_back({cells[1]});
+    Series& series = all.back();
+    series.x.push_back(std::stod(cells[2])), series.y.push_back(std::stod(cells[3]));
+    if (cells[4].empty()) continue;
+    series.low.push_back(std::stod(cells[4])), series.high.push_back(std::stod(cells[5]));
   }
   return panels;
 }
@@ -127,8 +120,7 @@ int lesson(int argc, char** argv) {
   // What is shown now and what is drawn again later are the same numbers.
   const std::filesystem::path folder = o.redraw ? out.recorded() : o.out;
   const Findings found = read_findings(folder / "findings.csv");
-  out.figure(draw(panels_of(read_file(folder / "results.csv", 1 << 20)),
-                  size_t(o.seeds) * size_t(rows_per_seed)));
+  out.figure(draw(panels_of(folder / "results.csv"), size_t(o.seeds) * size_t(rows_per_seed)));
 
   // The rule, as the README states it.
   const bool bounded = found.largest_share <= 1 + 1e-6;

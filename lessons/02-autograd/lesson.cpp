@@ -4,9 +4,8 @@
 
 #include <algorithm>
 #include <iostream>
-#include <sstream>
 
-#include "files/atomic_file.h"
+#include "files/rows.h"
 #include "measurements.h"
 #include "train/seeds.h"
 
@@ -99,18 +98,15 @@ bool measure_all(const LessonOptions& o, const std::vector<uint64_t>& seeds, int
   return true;
 }
 
-std::vector<Curves> recorded_curves(const std::string& table, const std::vector<uint64_t>& seeds) {
+std::vector<Curves> recorded_curves(const std::filesystem::path& file,
+                                    const std::vector<uint64_t>& seeds) {
   std::vector<Curves> all;
-  std::istringstream lines(table);
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#') || line == columns) continue;
-    const std::string name = line.substr(0, line.find(','));
-    if (all.empty() || all.back().name != name) all.push_back({name, {}, {}, {}, {}, {}});
+  for (const std::vector<std::string>& row : read_rows(file, columns)) {
+    if (all.empty() || all.back().name != row[0]) all.push_back({row[0], {}, {}, {}, {}, {}});
     std::vector<double> cells;
-    std::istringstream numbers(line.substr(name.size() + 1));
-    for (std::string cell; std::getline(numbers, cell, ',');) cells.push_back(std::stod(cell));
+    for (size_t i = 1; i < row.size(); ++i) cells.push_back(std::stod(row[i]));
     const auto seed = std::find(seeds.begin(), seeds.end(), uint64_t(cells.at(0)));
-    if (cells.size() != 10 || seed == seeds.end()) fail_input("results.csv: not a row: ", line);
+    if (seed == seeds.end()) fail_input(file.string(), ": seed ", row[1], " is not one of the run");
     add(all.back(), size_t(seed - seeds.begin()),
         {cells[2], cells[3], cells[4], cells[5], cells[6], cells[7], cells[8], cells[9]});
   }
@@ -129,7 +125,7 @@ int lesson(int argc, char** argv) {
                            " examples; 1 block, d = ", "mlp = 64, 1 head, untrained; k = ", k));
   std::vector<Curves> all;
   if (o.redraw) {
-    all = recorded_curves(read_file(out.recorded() / "results.csv", 1 << 20), seeds);
+    all = recorded_curves(out.recorded() / "results.csv", seeds);
   } else {
     std::vector<std::string> table;
     if (!measure_all(o, seeds, examples, out.stop(), all, table)) return out.interrupted();

@@ -5,14 +5,13 @@
 #include <cmath>
 #include <filesystem>
 #include <mutex>
-#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "analysis/scores.h"
 #include "error.h"
-#include "files/atomic_file.h"
+#include "files/rows.h"
 #include "report/figure.h"
 #include "report/statistics.h"
 #include "train/run.h"
@@ -140,21 +139,16 @@ class Dispersions {
 
 inline std::vector<Remaining> read_dispersions(const std::filesystem::path& folder) {
   std::vector<Remaining> all;
-  std::istringstream lines(read_file(folder / "dispersion.csv", 1 << 20));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#') || line == dispersion_columns) continue;
-    std::istringstream cells(line);
-    std::string mask, trained, seed, what, value;
-    for (std::string* cell : {&mask, &trained, &seed, &what, &value})
-      if (!std::getline(cells, *cell, ',')) fail_input("dispersion.csv: not a row: ", line);
-    const uint64_t number = uint64_t(parse_integer(seed));
+  for (const auto& cells : read_rows(folder / "dispersion.csv", dispersion_columns)) {
+    const std::string &mask = cells[0], &what = cells[3];
+    const uint64_t number = uint64_t(parse_integer(cells[2]));
     if (all.empty() || all.back().mask != mask || all.back().seed != number)
-      all.push_back({mask, trained == "yes", number});
+      all.push_back({mask, cells[1] == "yes", number});
     Remaining& r = all.back();
     (what == "largest of all" ? r.largest_full
      : what == "largest kept" ? r.largest_kept
      : what == "least placed" ? r.least_placed
-                              : r.quantiles.emplace_back()) = parse_number(value);
+                              : r.quantiles.emplace_back()) = parse_number(cells[4]);
   }
   return all;
 }

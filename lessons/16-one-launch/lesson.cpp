@@ -13,7 +13,7 @@
 #include "cuda/stepper/graph_stepper.h"
 #include "error.h"
 #include "files/atomic_file.h"
-#include "files/csv.h"
+#include "files/rows.h"
 #include "report/statistics.h"
 
 using namespace focus;
@@ -30,20 +30,6 @@ const char* const launch_names[] = {"operations", "graph", "one"};
 const std::string attentions[] = {"full", "topk"};
 
 using Fields = std::vector<std::string>;
-
-// The rows below '#' lines and the line of column names.
-std::vector<Fields> table(const std::filesystem::path& file, size_t columns) {
-  std::vector<Fields> rows;
-  const std::string text = read_file(file, 1 << 20);
-  bool named = false;
-  for (CsvReader lines(text, file.string()); lines.next();) {
-    if (lines.line().empty() || lines.line()[0] == '#' || !std::exchange(named, true)) continue;
-    const auto& cells = lines.cells();
-    if (cells.size() != columns) lines.fail("a row of ", cells.size(), " cells, not ", columns);
-    rows.emplace_back(cells.begin(), cells.end());
-  }
-  return rows;
-}
 
 std::string number(double x) {
   char text[32];
@@ -72,7 +58,7 @@ struct Launches {
 
 Launches predicted_launches(const std::filesystem::path& folder) {
   Launches sum;
-  for (const Fields& f : table(folder / "launches.csv", 5)) {
+  for (const Fields& f : read_rows(folder / "launches.csv", 5)) {
     const int once = std::stoi(f[1]) + std::stoi(f[2]);
     sum.in_a_block += once * std::stoi(f[3]), sum.beside += once * std::stoi(f[4]);
   }
@@ -111,7 +97,7 @@ struct Counted {
 
 Counted read_counted(const std::filesystem::path& file) {
   Counted counted;
-  for (const Fields& f : table(file, 4))
+  for (const Fields& f : read_rows(file, 4))
     (f[1] == "operations" ? counted.operations : counted.one)[f[0]] += std::stoi(f[3]);
   return counted;
 }
@@ -148,7 +134,7 @@ struct Differences {
 
 Differences read_differences(const std::filesystem::path& file) {
   Differences d;
-  for (const Fields& f : table(file, 4))
+  for (const Fields& f : read_rows(file, 4))
     d.loss.push_back(std::stod(f[2])), d.gradient.push_back(std::stod(f[3]));
   return d;
 }
@@ -172,8 +158,8 @@ std::vector<std::string> look_up_times(Lesson& out) {
   std::getline(lines, first);
   out.note("times", first.substr(std::min<size_t>(2, first.size())));
   std::vector<std::string> rows;
-  for (const Fields& p : table(out.folder() / "predictions.csv", 4))
-    for (const Fields& f : table(recorded, 8))
+  for (const Fields& p : read_rows(out.folder() / "predictions.csv", 4))
+    for (const Fields& f : read_rows(recorded, 8))
       if (f[0] == p[0] && f[1] == p[1] && f[2] == p[2])
         rows.push_back(str(f[0], ",", f[1], ",", f[2], ",", f[3], ",", f[4], ",", p[3], ",", f[5],
                            ",", f[6], ",", f[7]));
@@ -182,7 +168,7 @@ std::vector<std::string> look_up_times(Lesson& out) {
 
 std::vector<Time> read_times(const std::filesystem::path& file) {
   std::vector<Time> times;
-  for (const Fields& f : table(file, 9))
+  for (const Fields& f : read_rows(file, 9))
     times.push_back({f[0], f[1], std::stoi(f[2]), std::stod(f[3]), std::stod(f[4]), std::stod(f[5]),
                      std::stod(f[6]), std::stod(f[7]), std::stod(f[8])});
   if (times.size() != 12) fail_input(file.string(), ": ", times.size(), " times, not 12");

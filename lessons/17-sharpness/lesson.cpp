@@ -8,10 +8,9 @@
 #include <cstdio>
 #include <iostream>
 #include <map>
-#include <sstream>
 
 #include "analysis/sharpness.h"
-#include "files/atomic_file.h"
+#include "files/rows.h"
 #include "report/curves.h"
 #include "study/lesson_study.h"
 #include "study/rule.h"
@@ -45,13 +44,7 @@ std::string row_of(const Start& s) {
 
 std::vector<Start> read_starts(const std::filesystem::path& file) {
   std::vector<Start> starts;
-  std::istringstream lines(read_file(file, 1 << 20));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#') || line == start_columns) continue;
-    std::vector<std::string> cells;
-    std::istringstream row(line);
-    for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
-    if (cells.size() != 8) fail_input(file.string(), ": not a row: ", line);
+  for (const std::vector<std::string>& cells : read_rows(file, start_columns)) {
     double n[6];
     for (size_t i = 0; i < 6; ++i) n[i] = parse_number(cells[i + 2]);
     starts.push_back(

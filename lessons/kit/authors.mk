@@ -7,7 +7,8 @@ NEXT := make demo, make test, make lesson-01
         start-00 test-00 demo-00
 
 KIT_SOURCES := $(wildcard lessons/kit/*.cpp)
-$(B)/kit: $(call object,$(KIT_SOURCES) src/files/atomic_file.cpp src/report/statistics.cpp src/suggest.cpp)
+$(B)/kit: $(call object,$(KIT_SOURCES) $(addprefix src/,files/atomic_file.cpp files/rows.cpp \
+    report/statistics.cpp suggest.cpp))
 	$(LINK)
 
 #:

@@ -9,7 +9,7 @@
 
 #include "error.h"
 #include "files/atomic_file.h"
-#include "files/csv.h"
+#include "files/rows.h"
 #include "report/statistics.h"
 
 namespace focus::kit {
@@ -17,26 +17,6 @@ namespace focus::kit {
 namespace {
 
 using Cells = std::vector<std::string>;
-
-// The rows below the line of column names.
-std::vector<Cells> read_rows(const std::filesystem::path& csv, const std::string& columns) {
-  std::vector<Cells> rows;
-  const std::string text = read_file(csv, 1 << 20);
-  const auto cell_count = 1 + std::count(columns.begin(), columns.end(), ',');
-  bool begun = false;
-  for (CsvReader lines(text, csv.string()); lines.next();) {
-    if (lines.line().starts_with('#')) continue;
-    if (!begun) {
-      if (lines.line() != columns) lines.fail("its columns are not ", columns);
-      begun = true;
-      continue;
-    }
-    Cells& cells = rows.emplace_back();
-    for (CsvReader::Cell& cell : lines.quoted_cells()) cells.push_back(std::move(cell.text));
-    if (std::ssize(cells) != cell_count) lines.fail("not a row: ", lines.line());
-  }
-  return rows;
-}
 
 double number(const std::string& text, const std::filesystem::path& csv) {
   try {

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -13,25 +14,12 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "safetensors stores little-endian bytes");
 
 struct Row {
-  DType dtype;
   const char* name;
   size_t bytes;
 };
-
-constexpr Row rows[] = {
-    {DType::F64, "F64", 8},   {DType::F32, "F32", 4}, {DType::F16, "F16", 2},
-    {DType::BF16, "BF16", 2}, {DType::I64, "I64", 8}, {DType::I32, "I32", 4},
-    {DType::I16, "I16", 2},   {DType::I8, "I8", 1},   {DType::U64, "U64", 8},
-    {DType::U32, "U32", 4},   {DType::U16, "U16", 2}, {DType::U8, "U8", 1},
-    {DType::BOOL, "BOOL", 1},
-};
-
-const Row& row_of(DType dtype) {
-  for (const Row& row : rows) {
-    if (row.dtype == dtype) return row;
-  }
-  throw std::logic_error("a DType without a row in the table");
-}
+constexpr Row rows[] = {  // in the order of DType
+    {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2},
+    {"I8", 1},  {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}};
 
 // memcpy, because the bytes of a tensor may begin at any address.
 template <class T>
@@ -60,18 +48,17 @@ double half_to_double(uint16_t bits) {
 }  // namespace
 
 const char* name_of(DType dtype) {
-  return row_of(dtype).name;
+  return rows[size_t(dtype)].name;
 }
 
 std::optional<DType> dtype_named(std::string_view name) {
-  for (const Row& row : rows) {
-    if (name == row.name) return row.dtype;
-  }
+  for (size_t i = 0; i < std::size(rows); ++i)
+    if (name == rows[i].name) return DType(i);
   return std::nullopt;
 }
 
 size_t bytes_of(DType dtype) {
-  return row_of(dtype).bytes;
+  return rows[size_t(dtype)].bytes;
 }
 
 bool is_float(DType dtype) {
@@ -94,30 +81,14 @@ double float_at(DType dtype, const std::byte* at) {
 }
 
 std::optional<int64_t> integer_at(DType dtype, const std::byte* at) {
-  switch (dtype) {
-    case DType::I64:
-      return load<int64_t>(at);
-    case DType::I32:
-      return load<int32_t>(at);
-    case DType::I16:
-      return load<int16_t>(at);
-    case DType::I8:
-      return load<int8_t>(at);
-    case DType::U64: {
-      const uint64_t value = load<uint64_t>(at);
-      if (!std::in_range<int64_t>(value)) return std::nullopt;
-      return int64_t(value);
-    }
-    case DType::U32:
-      return load<uint32_t>(at);
-    case DType::U16:
-      return load<uint16_t>(at);
-    case DType::U8:
-    case DType::BOOL:
-      return load<uint8_t>(at);
-    default:
-      throw std::logic_error("integer_at on a floating-point type");
-  }
+  if (is_float(dtype)) throw std::logic_error("integer_at on a floating-point type");
+  const auto [name, bytes] = rows[size_t(dtype)];
+  uint64_t bits = 0;
+  std::memcpy(&bits, at, bytes);
+  const int unused = 64 - 8 * int(bytes);
+  if (name[0] == 'I') return int64_t(bits << unused) >> unused;  // copies the sign
+  if (!std::in_range<int64_t>(bits)) return std::nullopt;
+  return int64_t(bits);
 }
 
 }  // namespace focus
