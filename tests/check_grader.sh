@@ -49,6 +49,8 @@ PATH=$here/bin:$PATH "$kit" grade "$class" > "$here/log" 2>&1
 [ $? -eq 2 ] && ok "no sandbox, no grading" || bad "no sandbox, no grading"
 says "and it says what to do" "is not allowed here (bwrap: No permissions.*GRADING.md"
 
+"$kit" grade "$class" --csv "$here/nowhere/csv" > "$here/log" 2>&1
+says "no reports to nowhere" "cannot be written: .* in a folder that is not there\|bwrap"
 grade ada
 if [ $status -eq 2 ] && grep -q "bwrap" "$here/log"; then
   skip "the grader's sandbox: $(head -n 1 "$here/log")"
@@ -106,6 +108,7 @@ refused "the name doctest" 'doctest::getContextOptions(); return 0;'
 refused "the name DOCTEST_CHECK" 'DOCTEST_CHECK(true); return 0;'
 refused "the name write" 'return int(write(3, "2 0", 3));'
 refused "the name write" 'auto f = ::write; return 0;'
+refused "the name fdopen" 'auto f = fdopen; return 0;'
 refused "the name execl" 'return execl("/bin/sh", "sh", 0);'
 refused "the name _fileno" 'stdout->_fileno = 3; return 0;'
 refused "the name syscall" 'return int(syscall(1));'

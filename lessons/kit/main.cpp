@@ -69,6 +69,12 @@ struct GradeFiles {
 int grade(const Manifest& manifest, const fs::path& folder, const GradeOptions& options,
           const GradeFiles& files) {
   if (const std::string missing = missing_protection(); !missing.empty()) fail_input(missing);
+  // Before hours of work and not after them.
+  for (const fs::path file : {files.json, files.csv})
+    if (!file.empty() &&
+        (fs::is_directory(file) || !fs::is_directory(fs::absolute(file).parent_path())))
+      fail_input(file.string(),
+                 " cannot be written: it is a folder, or in a folder that is not there");
   Grader grader(manifest, options);
   std::vector<Grade> grades;
   int not_graded = 0;
