@@ -107,7 +107,7 @@ TEST_CASE("cli: stability refuses, and writes nothing") {
   m.refuses(base + Words{m.full, "--full", m.full}, "must be one that drops keys");
   m.refuses(base + Words{m.topk, "--out", "d.tsv"}, "nothing is overwritten");
   m.refuses(base + Words{m.topk, "--out", "none/s.json"}, "no folder none");
-  m.refuses(base + Words{"none"}, "cannot read none");
+  m.refuses(base + "none", "cannot read none");
   const std::string wide = trained(m, "wide", {"--attention", "full", "--heads", "2"});
   m.refuses(base + Words{m.topk, "--full", wide}, "number of heads is 2");
   const std::string random = trained(m, "random", {"--attention", "random", "--k", "3"});
@@ -118,7 +118,7 @@ TEST_CASE("cli: stability refuses, and writes nothing") {
            values[3] = std::nanf("");
            file.add(t.name, t.shape, std::span<const float>(values));
          });
-  m.refuses(base + Words{"nan.safetensors"}, "linear.weight");
+  m.refuses(base + "nan.safetensors", "linear.weight");
   write_all(m / "long.tsv", "Source\tTarget\n0 1\t1\n0 0 0 0 0 0 0 0 0 0 0 0 0\t0\n");
   m.refuses({"stability", "--data", "long.tsv", "--checkpoint", m.topk}, "line 3: 13 tokens");
 }
@@ -139,8 +139,8 @@ TEST_CASE("cli: surface, of two checkpoints, agrees with eval at its centre") {
   // One of them alone is an object, with the same directions; another seed has others.
   const Words one{"surface", "--checkpoint", m.topk, "--data",    "d.tsv", "--grid",
                   "3",       "--range",      "0.5",  "--threads", "1",     "--seed"};
-  CHECK(json::parse(m.done(one + Words{"5"}))["losses"] == both[1]["losses"]);
-  CHECK(json::parse(m.done(one + Words{"6"}))["losses"] != both[1]["losses"]);
+  CHECK(json::parse(m.done(one + "5"))["losses"] == both[1]["losses"]);
+  CHECK(json::parse(m.done(one + "6"))["losses"] != both[1]["losses"]);
 }
 
 TEST_CASE("cli: surface along directions from files, X down the rows") {
@@ -172,7 +172,7 @@ TEST_CASE("cli: surface along directions from files, X down the rows") {
   const auto refuses = [&](const std::string& says,
                            const std::function<void(Safetensors&, const StoredTensor&)>& other) {
     change(m / "x.safetensors", m / "z.safetensors", "linear.bias", other);
-    m.refuses(line + Words{"--directions", "z.safetensors", "y.safetensors"}, says);
+    m.refuses(line + "--directions z.safetensors y.safetensors", says);
     fs::remove(m / "z.safetensors");
   };
   refuses("linear.bias", [](Safetensors&, const StoredTensor&) {});
