@@ -16,8 +16,9 @@ static void require(bool sound, const char* what) {
 int main(int argc, char** argv) {
   std::vector<std::string> corpus;
   for (const Task& task : all_tasks()) {
-    TrainPlan plan{
-        RunSettings::defaults_for(task), {1, 153476998, 9223372036854775807u}, 2, "cpu", {}};
+    TrainPlan plan;
+    plan.settings = RunSettings::defaults_for(task);
+    plan.seeds = {1, 153476998, 9223372036854775807u}, plan.threads = 2;
     corpus.push_back(plan_text(plan));
     plan.settings.attention = Pattern::banded;
     plan.settings.k = 1;

@@ -239,8 +239,12 @@ Outcome run_sandboxed(const std::vector<std::string>& command, const Sandbox& sa
     // First out of the way, so that no dup2 closes what the next one needs.
     const int said = fcntl(output.theirs, F_DUPFD, 10), told = fcntl(channel.theirs, F_DUPFD, 10),
               rules = fcntl(filter.theirs, F_DUPFD, 10), nothing = open("/dev/null", O_RDONLY);
-    dup2(nothing, 0), dup2(said, 1), dup2(said, 2), dup2(told, 3), dup2(rules, 4);
-    for (int fd = 5; fd < 1024; ++fd) close(fd);
+    dup2(nothing, 0), dup2(said, 1), dup2(said, 2);
+    for (int fd = 3; fd < 1024; ++fd)
+      if (fd != told && fd != rules) close(fd);
+    if (!secret.empty()) dup2(told, 3);
+    if (sandbox.only_computes) dup2(rules, 4);
+    close(told), close(rules);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NOFILE, 128);
     limit(RLIMIT_CPU, uint64_t(limits.seconds) * 4 + 1);  // several threads; the clock comes first
