@@ -138,7 +138,10 @@ gaps b_leaves 'std::exit(0);' - && sed -i '1i #include <cstdlib>' "$class/b_leav
 gaps b_syntax 'retrun 2 * x;' -
 gaps c_good "$right_twice" "$right_half"
 touch "$here/victim"
-seconds=3 grade a_calls a_parent a_verdict a_exec a_threads a_memory a_output a_text b_crash b_endless b_leaves b_syntax c_good
+seconds=3 grade a_threads b_endless
+cp "$here/log" "$here/limited"
+grade a_calls a_parent a_verdict a_exec a_memory a_output a_text b_crash b_leaves b_syntax c_good
+cat "$here/limited" >> "$here/log"
 of() { grep -A 1 "^$1: lesson 01, 0 of 8 points" "$here/log" | tail -n 1; }
 result() {  # result NAME SUBMISSION PATTERN
   if of "$2" | grep -q -e "$3"; then ok "$1"; else grep -A 1 "^$2:" "$here/log"; bad "$1: no '$3'"; fi
@@ -164,7 +167,7 @@ check "nothing is left of them" sh -c "[ -z \"\$(ls build/grade/01 | grep -v our
 
 # --- the grading is killed: what was graded is written, and nothing goes on ---
 running() { pgrep -f '^/tree/build/stage-01' > /dev/null; }
-if command -v pgrep > /dev/null; then
+if command -v pgrep > /dev/null && ! running; then
   gaps c_good "$right_twice" "$right_half"
   gaps d_endless 'for (volatile int i = 0;; i = x) {}' -
   rm "$here/json" "$here/csv"
@@ -178,7 +181,7 @@ if command -v pgrep > /dev/null; then
   running && bad "killed: a test goes on" || ok "killed: no test goes on"
   rm -r "$class/c_good" "$class/d_endless"
 else
-  skip "a killed grading: pgrep is missing"
+  skip "a killed grading: pgrep is missing, or another grading goes on"
 fi
 
 # --- files ---
