@@ -71,6 +71,9 @@ $(B)/obj/%.o: %.cpp | $(AFTER_SETUP)
 ARCHIVE = @echo "  AR   $@"; $(if $(filter 1,$(V)),set -x;) rm -f $@ && ar rcs $@ $^
 LINK    = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o $@ $^
 
+# Below, $$ waits until the lesson's number, $*, is known.
+.SECONDEXPANSION:
+
 # The kernels, from lesson 08 on: CUDA_BENCH and CUDA_LIBRARY for focus, lesson_kernels for the
 # lessons.
 -include cuda/cuda.mk
@@ -82,8 +85,6 @@ $(B)/focus: $(call object,src/cli/main.cpp) $(CUDA_BENCH) $(B)/libfocus.a $(CUDA
 $(B)/demo: $(call object,lessons/demo.cpp) $(B)/libfocus.a
 	$(LINK)
 
-# $$ waits until the lesson's number, $*, is known.
-.SECONDEXPANSION:
 $(LESSON_PROGRAMS): $(B)/lesson-%: $$(call object,$$(wildcard lessons/$$*-*/lesson.cpp)) \
     $$(lesson_kernels) $(B)/libfocus.a
 	$(LINK)
