@@ -750,13 +750,13 @@ int run() {
   page.claims.push_back({"F7", "so with other rates, decays and Adam", "3c–e",
                          "not run on list operations; rates on even pairs are among lesson 17's "
                          "controls; smaller models: lesson 12"});
-  page.claims.push_back(
-      {"F8", "a smoother loss surface around a top-k solution", "5, 23–27", "not run"});
+  page.claims.push_back({"F8", "a smoother loss surface around a top-k solution", "5, 23–27",
+                         "not run; smaller models: lesson 13"});
   page.claims.push_back(
       {"F9, F10", "a less stable softmax, a worse bound; fixed masks do not shrink the dispersion",
        "text", "lessons 01, 02 and 04, at laptop scale"});
   page.claims.push_back({"F11, F12", "conditions under which top-k improves the bounds",
-                         "21–22, table 6", "not run"});
+                         "21–22, table 6", "not run; smaller models: lesson 14"});
   page.claims.push_back({"F13", "next-token prediction", "19–20", "not run"});
   sharpness(r, lessons / "17-sharpness/results/paper", page);
   controls(r, page);

@@ -23,12 +23,12 @@ failing() { tail -n 30 "$log"; bad "$@"; }
 
 build() {  # build TARGET...: libraries anew, so that they hold nothing of another lesson
   (cd "$tree" && rm -f build/*.a build/stage-* build/lesson-* &&
-    ${MAKE:-make} --no-print-directory NVCC= WERROR=1 FLAGS_release="-O0 -DNDEBUG" "$@") > "$log" 2>&1
+    ${MAKE:-make} --no-print-directory NVCC= WERROR=1 "$@") > "$log" 2>&1
 }
 run() { (cd "$tree" && timeout 300 build/stage-"$1" --no-colors) > "$log" 2>&1; }
 
 for nn in $lessons; do
-  "$kit" snapshot "$nn" "$tree" && tests/reuse_objects.sh "$tree" cuda/ || { failing "lesson $nn: no snapshot"; continue; }
+  "$kit" snapshot "$nn" "$tree" && tests/reuse_objects.sh "$tree" || { failing "lesson $nn: no snapshot"; continue; }
   stages=
   for n in $all; do [ "$n" -gt "$nn" ] || stages="$stages build/stage-$n"; done
   # shellcheck disable=SC2086

@@ -65,7 +65,7 @@ with_includes() {
 
 hash_of() {  # hash_of FILE...
   for file in "$@"; do [ -f "$file" ] || { echo gone; return; }; done
-  with_includes "$@" | sort | xargs cat | sed 's://.*::' | tr -d ' \t\n' | sha256sum | cut -c 1-12
+  with_includes "$@" | LC_ALL=C sort | xargs cat | sed 's://.*::' | tr -d ' \t\n' | sha256sum | cut -c 1-12
 }
 
 stamp() {

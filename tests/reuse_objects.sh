@@ -4,12 +4,12 @@
 # too, but for whole lines of comments (tags are comments). What is not certainly the same is left
 # to TREE's make.
 #
-#   tests/reuse_objects.sh TREE [FOLDER/]     in the root, once TREE is written
+#   tests/reuse_objects.sh TREE     in the root, once TREE is written
 #
-# FOLDER/: but none of which a file is there. Where TREE compiles with other options, the kernels are
-# left, whose bits are the same in every grouping only if all are compiled alike.
+# TREE must compile with the same options: the kernels' bits are the same in every grouping only if
+# all are compiled alike.
 set -u
-tree=${1:?which tree} but=${2:-no folder}
+tree=${1:?which tree}
 
 sources() { find -L "$1/src" "$1/cuda" "$1/tests" "$1/lessons" -name '*.[ch]*' -type f 2> /dev/null; }
 same=$({ sources .; sources "$tree"; } | xargs awk -v tree="$tree" '
@@ -22,7 +22,7 @@ find build/obj -name '*.d' | while read -r list; do
   [ "$object" != build/obj/src/cli/main.o ] || continue  # has options of its own
   # The list's first rule, which ends with the first line that does not go on: OBJECT: FILE...
   for file in $(awk '{on = sub(/\\$/, ""); sub(/^[^ ]*:/, ""); print} !on {exit}' "$list"); do
-    case $file in /*) continue ;; "$but"*) continue 2 ;; esac  # /*: the compiler's own
+    case $file in /*) continue ;; esac  # the compiler's own
     [ "$file" -nt "$object" ] && continue 2
     case $same in *" $file "*) ;; *) continue 2 ;; esac
   done

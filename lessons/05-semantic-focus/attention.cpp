@@ -19,6 +19,7 @@
 #include "report/curves.h"
 #include "report/lesson.h"
 #include "tensor/softmax.h"
+#include "train/evaluate.h"
 #include "train/interrupt.h"
 #include "train/scheduler.h"
 
