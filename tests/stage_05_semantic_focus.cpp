@@ -209,7 +209,7 @@ TEST_CASE(
     "choosing for a query with a NaN score: all of its scores are NaN, the others' are scores") {
   constexpr int N = 50, rows = 3;
   for (int k : {5, 33}) {
-    std::vector<double> scores(size_t(N * sparse::block_queries), 0), column(N),
+    std::vector<double> scores(size_t(N * sparse::block_queries), 0), column(N + 1, 4711),
         s(size_t(rows * k), 7);
     List order(N), keys(size_t(rows * k), -1);
     for (int j = 0; j < N; ++j)
@@ -217,6 +217,7 @@ TEST_CASE(
     scores[size_t(7 * sparse::block_queries + 1)] = NAN;
     sparse::choose_block(scores.data(), N, k, rows, keys.data(), s.data(), column.data(),
                          order.data());
+    CHECK_MESSAGE(column[N] == 4711, "got a number written behind the column of ", N, " scores");
     for (int i = 0; i < rows; ++i)
       for (int e = 0; e < k; ++e) {
         const double got = s[size_t(i * k + e)], wanted = i == 1 ? NAN : N - k + e + 100 * i;

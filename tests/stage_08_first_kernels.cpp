@@ -19,7 +19,7 @@ TEST_CASE("forward: one token attends to itself") {
 TEST_CASE("forward: one block, a block to the last thread, and numbers left over") {
   // 9·9 numbers need one block of 256 threads, 16·16 fill it, 17·17 begin another.
   for (int T : {9, 16, 17}) {
-    Problem x({1, T, 1, T - 1});
+    Problem x({1, T, 2, T - 1});
     x.run.run(gpu::Pass::forward, rung);
     CHECK(x.compare("o", x.run.o, x.wanted.o) == "");
   }
