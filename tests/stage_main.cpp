@@ -73,14 +73,16 @@ std::vector<Mistake> mistakes_like(const Names& failed, const Names& stopped, co
   return alike;
 }
 
-// The gap with the known mistake that is most like `failed`: |both| / |either|; "" if none is.
-std::string likely_gap(const Names& failed) {
+// The gap with the known mistake that is most like `failed` among the test cases that ran: |both| /
+// |either|; "" if none is.
+std::string likely_gap(const Names& failed, const Names& ran) {
   std::string gap;
   double best = 0;
   for (const Mistake& mistake : known_mistakes()) {
-    double both = 0;
-    for (const std::string& name : mistake.cases) both += double(failed.count(name));
-    const double alike = both / (double(mistake.cases.size() + failed.size()) - both);
+    double both = 0, fails = 0;
+    for (const std::string& name : mistake.cases)
+      both += double(failed.count(name)), fails += double(ran.count(name));
+    const double alike = both / (fails + double(failed.size()) - both);
     if (alike > best) best = alike, gap = mistake.gap;
   }
   return gap;
@@ -96,7 +98,8 @@ struct StageReporter : doctest::IReporter {
   std::map<std::string, int> gaps;            // message of an empty gap → tests that met it
   std::string next_gap;                       // the first of them
   Names all_failed, all_stopped, empty_gaps;  // stopped: by an empty gap
-  int ended = 0;                              // test cases
+  Names ran;
+  int ended = 0;  // test cases
 
   explicit StageReporter(const doctest::ContextOptions& options) : out(*options.cout) {}
 
@@ -165,6 +168,7 @@ struct StageReporter : doctest::IReporter {
   }
   void test_case_start(const doctest::TestCaseData& data) override {
     test = &data;
+    ran.insert(data.m_name);
     failures = 0, in_a_gap = false;
     begin_limit();
   }
@@ -203,7 +207,7 @@ struct StageReporter : doctest::IReporter {
             << " the same tests:\n";
       for (const Mistake& mistake : alike)
         out << "    in " << mistake.gap << ": " << mistake.words << "\n";
-      if (next_gap.empty()) next_gap = alike.empty() ? likely_gap(all_failed) : alike[0].gap;
+      if (next_gap.empty()) next_gap = alike.empty() ? likely_gap(all_failed, ran) : alike[0].gap;
       out << "  next: make hint-" << lesson << (next_gap.empty() ? "" : " GAP=") << next_gap
           << "\n";
     }
