@@ -216,7 +216,9 @@ std::string compare_norm_gradient(int length, Dropout dropout) {
           before(r, c) + double(rstd[size_t(r)]) * (dy(r, c) - mean - y(r, c) * mean_y);
       wanted_dx[Rows::at(r, c)] = g;
       const bool kept = mask[size_t(r * 8 + c / 8)] >> c % 8 & 1;
-      wanted_branch[Rows::at(r, c)] = g * (dropout.scale == 0 ? 1 : kept ? double(dropout.scale) : 0);
+      wanted_branch[Rows::at(r, c)] = g * (dropout.scale == 0 ? 1
+                                           : kept             ? double(dropout.scale)
+                                                              : 0);
     }
   }
   const Shape shape{40, row_stride};
