@@ -49,7 +49,7 @@ fi
 one tables "the tables are those of the recorded results" $kit tables --check
 # What is recorded is what `make report` makes of it (in a copy: a mistake leaves the tree alone).
 report() {
-  copy=$(mktemp -d) && git ls-files -z README.md lessons | xargs -0 cp --parents -t "$copy" || return 1
+  copy=$(mktemp -d) && git ls-files -z README.md lessons cuda/results | xargs -0 cp --parents -t "$copy" || return 1
   bin=$PWD/build
   (cd "$copy" && for lesson in lessons/[0-9][0-9]-*/lesson.cpp; do
     n=${lesson#lessons/}
