@@ -14,7 +14,7 @@ export JOBS=1 FOCUS_TEST_SECRET=1
 root="$here/check out" class="$here/a class"
 mkdir "$root" "$class"
 cp -r tests/grader/. Makefile "$root"
-cp tests/stage_main.cpp "$root/tests"
+cp tests/stage_main.cpp tests/needs.sh "$root/tests"
 cd "$root" || exit 2
 file=src/numbers.cpp
 tree() { "$kit" start 01 "$class/$1" > /dev/null || exit 2; }

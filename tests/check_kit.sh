@@ -50,11 +50,11 @@ expect 0 "not tested yet" "progress, filled" make progress
 expect 0 "Lesson 01 is done" "filled with our code it is green" make test-01 $fast
 expect 0 "passed on" "progress, passed" make progress
 expect 0 "$first" "the solution after success" make solution-01
-sed -i 's/^  \/\/ ---- gap 01 softmax-row/  for (volatile int i = 0; i >= 0; i = 0) {}\n&/' src/tensor/softmax.h
+sed -i 's/^  \/\/ ---- gap 01 softmax-row/  { volatile bool on = true; while (on) {} }\n&/' src/tensor/softmax.h
 expect 2 "ENDLESS softmax: .*" "an endless loop names the test that runs" env FOCUS_SECONDS=2 make test-01 $fast
 check "and where to ask for help" grep -q "next: make hint-01 GAP=softmax-row" "$log"
 expect 0 "$first" "the solution after breaking what had passed" make solution-01
-sed -i '/volatile int i = 0/d; s/return/retrun/' src/tensor/softmax.h
+sed -i '/volatile bool on/d; s/return/retrun/' src/tensor/softmax.h
 expect 2 "src/tensor/softmax.h:.*error" "what does not compile says where" make test-01 $fast
 cd "$root" || exit 2
 

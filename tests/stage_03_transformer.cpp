@@ -158,7 +158,9 @@ TEST_CASE("block: norm, branch, dropout, residual, each in its place") {
 TEST_CASE("block: its activation, and the two epsilons of its norms") {
   for (int which : {0, 1, 2}) {
     ModelSettings settings = small_model();
+    //@ from 07
     if (which == 0) settings.activation = Activation::gelu;
+    //@ end
     if (which == 1) settings.first_layer_norm_epsilon = 0.25;
     if (which == 2) settings.layer_norm_epsilon = 0.25;
     Model<double> model(settings);
