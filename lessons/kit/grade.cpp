@@ -51,7 +51,7 @@ std::string first_failure(const std::string& output) {
   bool taking = false, failure_taken = false;
   for (std::string line; std::getline(lines, line) && text.size() < 600;) {
     const bool begins = line.starts_with("  FAIL  ") || line.starts_with("  CRASH ");
-    const bool mistake = line.starts_with("  This looks like");
+    const bool mistake = line.starts_with("  Known mistake");
     if (begins || mistake || !line.starts_with("    "))
       taking = mistake || (begins && !failure_taken);
     failure_taken |= begins;
