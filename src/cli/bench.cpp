@@ -181,8 +181,8 @@ void print_floor(const Device::Facts& facts, double operations, double ms) {
 void print_kernels(std::vector<Device::KernelTime> kernels, int steps) {
   double all = 0;
   for (const Device::KernelTime& k : kernels) all += k.ms;
-  std::stable_sort(kernels.begin(), kernels.end(),
-                   [](const auto& a, const auto& b) { return a.ms > b.ms; });
+  std::sort(kernels.begin(), kernels.end(),
+            [](const auto& a, const auto& b) { return a.ms > b.ms; });
   print(
       "each kernel alone, one after another:\n  launches a step        us     % of all  kernel\n");
   for (const Device::KernelTime& k : kernels) {
