@@ -3,7 +3,7 @@
 //   x = dropout(embedding · √C + positions)
 //   each block:  x = x + dropout(attention(norm(x)) W_o)        pre-norm, no affine parameters
 //                x = x + dropout(W_2 activation(dropout(W_1 norm(x))))
-//   logits = linear(mean over all tokens of x)
+//   logits = linear(mean over all tokens of x), or linear(x) with the causal objective
 //
 // Every head has the full width C, so W_q, W_k, W_v map C → heads·C and W_o maps back.
 #pragma once
@@ -12,12 +12,23 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "attention/pattern.h"
 #include "ops/activation.h"
 #include "tensor/tape.h"
 
 namespace focus {
+
+// What a model says about a sequence.
+enum class Objective {
+  classify,  // its class
+  pooled,    // the token after it; computed as a class is
+  causal,    // at each position the token after it, from the tokens up to there
+};
+// Names as on the command line, in checkpoints and tables. Unknown: InputError.
+Objective objective_of(std::string_view name);
+const char* name_of(Objective objective);
 
 struct ModelSettings {
   AttentionSettings attention;  // pattern, k, global tokens, heads, dropout on the weights
@@ -31,6 +42,10 @@ struct ModelSettings {
   double dropout = 0.01;
   double layer_norm_epsilon = 1e-5;
   double first_layer_norm_epsilon = 1e-5;  // of the first block's attention norm; the authors use 0
+  Objective objective = Objective::classify;  // causal exactly where attention.causal is set
+
+  // Labels of a sequence: one, or one for each position.
+  int targets() const { return objective == Objective::causal ? length : 1; }
 };
 
 // Throws InputError naming the setting that is out of range.
@@ -46,7 +61,7 @@ class Model {
   // ±1/√fan_in. The p-th parameter draws from Rng(seed, Stream::init, p).
   void initialise(uint64_t seed);
 
-  // tokens: (B, length) → logits (B, classes).
+  // tokens: (B, length) → logits (B, classes), or (B, length, classes) with the causal objective.
   Tensor<T> forward(Tape<T>& tape, const int* tokens, int B);
   // The same, and before each block what its attention compares: the normed input (B,length,C) and
   // its queries and keys (B,length,H·C), which are computed once more for it.

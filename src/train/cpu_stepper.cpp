@@ -77,13 +77,11 @@ void CpuStepper::store(int run, Model<float>& model, Optimizer<float>& optimizer
 // The batch of step number `step`; returns its rows.
 int CpuStepper::gather(const PaddedData& data, const std::vector<int>& order, int step) {
   const int first = step * settings_.batch, rows = std::min(settings_.batch, data.rows - first);
-  tokens_.resize(size_t(rows) * size_t(data.length));
-  labels_.resize(size_t(rows));
+  tokens_.clear(), labels_.clear();
   for (int b = 0; b < rows; ++b) {
     const int row = order[size_t(first + b)];
-    const auto from = data.tokens.begin() + ptrdiff_t{row} * data.length;
-    std::copy(from, from + data.length, tokens_.begin() + ptrdiff_t{b} * data.length);
-    labels_[size_t(b)] = data.labels[size_t(row)];
+    append_tokens(data, row, tokens_);
+    append_labels(data, row, settings_.model.targets(), labels_);
   }
   return rows;
 }
@@ -142,8 +140,8 @@ std::vector<AttentionInputs> CpuStepper::attention_inputs(int run, Split split, 
   const RunData& both = *runs_[size_t(run)].data;
   const PaddedData& data = split == Split::train ? both.train : both.val;
   check_rows(data.rows, first, count);
-  const auto begin = data.tokens.begin() + ptrdiff_t{first} * data.length;
-  tokens_.assign(begin, begin + ptrdiff_t{count} * data.length);
+  tokens_.clear();
+  for (int row = first; row < first + count; ++row) append_tokens(data, row, tokens_);
   tape_.reset(false);
   std::vector<AttentionInputs> all;
   states_[size_t(run)].model.visit_attention(
