@@ -58,8 +58,8 @@ void choose_block(const T* scores, int N, int k, int rows, int* keys, T* s, T* c
   //@ end
 }
 
-// keys: out, the k largest scores of each query (with `smallest` the k smallest), ascending; under a
-// causal mask fewer for the first queries, as `begin` says. s: out, the scores at those keys,
+// keys: out, the k largest scores of each query (with `smallest` the k smallest), ascending; under
+// a causal mask fewer for the first queries, as `begin` says. s: out, the scores at those keys,
 // unscaled; NaN for a query that has a NaN score.
 template <class T>
 void choose_by_score(const Head<T>& head, const int* begin, int k, bool smallest, int* keys, T* s,

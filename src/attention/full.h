@@ -21,7 +21,8 @@ size_t scratch_size(int length, int width) {
   return padded * size_t(width) + 2 * block_rows * padded;
 }
 
-// p: (T,Tp) out; keep: dropout's mask of all keys that are seen, or nullptr; o: (T,D) out, rows head.stride apart.
+// p: (T,Tp) out; keep: dropout's mask of all keys that are seen, or nullptr; o: (T,D) out, rows
+// head.stride apart.
 template <class T>
 void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o, T* scratch) {
   const int N = head.length, D = head.width, padded = round_up_to_lanes<T>(N);
@@ -53,9 +54,9 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
   //@ end
 }
 
-// Adds to dq, dk, dv, or sets them without d.accumulate, which a causal mask must have. With O = P̃ V, P̃ = dropout(P), P =
-// softmax(S), S = scale · Q Kᵀ: dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in softmax_row_backward, dQ = dS K,
-// dK = dSᵀ Q.
+// Adds to dq, dk, dv, or sets them without d.accumulate, which a causal mask must have. With O = P̃
+// V, P̃ = dropout(P), P = softmax(S), S = scale · Q Kᵀ: dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in
+// softmax_row_backward, dQ = dS K, dK = dSᵀ Q.
 template <class T>
 void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const uint8_t* keep,
               T keep_scale, const T* d_o, T* scratch) {

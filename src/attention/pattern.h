@@ -23,8 +23,9 @@ struct AttentionSettings {
   // A factor on the scores beside 1/√D, above 0: softmax(score_scale · Q Kᵀ / √D). Above 1 it makes
   // the softmax sharper. It changes no choice of keys, only the weights of the chosen.
   double score_scale = 1;
-  // A query sees no key after its own. Then top-k keeps its k best of those that it sees, banded its
-  // k nearest ones, and both all of them where they are fewer. With full, top-k and banded attention.
+  // A query sees no key after its own. Then top-k keeps its k best of those that it sees, banded
+  // its k nearest ones, and both all of them where they are fewer. With full, top-k and banded
+  // attention.
   bool causal = false;
 };
 
@@ -50,8 +51,8 @@ void check_settings(const AttentionSettings& settings, int length);
 // numbers; nnz = begin[T] is the length of `keys`.
 
 // The number of kept scores, nnz, over all T queries: T·k, and with g global tokens g more for
-// each ordinary query and T for each global one; the last block may be short, and with a causal mask
-// the first k-1 lists are.
+// each ordinary query and T for each global one; the last block may be short, and with a causal
+// mask the first k-1 lists are.
 int count_nnz(const AttentionSettings& settings, int T);
 
 // Writes `begin` (T+1) and, for banded and block, `keys` (nnz). Full: k = T.

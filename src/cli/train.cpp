@@ -118,7 +118,8 @@ const char* kind_of(const std::string& name) {
   if (name == "freeze-qk") return "";
   if (name == "train-data" || name == "val-data") return "FILE";
   if (name == "text-data") return "DIR";
-  for (const char* word : {"task", "attention", "activation", "optimizer", "precision", "objective"})
+  for (const char* word :
+       {"task", "attention", "activation", "optimizer", "precision", "objective"})
     if (name == word) return "NAME";
   for (const char* number :
        {"dropout", "lr", "lr-decay", "clip", "score-scale", "qk-scale", "qk-rate"})

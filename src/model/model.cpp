@@ -5,6 +5,7 @@
 
 #include "attention/attention.h"
 #include "enum_names.h"
+#include "ops/classifier_loss.h"
 #include "ops/dropout.h"
 #include "ops/embedding.h"
 #include "ops/layer_norm.h"
@@ -135,15 +136,30 @@ Tensor<T> Model<T>::embed(Tape<T>& tape, const int* tokens, int B) {
 }
 
 template <class T>
+Tensor<T> Model<T>::what_classifier_reads(Tape<T>& tape, const Tensor<T>& x) {
+  return settings_.objective == Objective::causal ? x : mean_tokens(tape, x);
+}
+
+template <class T>
 Tensor<T> Model<T>::classify(Tape<T>& tape, const Tensor<T>& x) {
-  const bool each = settings_.objective == Objective::causal;
-  return linear(tape, each ? x : mean_tokens(tape, x), classifier_.weight->tensor(),
-                classifier_.bias->tensor());
+  const auto [weight, bias] = classifier();
+  return linear(tape, what_classifier_reads(tape, x), weight, bias);
 }
 
 template <class T>
 Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
   return classify(tape, through_blocks(tape, embed(tape, tokens, B)));
+}
+
+template <class T>
+Tensor<T> Model<T>::features(Tape<T>& tape, const int* tokens, int B) {
+  return what_classifier_reads(tape, through_blocks(tape, embed(tape, tokens, B)));
+}
+
+template <class T>
+Tensor<T> Model<T>::loss(Tape<T>& tape, const int* tokens, const int* labels, int B, T* logits) {
+  const auto [weight, bias] = classifier();
+  return classifier_loss(tape, features(tape, tokens, B), weight, bias, labels, logits);
 }
 
 template <class T>

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "attention/pattern.h"
 #include "ops/activation.h"
@@ -63,6 +64,11 @@ class Model {
 
   // tokens: (B, length) → logits (B, classes), or (B, length, classes) with the causal objective.
   Tensor<T> forward(Tape<T>& tape, const int* tokens, int B);
+  // What the classifier reads: (B,C), or (B,length,C) with the causal objective. The logits of all
+  // rows need not be there at once: ops/classifier_loss.h.
+  Tensor<T> features(Tape<T>& tape, const int* tokens, int B);
+  // The mean cross-entropy in nats; labels: (B,targets). `logits`, if given, receives forward()'s.
+  Tensor<T> loss(Tape<T>& tape, const int* tokens, const int* labels, int B, T* logits = nullptr);
   // The same, and before each block what its attention compares: the normed input (B,length,C) and
   // its queries and keys (B,length,H·C), which are computed once more for it.
   using VisitAttention =
@@ -73,6 +79,10 @@ class Model {
   // In the order in which they act; the names are those of the authors' PyTorch model.
   std::deque<Parameter<T>>& parameters() { return parameters_; }
   const std::deque<Parameter<T>>& parameters() const { return parameters_; }
+  // The classifier's weight (classes,C) and bias (classes).
+  std::pair<Tensor<T>, Tensor<T>> classifier() {
+    return {classifier_.weight->tensor(), classifier_.bias->tensor()};
+  }
   // W_q and W_k of every block, and their biases.
   std::vector<Parameter<T>*> queries_and_keys();
   size_t parameter_count() const;
@@ -92,6 +102,7 @@ class Model {
                           double attention_epsilon);
   Tensor<T> through_blocks(Tape<T>& tape, Tensor<T> x);
   Tensor<T> embed(Tape<T>& tape, const int* tokens, int B);
+  Tensor<T> what_classifier_reads(Tape<T>& tape, const Tensor<T>& x);
   Tensor<T> classify(Tape<T>& tape, const Tensor<T>& x);
 
   ModelSettings settings_;

@@ -14,11 +14,12 @@ inline constexpr int most_token_ids = 65536;
 // label. Of a text they are windows of one stream, which overlap where row_stride < length: then
 // there are no labels, because what follows a token in the stream is what a model is to say.
 struct PaddedData {
-  int rows = 0, length = 0;     // length includes PAD and global tokens
-  int vocabulary = 0;           // token ids are below it: the task's, PAD, global tokens
-  std::vector<TokenId> tokens;  // [rows, length], or a stream that ends one token after the last row
-  std::vector<int> labels;      // [rows], or none
-  int row_stride = 0;           // tokens between the beginnings of two rows; 0: length
+  int rows = 0, length = 0;  // length includes PAD and global tokens
+  int vocabulary = 0;        // token ids are below it: the task's, PAD, global tokens
+  std::vector<TokenId>
+      tokens;               // [rows, length], or a stream that ends one token after the last row
+  std::vector<int> labels;  // [rows], or none
+  int row_stride = 0;       // tokens between the beginnings of two rows; 0: length
 
   bool is_stream() const { return labels.empty(); }
   int stride() const { return row_stride > 0 ? row_stride : length; }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/cross_entropy.h"
 #include "train/evaluate.h"
 
 namespace focus {
@@ -13,9 +12,9 @@ T compute_gradients(Model<T>& model, Tape<T>& tape, const int* tokens, const int
                     const Noise& noise, std::vector<T>* logits) {
   tape.reset(true, noise);
   model.zero_gradients();
-  const Tensor<T> out = model.forward(tape, tokens, rows);
-  const Tensor<T> loss = cross_entropy(tape, out, labels);
-  if (logits) logits->assign(out.data, out.data + out.size());
+  const ModelSettings& s = model.settings();
+  if (logits) logits->resize(size_t(rows) * size_t(s.targets()) * size_t(s.classes));
+  const Tensor<T> loss = model.loss(tape, tokens, labels, rows, logits ? logits->data() : nullptr);
   tape.backward(loss);
   return loss.data[0];
 }

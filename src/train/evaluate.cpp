@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/classifier_loss.h"
 #include "ops/cross_entropy.h"
 
 namespace focus {
@@ -23,16 +24,19 @@ std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const
       append_labels(data, row, targets, labels);
     }
     tape.reset(false);
-    const Tensor<float> out = model.forward(tape, tokens.data(), rows);
-    //@ gap 06 evaluate-rows
-    for (int p = 0; p < rows * targets; ++p) {
-      const float* row = out.data + ptrdiff_t{p} * classes;
-      const int label = labels[size_t(p)];
-      loss += row_cross_entropy(row, classes, label);
-      right += std::max_element(row, row + classes) - row == label;
-    }
-    //@ end
-    if (logits) logits->insert(logits->end(), out.data, out.data + out.size());
+    const Tensor<float> x = model.features(tape, tokens.data(), rows);
+    const auto [weight, bias] = model.classifier();
+    for_logits(tape, x, weight, bias, [&](int begin, int count, const float* out) {
+      //@ gap 06 evaluate-rows
+      for (int p = 0; p < count; ++p) {
+        const float* row = out + ptrdiff_t{p} * classes;
+        const int label = labels[size_t(begin + p)];
+        loss += row_cross_entropy(row, classes, label);
+        right += std::max_element(row, row + classes) - row == label;
+      }
+      //@ end
+      if (logits) logits->insert(logits->end(), out, out + ptrdiff_t{count} * classes);
+    });
   }
   const double count = double(data.rows) * targets;
   return Evaluation{loss / count, 100.0 * double(right) / count};

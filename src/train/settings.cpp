@@ -142,8 +142,8 @@ RunSettings RunSettings::defaults_for(const Task& task) {
 
 ModelSettings RunSettings::model_settings(int vocabulary, int padded_length) const {
   ModelSettings m;
-  m.attention = {attention,     k, global_tokens, heads, dropout, score_scale,
-                 objective == Objective::causal};
+  m.attention = {
+      attention, k, global_tokens, heads, dropout, score_scale, objective == Objective::causal};
   m.objective = objective;
   m.activation = activation;
   m.vocabulary = vocabulary;
