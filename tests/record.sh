@@ -7,7 +7,8 @@
 #
 # Needs `make` with nvcc (build/focus); for attention_h200.csv and gpu_step.csv also
 # `make build/libfocus-attention.so` and PyTorch. A file is replaced once all of it is measured.
-# ROUNDS (1) is for gpu_step.csv, SHAPES (A,B,D) for attention_h200.csv. Then: make report.
+# ROUNDS (1) is for gpu_step.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even pairs.
+# Then: make report.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 focus=build/focus
@@ -98,7 +99,7 @@ measure() {  # measure NAME: the recording, on standard output
         "--k 5, at each --precision: seconds of the whole program, with evaluation and checkpoints after each epoch" \
         "(ten runs together, one launch an epoch part)."
       echo "attention,precision,seconds"
-      for precision in fp32 tf32 bf16; do
+      for precision in ${PRECISIONS:-fp32 tf32 bf16}; do
         for attention in "full" "topk --k 5"; do
           folder=$(mktemp -d)
           begin=$(date +%s.%N)
