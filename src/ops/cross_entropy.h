@@ -1,4 +1,5 @@
-// The loss: softmax of the logits, then minus the logarithm of the right class's probability.
+// The loss: softmax of the logits, then minus the logarithm of the right class's probability. The
+// trainer's step takes it together with the classifier (classifier_loss.h).
 #pragma once
 
 #include "tensor/tape.h"
