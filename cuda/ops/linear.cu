@@ -54,7 +54,7 @@ template <int ROWS>
 __device__ __forceinline__ void load_tile(float* to, const float* from, int rows, int columns,
                                           int first_row, int first_column) {
   const bool vectors = columns % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0;
-#pragma unroll
+#pragma unroll 8  // loads at once: more would cost registers
   for (int e = int(threadIdx.x); e < ROWS * side / 4; e += threads) {
     const int row = e / (side / 4), column = e % (side / 4) * 4;
     const int r = first_row + row, c = first_column + column;
