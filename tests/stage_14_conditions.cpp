@@ -12,8 +12,8 @@
 #include "analysis/sensitivity.h"
 #include "analysis/spectral_norm.h"
 #include "close.h"
+#include "stability_golden.h"
 #include "tensor/softmax.h"
-#include "theory_golden.h"
 
 using namespace focus;
 using namespace focus::test;
@@ -26,38 +26,6 @@ Stability measured(const std::string& name, int threads = 1) {
   GoldenModel<double> golden(name);
   Workers workers(threads);
   return measure_stability(golden.model, golden.data, golden.data.rows, workers, no_stop).value();
-}
-
-// "" or the first percentile that is off by more than 1e-6 of it + 1e-6. (Positions: the reference
-// has them in double as we do, so what is left is the float32 in which values are kept.)
-std::string off(const std::string& what, const nlohmann::json& wanted,
-                const std::optional<Percentiles>& got) {
-  if (wanted.is_null() != !got) return what + (got ? " is there" : " is missing");
-  if (!got) return "";
-  for (int point : percentile_points) {
-    const double w = wanted.at(std::to_string(point)), g = percentile(*got, point);
-    if (!(std::abs(g - w) <= 1e-6 * std::abs(w) + 1e-6))
-      return str(what, ", percentile ", point, ": ", g, ", wanted ", w);
-  }
-  return "";
-}
-
-std::string difference(const nlohmann::json& wanted, const Statistics& got) {
-  const auto maybe = [&](const char* name) {
-    return wanted.contains(name) ? wanted[name] : nlohmann::json();
-  };
-  std::string text = off("delta_s", maybe("delta_s"), got.dispersion) +
-                     off("sensitivity", maybe("sensitivity"), got.sensitivity) +
-                     off("delta_h", maybe("delta_h"), got.kept_dispersion) +
-                     off("Delta_h", maybe("Delta_h"), got.separation) +
-                     off("beta", maybe("beta"), got.key_count);
-  const auto number = [&](const char* name, double g) {
-    const double w = wanted.at(name);
-    if (!(std::abs(g - w) <= 1e-7 * w)) text += str(" ", name, ": ", g, ", wanted ", w);
-  };
-  number("Upsilon", got.value_norm), number("Gamma", got.score_norm);
-  number("B", got.mlp_norm), number("Xi", got.largest_token);
-  return text;
 }
 
 using Row = std::vector<double>;
@@ -375,9 +343,9 @@ TEST_CASE("stability: every pattern's statistics are those of an independent pro
     const Stability got = measured(name);
     REQUIRE(got.layers.size() == wanted.at("layers").size());
     for (size_t layer = 0; layer < got.layers.size(); ++layer)
-      CHECK_MESSAGE(difference(wanted["layers"][layer], got.layers[layer]) == "", name, ", layer ",
-                    layer);
-    CHECK_MESSAGE(difference(wanted["all"], got.all) == "", name);
+      CHECK_MESSAGE(difference(wanted["layers"][layer], got.layers[layer], in_double) == "", name,
+                    ", layer ", layer);
+    CHECK_MESSAGE(difference(wanted["all"], got.all, in_double) == "", name);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "analysis/only_rows.h"
 #include "rng.h"
 #include "train/checkpoint.h"
 #include "train/cpu_stepper.h"
@@ -65,20 +66,9 @@ size_t Surface::done() const {
   return size_t(std::count_if(points.begin(), points.end(), [](const auto& p) { return bool(p); }));
 }
 
-namespace {
-
-// The rows, as runs have them; a stepper wants held-out ones too.
-std::shared_ptr<const RunData> as_run_data(const PaddedData& data) {
-  PaddedData one = data;
-  one.rows = 1, one.tokens.resize(size_t(data.length)), one.labels.resize(1);
-  return std::make_shared<const RunData>(RunData{data, std::move(one)});
-}
-
-}  // namespace
-
 Evaluators Evaluators::on_cpu(const ModelSettings& model, const PaddedData& data, int threads) {
   Evaluators e;
-  const std::shared_ptr<const RunData> rows = as_run_data(data);
+  const std::shared_ptr<const RunData> rows = only_rows(data);
   for (int t = 0; t < threads; ++t) {
     Tape<float>& tape = e.tapes_.emplace_back(e.workers_.emplace_back(1));
     const std::vector<StepRun> run{{0, rows}};
@@ -91,7 +81,7 @@ Evaluators Evaluators::on_device(Device& device, const ModelSettings& model, con
                                  int points, Precision precision) {
   Evaluators e;
   e.points_ = points;
-  const std::vector<StepRun> runs(size_t(points), {0, as_run_data(data)});
+  const std::vector<StepRun> runs(size_t(points), {0, only_rows(data)});
   const StepSettings settings{.model = model,
                               .batch = std::min(25, data.rows),
                               .precision = precision,

@@ -41,7 +41,7 @@ struct Plane {
 
 // All checkpoints have the first one's task and shapes, so that directions mean the same in each.
 void check_alike(const Loaded<float>& first, const Loaded<float>& other) {
-  if (&first.task != &other.task)
+  if (first.task.name != other.task.name)
     fail_input(other.name, ": learnt ", other.task.name, ", ", first.name, " ", first.task.name);
   const auto &p = first.model.parameters(), &q = other.model.parameters();
   if (p.size() != q.size())
