@@ -8,6 +8,7 @@
 
 #include "analysis/bounds.h"
 #include "analysis/conditions.h"
+#include "analysis/convex_toy.h"
 #include "analysis/largest.h"
 #include "analysis/sensitivity.h"
 #include "analysis/spectral_norm.h"
@@ -333,6 +334,46 @@ TEST_CASE("conditions: with full's side capped none of Table 6's sixteen holds, 
   CHECK(hold == 8);
   CHECK(hold_capped == 0);
   CHECK(weights_hold_capped(8, 0.1, 1, 40));  // 2 e^0.1 · 2 = 4.4 < 20
+}
+
+TEST_CASE("chain 6: on a convex problem SGD's gap stays below R lambda / sqrt T") {
+  const ConvexToy toy(100, 4, 1, 1);
+  ConvexToy::Point beside = toy.minimum();
+  for (double& w : beside) {  // it is the minimum
+    for (const double step : {-1e-3, 1e-3}) {
+      w += step;
+      CHECK(toy.loss(beside) > toy.loss(toy.minimum()));
+      w -= step;
+    }
+  }
+  double before = 1;
+  for (const int steps : {10, 100, 1000}) {
+    const Bounded gap = convergence_of(toy, steps, 50);
+    CHECK(gap.measured > 0);
+    CHECK(gap.measured <= gap.bound);
+    CHECK(gap.measured < before / 2);
+    before = gap.measured;
+  }
+}
+
+TEST_CASE(
+    "chain 7: there two runs that differ in a row stay near each other, and a clip ends that") {
+  for (const double lambda : {0.5, 1.0, 2.0, 4.0}) {
+    const Bounded apart = stability_of(ConvexToy(100, 4, lambda, 1), 200, 0.01, 0, 100);
+    CHECK(apart.bound == doctest::Approx(2 * lambda * 0.01 * 200 / 100));
+    CHECK(apart.measured > 0);
+    CHECK(apart.measured <= apart.bound);
+  }
+  // What carries the proof: without a clip no step of a rate up to 2/β moves two points apart.
+  CHECK(expansion_of(20, 0.1, 0, 2000) <= 1 + 1e-12);
+  CHECK(expansion_of(20, 0.1, 0.5, 2000) > 1.1);
+  // And a clipped step has the clip's length, whatever λ is.
+  for (const double lambda : {8.0, 64.0}) {
+    const auto path = ConvexToy(100, 4, lambda, 1).descend(1, 0.01, 0.5, 3);
+    double squares = 0;
+    for (double w : path.last) squares += w * w;
+    CHECK(std::sqrt(squares) == doctest::Approx(0.005));
+  }
 }
 
 // --- Table 6

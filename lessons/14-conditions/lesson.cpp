@@ -5,7 +5,8 @@
 
 #include <iostream>
 
-#include "prediction.h"
+#include "analysis/convex_toy.h"
+#include "at_paper_scale.h"
 #include "study/lesson_study.h"
 
 using namespace focus;
@@ -110,6 +111,37 @@ Panel prediction_panel(const std::vector<AgainstFull>& all, const std::string& t
   return panel;
 }
 
+// Sections 6 and 7 on a convex toy: measured beside the bounds.
+Panel convergence_panel() {
+  Panel panel{"5. A convex toy: gap to the minimum", "steps", "mean gap"};
+  Series bound{"bound R lambda / sqrt T"}, measured{"SGD"};
+  bound.style = Style::dashed;
+  for (const int steps : {10, 30, 100, 300, 1000, 3000}) {
+    const Bounded gap = convergence_of(ConvexToy(100, 4, 1, 1), steps, 100);
+    bound.x.push_back(steps), bound.y.push_back(gap.bound);
+    measured.x.push_back(steps), measured.y.push_back(gap.measured);
+  }
+  panel.series = {bound, measured};
+  panel.log_x = panel.log_y = true;
+  return panel;
+}
+Panel stability_panel() {
+  Panel panel{"6. The toy: two runs that differ in a row", "lambda", "mean distance of weights"};
+  Series bound{"bound 2 lambda T eta / n"}, free{"SGD"}, clipped{"SGD with the clip 0.5"};
+  bound.style = Style::dashed;
+  for (const double lambda : {0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0}) {
+    const ConvexToy toy(100, 4, lambda, 1);
+    const Bounded without = stability_of(toy, 200, 0.01, 0, 200);
+    bound.x.push_back(lambda), bound.y.push_back(without.bound);
+    free.x.push_back(lambda), free.y.push_back(without.measured);
+    clipped.x.push_back(lambda);
+    clipped.y.push_back(stability_of(toy, 200, 0.01, 0.5, 200).measured);
+  }
+  panel.series = {bound, free, clipped};
+  panel.log_x = panel.log_y = true;
+  return panel;
+}
+
 double by_theory(const AgainstFull& c) {
   return c.theory;
 }
@@ -128,7 +160,9 @@ Figure draw(const std::vector<AgainstFull>& all, const Study& study) {
                      [](double s, double c1) { return inputs_frontier(s, c1, 4); }),
       prediction_panel(all, "3. Predicted by the theory", "ln of the constants' ratio", by_theory),
       prediction_panel(all, "4. Predicted by the sharpness", "entropy less full's, nats",
-                       by_sharpness)};
+                       by_sharpness),
+      convergence_panel(),
+      stability_panel()};
   const RunSettings& s = study.variants[0].settings;
   figure.caption = str("3 and 4: six tasks of length ", s.length, ", ", s.train_size,
                        " training examples, ", study.variants[0].seeds.size(),
@@ -203,8 +237,50 @@ Prediction judge(const std::vector<AgainstFull>& topk, const char* name, const F
   return {4 * signs >= 3 * int(topk.size()) && rho >= 0.3 && each && rho > std::abs(of_k), numbers};
 }
 
+// --- Table 6 at the paper's size
+// ------------------------------------------------------------------
+
+void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
+  const std::vector<PooledCell> cells = pool(read_cell_rows(file));
+  int weights = 0, inputs = 0, capped = 0;
+  for (const PooledCell& p : cells) {
+    weights += median(p.weights) < 1, inputs += median(p.inputs) < 1;
+    capped += 2 * p.hold_capped > p.seeds;
+  }
+  const int all = int(cells.size());
+  out.paper_scale(paper_figure_of(cells), paper_table_of(cells),
+                  2 * weights >= all && 2 * inputs >= all,
+                  str("F12, the median seed meets the weights' condition in ", weights, " of ", all,
+                      " cells, the inputs' in ", inputs, ", with full's side capped ", capped));
+}
+
+// What paper.sh left in the output folder becomes the table.
+int read_what_paper_sh_made(Lesson& out) {
+  const std::filesystem::path made = out.options().out / "stability";
+  std::vector<std::filesystem::path> files;
+  if (std::filesystem::is_directory(made))
+    for (const auto& entry : std::filesystem::directory_iterator(made))
+      if (entry.path().extension() == ".json") files.push_back(entry.path());
+  if (files.empty())
+    fail_input(made.string(), " holds no results: run lessons/14-conditions/paper.sh ",
+               out.options().out.string(), " first, on a machine with a GPU");
+  std::sort(files.begin(), files.end());
+  std::vector<Cell> cells;
+  for (const std::filesystem::path& file : files) read_cells(file, cells);
+  std::vector<std::string> lines;
+  for (const Cell& cell : cells) lines.push_back(text_of(cell));
+  std::filesystem::create_directories(out.options().out / "paper");
+  out.table(cell_columns, lines, "paper/measured.csv");
+  tell_paper_scale(out, out.options().out / "paper/measured.csv");
+  return 0;
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-14", "are the theory's conditions met, and do they predict?");
+  if (out.options().paper_scale) return read_what_paper_sh_made(out);
+  const std::filesystem::path recorded_paper = out.recorded() / "paper/measured.csv";
+  if (out.options().redraw && std::filesystem::exists(recorded_paper))
+    tell_paper_scale(out, recorded_paper);
   const Study study = lesson_study(out);
   std::vector<ModelRow> measured;
   std::mutex mutex;
