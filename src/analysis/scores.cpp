@@ -36,6 +36,7 @@ template <class T>
 std::vector<T> visit_attention_scores(Model<T>& model, const int* tokens, int B, Workers& workers,
                                       const std::function<void(const HeadScores&)>& visit) {
   const ModelSettings& s = model.settings();
+  if (s.attention.causal) fail_input("scores are analysed without a causal mask only");
   Tape<T> tape(workers);
   HeadScores scores{0, 0, B, s.length, {}};
   scores.scores.resize(size_t(B) * size_t(s.length) * size_t(s.length));
