@@ -9,7 +9,7 @@
 # weights and at equal training loss. Without parts: all of the design, the most telling first.
 # Then `build/lesson-13 --scale paper --out OUT` makes table, figure and verdict of OUT/surfaces.
 #
-# Settings: DEVICE (cuda), ROWS of `seeds` (1000), PRECISION of `fine` (fp32), TRAIN: more flags for
+# Settings: DEVICE (cuda), ROWS of `seeds` (500), PRECISION of `fine` (fp32), TRAIN: more flags for
 # `focus train`.
 set -eu
 out=${1:?usage: paper.sh OUT [TASK.ACTIVATION.PART ...]}
@@ -79,7 +79,7 @@ for part in "$@"; do
       "$(rows "$task" "$seed")" 1 "$last".{full,topk}/seed-"$seed"/last.safetensors
     continue
   fi
-  samples=${ROWS:-1000} directions=5 some=("${seeds[@]}")
+  samples=${ROWS:-500} directions=5 some=("${seeds[@]}")
   [ "$task" = list-operations ] && samples=500 directions=2 some=("${seeds[@]:0:3}")
   for seed in "${some[@]}"; do
     data=$(rows "$task" "$seed")
