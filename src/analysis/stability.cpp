@@ -287,7 +287,7 @@ std::optional<Stability> measure_stability(Device& device, const Model<double>& 
     own.parameters()[p].value.assign(from.begin(), from.end());
   }
   const StepSettings settings{.model = model.settings(),
-                              .batch = std::min(25, data.rows),
+                              .batch = 1,      // nothing is trained
                               .form = "off"};  // the list of kernels
   const auto stepper = device.make_stepper(settings, {{0, only_rows(data)}});
   stepper->load(0, own, Optimizer<float>(OptimizerKind::sgd, own.parameters()));

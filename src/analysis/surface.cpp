@@ -83,7 +83,7 @@ Evaluators Evaluators::on_device(Device& device, const ModelSettings& model, con
   e.points_ = points;
   const std::vector<StepRun> runs(size_t(points), {0, only_rows(data)});
   const StepSettings settings{.model = model,
-                              .batch = std::min(25, data.rows),
+                              .batch = 1,  // nothing is trained
                               .precision = precision,
                               .form = "off"};  // the list of kernels, recorded
   if (const std::string problem = device.problem(settings); !problem.empty())
