@@ -9,7 +9,7 @@
 # weights and at equal training loss. Without parts: all of the design, the most telling first.
 # Then `build/lesson-13 --scale paper --out OUT` makes table, figure and verdict of OUT/surfaces.
 #
-# Settings: DEVICE (cuda), ROWS of `seeds` (500), PRECISION of `fine` (fp32), TRAIN: more flags for
+# SKIP_MATCHED=1 leaves the latter out. Settings: DEVICE (cuda), ROWS of `seeds` (500), PRECISION of `fine` (fp32), TRAIN: more flags for
 # `focus train`.
 set -eu
 out=${1:?usage: paper.sh OUT [TASK.ACTIVATION.PART ...]}
@@ -35,6 +35,7 @@ train() {
 # at_loss TASK ACTIVATION SEED: both as they are after the first epoch whose training loss is at most
 # 0.1. A run is the beginning of every longer one.
 at_loss() {
+  [ -z "${SKIP_MATCHED:-}" ] || return 0
   local attention dir epoch
   for attention in full "topk --k 5"; do
     dir=$out/models/$1.$2.${attention%% *}.$3
@@ -58,13 +59,15 @@ rows() {
   echo "$file"
 }
 
-# surface NAME GRID SAMPLES PRECISION DATA DIRECTION FULL TOPK
+# surface NAME GRID SAMPLES PRECISION DATA DIRECTION FULL TOPK: three side by side, since half of the
+# time of a small one is its start.
 surface() {
-  local file=$out/surfaces/$1.json
+  local file=$out/surfaces/$1.json precision=(--precision "$4")
+  [ "$device" = cpu ] && precision=()
   [ -f "$file" ] && return
+  while [ "$(jobs -rp | wc -l)" -ge 3 ]; do wait -n; done
   $focus surface --checkpoint "$7" "$8" --data "$5" --grid "$2" --samples "$3" --seed "$6" \
-    --device "$device" $([ "$device" = cpu ] || echo --precision "$4") --out "$file" |
-    tee "$out/surfaces/$1.txt"
+    --device "$device" "${precision[@]}" --out "$file" > "$out/surfaces/$1.txt" 2>&1 &
 }
 
 for part in "$@"; do
@@ -77,6 +80,8 @@ for part in "$@"; do
     seed=${seeds[0]}
     surface "$task.$activation.fine.$seed.1" "${FINE:-200}" "$samples" "${PRECISION:-fp32}" \
       "$(rows "$task" "$seed")" 1 "$last".{full,topk}/seed-"$seed"/last.safetensors
+    wait
+    cat "$out/surfaces/$task.$activation.fine.$seed.1.txt"
     continue
   fi
   samples=${ROWS:-500} directions=5 some=("${seeds[@]}")
@@ -92,4 +97,5 @@ for part in "$@"; do
         "$last".{full,topk}."$seed"/seed-"$seed"/last.safetensors
     done
   done
+  wait
 done
