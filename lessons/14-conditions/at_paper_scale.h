@@ -6,6 +6,7 @@
 
 #include "prediction.h"
 #include "report/figure.h"
+#include "study/recording.h"
 #include "train/checkpoint.h"
 
 namespace focus {
@@ -77,6 +78,61 @@ inline std::vector<Cell> read_cell_rows(const std::filesystem::path& file) {
                     number(8), number(9)}});
   }
   return all;
+}
+
+// --- does it predict? The epochs are those of the lessons' recordings at this size, the predictors
+// those of the untrained models.
+
+inline constexpr int paper_rows = 25;  // of each model: 1000 queries of each of its layers
+inline constexpr const char* paper_mechanisms[] = {"full", "full*4", "topk(5)", "topk(9)",
+                                                   "banded(5)"};
+
+class RecordedRuns {
+ public:
+  explicit RecordedRuns(const std::filesystem::path& lessons) {
+    for (const char* folder : {"06-generalisation", "17-sharpness"})
+      recordings_.push_back(read_recording(lessons / folder / "results/paper"));
+  }
+  const RecordedVariant* find(const std::string& task, const std::string& mechanism) const {
+    for (const Recording& r : recordings_)
+      for (const RecordedVariant& v : r.variants)
+        if (v.settings.task == task && v.mechanism == mechanism) return &v;
+    return nullptr;
+  }
+  std::vector<std::string> tasks() const {
+    std::vector<std::string> all;
+    for (const RecordedVariant& v : recordings_[0].variants)
+      if (std::find(all.begin(), all.end(), v.settings.task) == all.end())
+        all.push_back(v.settings.task);
+    return all;
+  }
+
+ private:
+  std::vector<Recording> recordings_;
+};
+
+// The rows of predictors.csv: every recorded run of these mechanisms before its first step. Empty:
+// `stop` was set on the way.
+inline std::vector<ModelRow> untrained_models(const RecordedRuns& recorded, int threads,
+                                              const std::atomic<bool>& stop,
+                                              const std::function<void(double)>& progress) {
+  std::vector<std::pair<const RecordedVariant*, uint64_t>> models;
+  for (const std::string& task : recorded.tasks())
+    for (const char* mechanism : paper_mechanisms)
+      if (const RecordedVariant* v = recorded.find(task, mechanism))
+        for (const SeedOutcome& outcome : v->seeds) models.push_back({v, outcome.seed});
+  std::vector<ModelRow> rows(models.size());
+  std::atomic<int> done = 0;
+  Workers workers(threads);
+  workers.run(int(models.size()), [&](int i, int) {
+    if (stop) return;
+    const auto& [variant, seed] = models[size_t(i)];
+    Run run(variant->settings, seed, make_run_data(variant->settings, seed));
+    rows[size_t(i)] = measure_model(run, false, paper_rows);
+    progress(double(++done) / double(models.size()));
+  });
+  if (stop) rows.clear();
+  return rows;
 }
 
 // What the seeds say about one task at one percentile.
