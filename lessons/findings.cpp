@@ -870,10 +870,10 @@ int run() {
   sharpness(r, lessons / "17-sharpness/results/paper", page);
   controls(r, page);
   gpu_hours(r, page);
-  not_run(
-      {lessons / "07-activations/paper.csv", lessons / "17-sharpness/paper.csv",
-       lessons / "17-sharpness/controls.csv", lessons / "06-generalisation/list-operations.csv"},
-      r, page);
+  not_run({lessons / "07-activations/paper.csv", lessons / "14-conditions/paper.csv",
+           lessons / "17-sharpness/paper.csv", lessons / "17-sharpness/controls.csv",
+           lessons / "06-generalisation/list-operations.csv"},
+          r, page);
   const std::string text = str(
       "# Findings at the paper's scale\n\nThe paper's claims beside our measurements at its own "
       "scale: its tasks, "
