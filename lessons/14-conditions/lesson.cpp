@@ -315,8 +315,9 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& from) {
     std::map<std::string, std::pair<int, int>> faster;
     for (const AgainstFull& c : all)
       faster[c.mechanism].first += c.measured < 0, ++faster[c.mechanism].second;
+    table += table.empty() ? "" : "\n";
     table +=
-        "\n| | faster than full attention with the same seed | promised the smaller constant | "
+        "| | faster than full attention with the same seed | promised the smaller constant | "
         "less entropy at the start |\n|---|---|---|---|\n";
     for (const auto& [mechanism, count] : faster) {
       int promised = 0, sharper = 0;
