@@ -28,10 +28,10 @@ struct Scale {
 };
 Scale scale_of(const LessonOptions& o) {
   if (o.demo_scale) return {25, 1, 1, 50};
-  return {100, 3, 1, 100};
+  return {200, 3, 1, 100};
 }
-constexpr int grid = 29;
-constexpr double range = 0.7, step = 2 * range / (grid - 1);
+constexpr int grid = 25;
+constexpr double range = 0.6, step = 2 * range / (grid - 1);
 
 // --- measuring
 // ------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ int lesson(int argc, char** argv) {
   if (out.options().redraw && std::filesystem::exists(recorded_paper))
     tell_paper_scale(out, recorded_paper);
   const Study study = lesson_study(out);
-  out.note("surfaces", str(grid, " x ", grid, " points over [-0.7, 0.7], step 0.05, first ",
+  out.note("surfaces", str(grid, " x ", grid, " points over [-0.6, 0.6], step 0.05, first ",
                            scale_of(out.options()).rows,
                            " training rows, directions drawn with seeds 1, 2, ..."));
   std::optional<StudyResults> results;
