@@ -158,6 +158,8 @@ void AttentionPlan::forward(const Kept& kept, const float* q, const float* k, co
     draw_attention_mask(c, mask, streams.ahead(Streams::Side::forward));
     streams.wait_for(Streams::Side::forward);
   }
+  if (!training_ && !settings_.causal && fits_attention_short(c.pattern, c.k, T_, D_))
+    return attention_short(c, streams.main());
   if (way() == Way::rows) return attention_rows(c, random, training_, streams.main());
   if (!run_ladder(c, kept, streams, scratch)) attention_lists(c, streams.main());
 }
