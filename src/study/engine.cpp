@@ -415,7 +415,9 @@ class Engine {
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
   }
-  std::vector<std::vector<size_t>> parties_of(const std::vector<size_t>& left) {
+  // A party fills what one more run adds to the time of another beside it, but no less than there
+  // is for it when all go at once.
+  std::vector<Party> parties_of(const std::vector<size_t>& left) {
     std::vector<int> epochs;
     std::map<size_t, size_t> job_of;
     for (const size_t i : left) {
@@ -424,11 +426,16 @@ class Engine {
     }
     const std::vector<RunGroup> groups =
         groups_of(study_, left, epochs, observer_.costs, options_.devices[0]->facts().memory);
-    std::vector<std::vector<size_t>> parties;
-    for (const DealtPiece& piece : deal(groups, int(options_.devices.size()))) {
-      std::vector<size_t>& party = parties.emplace_back();
+    const std::vector<DealtPiece> pieces = deal(groups, int(options_.devices.size()));
+    const double of_each = double(options_.devices.size()) / double(pieces.size());
+    std::vector<Party> parties;
+    for (const DealtPiece& piece : pieces) {
+      const RunGroup& group = groups[piece.group];
+      Party& party = parties.emplace_back();
+      party.share = std::clamp(piece.count * group.cost.each_more / group.cost.alone,
+                               std::min(1.0, of_each), 1.0);
       for (int r = 0; r < piece.count; ++r)
-        party.push_back(job_of[groups[piece.group].runs[size_t(piece.first + r)]]);
+        party.jobs.push_back(job_of[group.runs[size_t(piece.first + r)]]);
     }
     return parties;
   }
