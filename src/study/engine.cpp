@@ -415,8 +415,7 @@ class Engine {
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
   }
-  // A party fills what one more run adds to the time of another beside it, but no less than there
-  // is for it when all go at once.
+  // A party has at least the share of a device that there is for each when all go at once.
   std::vector<Party> parties_of(const std::vector<size_t>& left) {
     std::vector<int> epochs;
     std::map<size_t, size_t> job_of;
@@ -432,8 +431,7 @@ class Engine {
     for (const DealtPiece& piece : pieces) {
       const RunGroup& group = groups[piece.group];
       Party& party = parties.emplace_back();
-      party.share = std::clamp(piece.count * group.cost.each_more / group.cost.alone,
-                               std::min(1.0, of_each), 1.0);
+      party.share = std::min(1.0, std::max(of_each, piece.fill));
       for (int r = 0; r < piece.count; ++r)
         party.jobs.push_back(job_of[group.runs[size_t(piece.first + r)]]);
     }

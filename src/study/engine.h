@@ -101,7 +101,7 @@ struct TrainResult {
 
 // 'focus train': starts new runs in plan.out. InputError when it already holds a run, or anything
 // else is wrong with the plan; nothing has been written then. Every epoch is saved, while the next
-// one is computed: a kill loses the epoch under way and the one that is on its way to the disk. An
+// one is computed: a kill loses what is under way, on its way to the disk too (train/saver.h). An
 // interrupt (observer.stop) finishes the step, saves and returns; resuming continues in the middle
 // of the epoch, to the same bytes as if never stopped.
 TrainResult train(const TrainPlan& plan, const StudyObserver& observer = {});

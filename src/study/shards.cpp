@@ -22,9 +22,9 @@ std::string group_name(RunSettings s) {
 }
 
 // Roughly, in products. A run of the paper's short sequences leaves most of a GPU idle, so that
-// another one beside it adds a tenth; one of 15000 tokens a batch nearly fills it
-// (cuda/results/step_h200.csv: 0.22 and 0.41 ms a step for one and ten runs of 25 × 40 tokens, 1.5
-// and 12.2 of 25 × 600).
+// another one beside it, of its group or not, adds a tenth; one of 15000 tokens a batch nearly
+// fills it (cuda/results/step_h200.csv: 0.22 and 0.41 ms a step for one and ten runs of 25 × 40
+// tokens, 1.5 and 12.2 of 25 × 600).
 EpochCost rough_cost(const RunSettings& s) {
   const double rows = 3.0 * s.train_size + s.val_size, length = s.length;
   const double products = rows * length * s.blocks *
@@ -62,6 +62,9 @@ std::vector<RunGroup> groups_of(const Study& study, const std::vector<size_t>& r
     group.cost.alone = std::max(group.cost.alone, cost.alone * epochs_left[i]);
     group.cost.each_more = std::max(group.cost.each_more, cost.each_more * epochs_left[i]);
   }
+  for (RunGroup& group : groups)
+    if (group.cost.alone > 0)
+      group.cost.fill = std::clamp(group.cost.each_more / group.cost.alone, 0.05, 1.0);
   return groups;
 }
 
