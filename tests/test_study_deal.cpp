@@ -105,6 +105,26 @@ TEST_CASE("deal: every run once, on a device that is there, one piece after anot
   }
 }
 
+TEST_CASE("deal: parties have the share of a device that they fill, or that there is for each") {
+  const Study study = parse_study(
+      "attention,k,lr,seeds,length,d-model,d-mlp,blocks,train-size,val-size,batch,epochs\n"
+      "full|topk,3,0.1|0.5,1,10,8,8,1,60,20,10,6\n"
+      "bottomk,3,0.1,4,10,8,8,1,60,20,10,6\n",
+      "t");
+  const std::vector<size_t> runs{1, 2, 3, 4, 5, 6, 7};
+  const std::vector<EpochCost> costs(study.variants.size(), {10, 2});
+  const auto parties = parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 1, 0);
+  REQUIRE(parties.size() == 3);
+  CHECK(parties[0].jobs == std::vector<size_t>{3, 4, 5, 6});
+  CHECK(parties[0].share == doctest::Approx(0.8));
+  CHECK(parties[1].jobs == std::vector<size_t>{1, 2});
+  CHECK(parties[1].share == doctest::Approx(0.4));
+  CHECK(parties[2].jobs == std::vector<size_t>{0});
+  CHECK(parties[2].share == doctest::Approx(1. / 3));
+  for (const Party& party : parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 3, 0))
+    CHECK(party.share == 1);
+}
+
 TEST_CASE("deal: the groups of a study, what they cost, and how many runs the memory holds") {
   const Study study = parse_study(
       "attention,k,lr,seeds,length,d-model,d-mlp,blocks,train-size,val-size,batch,epochs\n"

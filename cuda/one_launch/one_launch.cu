@@ -106,11 +106,11 @@ struct OneLaunch::State {
       : settings(s), placed(s, std::move(runs)) {}
 
   // One for each sequence if there is room; more, which only help to sum and to update, where
-  // multiprocessors would be idle, but for every eighth: there rows are evaluated meanwhile.
+  // multiprocessors would be idle.
   int blocks_a_run(int runs) const {
     const int most = std::max(1, room / runs);
     if (given_blocks > 0) return std::min(given_blocks, most);
-    const int all = plan.multiprocessors, idle = std::min((all - all / 8) / runs, plan.chunks);
+    const int idle = std::min(plan.multiprocessors / runs, plan.chunks);
     return std::min(std::max(plan.batch, idle), most);
   }
 

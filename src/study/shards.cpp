@@ -74,6 +74,24 @@ std::vector<DealtPiece> deal(const std::vector<RunGroup>& groups, int devices) {
   return deal(costs, devices);
 }
 
+std::vector<Party> parties_of(const Study& study, const std::vector<size_t>& runs,
+                              const std::vector<int>& epochs_left,
+                              const std::vector<EpochCost>& costs, int devices, double memory) {
+  std::map<size_t, size_t> job_of;
+  for (const size_t run : runs) job_of.emplace(run, job_of.size());
+  const std::vector<RunGroup> groups = groups_of(study, runs, epochs_left, costs, memory);
+  const std::vector<DealtPiece> pieces = deal(groups, devices);
+  const double of_each = double(devices) / double(pieces.size());
+  std::vector<Party> parties;
+  for (const DealtPiece& piece : pieces) {
+    Party& party = parties.emplace_back();
+    party.share = std::min(1.0, std::max(of_each, piece.fill));
+    for (int r = 0; r < piece.count; ++r)
+      party.jobs.push_back(job_of[groups[piece.group].runs[size_t(piece.first + r)]]);
+  }
+  return parties;
+}
+
 std::vector<size_t> runs_of_shard(const Study& study, int shard, int shards, bool on_device) {
   if (shards < 1 || shard < 1 || shard > shards)
     fail_input("--shard ", shard, "/", shards, ": give I/N with I from 1 to N");

@@ -108,22 +108,21 @@ __device__ __forceinline__ void add_atb_ahead(float (&c)[N][C], const float* a, 
 }
 
 // Starts copying a tile, a weight matrix or a bias (tile rows beyond `rows` become 0).
-template <int PITCH = pitch, int THREADS = threads, int ROWS = side>
+template <int PITCH = pitch>
 __device__ __forceinline__ void copy_tile(float* to, const float* from, int rows) {
-  constexpr int rows_at_once = THREADS / (side / 4);
+  constexpr int rows_at_once = threads / (side / 4);
   const int first = int(threadIdx.x / (side / 4)), column = int(threadIdx.x % (side / 4)) * 4;
   to += first * PITCH + column, from += first * side + column;
 #pragma unroll
-  for (int row = 0; row < ROWS; row += rows_at_once) {
-    if (rows >= ROWS || first + row < rows)
+  for (int row = 0; row < side; row += rows_at_once) {
+    if (rows >= side || first + row < rows)
       __pipeline_memcpy_async(to + row * PITCH, from + row * side, 16);
     else
       store4(to + row * PITCH, make_float4(0, 0, 0, 0));
   }
 }
-template <int THREADS = threads>
 __device__ __forceinline__ void copy_weight(float* to, const float* from) {
-  copy_tile<pitch, THREADS>(to, from, side);
+  copy_tile(to, from, side);
 }
 __device__ __forceinline__ void copy_bias(float* to, const float* from) {
   const int e = int(threadIdx.x) * 4;
