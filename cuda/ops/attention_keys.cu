@@ -12,7 +12,7 @@ constexpr int warps = 4;
 // Where row i of the batch_head has key j: its entry, or -1.
 __device__ int entry_of(const AttentionCall& c, const int* keys, int i, int j) {
   const int first = c.begin[i], count = c.begin[i + 1] - first;
-  if (!keys) return j;
+  if (!keys) return j < count ? j : -1;
   int low = 0, high = count;  // the lists ascend
   while (low < high) {
     const int middle = (low + high) / 2;
@@ -34,7 +34,7 @@ __global__ void attention_keys_kernel(AttentionCall c, AttentionGradients g) {
   const float* ds = g.ds + size_t(batch_head) * size_t(c.nnz);
   for (int d0 = 0; d0 < c.D; d0 += 64) {  // two channels a lane
     float dk[2] = {}, dv[2] = {};
-    for (int i0 = 0; i0 < c.T; i0 += 32) {
+    for (int i0 = c.causal ? j / 32 * 32 : 0; i0 < c.T; i0 += 32) {
       // Each lane looks at one query; then all add the queries found, in order.
       const int own = i0 + lane, e = own < c.T ? entry_of(c, keys, own, j) : -1;
       const float weight = e >= 0 ? p[c.begin[own] + e] * c.factor(batch_head, own, e) : 0.f;

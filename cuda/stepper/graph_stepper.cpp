@@ -39,6 +39,8 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
                  order,
                  to.data->rows,
                  to.data->length,
+                 to.data->row_stride,
+                 settings.model.targets(),
                  to.batch};
   };
   const int at_once = evaluated_tokens / (settings.model.length * int(R));
@@ -49,7 +51,7 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
   place_passes(evaluation_, {&train_rows_, &val_rows_}, false);
   const size_t most_rows = R * size_t(std::max(train_.data->rows, val_rows_.data->rows));
   row_loss_ = DeviceArray<double>(most_rows);
-  row_right_ = DeviceArray<uint8_t>(most_rows);
+  row_right_ = DeviceArray<int>(most_rows);
   losses_ = DeviceArray<float>(R * size_t(train_.batches()));
 }
 
@@ -130,8 +132,7 @@ void GraphStepper::evaluate_step(Part& part, ModelPass& pass) {
   gather_batch(model.runs, part.source, pass.B, counters.data(), pass.tokens, pass.labels,
                streams.main());
   pass.forward(streams);
-  evaluate_rows(model.runs, part.source, pass.B, settings_.model.classes, pass.logits, pass.labels,
-                counters.data(), row_loss_.data(), row_right_.data(), streams.main());
+  pass.evaluate(streams, part.source, counters.data(), row_loss_.data(), row_right_.data());
   finish_step(model.runs, counters.data(), nullptr, nullptr, 0, streams.main());
 }
 
@@ -198,15 +199,16 @@ std::optional<std::vector<Evaluation>> GraphStepper::evaluate_snapshot(
   }
   const size_t rows = size_t(part.data->rows);
   std::vector<double> losses(rows * size_t(runs_.count()));
-  std::vector<uint8_t> right(losses.size());
+  std::vector<int> right(losses.size());
   evaluation_.streams.download(losses.data(), row_loss_.data(), losses.size() * sizeof(double));
-  evaluation_.streams.download(right.data(), row_right_.data(), right.size());
+  evaluation_.streams.download(right.data(), row_right_.data(), right.size() * sizeof(int));
   std::vector<Evaluation> results;
   for (size_t first = 0; first < losses.size(); first += rows) {
     double loss = 0;
-    int count = 0;
+    double count = 0;
     for (size_t row = first; row < first + rows; ++row) loss += losses[row], count += right[row];
-    results.push_back({loss / double(rows), 100.0 * count / double(rows)});
+    results.push_back(
+        {loss / double(rows), 100.0 * count / (double(rows) * settings_.model.targets())});
   }
   return results;
 }
@@ -216,10 +218,14 @@ std::vector<Gradients> GraphStepper::gradients(const std::vector<Epoch>& epochs,
   if (emulated()) training_.memory.poison();
   ModelPass& pass = train_.pass(step);
   compute_gradients(pass);
-  const size_t R = size_t(runs_.count()), numbers = size_t(pass.B * settings_.model.classes);
+  const ModelSettings& s = settings_.model;
+  const size_t R = size_t(runs_.count()), N = size_t(s.classes);
+  const size_t numbers = size_t(pass.B) * size_t(s.targets()) * N;
   std::vector<float> loss(R), logits(R * numbers);
   training_.streams.download(loss.data(), pass.loss, R * sizeof(float));
-  training_.streams.download(logits.data(), pass.logits, logits.size() * sizeof(float));
+  pass.for_logits(training_.streams, [&](size_t first, size_t rows, const float* piece) {
+    training_.streams.download(logits.data() + first * N, piece, rows * N * sizeof(float));
+  });
   std::vector<Gradients> all;
   for (size_t r = 0; r < R; ++r) {
     const auto of_run = logits.begin() + ptrdiff_t(r * numbers);
@@ -243,6 +249,8 @@ std::vector<AttentionInputs> GraphStepper::attention_inputs(int run, Split split
                            nullptr,
                            data.rows,
                            data.length,
+                           data.row_stride,
+                           settings_.model.targets(),
                            1};  // so that steps count rows
   training_.counters.set({{0, 0, uint32_t(first)}});
   gather_batch(training_.model.runs, source, count, training_.counters.data(), pass.tokens,

@@ -73,7 +73,7 @@ class GraphStepper final : public Stepper {
   Desk training_, evaluation_;  // of the runs; of their snapshot
   DeviceArray<BadStep> bad_steps_;
   DeviceArray<double> squares_, row_loss_;
-  DeviceArray<uint8_t> row_right_;
+  DeviceArray<int> row_right_;
   DeviceArray<float> losses_;           // (R,steps of an epoch)
   Part train_, train_rows_, val_rows_;  // to train on; to evaluate
 };
