@@ -113,7 +113,7 @@ TEST_CASE("deal: parties have the share of a device that they fill, or that ther
       "t");
   const std::vector<size_t> runs{1, 2, 3, 4, 5, 6, 7};
   const std::vector<EpochCost> costs(study.variants.size(), {10, 2});
-  const auto parties = parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 1, 0);
+  const auto parties = parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 1, 0, 8);
   REQUIRE(parties.size() == 3);
   CHECK(parties[0].jobs == std::vector<size_t>{3, 4, 5, 6});
   CHECK(parties[0].share == doctest::Approx(0.8));
@@ -121,7 +121,11 @@ TEST_CASE("deal: parties have the share of a device that they fill, or that ther
   CHECK(parties[1].share == doctest::Approx(0.4));
   CHECK(parties[2].jobs == std::vector<size_t>{0});
   CHECK(parties[2].share == doctest::Approx(1. / 3));
-  for (const Party& party : parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 3, 0))
+  for (const Party& party :
+       parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 3, 0, 8))
+    CHECK(party.share == 1);
+  for (const Party& party :
+       parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 1, 0, 1))
     CHECK(party.share == 1);
 }
 

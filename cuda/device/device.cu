@@ -120,8 +120,6 @@ int device_count() {
 }
 void use_device(int number) {
   CUDA_CHECK(cudaSetDevice(number));
-  // Threads that wait leave their cores to those that make other parties or save.
-  CUDA_CHECK(cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync));
   in_use = number;
 }
 

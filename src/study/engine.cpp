@@ -415,7 +415,7 @@ class Engine {
         epochs_left.push_back(settings_of(i).epochs - int(curve_of(i).size()));
       const std::vector<Party> parties =
           parties_of(study_, left, epochs_left, observer_.costs, int(options_.devices.size()),
-                     options_.devices[0]->facts().memory);
+                     options_.devices[0]->facts().memory, options_.threads);
       return run_together(options_.devices, jobs, parties, options_.form, stop(), events);
     }
     run_side_by_side(jobs, options_.threads,

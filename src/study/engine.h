@@ -25,8 +25,8 @@ struct StudyOptions {
   bool together = false;
   double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
   // Where the runs are made, on devices that are alike; none: on the CPU. A device takes the runs
-  // together that differ only in rates, epochs and seed; `threads` and `together` are of no use
-  // then.
+  // together that differ only in rates, epochs and seed, and at most `threads` of such groups are
+  // made at once; `together` is of no use then.
   std::vector<Device*> devices = {};
   std::string form = "auto";  // of a step (StepSettings), where a device makes them
   // Or the name of a device of other machines, which will make them: for plan_study only.

@@ -76,12 +76,13 @@ std::vector<DealtPiece> deal(const std::vector<RunGroup>& groups, int devices) {
 
 std::vector<Party> parties_of(const Study& study, const std::vector<size_t>& runs,
                               const std::vector<int>& epochs_left,
-                              const std::vector<EpochCost>& costs, int devices, double memory) {
+                              const std::vector<EpochCost>& costs, int devices, double memory,
+                              int threads) {
   std::map<size_t, size_t> job_of;
   for (const size_t run : runs) job_of.emplace(run, job_of.size());
   const std::vector<RunGroup> groups = groups_of(study, runs, epochs_left, costs, memory);
   const std::vector<DealtPiece> pieces = deal(groups, devices);
-  const double of_each = double(devices) / double(pieces.size());
+  const double of_each = double(devices) / double(std::min(size_t(threads), pieces.size()));
   std::vector<Party> parties;
   for (const DealtPiece& piece : pieces) {
     Party& party = parties.emplace_back();

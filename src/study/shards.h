@@ -33,10 +33,12 @@ std::vector<RunGroup> groups_of(const Study& study, const std::vector<size_t>& r
 std::vector<DealtPiece> deal(const std::vector<RunGroup>& groups, int devices);
 
 // The parties (train/scheduler.h) that devices make of these runs: dealt groups, with at least the
-// share of a device that there is for each when all go at once. Jobs are indices into `runs`.
+// share of a device that there is for each when all go at once, and at most `threads` at once in
+// all: each keeps a core busy. Jobs are indices into `runs`.
 std::vector<Party> parties_of(const Study& study, const std::vector<size_t>& runs,
                               const std::vector<int>& epochs_left,
-                              const std::vector<EpochCost>& costs, int devices, double memory);
+                              const std::vector<EpochCost>& costs, int devices, double memory,
+                              int threads);
 
 // The runs of shard number `shard` of `shards`, counted from 1, as indices into study.runs. On a
 // device groups are dealt to shards as to devices (deal.h), elsewhere runs, one by one.
