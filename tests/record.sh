@@ -5,9 +5,9 @@
 #   tests/record.sh stale         those that tests/recordings.sh check names
 #   tests/record.sh list          all that it can record
 #
-# Needs `make` with nvcc (build/focus); for attention_h200.csv and gpu_step.csv also
-# `make build/libfocus-attention.so` and PyTorch. A file is replaced once all of it is measured.
-# ROUNDS (1) is for gpu_step.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even pairs.
+# Needs `make` with nvcc (build/focus); for attention_h200.csv, gpu_step.csv and text_step_h200.csv also
+# PyTorch, for the first `make build/libfocus-attention.so`. A file is replaced once all of it is measured.
+# ROUNDS (1) is for gpu_step.csv and text_step_h200.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even pairs.
 # Then: make report.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -18,7 +18,7 @@ trap 'rm -f "$new" "$part"' EXIT
 all="cuda/results/ladder_h200.csv cuda/results/launch_rungs.csv cuda/results/ladder_small_h200.csv cuda/results/sweep_h200.csv
   cuda/results/attention_precision_h200.csv cuda/results/screening_h200.csv cuda/results/fused_blocks_h200.csv
   cuda/results/evaluation_h200.csv tests/pytorch/results/attention_h200.csv tests/pytorch/results/gpu_step.csv
-  tests/pytorch/results/even_pairs_seconds_h200.csv"
+  tests/pytorch/results/even_pairs_seconds_h200.csv tests/pytorch/results/text_step_h200.csv"
 
 hardware() {
   "$focus" bench step --device cuda --length 8 --blocks 1 --repeats 1 |
@@ -94,6 +94,8 @@ measure() {  # measure NAME: the recording, on standard output
       cat "$part"; rm -f "$part.log" ;;
     gpu_step)
       python3 tests/pytorch/gpu_step.py --focus "$focus" --rounds "${ROUNDS:-1}" --out "$part" > /dev/null && cat "$part" ;;
+    text_step_h200)
+      python3 tests/pytorch/text_step.py --device cuda --focus "$focus" --rounds "${ROUNDS:-1}" --out "$part" > /dev/null && cat "$part" ;;
     even_pairs_seconds_h200)
       head_lines "focus train --device cuda --task even-pairs --seeds 10 --epochs 100, attention full or topk" \
         "--k 5, at each --precision: seconds of the whole program, with evaluation and checkpoints after each epoch" \
