@@ -51,6 +51,10 @@ struct Watched : gpu::CudaDevice {
     void store(int run, Model<float>& m, Optimizer<float>& o) const override {
       own->store(run, m, o);
     }
+    void set_plane(const Model<float>& m, const Direction& X, const Direction& Y) override {
+      own->set_plane(m, X, Y);
+    }
+    void move_to(const std::vector<PlanePoint>& points) override { own->move_to(points); }
     std::vector<StepsMade> train(const std::vector<Epoch>& epochs, int first, int count,
                                  const std::atomic<bool>& stop) override {
       std::vector<StepsMade> made = own->train(epochs, first, count, stop);

@@ -112,6 +112,7 @@ void PlacedRuns::move_to(const std::vector<PlanePoint>& points) {
   for (const PlanePoint& p : points) numbers.insert(numbers.end(), {p.x, p.y});
   points_.set(numbers);
   place_on_plane(runs(), parameters_, plane_.data(), points_.data(), values(), nullptr);
+  synchronize();  // the steppers' streams do not wait for it
 }
 
 std::vector<std::vector<float>> PlacedRuns::gradients_of(int run) const {
