@@ -35,11 +35,36 @@ ladder_part() {
 }
 columns=rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,quartile1_ms,quartile3_ms,warm_ms,runs,useful_tflops,dense_tflops,gbytes_per_s,percent_of_roof,error
 
+# ladder FILE FLAGS...: the whole ladder; or, where some rungs of FILE are of older code, these anew
+# among the others, whose code is the same (ALL=1: all the same)
+ladder() {
+  old=$1
+  shift
+  rungs=$(tests/recordings.sh check | sed -n "s|^stale: $old: \([^(]*\)(its code.*|\1|p" | tr -d ',' | sed 's/rung 0*//g')
+  if [ -n "${ALL:-}" ] || [ -z "$rungs" ]; then
+    "$focus" bench attention --csv "$part" "$@" > /dev/null && cat "$part"
+    return
+  fi
+  for rung in $rungs; do
+    ladder_part "$@" --rung "$rung" > "$part.rung" && [ -s "$part.rung" ] || return
+    cat "$part.rung" >> "$part.rungs"
+  done
+  sed '/^[^#]/,$d; /^# anew/d' "$old"
+  echo "# anew on $(date -u +%Y-%m-%d): rungs" $rungs
+  awk -F, -v rungs=" $(echo $rungs) " '
+    {match($0, /",[a-z]+,[a-z]+,/); key = $1 substr($0, RSTART, RLENGTH)}
+    NR == FNR {rows[key] = rows[key] $0 "\n"; next}
+    /^#/ {if (body) print; next}
+    {body = 1}
+    index(rungs, " " $1 " ") == 0 {print; next}
+    {printf "%s", rows[key]; rows[key] = ""}' "$part.rungs" "$old"
+  rm -f "$part.rung" "$part.rungs"
+}
+
 measure() {  # measure NAME: the recording, on standard output
   case $1 in
-    ladder_h200) "$focus" bench attention --csv "$part" > /dev/null && cat "$part" ;;
-    ladder_small_h200)
-      "$focus" bench attention --batch 25 --heads 1 --length 600 --csv "$part" > /dev/null && cat "$part" ;;
+    ladder_h200) ladder cuda/results/ladder_h200.csv ;;
+    ladder_small_h200) ladder cuda/results/ladder_small_h200.csv --batch 25 --heads 1 --length 600 ;;
     sweep_h200)
       "$focus" bench attention --attention topk --rung 9 --batch 1 --heads 256 --sweep 1 --csv "$part" > /dev/null && cat "$part" ;;
     launch_rungs) tests/pytorch/record_launches.sh "$focus" "$part" > /dev/null && cat "$part" ;;
