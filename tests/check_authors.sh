@@ -45,7 +45,7 @@ generated() {
   if command -v clang-format > /dev/null; then check "the sources are formatted as .clang-format says" formatted
   else skip "the format check needs clang-format"
   fi
-  check "the tables are those of the recorded results" $kit tables --check
+  check "the tables are those of the recorded results" build/tables --check
   check "figures and verdicts are those of the recorded results" report
   print_sum
 }

@@ -13,7 +13,8 @@ PlacedRuns::PlacedRuns(const StepSettings& settings, std::vector<StepRun> runs)
   parameters_ = model.parameter_count();
   stride_ = (parameters_ + 3) / 4 * 4;  // every piece starts at a multiple of 16 bytes
   const std::vector<float> zero(runs_.size() * stride_);
-  values_ = DeviceArray<float>(zero), gradients_ = DeviceArray<float>(zero);
+  for (DeviceArray<float>* each : {&values_, &snapshot_, &gradients_})
+    *each = DeviceArray<float>(zero);
   if (settings.optimizer == OptimizerKind::adam)
     m_ = DeviceArray<float>(zero), v_ = DeviceArray<float>(zero);
   positions_ =
@@ -93,6 +94,25 @@ void PlacedRuns::store(int run, Model<float>& model, Optimizer<float>& optimizer
       first, [&](size_t p) -> auto& { return optimizer.first_moments()[p]; });
   take(
       second, [&](size_t p) -> auto& { return optimizer.second_moments()[p]; });
+}
+
+void PlacedRuns::set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) {
+  std::vector<double> all;
+  for (const Parameter<float>& p : centre.parameters())
+    all.insert(all.end(), p.value.begin(), p.value.end());
+  for (const Direction* direction : {&X, &Y})
+    for (const std::vector<double>& tensor : *direction)
+      all.insert(all.end(), tensor.begin(), tensor.end());
+  plane_ = DeviceArray<double>(all), points_ = DeviceArray<double>(2 * runs_.size());
+}
+
+void PlacedRuns::move_to(const std::vector<PlanePoint>& points) {
+  check_points(points.size(), runs_.size());
+  std::vector<double> numbers;
+  for (const PlanePoint& p : points) numbers.insert(numbers.end(), {p.x, p.y});
+  points_.set(numbers);
+  place_on_plane(runs(), parameters_, plane_.data(), points_.data(), values(), nullptr);
+  synchronize();  // the steppers' streams do not wait for it
 }
 
 std::vector<std::vector<float>> PlacedRuns::gradients_of(int run) const {

@@ -15,6 +15,8 @@ class PlacedRuns {
 
   void load(int run, const Model<float>& model, const Optimizer<float>& optimizer);
   void store(int run, Model<float>& model, Optimizer<float>& optimizer) const;
+  void set_plane(const Model<float>& centre, const Direction& X, const Direction& Y);
+  void move_to(const std::vector<PlanePoint>& points);
   // A run's gradients, tensor by tensor.
   std::vector<std::vector<float>> gradients_of(int run) const;
 
@@ -24,6 +26,8 @@ class PlacedRuns {
   size_t stride() const { return stride_; }  // from one run's piece to the next, in floats
   Runs runs() const { return {count(), stride_}; }
   float* values() const { return values_.data(); }
+  float* snapshot() const { return snapshot_.data(); }  // room for a copy of the values
+  size_t value_bytes() const { return values_.size() * sizeof(float); }
   float* gradients() const { return gradients_.data(); }
   float* m() const { return m_.data(); }  // nullptr for SGD
   float* v() const { return v_.data(); }
@@ -51,8 +55,10 @@ class PlacedRuns {
   std::vector<StepRun> runs_;
   std::vector<size_t> sizes_;  // of the parameters
   size_t parameters_ = 0, stride_ = 0;
-  DeviceArray<float> values_, gradients_, m_, v_, rate_factors_, positions_, rates_;
+  DeviceArray<float> values_, snapshot_, gradients_, m_, v_, rate_factors_, positions_, rates_;
   DeviceArray<int> order_;
+  DeviceArray<double> plane_;   // (3,parameters): centre, X, Y
+  DeviceArray<double> points_;  // (R,2)
   Part train_, held_out_;
 };
 

@@ -35,6 +35,7 @@ struct StepSettings {
   Precision precision = Precision::fp32;
   // Which of a device's forms of a step: "auto" is the fastest one for the model. The CPU has one.
   std::string form = "auto";
+  double share = 1;  // of a device, for kernels that would else take as much as there is
 };
 
 // What is a run's own and does not change. The runs of a stepper have data of the same sizes.
@@ -78,10 +79,19 @@ struct AttentionInputs {
   std::vector<float> q, k;  // (rows,T,H·C)
 };
 
+// A direction in the space of weights: a tensor for each parameter, in the order of
+// Model::parameters().
+using Direction = std::vector<std::vector<double>>;
+struct PlanePoint {
+  double x = 0, y = 0;
+};
+
 // InputError unless `count` rows from row `first` on are among `rows`.
 void check_rows(int rows, int first, int count);
+// InputError unless each run has one point.
+void check_points(size_t points, size_t runs);
 
-// Used by one thread, the one that made it.
+// Used by one thread, the one that made it, but for evaluate_snapshot().
 class Stepper {
  public:
   virtual ~Stepper() = default;
@@ -92,6 +102,11 @@ class Stepper {
   virtual void load(int run, const Model<float>& model, const Optimizer<float>& optimizer) = 0;
   virtual void store(int run, Model<float>& model, Optimizer<float>& optimizer) const = 0;
 
+  // Other weights, without a way through the caller: after set_plane, move_to gives run r those of
+  // centre + points[r].x X + points[r].y Y, summed in double.
+  virtual void set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) = 0;
+  virtual void move_to(const std::vector<PlanePoint>& points) = 0;
+
   // Steps number first … first+count-1 of an epoch of ⌈rows / batch⌉ steps, the last of which may
   // be smaller, for all runs: epochs[r] is run r's. Once `stop` is set, fewer: all runs that have
   // not failed have made the same number.
@@ -100,8 +115,15 @@ class Stepper {
 
   // Loss and accuracy of each run on all its rows, without dropout. The predicted class is the one
   // with the largest logit, the lowest of equal ones. nullopt: `stop` was set on the way.
-  virtual std::optional<std::vector<Evaluation>> evaluate(Split split,
-                                                          const std::atomic<bool>& stop) = 0;
+  std::optional<std::vector<Evaluation>> evaluate(Split split, const std::atomic<bool>& stop) {
+    take_snapshot();
+    return evaluate_snapshot(split, stop);
+  }
+  // The same in two: the states as they stand are copied; then another thread may evaluate the
+  // copies while this one trains on, with a device's stepper. (The CPU's copies nothing.)
+  virtual void take_snapshot() = 0;
+  virtual std::optional<std::vector<Evaluation>> evaluate_snapshot(
+      Split split, const std::atomic<bool>& stop) = 0;
 
   // What step number `step` would compute before its clip, for each run. Changes no state.
   virtual std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) = 0;
