@@ -290,7 +290,9 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
       "topk(5) lower | per length of the weights |\n|---|---|---|---|---|\n";
   bool all = !by_task.empty();
   std::string reason;
-  for (const auto& [task, t] : by_task) {
+  for (const auto& entry : by_task) {
+    const std::string& task = entry.first;
+    const Table& t = entry.second;
     const Interval colours = colours_of(t);
     for (const std::string& m : {full, topk})
       figure.panels.push_back(map_panel(t, m, task + ": " + m, 1, colours));
