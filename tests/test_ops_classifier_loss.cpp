@@ -61,7 +61,8 @@ constexpr int sizes[][3] = {{1, 1, 1},     {2, 3, 2},    {25, 64, 10},
 
 TEST_CASE_TEMPLATE("classifier and loss: against linear, then cross-entropy, in double", T, float,
                    double) {
-  for (const auto& [rows, C, N] : sizes) {
+  for (const auto& size : sizes) {
+    const int rows = size[0], C = size[1], N = size[2];
     CAPTURE(N);
     const Run<T> run(rows, C, N, 1);
     Input<double> x("x", {rows, C}, rounded<T>(random_numbers(size_t(rows * C), 1))),
