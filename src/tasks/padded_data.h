@@ -6,6 +6,8 @@
 
 namespace focus {
 
+using TokenId = uint16_t;
+
 // Examples as a rectangle of rows × length token ids, row after row.
 struct PaddedData {
   int rows = 0, length = 0;     // length includes PAD and global tokens
