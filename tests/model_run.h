@@ -23,6 +23,15 @@ void fill_weights(Model<T>& model, uint32_t which = 1) {
   }
 }
 
+// A model that predicts the next token at every position.
+inline ModelSettings causal_model(Pattern pattern, double dropout = 0) {
+  ModelSettings s = small_model(pattern, dropout);
+  s.attention.global_tokens = 0, s.attention.causal = true;
+  s.objective = Objective::causal, s.classes = s.vocabulary = 11;
+  return s;
+}
+constexpr Pattern causal_patterns[] = {Pattern::full, Pattern::banded, Pattern::topk};
+
 struct Batch {
   std::vector<int> tokens, labels;
 };
@@ -32,7 +41,8 @@ inline Batch random_batch(const ModelSettings& s, int B, uint32_t which = 1) {
   Batch batch;
   for (int i = 0; i < B * s.length; ++i)
     batch.tokens.push_back(int(rng.below(uint32_t(s.vocabulary))));
-  for (int b = 0; b < B; ++b) batch.labels.push_back(int(rng.below(uint32_t(s.classes))));
+  for (int b = 0; b < B * s.targets(); ++b)
+    batch.labels.push_back(int(rng.below(uint32_t(s.classes))));
   return batch;
 }
 
@@ -57,7 +67,7 @@ struct Training {
   double step(double lr) {
     const Noise noise{.on = true, .seed = 7, .step = steps++};
     return double(train_step(model, optimizer, tape, batch.tokens.data(), batch.labels.data(),
-                             int(batch.labels.size()), noise, lr, 0.5)
+                             int(batch.tokens.size()) / model.settings().length, noise, lr, 0.5)
                       .loss);
   }
 };

@@ -89,9 +89,10 @@ inline double reference_score(const Sizes& s, const Numbers& q, const Numbers& k
 }
 
 // May query i see key j under a pattern that looks at positions only? Straight from the paper's
-// definitions: the last g of T tokens are global.
+// definitions: the last g of T tokens are global. Causal: the query itself and those before it.
 inline bool reference_sees(const AttentionSettings& a, int T, int i, int j) {
   const int n = T - a.global_tokens;
+  if (a.causal) return j <= i && (a.pattern != Pattern::banded || j > i - a.k);
   if (a.pattern == Pattern::full || i >= n || j >= n) return true;
   if (a.pattern == Pattern::block) return i / a.k == j / a.k;
   int start = i - (a.k - 1) / 2;  // k consecutive keys, moved until all of them exist
@@ -101,7 +102,7 @@ inline bool reference_sees(const AttentionSettings& a, int T, int i, int j) {
 }
 
 // The mask of any pattern but random. topk keeps key j if fewer than k keys beat it: those with a
-// larger score, and those with the same score and a lower index.
+// larger score, and those with the same score and a lower index; causal: among those up to i.
 inline Mask reference_mask(const AttentionSettings& a, const Sizes& s, const Numbers& q,
                            const Numbers& k) {
   Mask mask(s.pairs());
@@ -113,10 +114,11 @@ inline Mask reference_mask(const AttentionSettings& a, const Sizes& s, const Num
       for (int j = 0; j < s.T; ++j) score[size_t(j)] = sign * reference_score(s, q, k, u, i, j);
       for (int j = 0; j < s.T; ++j) {
         int better = 0;
-        for (int l = 0; by_score && l < s.T; ++l)
+        for (int l = 0; by_score && l < (a.causal ? i + 1 : s.T); ++l)
           better += score[size_t(l)] > score[size_t(j)] ||
                     (score[size_t(l)] == score[size_t(j)] && l < j);
-        mask[s.pair(u, i, j)] = by_score ? better < a.k : reference_sees(a, s.T, i, j);
+        mask[s.pair(u, i, j)] =
+            by_score ? better < a.k && (!a.causal || j <= i) : reference_sees(a, s.T, i, j);
       }
     }
   return mask;

@@ -19,8 +19,9 @@ class ReferenceModel {
       weights_[p.name] = Numbers(p.value.begin(), p.value.end());
   }
 
-  // tokens (B,T) → logits (B,classes). Calls draw dropout masks by site, in the order in which the
-  // uses come; the attention weights' masks have the p of their own setting.
+  // tokens (B,T) → logits (B,classes), or (B,T,classes) with the causal objective. Calls draw
+  // dropout masks by site, in the order in which the uses come; the attention weights' masks have
+  // the p of their own setting.
   Numbers logits(const std::vector<int>& tokens) {
     site_ = 0;
     const int T = s_.length, C = s_.d_model, HC = C * s_.attention.heads;
@@ -61,6 +62,7 @@ class ReferenceModel {
       drop(branch);
       add(x, branch);
     }
+    if (s_.objective == Objective::causal) return apply("linear", x, C, s_.classes);
     Numbers mean(size_t(B * C));
     for (int i = 0; i < B * T; ++i)
       for (int c = 0; c < C; ++c) mean[size_t(i / T * C + c)] += x[size_t(i * C + c)] / T;

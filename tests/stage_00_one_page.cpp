@@ -81,8 +81,9 @@ Largest compare(const Numbers& got, const Wanted& wanted) {
 }
 
 bool fits_the_page(const ModelSettings& s) {
-  return s.attention.heads == 1 && s.attention.score_scale == 1 &&
-         s.activation == Activation::relu && s.attention.global_tokens == 0 && s.dropout == 0 &&
+  return s.objective == Objective::classify && s.attention.heads == 1 &&
+         s.attention.score_scale == 1 && s.activation == Activation::relu &&
+         s.attention.global_tokens == 0 && s.dropout == 0 &&
          (s.attention.pattern == Pattern::full || s.attention.pattern == Pattern::topk);
 }
 

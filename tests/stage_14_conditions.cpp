@@ -402,7 +402,7 @@ TEST_CASE("stability: many batches, long rows and a stop") {
   model.initialise(5);
   Rng rng(3, Stream::analysis, 2);
   PaddedData data{20, s.length, s.vocabulary, {}, std::vector<int>(20)};
-  for (int i = 0; i < 20 * s.length; ++i) data.tokens.push_back(uint8_t(rng.below(9)));
+  for (int i = 0; i < 20 * s.length; ++i) data.tokens.push_back(TokenId(rng.below(9)));
   Workers workers(2);
   double share = 0;
   const auto all =

@@ -41,6 +41,10 @@ TEST_CASE("attention: gradient check of every pattern, with and without dropout"
   for (double scale : {0.25, 3.0})
     for (Pattern pattern : {Pattern::full, Pattern::block, Pattern::topk, Pattern::random})
       check_pattern({2, 6, 2, 3}, {pattern, 3, 0, 2, 0.2, scale}, true);
+  for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::topk})
+    for (int k : {1, 3, 6})
+      for (double dropout : {0.0, 0.3})
+        check_pattern({2, 6, 2, 3}, {pattern, k, 0, 2, dropout, 1, true}, true);
   check_pattern({1, 1, 1, 1}, {Pattern::full, 0, 0, 1, 0}, false);
   check_pattern({1, 1, 1, 1}, {Pattern::topk, 1, 0, 1, 0}, false);
 }
@@ -49,6 +53,8 @@ TEST_CASE("attention: gradient check of lists longer than 32, and of more than 4
   check_pattern({1, 36, 1, 2}, {Pattern::topk, 33, 0, 1, 0}, false);
   check_pattern({1, 51, 1, 2}, {Pattern::topk, 4, 0, 1, 0.2}, true);
   check_pattern({1, 51, 1, 2}, {Pattern::full, 0, 0, 1, 0.2}, true);
+  check_pattern({1, 51, 1, 2}, {Pattern::full, 0, 0, 1, 0.2, 1, true}, true);
+  check_pattern({1, 51, 1, 2}, {Pattern::topk, 4, 0, 1, 0.2, 1, true}, true);
 }
 
 TEST_CASE("attention: one tensor as queries, keys and values receives three gradients") {

@@ -70,6 +70,29 @@ TEST_CASE("patterns that choose keep k entries a query, full all") {
   }
 }
 
+TEST_CASE("causal lists: a query and those before it, the k nearest ones where banded") {
+  const AttentionSettings banded{.pattern = Pattern::banded, .k = 3, .causal = true};
+  CHECK(lists(banded, 5) == Lists{{0}, {0, 1}, {0, 1, 2}, {1, 2, 3}, {2, 3, 4}});
+  for (Pattern pattern : {Pattern::full, Pattern::topk, Pattern::banded})
+    for (int T = 1; T <= 9; ++T)
+      for (int k = 1; k <= T; ++k) {
+        const AttentionSettings a{.pattern = pattern, .k = k, .causal = true};
+        std::vector<int> begin(size_t(T) + 1), keys(size_t(count_nnz(a, T)));
+        fill_key_lists(a, T, begin.data(), keys.data());
+        for (int i = 0; i < T; ++i)
+          CHECK(begin[size_t(i) + 1] - begin[size_t(i)] ==
+                std::min(pattern == Pattern::full ? T : k, i + 1));
+        CHECK(begin[size_t(T)] == count_nnz(a, T));
+      }
+  for (Pattern pattern : {Pattern::block, Pattern::bottomk, Pattern::random})
+    CHECK(refusal({.pattern = pattern, .k = 3, .causal = true}, 7) ==
+          str("causal attention is full, topk or banded, without global tokens; here: ",
+              name_of(pattern)));
+  CHECK(refusal({.pattern = Pattern::banded, .k = 3, .global_tokens = 1, .causal = true}, 7) ==
+        "causal attention is full, topk or banded, without global tokens; here: banded with global "
+        "tokens");
+}
+
 TEST_CASE("settings that make no sense are refused by name") {
   CHECK(refusal({Pattern::full, 0, 0}, 1) == "accepted");
   CHECK(refusal({Pattern::full, 99, 0}, 1) == "accepted");  // full has no k

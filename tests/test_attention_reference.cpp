@@ -27,13 +27,13 @@ std::string compare(const Sizes& s, const AttentionSettings& settings, int threa
       s, q, k, v, mask, keep, 1 / (1 - settings.dropout), d_o, settings.score_scale);
   const AttentionRun<T> run(s, settings, q, k, v, d_o, noise, threads);
   // Sums of 40 to 100 terms of weights, each good to some 4 units: measured 3.6 at most.
-  return difference(
-      str(name_of(settings.pattern), " k ", settings.k, " g ", settings.global_tokens, " B ", s.B,
-          " T ", s.T, " H ", s.H, " D ", s.D, " ", settings.dropout, ": "),
-      s, run, wanted, 16);
+  return difference(str(settings.causal ? "causal " : "", name_of(settings.pattern), " k ",
+                        settings.k, " g ", settings.global_tokens, " B ", s.B, " T ", s.T, " H ",
+                        s.H, " D ", s.D, " ", settings.dropout, ": "),
+                    s, run, wanted, 16);
 }
 
-// Tries every k and number of global tokens that the pattern allows.
+// Tries every k and number of global tokens that the pattern allows, and a causal mask.
 template <class F>
 void for_all_settings(int T, const F& f) {
   for (Pattern pattern : all_patterns)
@@ -42,7 +42,11 @@ void for_all_settings(int T, const F& f) {
       std::set<int> ks{1, 2, 3, 4, 5, 8, 9, 16, 33, T - g - 1, T - g};
       if (pattern == Pattern::full) ks = {1};
       for (int k : ks)
-        if (k >= 1 && k <= T - g) f(AttentionSettings{pattern, k, g, 1, 0});
+        if (k >= 1 && k <= T - g) {
+          f(AttentionSettings{pattern, k, g, 1, 0});
+          if (may_be_causal(pattern) && g == 0)
+            f(AttentionSettings{.pattern = pattern, .k = k, .causal = true});
+        }
     }
 }
 
@@ -83,8 +87,12 @@ TEST_CASE_TEMPLATE("attention: longer than the blocks of 48 queries, on three th
       for (int k : {1, 5, 32, 33, 46})
         for (double dropout : {0.0, 0.2}) {
           if (pattern == Pattern::random && dropout > 0) continue;
-          const std::string message =
-              compare<T>({2, length, 2, 7}, {pattern, k, is_positional(pattern), 2, dropout}, 3);
+          AttentionSettings settings{pattern, k, is_positional(pattern), 2, dropout};
+          std::string message = compare<T>({2, length, 2, 7}, settings, 3);
+          if (!message.empty()) FAIL_CHECK(message);
+          if (!may_be_causal(pattern)) continue;
+          settings.global_tokens = 0, settings.causal = true;
+          message = compare<T>({2, length, 2, 7}, settings, 3);
           if (!message.empty()) FAIL_CHECK(message);
         }
   CHECK(true);
@@ -140,13 +148,45 @@ TEST_CASE_TEMPLATE("attention: k = T is full attention, with the same dropout", 
     }
 }
 
+TEST_CASE_TEMPLATE("attention: under a causal mask a query's output has nothing of later tokens", T,
+                   float, double) {
+  for (const int length : {2, 17, 51, 70})
+    for (const Pattern pattern : {Pattern::full, Pattern::banded, Pattern::topk})
+      for (const int k : {1, 5, 33}) {
+        const Sizes s{1, length, 2, 5};
+        AttentionSettings settings{pattern, std::min(k, length), 0, 2, 0.2};
+        settings.causal = true;
+        const Noise noise{.on = true, .seed = 31, .step = 1};
+        Numbers q = numbers_for(s, 1), kk = numbers_for(s, 2), v = numbers_for(s, 3);
+        const Numbers d_o = numbers_for(s, 4);
+        const std::vector<T> before = AttentionRun<T>(s, settings, q, kk, v, d_o, noise).o;
+        for (const int changed : {1, length / 2, length - 1}) {
+          Numbers other_q = q, other_k = kk, other_v = v;
+          for (int u = 0; u < s.units(); ++u)
+            for (int c = 0; c < s.D; ++c) {
+              const size_t at = s.at(u, changed, c);
+              other_q[at] += 5, other_k[at] = 100 - kk[at], other_v[at] = -1000;
+            }
+          const std::vector<T> after =
+              AttentionRun<T>(s, settings, other_q, other_k, other_v, d_o, noise).o;
+          const auto end = ptrdiff_t(s.at(0, changed, 0));
+          CHECK(std::equal(before.begin(), before.begin() + end, after.begin()));
+          CHECK(!std::equal(before.begin() + end, before.end(), after.begin() + end));
+        }
+      }
+}
+
 TEST_CASE_TEMPLATE("attention: the same bytes for 1, 2 and 3 threads", T, float, double) {
   const Sizes s{3, 19, 2, 5};
   const Noise noise{.on = true, .seed = 5, .step = 6};
   const Numbers q = numbers_for(s, 1), k = numbers_for(s, 2), v = numbers_for(s, 3),
                 d_o = numbers_for(s, 4);
+  std::vector<AttentionSettings> all;
   for (Pattern pattern : all_patterns) {
-    const AttentionSettings settings{pattern, 4, is_positional(pattern) ? 2 : 0, 2, 0.2};
+    all.push_back({pattern, 4, is_positional(pattern) ? 2 : 0, 2, 0.2});
+    if (may_be_causal(pattern)) all.push_back({pattern, 4, 0, 2, 0.2, 1, true});
+  }
+  for (const AttentionSettings& settings : all) {
     const AttentionRun<T> one(s, settings, q, k, v, d_o, noise, 1);
     for (int threads : {2, 3}) {
       const AttentionRun<T> more(s, settings, q, k, v, d_o, noise, threads);

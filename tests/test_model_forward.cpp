@@ -21,7 +21,8 @@ struct Logits {
     Workers workers(2);
     Tape<T> tape(workers);
     tape.reset(false, noise);
-    const Tensor<T> y = model.forward(tape, batch.tokens.data(), int(batch.labels.size()));
+    const int B = int(batch.tokens.size()) / model.settings().length;
+    const Tensor<T> y = model.forward(tape, batch.tokens.data(), B);
     values.assign(y.data, y.data + y.size());
     sites = tape.noise().next_site;
   }
@@ -39,8 +40,8 @@ std::string compare(const ModelSettings& s, Noise noise) {
     return str(got.sites, " sites drawn, ", reference.dropout_uses(), " expected");
   // Two blocks of a dozen operations, each with a few rounding errors, and norms that magnify
   // them: measured 2.6. A forgotten or misplaced operation changes the first digit.
-  return difference(str(name_of(s.attention.pattern), " ", name_of(s.activation)), {4, s.classes},
-                    got.values.data(), wanted, 20);
+  return difference(str(name_of(s.attention.pattern), " ", name_of(s.activation)),
+                    {4 * s.targets(), s.classes}, got.values.data(), wanted, 20);
 }
 
 }  // namespace
@@ -52,6 +53,39 @@ TEST_CASE_TEMPLATE("model: logits of every pattern and activation", T, float, do
       ModelSettings s = small_model(pattern);
       s.activation = activation;
       CHECK(compare<T>(s, {}) == "");
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("model: causal logits of every position, with and without dropout", T, float,
+                   double) {
+  for (Pattern pattern : causal_patterns)
+    for (double dropout : {0.0, 0.3}) {
+      ModelSettings s = causal_model(pattern, dropout);
+      s.activation = Activation::gelu;
+      CHECK(compare<T>(s, {.on = true, .seed = 77, .step = 12}) == "");
+      s.length = 1, s.attention.k = 1;
+      CHECK(compare<T>(s, {}) == "");
+    }
+}
+
+TEST_CASE("model: no causal logit depends on a later token, every earlier one counts") {
+  for (Pattern pattern : causal_patterns) {
+    ModelSettings s = causal_model(pattern);
+    s.length = 60, s.attention.k = 4;
+    Model<float> model(s);
+    fill_weights(model);
+    Batch batch = random_batch(s, 2);
+    const std::vector<float> before = Logits<float>(model, batch, {}).values;
+    for (const int changed : {0, 1, 3, 30, 59}) {
+      Batch other = batch;
+      int& token = other.tokens[size_t(s.length + changed)];  // of the second row
+      token = (token + 1) % s.vocabulary;
+      const std::vector<float> after = Logits<float>(model, other, {}).values;
+      const auto end = ptrdiff_t(s.length + changed) * s.classes;
+      CHECK(std::equal(before.begin(), before.begin() + end, after.begin()));
+      CHECK(
+          !std::equal(before.begin() + end, before.begin() + end + s.classes, after.begin() + end));
     }
   }
 }
@@ -116,8 +150,11 @@ TEST_CASE("model: constant rows show where ε is 0") {
 }
 
 TEST_CASE("model: gradient check of every parameter") {
-  for (Pattern pattern : all_patterns) {
-    ModelSettings s = small_model(pattern, 0.2);
+  std::vector<ModelSettings> all;
+  for (Pattern pattern : all_patterns) all.push_back(small_model(pattern, 0.2));
+  for (Pattern pattern : causal_patterns) all.push_back(causal_model(pattern, 0.2));
+  for (ModelSettings& s : all) {
+    const Pattern pattern = s.attention.pattern;
     s.length = 5, s.d_model = 4, s.d_mlp = 3, s.vocabulary = 4;
     s.activation = pattern == Pattern::full ? Activation::relu : Activation::gelu;
     Model<double> model(s);
@@ -126,7 +163,7 @@ TEST_CASE("model: gradient check of every parameter") {
     std::vector<Parameter<double>*> parameters;
     for (Parameter<double>& p : model.parameters()) parameters.push_back(&p);
     const auto loss = [&](Tape<double>& tape) {
-      return cross_entropy(tape, model.forward(tape, batch.tokens.data(), 2), batch.labels.data());
+      return model.loss(tape, batch.tokens.data(), batch.labels.data(), 2);
     };
     GradientCheck settings;
     settings.noise = {.on = true, .seed = 1, .step = 1};

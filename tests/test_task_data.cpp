@@ -75,7 +75,7 @@ TEST_CASE("padding: PAD to a multiple of k, then global tokens with ids of their
   CHECK(data.length == 8);
   CHECK(data.vocabulary == 5);
   CHECK(data.labels == std::vector<int>{1, 0});
-  CHECK(data.tokens == std::vector<uint8_t>{0, 1, 1, 0, 1, 2, 3, 4, 1, 1, 2, 2, 2, 2, 3, 4});
+  CHECK(data.tokens == std::vector<TokenId>{0, 1, 1, 0, 1, 2, 3, 4, 1, 1, 2, 2, 2, 2, 3, 4});
 }
 
 TEST_CASE("padding: no rounding without k, and up to the other split's length") {

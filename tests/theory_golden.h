@@ -30,7 +30,7 @@ struct GoldenModel {
     const auto tokens = file.values<int32_t>("input.tokens"),
                labels = file.values<int32_t>("input.labels");
     data = {int(labels.size()), s.length, s.vocabulary, {}, {labels.begin(), labels.end()}};
-    for (int token : tokens) data.tokens.push_back(uint8_t(token));
+    for (int token : tokens) data.tokens.push_back(TokenId(token));
   }
 };
 

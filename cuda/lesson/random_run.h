@@ -37,7 +37,7 @@ class RandomRun {
     data.train = {rows, s.length, s.vocabulary, {}, {}};
     Rng rng(seed, Stream::data);
     for (int i = 0; i < rows * s.length; ++i)
-      data.train.tokens.push_back(uint8_t(rng.below(uint32_t(s.vocabulary))));
+      data.train.tokens.push_back(TokenId(rng.below(uint32_t(s.vocabulary))));
     for (int i = 0; i < rows; ++i) data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
     data.val = data.train;
     epoch.order.resize(size_t(rows)), epoch.rate = 0.1, epoch.steps_before = 40;

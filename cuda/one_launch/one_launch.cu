@@ -67,6 +67,7 @@ std::vector<unsigned long long> key_bits(const AttentionSettings& a, int length,
 
 std::string one_launch_problem(const ModelSettings& m, int batch) {
   const AttentionSettings& a = m.attention;
+  if (m.objective != Objective::classify) return str("the objective ", name_of(m.objective));
   if (m.d_model != width || m.d_mlp != width)
     return str("d-model ", m.d_model, " and d-mlp ", m.d_mlp, ", not both ", width);
   if (a.heads != 1) return str(a.heads, " heads, not 1");

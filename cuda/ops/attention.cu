@@ -15,11 +15,7 @@ constexpr int longest_short = 64;
 
 DeviceLists::DeviceLists(const AttentionSettings& a, int T) : nnz(count_nnz(a, T)) {
   std::vector<int> first(static_cast<size_t>(T) + 1), all(static_cast<size_t>(nnz));
-  if (a.pattern == Pattern::full) {
-    for (int i = 0; i <= T; ++i) first[size_t(i)] = i * T;
-  } else {
-    fill_key_lists(a, T, first.data(), all.data());
-  }
+  fill_key_lists(a, T, first.data(), all.data());
   for (size_t i = 0; i < size_t(T); ++i) longest = std::max(longest, first[i + 1] - first[i]);
   begin = DeviceArray<int>(first);
   if (is_positional(a.pattern)) keys = DeviceArray<int>(all);

@@ -12,7 +12,7 @@ constexpr int warps = 4;
 // Where row i of the batch_head has key j: its entry, or -1.
 __device__ int entry_of(const AttentionCall& c, const int* keys, int i, int j) {
   const int first = c.begin[i], count = c.begin[i + 1] - first;
-  if (!keys) return j;
+  if (!keys) return j < count ? j : -1;
   int low = 0, high = count;  // the lists ascend
   while (low < high) {
     const int middle = (low + high) / 2;

@@ -96,13 +96,13 @@ struct Counters {
   uint32_t noise_step = 0, step = 0;  // step: in the epoch
 };
 
-// tokens (R,B,length) and labels (R,B) := the rows of `order` (R,rows) from step · per_step on, of
-// run r's tokens[r] (rows,length) and labels[r].
+// tokens (R,B,length) and labels (R,B,targets) := the rows of `order` (R,rows) from step · per_step
+// on, of run r's tokens[r] and labels[r]: see tasks/padded_data.h.
 struct BatchSource {
   const int* const* tokens;  // (R) arrays in device memory
-  const int* const* labels;
-  const int* order;  // or nullptr: rows in their own order
-  int rows, length, per_step;
+  const int* const* labels;  // or nullptr: the tokens that follow
+  const int* order;          // or nullptr: rows in their own order
+  int rows, length, row_stride, targets, per_step;
 };
 void gather_batch(const Runs&, const BatchSource&, int B, const Counters*, int* tokens, int* labels,
                   void* stream);

@@ -18,8 +18,12 @@ __global__ void gather_batch_kernel(BatchSource source, const Counters* counters
   if (run >= size_t(runs)) return;
   const size_t place = size_t(counters->step) * size_t(source.per_step) + b;
   const size_t row = source.order ? size_t(source.order[run * rows + place]) : place;
-  tokens[i] = source.tokens[run][row * T + t];
-  if (t == 0) labels[run * size_t(B) + b] = source.labels[run][row];
+  const int* const from = source.tokens[run] + row * size_t(source.row_stride);
+  tokens[i] = from[t];
+  const size_t targets = size_t(source.targets);
+  if (t < targets)
+    labels[(run * size_t(B) + b) * targets + t] =
+        source.labels ? source.labels[run][row] : from[T + 1 - targets + t];
 }
 
 constexpr int per_block = 2048, threads = 256;

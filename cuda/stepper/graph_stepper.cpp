@@ -49,6 +49,8 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
                  order,
                  to.data->rows,
                  to.data->length,
+                 to.data->row_stride,
+                 settings.model.targets(),
                  to.batch};
   };
   const int at_once = evaluated_tokens / (settings.model.length * int(R));
@@ -232,6 +234,8 @@ std::vector<AttentionInputs> GraphStepper::attention_inputs(int run, Split split
                            nullptr,
                            data.rows,
                            data.length,
+                           data.row_stride,
+                           settings_.model.targets(),
                            1};  // so that steps count rows
   counters_.set({{0, 0, uint32_t(first)}});
   gather_batch(model_.runs, source, count, counters_.data(), pass.tokens, pass.labels,

@@ -28,7 +28,8 @@ PlacedRuns::Part PlacedRuns::place(const PaddedData RunData::*split) const {
   const PaddedData* last = nullptr;
   for (const StepRun& run : runs_) {
     const PaddedData& data = (*run.data).*split;
-    if (last && (data.rows != last->rows || data.length != last->length))
+    if (last && (data.rows != last->rows || data.length != last->length ||
+                 data.stride() != last->stride() || data.is_stream() != last->is_stream()))
       fail_input("runs with ", last->rows, " and ", data.rows, " rows do not train together");
     if (&data != last) {  // several runs may share their data
       part.memory.emplace_back(std::vector<int>(data.tokens.begin(), data.tokens.end()));
@@ -38,9 +39,9 @@ PlacedRuns::Part PlacedRuns::place(const PaddedData RunData::*split) const {
     part.tokens.push_back(part.memory.end()[-2].data());
     part.labels.push_back(part.memory.back().data());
   }
-  part.rows = last->rows, part.length = last->length;
+  part.rows = last->rows, part.length = last->length, part.row_stride = last->stride();
   part.tokens_on_device = DeviceArray<const int*>(part.tokens);
-  part.labels_on_device = DeviceArray<const int*>(part.labels);
+  if (!last->is_stream()) part.labels_on_device = DeviceArray<const int*>(part.labels);
   return part;
 }
 

@@ -80,7 +80,8 @@ namespace {
 // The rows, as runs have them; a stepper wants held-out ones too.
 std::shared_ptr<const RunData> as_run_data(const PaddedData& data) {
   PaddedData one = data;
-  one.rows = 1, one.tokens.resize(size_t(data.length)), one.labels.resize(1);
+  one.rows = 1, one.tokens.resize(one.needed_tokens());
+  if (!data.is_stream()) one.labels.resize(1);
   return std::make_shared<const RunData>(RunData{data, std::move(one)});
 }
 

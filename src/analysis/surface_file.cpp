@@ -120,7 +120,8 @@ std::string fingerprint(const Model<float>& model, const Direction& X, const Dir
 
 std::string fingerprint(const PaddedData& data) {
   Hash hash;
-  hash.add(data.tokens), hash.add(data.labels);
+  hash.add(std::vector<uint8_t>(data.tokens.begin(), data.tokens.end()));  // tasks' ids are bytes
+  hash.add(data.labels);
   return hash.text();
 }
 

@@ -39,6 +39,8 @@ Tensor<T> add(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b) {
 template <class T, class Attend>
 Tensor<T> walk(Model<T>& model, Tape<T>& tape, const int* tokens, int B, const Attend& attend) {
   const ModelSettings& s = model.settings();
+  if (s.objective == Objective::causal)
+    fail_input("what attention compares is analysed without a causal mask only");
   tape.reset(false);
   Layers<T> layers{tape, model.parameters()};
   const Tensor<T> positions{

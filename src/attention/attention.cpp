@@ -22,7 +22,7 @@ struct Call {
   AttentionSettings settings;
   int B, N, H, D;
   ptrdiff_t stride;
-  int nnz;  // kept scores of one batch_head: N·N for full
+  int nnz;  // kept scores of one batch_head: N·N for full without a causal mask
   T* p;     // probabilities, `p_stride` numbers a batch_head
   size_t p_stride;
   const int* begin;  // sparse: the lists
@@ -41,7 +41,7 @@ struct Call {
   }
   Head<T> head(int batch_head) const {
     const ptrdiff_t at = offset(batch_head);
-    Head<T> head{N, D, stride, q.data + at, k.data + at, v.data + at, T(1)};
+    Head<T> head{N, D, stride, q.data + at, k.data + at, v.data + at, T(1), settings.causal};
     //@ gap 17 score-scale
     // It acts after the choice of keys, which a positive factor would not change.
     const T root = std::sqrt(T(D));
@@ -144,8 +144,8 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
     int* keys = c.keys_of(batch_head);
     //@ from 05
     if (pattern == Pattern::topk || pattern == Pattern::bottomk)
-      sparse::choose_by_score(head, settings.k, pattern == Pattern::bottomk, keys, p, own_scratch,
-                              order + size_t(thread) * by_score.ints);
+      sparse::choose_by_score(head, c.begin, settings.k, pattern == Pattern::bottomk, keys, p,
+                              own_scratch, order + size_t(thread) * by_score.ints);
     if (pattern == Pattern::random)
       sparse::choose_at_random(head, noise, draw_site, batch_head, settings.k, c.begin, keys, p);
     //@ end
@@ -160,9 +160,10 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
                dv = tape.gradient_target(c.v);
     tape.workers().run(c.batch_heads(), [=](int batch_head, int thread) {
       const ptrdiff_t at = c.offset(batch_head);
-      // None of the three holds a gradient yet: full attention can set them.
-      const bool set =
-          c.settings.pattern == Pattern::full && !dq.accumulate && !dk.accumulate && !dv.accumulate;
+      // None of the three holds a gradient yet: full attention can set them, if its first queries
+      // see all keys.
+      const bool set = c.settings.pattern == Pattern::full && !c.settings.causal &&
+                       !dq.accumulate && !dk.accumulate && !dv.accumulate;
       const HeadGradients<T> d{dq.data + at, dk.data + at, dv.data + at, !set};
       // Zeroed by the thread that is about to add, so that the rows are in its cache.
       for (const auto& target : {dq, dk, dv})

@@ -12,7 +12,7 @@
 
 namespace focus {
 
-// q, k, v: (B,T,H·D), head h in the channels h·D … (h+1)·D-1 → (B,T,H·D). There is no causal mask.
+// q, k, v: (B,T,H·D), head h in the channels h·D … (h+1)·D-1 → (B,T,H·D).
 // Throws InputError where shapes or settings disagree, or an input wants no gradient while the tape
 // records.
 template <class T>

@@ -19,7 +19,18 @@ struct Scratch {
 };
 template <class T>
 Scratch scratch_size(int length, int width) {
-  return {size_t(block_queries) * size_t(width + length + 1), size_t(length)};
+  const size_t lists = size_t(lanes<T>) * size_t(length);  // of a causal mask's first queries
+  return {size_t(block_queries) * size_t(width + length) + size_t(length) + lists,
+          size_t(length) + lists};
+}
+
+// The queries from i0 on do not see later keys: these become worse than all others (of equal scores
+// the lower index wins), so that they stand at the end of a list, where it has too few others.
+template <class T>
+void hide_later_keys(T* scores, int i0, int queries, int keys) {
+  for (int j = i0 + 1; j < keys; ++j)
+    std::fill_n(scores + ptrdiff_t{j} * block_queries, std::min(j - i0, queries),
+                -std::numeric_limits<T>::infinity());
 }
 
 // The lists of up to `lanes` queries, from their columns of scores.
@@ -47,27 +58,39 @@ void choose_block(const T* scores, int N, int k, int rows, int* keys, T* s, T* c
   //@ end
 }
 
-// keys: (T,k) out, the k largest scores of each query (with `smallest` the k smallest), ascending.
-// s: (T,k) out, the scores at those keys, unscaled; NaN for a query that has a NaN score.
+// keys: out, the k largest scores of each query (with `smallest` the k smallest), ascending; under
+// a causal mask fewer for the first queries, as `begin` says. s: out, the scores at those keys,
+// unscaled; NaN for a query that has a NaN score.
 template <class T>
-void choose_by_score(const Head<T>& head, int k, bool smallest, int* keys, T* s, T* scratch,
-                     int* order) {
+void choose_by_score(const Head<T>& head, const int* begin, int k, bool smallest, int* keys, T* s,
+                     T* scratch, int* order) {
   const int N = head.length, D = head.width;
   T* qt = scratch;                                    // Qᵀ of a block, (D,block_queries)
   T* scores = qt + ptrdiff_t{D} * block_queries;      // (N,block_queries): keys by queries
   T* column = scores + ptrdiff_t{N} * block_queries;  // (N)
+  T* all_s = column + N;                              // (lanes,k)
+  int* all_keys = order + N;                          // likewise
   for (int i0 = 0; i0 < N; i0 += block_queries) {
     const int queries = std::min(block_queries, N - i0);
     transpose(queries, D, head.q + i0 * head.stride, head.stride, qt, block_queries);
     const int padded = round_up_to_lanes<T>(queries);
-    gemm(N, padded, D, row_major(head.k, head.stride), qt, block_queries, scores, block_queries,
+    const int seen = std::max(k, head.seen(i0 + queries - 1));  // a list has k places
+    gemm(seen, padded, D, row_major(head.k, head.stride), qt, block_queries, scores, block_queries,
          GemmStart::zero);
+    if (head.causal) hide_later_keys(scores, i0, queries, seen);
     if (smallest)
       for (ptrdiff_t j = 0; j < ptrdiff_t{N} * block_queries; ++j) scores[j] = -scores[j];
     for (int i = 0; i < queries; i += lanes<T>) {
-      const int rows = std::min(lanes<T>, queries - i);
-      int* kept = keys + ptrdiff_t{i0 + i} * k;
-      choose_block(scores + i, N, k, rows, kept, s + ptrdiff_t{i0 + i} * k, column, order);
+      const int rows = std::min(lanes<T>, queries - i), *first = begin + i0 + i;
+      if (first[rows] - first[0] == rows * k) {
+        choose_block(scores + i, seen, k, rows, keys + first[0], s + first[0], column, order);
+        continue;
+      }
+      choose_block(scores + i, seen, k, rows, all_keys, all_s, column, order);
+      for (int r = 0; r < rows; ++r) {
+        std::copy_n(all_keys + r * k, first[r + 1] - first[r], keys + first[r]);
+        std::copy_n(all_s + r * k, first[r + 1] - first[r], s + first[r]);
+      }
     }
   }
   if (smallest)

@@ -1,5 +1,6 @@
 // Full attention of one head, with matrix products over 48 query rows at a time, so that their
-// scores stay in the fast caches.
+// scores stay in the fast caches. Under a causal mask the products stop at the last key that one of
+// these queries sees.
 //
 // Forward keeps the probabilities P (T × Tp, rows padded to whole vectors) for the backward.
 #pragma once
@@ -20,7 +21,8 @@ size_t scratch_size(int length, int width) {
   return padded * size_t(width) + 2 * block_rows * padded;
 }
 
-// p: (T,Tp) out; keep: (T,T) dropout's mask or nullptr; o: (T,D) out, rows head.stride apart.
+// p: (T,Tp) out; keep: dropout's mask of all keys that are seen, or nullptr; o: (T,D) out, rows
+// head.stride apart.
 template <class T>
 void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o, T* scratch) {
   const int N = head.length, D = head.width, padded = round_up_to_lanes<T>(N);
@@ -30,29 +32,31 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
   //@ gap 03 full-forward
   for (int i0 = 0; i0 < N; i0 += block_rows) {
     const int rows = std::min(block_rows, N - i0);
+    const int keys = head.seen(i0 + rows - 1), width = round_up_to_lanes<T>(keys);
     T* block = p + ptrdiff_t{i0} * padded;
-    gemm(rows, padded, D, row_major(head.q + i0 * head.stride, head.stride), kt, padded, block,
+    gemm(rows, width, D, row_major(head.q + i0 * head.stride, head.stride), kt, padded, block,
          padded, GemmStart::zero);
     const T* weights = block;
     for (int i = 0; i < rows; ++i) {
       T* row = block + ptrdiff_t{i} * padded;
-      // Padding gets weight 0, and whole vectors are faster than a ragged end.
-      std::fill(row + N, row + padded, -std::numeric_limits<T>::infinity());
-      softmax_row(row, row, padded, head.scale);
+      const int seen = head.seen(i0 + i);
+      // No key, no weight: 0. Whole vectors are faster than a ragged end.
+      std::fill(row + seen, row + width, -std::numeric_limits<T>::infinity());
+      softmax_row(row, row, width, head.scale);
       if (keep)
-        apply_dropout(dropped + ptrdiff_t{i} * padded, row, keep + ptrdiff_t{i0 + i} * N,
-                      keep_scale, N);
+        apply_dropout(dropped + ptrdiff_t{i} * padded, row, keep + head.seen_before(i0 + i),
+                      keep_scale, seen, keys);
     }
     if (keep) weights = dropped;
-    gemm(rows, D, N, row_major(weights, padded), head.v, head.stride, o + i0 * head.stride,
+    gemm(rows, D, keys, row_major(weights, padded), head.v, head.stride, o + i0 * head.stride,
          head.stride, GemmStart::zero);
   }
   //@ end
 }
 
-// Adds to dq, dk, dv, or sets them without d.accumulate. With O = P̃ V, P̃ = dropout(P), P =
-// softmax(S), S = scale · Q Kᵀ: dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in softmax_row_backward, dQ = dS K,
-// dK = dSᵀ Q.
+// Adds to dq, dk, dv, or sets them without d.accumulate, which a causal mask must have. With O = P̃
+// V, P̃ = dropout(P), P = softmax(S), S = scale · Q Kᵀ: dV = P̃ᵀ dO, dP̃ = dO Vᵀ, dS as in
+// softmax_row_backward, dQ = dS K, dK = dSᵀ Q.
 template <class T>
 void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const uint8_t* keep,
               T keep_scale, const T* d_o, T* scratch) {
@@ -66,7 +70,8 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const 
     const int rows = std::min(block_rows, N - i0);
     const T* block = p + ptrdiff_t{i0} * padded;
     const T* d_o_block = d_o + i0 * stride;
-    gemm(rows, padded, D, row_major(d_o_block, stride), vt, padded, ds, padded, GemmStart::zero);
+    const int keys = head.seen(i0 + rows - 1), width = round_up_to_lanes<T>(keys);
+    gemm(rows, width, D, row_major(d_o_block, stride), vt, padded, ds, padded, GemmStart::zero);
     const T* weights = block;
     const GemmStart start = d.accumulate || i0 > 0 ? GemmStart::add : GemmStart::zero;
     //@ gap 03 full-backward
@@ -74,17 +79,18 @@ void backward(const Head<T>& head, const HeadGradients<T>& d, const T* p, const 
       const T* p_row = block + ptrdiff_t{i} * padded;
       T* ds_row = ds + ptrdiff_t{i} * padded;
       if (keep) {
-        const uint8_t* keep_row = keep + ptrdiff_t{i0 + i} * N;
-        apply_dropout(dropped + ptrdiff_t{i} * padded, p_row, keep_row, keep_scale, N);
-        apply_dropout(ds_row, ds_row, keep_row, keep_scale, N);
+        const uint8_t* keep_row = keep + head.seen_before(i0 + i);
+        const int seen = head.seen(i0 + i);
+        apply_dropout(dropped + ptrdiff_t{i} * padded, p_row, keep_row, keep_scale, seen, keys);
+        apply_dropout(ds_row, ds_row, keep_row, keep_scale, seen, keys);
       }
-      softmax_row_backward(ds_row, ds_row, p_row, N, head.scale);
+      softmax_row_backward(ds_row, ds_row, p_row, keys, head.scale);
     }
     if (keep) weights = dropped;
-    gemm(N, D, rows, transposed(weights, padded), d_o_block, stride, d.dv, stride, start);
-    gemm(rows, D, N, row_major(ds, padded), head.k, stride, d.dq + i0 * stride, stride,
+    gemm(keys, D, rows, transposed(weights, padded), d_o_block, stride, d.dv, stride, start);
+    gemm(rows, D, keys, row_major(ds, padded), head.k, stride, d.dq + i0 * stride, stride,
          d.accumulate ? GemmStart::add : GemmStart::zero);
-    gemm(N, D, rows, transposed(ds, padded), head.q + i0 * stride, stride, d.dk, stride, start);
+    gemm(keys, D, rows, transposed(ds, padded), head.q + i0 * stride, stride, d.dk, stride, start);
     //@ end
   }
 }

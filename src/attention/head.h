@@ -18,6 +18,14 @@ struct Head {
   ptrdiff_t stride;  // H·D
   const T *q, *k, *v;
   T scale;  // of the scores: AttentionSettings::score_scale / √D
+  bool causal = false;
+
+  // How many keys, from the first on, a query sees.
+  int seen(int query) const { return causal ? query + 1 : length; }
+  // How many all queries before it see.
+  ptrdiff_t seen_before(int query) const {
+    return causal ? ptrdiff_t{query} * (query + 1) / 2 : ptrdiff_t{query} * length;
+  }
 };
 
 template <class T>
@@ -26,15 +34,12 @@ struct HeadGradients {
   bool accumulate = true;  // false: set the three, which are uninitialised (full.h only)
 };
 
-// Attention weights with dropout applied: keep[j] · scale · p[j]; p itself where keep is
-// nullptr.
+// Attention weights with dropout applied, of the n keys that a query sees: keep[j] · scale · p[j];
+// 0 for those after them, up to `all`.
 template <class T>
-inline void apply_dropout(T* out, const T* p, const uint8_t* keep, T scale, int n) {
-  if (!keep) {
-    std::copy(p, p + n, out);
-    return;
-  }
+inline void apply_dropout(T* out, const T* p, const uint8_t* keep, T scale, int n, int all) {
   for (int j = 0; j < n; ++j) out[j] = T(keep[j]) * scale * p[j];
+  std::fill(out + n, out + all, T(0));
 }
 
 }  // namespace focus

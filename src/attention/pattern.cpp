@@ -17,6 +17,7 @@ struct Range {
 
 // The keys of an ordinary query among the n positions before the global tokens.
 Range ordinary_keys(const AttentionSettings& a, int query, int n) {
+  if (a.causal) return {std::max(0, query + 1 - a.k), query + 1};
   //@ gap 04 ordinary-keys
   if (a.pattern == Pattern::banded) {
     // (k-1)/2 keys on the left, the rest on the right, shifted at the ends: always exactly k.
@@ -50,6 +51,9 @@ void check_settings(const AttentionSettings& a, int length) {
   if (a.global_tokens < 0) fail_input("global tokens ", a.global_tokens, ": must not be negative");
   if (a.global_tokens > 0 && !is_positional(a.pattern))
     fail_input("global tokens go with banded and block attention, not with ", name_of(a.pattern));
+  if (a.causal && (!may_be_causal(a.pattern) || a.global_tokens > 0))
+    fail_input("causal attention is full, topk or banded, without global tokens; here: ",
+               name_of(a.pattern), a.global_tokens > 0 ? " with global tokens" : "");
   const int ordinary = length - a.global_tokens;
   if (ordinary < 1)
     fail_input("length ", length, " leaves no token beside ", a.global_tokens, " global tokens");
@@ -59,6 +63,10 @@ void check_settings(const AttentionSettings& a, int length) {
 }
 
 int count_nnz(const AttentionSettings& a, int T) {
+  if (a.causal) {  // the first queries see fewer than k keys
+    const int k = uses_k(a.pattern) ? a.k : T;
+    return k * T - k * (k - 1) / 2;
+  }
   if (a.pattern == Pattern::full) return T * T;
   //@ from 04
   if (is_positional(a.pattern)) {
@@ -80,7 +88,9 @@ int count_nnz(const AttentionSettings& a, int T) {
 void fill_key_lists(const AttentionSettings& a, int T, int* begin, int* keys) {
   //@ from 04
   if (!is_positional(a.pattern)) {
-    for (int i = 0; i <= T; ++i) begin[i] = i * a.k;
+    const int k = uses_k(a.pattern) ? a.k : T;
+    begin[0] = 0;
+    for (int i = 0; i < T; ++i) begin[i + 1] = begin[i] + (a.causal ? std::min(k, i + 1) : k);
     return;
   }
   const int n = T - a.global_tokens;

@@ -23,6 +23,10 @@ struct AttentionSettings {
   // A factor on the scores beside 1/√D, above 0: softmax(score_scale · Q Kᵀ / √D). Above 1 it makes
   // the softmax sharper. It changes no choice of keys, only the weights of the chosen.
   double score_scale = 1;
+  // A query sees no key after its own. Then top-k keeps its k best of those that it sees, banded
+  // its k nearest ones, and both all of them where they are fewer. With full, top-k and banded
+  // attention.
+  bool causal = false;
 };
 
 // Names as on the command line, in checkpoints and tables. Unknown: InputError.
@@ -31,6 +35,9 @@ const char* name_of(Pattern pattern);
 
 inline bool uses_k(Pattern p) {
   return p != Pattern::full;
+}
+inline bool may_be_causal(Pattern p) {
+  return p == Pattern::full || p == Pattern::banded || p == Pattern::topk;
 }
 inline bool is_positional(Pattern p) {
   return p == Pattern::banded || p == Pattern::block;
@@ -44,10 +51,11 @@ void check_settings(const AttentionSettings& settings, int length);
 // numbers; nnz = begin[T] is the length of `keys`.
 
 // The number of kept scores, nnz, over all T queries: T·k, and with g global tokens g more for
-// each ordinary query and T for each global one; the last block may be short.
+// each ordinary query and T for each global one; the last block may be short, and with a causal
+// mask the first k-1 lists are.
 int count_nnz(const AttentionSettings& settings, int T);
 
-// Writes `begin` (T+1) and, for banded and block, `keys` (nnz).
+// Writes `begin` (T+1) and, for banded and block, `keys` (nnz). Full: k = T.
 void fill_key_lists(const AttentionSettings& settings, int T, int* begin, int* keys);
 
 }  // namespace focus

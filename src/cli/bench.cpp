@@ -22,7 +22,7 @@ std::shared_ptr<const RunData> random_data(const ModelSettings& s, int rows, uin
   data.train = {rows, s.length, s.vocabulary, {}, {}};
   Rng rng(seed, Stream::data);
   for (int i = 0; i < rows * s.length; ++i)
-    data.train.tokens.push_back(uint8_t(rng.below(uint32_t(s.vocabulary))));
+    data.train.tokens.push_back(TokenId(rng.below(uint32_t(s.vocabulary))));
   for (int b = 0; b < rows; ++b) data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
   return std::make_shared<const RunData>(std::move(data));
 }

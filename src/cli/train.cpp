@@ -117,7 +117,9 @@ std::string absolute_file(const std::string& name) {
 const char* kind_of(const std::string& name) {
   if (name == "freeze-qk") return "";
   if (name == "train-data" || name == "val-data") return "FILE";
-  for (const char* word : {"task", "attention", "activation", "optimizer", "precision"})
+  if (name == "text-data") return "DIR";
+  for (const char* word :
+       {"task", "attention", "activation", "optimizer", "precision", "objective"})
     if (name == word) return "NAME";
   for (const char* number :
        {"dropout", "lr", "lr-decay", "clip", "score-scale", "qk-scale", "qk-rate"})
@@ -140,6 +142,7 @@ RunSettings settings_of(const TextMap& given) {
   }
   settings.train_data = absolute_file(settings.train_data);
   settings.val_data = absolute_file(settings.val_data);
+  settings.text_data = absolute_file(settings.text_data);
   DataRecords records;
   std::set<std::string> names;
   for (const auto& [name, text] : given) names.insert(name);

@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "attention/attention.h"
+#include "enum_names.h"
+#include "ops/classifier_loss.h"
 #include "ops/dropout.h"
 #include "ops/embedding.h"
 #include "ops/layer_norm.h"
@@ -12,6 +14,18 @@
 #include "rng.h"
 
 namespace focus {
+
+namespace {
+constexpr const char* objective_names[] = {"classify", "pooled", "causal"};
+}
+
+Objective objective_of(std::string_view name) {
+  return value_named<Objective>(name, objective_names, "objective");
+}
+
+const char* name_of(Objective objective) {
+  return name_among(objective_names, objective);
+}
 
 void check_settings(const ModelSettings& s) {
   const auto in_range = [](const char* name, int value, int low, int high) {
@@ -27,6 +41,9 @@ void check_settings(const ModelSettings& s) {
   in_range("d-model", s.d_model, 1, 4096);
   in_range("d-mlp", s.d_mlp, 1, 16384);
   check_settings(s.attention, s.length);
+  if (s.attention.causal != (s.objective == Objective::causal))
+    fail_input("objective ", name_of(s.objective), " with attention that is ",
+               s.attention.causal ? "" : "not ", "causal");
   if (!(s.dropout >= 0 && s.dropout < 1)) fail_input("dropout ", s.dropout, " is not in [0, 1)");
   if (!(s.layer_norm_epsilon >= 0 && s.layer_norm_epsilon <= 1))
     fail_input("layer-norm epsilon ", s.layer_norm_epsilon, " is not between 0 and 1");
@@ -119,14 +136,30 @@ Tensor<T> Model<T>::embed(Tape<T>& tape, const int* tokens, int B) {
 }
 
 template <class T>
+Tensor<T> Model<T>::what_classifier_reads(Tape<T>& tape, const Tensor<T>& x) {
+  return settings_.objective == Objective::causal ? x : mean_tokens(tape, x);
+}
+
+template <class T>
 Tensor<T> Model<T>::classify(Tape<T>& tape, const Tensor<T>& x) {
-  return linear(tape, mean_tokens(tape, x), classifier_.weight->tensor(),
-                classifier_.bias->tensor());
+  const auto [weight, bias] = classifier();
+  return linear(tape, what_classifier_reads(tape, x), weight, bias);
 }
 
 template <class T>
 Tensor<T> Model<T>::forward(Tape<T>& tape, const int* tokens, int B) {
   return classify(tape, through_blocks(tape, embed(tape, tokens, B)));
+}
+
+template <class T>
+Tensor<T> Model<T>::features(Tape<T>& tape, const int* tokens, int B) {
+  return what_classifier_reads(tape, through_blocks(tape, embed(tape, tokens, B)));
+}
+
+template <class T>
+Tensor<T> Model<T>::loss(Tape<T>& tape, const int* tokens, const int* labels, int B, T* logits) {
+  const auto [weight, bias] = classifier();
+  return classifier_loss(tape, features(tape, tokens, B), weight, bias, labels, logits);
 }
 
 template <class T>

@@ -22,7 +22,8 @@ uint64_t hash_of(std::string_view text) {
 }
 
 bool is_word(std::string_view field) {
-  return field == "task" || field == "activation" || field == "optimizer" || field == "precision";
+  return field == "task" || field == "activation" || field == "optimizer" || field == "precision" ||
+         field == "objective";
 }
 
 // A setting in a name: "heads=2", but "gelu" and "even-pairs" speak for themselves.

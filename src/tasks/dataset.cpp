@@ -101,8 +101,8 @@ PaddedData pad_examples(std::span<const Example> examples, const Task& task, int
   for (const Example& example : examples) {
     const size_t row_end = data.tokens.size() + size_t(padded_length);
     data.tokens.insert(data.tokens.end(), example.tokens.begin(), example.tokens.end());
-    data.tokens.resize(row_end, uint8_t(pad));
-    for (int g = 1; g <= global_tokens; ++g) data.tokens.push_back(uint8_t(pad + g));
+    data.tokens.resize(row_end, TokenId(pad));
+    for (int g = 1; g <= global_tokens; ++g) data.tokens.push_back(TokenId(pad + g));
     data.labels.push_back(example.label);
   }
   return data;

@@ -1,19 +1,47 @@
-// What a model reads: a rectangle of token ids, and labels.
+// What a model reads: rows of token ids, all of one length, and what it is to say about each.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 namespace focus {
 
 using TokenId = uint16_t;
+inline constexpr int most_token_ids = 65536;
 
-// Examples as a rectangle of rows × length token ids, row after row.
+// Rows of `length` tokens. Of a classification task they lie one after the other and each has a
+// label. Of a text they are windows of one stream, which overlap where row_stride < length: then
+// there are no labels, because what follows a token in the stream is what a model is to say.
 struct PaddedData {
-  int rows = 0, length = 0;     // length includes PAD and global tokens
-  int vocabulary = 0;           // token ids are below it: the task's, PAD, global tokens
-  std::vector<uint8_t> tokens;  // [rows, length]
-  std::vector<int> labels;      // [rows]
+  int rows = 0, length = 0;  // length includes PAD and global tokens
+  int vocabulary = 0;        // token ids are below it: the task's, PAD, global tokens
+  std::vector<TokenId>
+      tokens;               // [rows, length], or a stream that ends one token after the last row
+  std::vector<int> labels;  // [rows], or none
+  int row_stride = 0;       // tokens between the beginnings of two rows; 0: length
+
+  bool is_stream() const { return labels.empty(); }
+  int stride() const { return row_stride > 0 ? row_stride : length; }
+  const TokenId* row(int r) const { return tokens.data() + ptrdiff_t{r} * stride(); }
+  // The number of tokens that `rows` rows need.
+  size_t needed_tokens() const {
+    return rows == 0 ? 0 : size_t(rows - 1) * size_t(stride()) + size_t(length) + is_stream();
+  }
 };
+
+// Appends a row's tokens, and its `targets` labels: its own, or the tokens that follow its last
+// `targets` tokens in the stream. So 1 is for a model that says one thing about a row, `length` for
+// one that predicts the next token at every position.
+inline void append_tokens(const PaddedData& data, int row, std::vector<int>& tokens) {
+  tokens.insert(tokens.end(), data.row(row), data.row(row) + data.length);
+}
+inline void append_labels(const PaddedData& data, int row, int targets, std::vector<int>& labels) {
+  const TokenId* const end = data.row(row) + data.length + 1;
+  if (data.is_stream())
+    labels.insert(labels.end(), end - targets, end);
+  else
+    labels.push_back(data.labels[size_t(row)]);
+}
 
 }  // namespace focus

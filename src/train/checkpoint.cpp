@@ -16,6 +16,7 @@ void write_model_settings(Safetensors& file, const ModelSettings& s) {
   m["k"] = std::to_string(uses_k(s.attention.pattern) ? s.attention.k : -1);
   m["global_tokens"] = std::to_string(s.attention.global_tokens);
   if (s.attention.score_scale != 1) m["score_scale"] = number_text(s.attention.score_scale);
+  if (s.objective != Objective::classify) m["objective"] = name_of(s.objective);
   m["heads"] = std::to_string(s.attention.heads);
   m["activation"] = name_of(s.activation);
   m["d_model"] = std::to_string(s.d_model);
@@ -48,6 +49,8 @@ ModelSettings read_model_settings(const Safetensors& file) {
   s.attention.heads = integer("heads", 1, most);
   if (file.metadata.contains("score_scale"))
     s.attention.score_scale = file.number_setting("score_scale");
+  if (file.metadata.contains("objective")) s.objective = named("objective", objective_of);
+  s.attention.causal = s.objective == Objective::causal;
   s.activation = named("activation", activation_of);
   s.d_model = integer("d_model", 1, most);
   s.d_mlp = integer("d_mlp", 1, most);

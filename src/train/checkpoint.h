@@ -14,7 +14,8 @@ Shape64 shape64(const Shape& shape);
 
 // The model's settings in the metadata, under the keys of the authors' golden files (attention, k,
 // global_tokens, heads, activation, d_model, d_mlp, blocks, seq_len, vocab, classes, dropout,
-// layer_norm_eps, first_layer_norm_eps). Reading throws InputError unless the file's weights have
+// layer_norm_eps, first_layer_norm_eps; score_scale and objective where they are not the usual
+// ones). Reading throws InputError unless the file's weights have
 // the shapes that these settings say.
 void write_model_settings(Safetensors& file, const ModelSettings& settings);
 ModelSettings read_model_settings(const Safetensors& file);

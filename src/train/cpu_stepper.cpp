@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/cross_entropy.h"
 #include "train/evaluate.h"
 
 namespace focus {
@@ -13,9 +12,9 @@ T compute_gradients(Model<T>& model, Tape<T>& tape, const int* tokens, const int
                     const Noise& noise, std::vector<T>* logits) {
   tape.reset(true, noise);
   model.zero_gradients();
-  const Tensor<T> out = model.forward(tape, tokens, rows);
-  const Tensor<T> loss = cross_entropy(tape, out, labels);
-  if (logits) logits->assign(out.data, out.data + out.size());
+  const ModelSettings& s = model.settings();
+  if (logits) logits->resize(size_t(rows) * size_t(s.targets()) * size_t(s.classes));
+  const Tensor<T> loss = model.loss(tape, tokens, labels, rows, logits ? logits->data() : nullptr);
   tape.backward(loss);
   return loss.data[0];
 }
@@ -77,13 +76,11 @@ void CpuStepper::store(int run, Model<float>& model, Optimizer<float>& optimizer
 // The batch of step number `step`; returns its rows.
 int CpuStepper::gather(const PaddedData& data, const std::vector<int>& order, int step) {
   const int first = step * settings_.batch, rows = std::min(settings_.batch, data.rows - first);
-  tokens_.resize(size_t(rows) * size_t(data.length));
-  labels_.resize(size_t(rows));
+  tokens_.clear(), labels_.clear();
   for (int b = 0; b < rows; ++b) {
     const int row = order[size_t(first + b)];
-    const auto from = data.tokens.begin() + ptrdiff_t{row} * data.length;
-    std::copy(from, from + data.length, tokens_.begin() + ptrdiff_t{b} * data.length);
-    labels_[size_t(b)] = data.labels[size_t(row)];
+    append_tokens(data, row, tokens_);
+    append_labels(data, row, settings_.model.targets(), labels_);
   }
   return rows;
 }
@@ -142,8 +139,8 @@ std::vector<AttentionInputs> CpuStepper::attention_inputs(int run, Split split, 
   const RunData& both = *runs_[size_t(run)].data;
   const PaddedData& data = split == Split::train ? both.train : both.val;
   check_rows(data.rows, first, count);
-  const auto begin = data.tokens.begin() + ptrdiff_t{first} * data.length;
-  tokens_.assign(begin, begin + ptrdiff_t{count} * data.length);
+  tokens_.clear();
+  for (int row = first; row < first + count; ++row) append_tokens(data, row, tokens_);
   tape_.reset(false);
   std::vector<AttentionInputs> all;
   states_[size_t(run)].model.visit_attention(

@@ -7,8 +7,8 @@
 
 namespace focus {
 
-// Forward and backward of one batch: tokens (rows,length), labels (rows). Returns the loss; the
-// gradients are in the model's parameters, the logits, where wanted, in *logits.
+// Forward and backward of one batch: tokens (rows,length), labels (rows,targets). Returns the loss;
+// the gradients are in the model's parameters, the logits, where wanted, in *logits.
 template <class T>
 T compute_gradients(Model<T>& model, Tape<T>& tape, const int* tokens, const int* labels, int rows,
                     const Noise& noise, std::vector<T>* logits = nullptr);

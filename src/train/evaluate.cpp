@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/classifier_loss.h"
 #include "ops/cross_entropy.h"
 
 namespace focus {
@@ -11,26 +12,34 @@ std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const
   const int classes = model.settings().classes, length = data.length;
   const int batch = std::max(1, 4096 / length);  // rows at once: activations that fit the cache
   double loss = 0;
-  int right = 0;
-  std::vector<int> tokens;
+  int64_t right = 0;
+  const int targets = model.settings().targets();
+  std::vector<int> tokens, labels;
   for (int first = 0; first < data.rows; first += batch) {
     if (stop && stop->load()) return std::nullopt;
     const int rows = std::min(batch, data.rows - first);
-    const auto begin = data.tokens.begin() + ptrdiff_t{first} * length;
-    tokens.assign(begin, begin + ptrdiff_t{rows} * length);
-    tape.reset(false);
-    const Tensor<float> out = model.forward(tape, tokens.data(), rows);
-    //@ gap 06 evaluate-rows
-    for (int b = 0; b < rows; ++b) {
-      const float* row = out.data + ptrdiff_t{b} * classes;
-      const int label = data.labels[size_t(first + b)];
-      loss += row_cross_entropy(row, classes, label);
-      right += std::max_element(row, row + classes) - row == label;
+    tokens.clear(), labels.clear();
+    for (int row = first; row < first + rows; ++row) {
+      append_tokens(data, row, tokens);
+      append_labels(data, row, targets, labels);
     }
-    //@ end
-    if (logits) logits->insert(logits->end(), out.data, out.data + out.size());
+    tape.reset(false);
+    const Tensor<float> x = model.features(tape, tokens.data(), rows);
+    const auto [weight, bias] = model.classifier();
+    for_logits(tape, x, weight, bias, [&](int begin, int count, const float* out) {
+      //@ gap 06 evaluate-rows
+      for (int p = 0; p < count; ++p) {
+        const float* row = out + ptrdiff_t{p} * classes;
+        const int label = labels[size_t(begin + p)];
+        loss += row_cross_entropy(row, classes, label);
+        right += std::max_element(row, row + classes) - row == label;
+      }
+      //@ end
+      if (logits) logits->insert(logits->end(), out, out + ptrdiff_t{count} * classes);
+    });
   }
-  return Evaluation{loss / data.rows, 100.0 * right / data.rows};
+  const double count = double(data.rows) * targets;
+  return Evaluation{loss / count, 100.0 * double(right) / count};
 }
 
 }  // namespace focus

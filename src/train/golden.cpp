@@ -36,6 +36,23 @@ std::vector<int> ids(const Safetensors& file, const char* name, const Shape64& s
   return {values.begin(), values.end()};
 }
 
+// Sequences as parts of one text, in which the label of a token is the next one.
+PaddedData text_of(const Safetensors& file, const ModelSettings& s, const std::vector<int>& tokens,
+                   const std::vector<int>& labels) {
+  PaddedData data{int(tokens.size()) / s.length, s.length, s.vocabulary, {}, {}, s.length + 1};
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    data.tokens.push_back(TokenId(tokens[i]));
+    const bool last = (i + 1) % size_t(s.length) == 0;
+    if (last)
+      data.tokens.push_back(TokenId(labels[i]));
+    else if (labels[i] != tokens[i + 1])
+      fail_input(file.file_name(), ": tensor 'input.labels': ", labels[i],
+                 " is not the token after ", "the one that it belongs to, ", tokens[i + 1],
+                 ", as in a causal model's text");
+  }
+  return data;
+}
+
 }  // namespace
 
 std::vector<GoldenError> check_golden(const Safetensors& file, int threads, Device* device) {
@@ -43,12 +60,15 @@ std::vector<GoldenError> check_golden(const Safetensors& file, int threads, Devi
   if (settings.dropout != 0)
     fail_input(file.file_name(), ": metadata: dropout ", settings.dropout,
                ": a golden file can only be recomputed without dropout");
-  if (settings.vocabulary > 256)
-    fail_input(file.file_name(), ": metadata: vocab ", settings.vocabulary, ", more than 256");
+  if (settings.vocabulary > most_token_ids)
+    fail_input(file.file_name(), ": metadata: vocab ", settings.vocabulary, ", more than ",
+               most_token_ids);
   const int B = int(file.integer_setting("batch", 1, 1 << 20));
   const double lr = file.number_setting("learning_rate"), clip = file.number_setting("clip_norm");
   const auto tokens = ids(file, "input.tokens", {B, settings.length}, settings.vocabulary);
-  const auto labels = ids(file, "input.labels", {B}, settings.classes);
+  const bool causal = settings.objective == Objective::causal;
+  const Shape64 said = causal ? Shape64{B, settings.length} : Shape64{B};
+  const auto labels = ids(file, "input.labels", said, settings.classes);
   const auto expected = [&](const std::string& name, const Shape64& shape) {
     file.require_finite(name);
     return file.values<double>(name, shape);
@@ -60,7 +80,10 @@ std::vector<GoldenError> check_golden(const Safetensors& file, int threads, Devi
   epoch.order.resize(size_t(B));
   std::iota(epoch.order.begin(), epoch.order.end(), 0);
   RunData data;
-  data.train = {B, settings.length, settings.vocabulary, {tokens.begin(), tokens.end()}, labels};
+  data.train =
+      causal ? text_of(file, settings, tokens, labels)
+             : PaddedData{
+                   B, settings.length, settings.vocabulary, {tokens.begin(), tokens.end()}, labels};
   const std::vector<StepRun> runs{{0, std::make_shared<const RunData>(std::move(data))}};
 
   Model<float> model(settings);
@@ -77,11 +100,11 @@ std::vector<GoldenError> check_golden(const Safetensors& file, int threads, Devi
   const double norm = gradient_norm(model.parameters());
   stepper->train({epoch}, 0, 1, std::atomic<bool>{false});
   stepper->store(0, model, optimizer);
+  Shape64 logits = said;
+  logits.push_back(settings.classes);
   std::vector<GoldenError> errors;
   errors.push_back(
-      {"logits",
-       largest_error(step.logits.data(), expected("expected.logits", {B, settings.classes})),
-       1e-5});
+      {"logits", largest_error(step.logits.data(), expected("expected.logits", logits)), 1e-5});
   const auto scalar = [&](const char* name, float got) {
     const std::vector<double> wanted = expected(str("expected.", name), {1});
     errors.push_back({name, largest_error(&got, wanted), 2e-6 * std::abs(wanted[0])});

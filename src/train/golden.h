@@ -1,5 +1,6 @@
 // Golden files: weights, inputs and what the authors' model computes from them in double precision.
-// `focus check` recomputes all of it in float32 and compares.
+// `focus check` recomputes all of it in float32 and compares. Of a causal model a sequence has a
+// label for each token: the next token.
 #pragma once
 
 #include <string>

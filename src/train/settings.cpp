@@ -82,6 +82,14 @@ const SettingField fields[] = {
      "of the step kernel's products (--device cuda, short models): fp32, 3xtf32, tf32 or bf16",
      [](const RunSettings& s) { return std::string(name_of(s.precision)); },
      [](RunSettings& s, const std::string& t) { s.precision = precision_of(t); }, true},
+    {"objective",
+     "classify; of a text: pooled predicts the token after a window from the mean of its tokens, "
+     "causal the next token at every position",
+     [](const RunSettings& s) { return std::string(name_of(s.objective)); },
+     [](RunSettings& s, const std::string& t) { s.objective = objective_of(t); }, true},
+    {"text-data", "the folder of a text's tokens ('focus text prepare --out')",
+     [](const RunSettings& s) { return s.text_data; },
+     [](RunSettings& s, const std::string& t) { s.text_data = t; }, true},
     FOCUS_INT("train-size", train_size, "training examples to generate"),
     FOCUS_INT("val-size", val_size, "held-out examples to generate"),
     FOCUS_INT("length", length, "tokens a sequence (list operations: the largest size)"),
@@ -134,10 +142,12 @@ RunSettings RunSettings::defaults_for(const Task& task) {
 
 ModelSettings RunSettings::model_settings(int vocabulary, int padded_length) const {
   ModelSettings m;
-  m.attention = {attention, k, global_tokens, heads, dropout, score_scale};
+  m.attention = {
+      attention, k, global_tokens, heads, dropout, score_scale, objective == Objective::causal};
+  m.objective = objective;
   m.activation = activation;
   m.vocabulary = vocabulary;
-  m.classes = find_task(task).classes;
+  m.classes = objective == Objective::classify ? find_task(task).classes : vocabulary;
   m.length = padded_length;
   m.blocks = blocks, m.d_model = d_model, m.d_mlp = d_mlp;
   m.dropout = dropout;
@@ -232,6 +242,15 @@ void check_settings(const RunSettings& s) {
   if (s.global_tokens > 0 && !is_positional(s.attention))
     fail_input("--global-tokens ", s.global_tokens, " goes with --attention banded or block, not ",
                name_of(s.attention));
+  if ((s.objective == Objective::classify) != s.text_data.empty())
+    fail_input(s.text_data.empty()
+                   ? str("--objective ", name_of(s.objective), " needs --text-data DIR")
+                   : "--text-data goes with --objective pooled or causal, not classify");
+  if (s.objective == Objective::causal && !may_be_causal(s.attention))
+    fail_input("--objective causal goes with --attention full, topk or banded, not ",
+               name_of(s.attention));
+  if (s.objective == Objective::causal && s.global_tokens > 0)
+    fail_input("--objective causal goes with no --global-tokens: they see all positions");
   if (!uses_k(s.attention)) return;  // full attention keeps every key, whatever k says
   if (s.k == 0) {
     fail_input("--attention ", name_of(s.attention), " needs --k, at least 1");

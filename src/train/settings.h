@@ -37,6 +37,9 @@ struct RunSettings {
   Precision precision = Precision::fp32;  // another one needs a device
   int train_size = 5000, val_size = 2000, length = 40;
   std::string train_data, val_data;  // files; empty: generated
+  // What the model says: a class, or of a text the next token (model/model.h, tasks/padded_data.h).
+  Objective objective = Objective::classify;
+  std::string text_data;  // the folder of the text's tokens; empty: a classification task
   // What they held when the run began (train/inputs.h); empty: an older run, which did not say.
   std::string train_data_record, val_data_record;
 

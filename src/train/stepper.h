@@ -67,7 +67,8 @@ enum class Split { train, held_out };
 // One step's gradients, before the clip.
 struct Gradients {
   float loss = 0;
-  std::vector<float> logits;  // (rows,classes); empty where a stepper keeps none (the one launch)
+  std::vector<float>
+      logits;  // as of Model::forward; empty where a stepper keeps none (the one launch)
   std::vector<std::vector<float>> parameters;  // in the order of Model::parameters()
 };
 

@@ -19,13 +19,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "pytorch"))
-from model import Model, Settings, training_step  # noqa: E402
+from model import MASKED, Model, Settings, cross_entropy, training_step  # noqa: E402
 
 # What a case leaves out.  Gradient norms come out above 1, so the clip acts unless it is set high.
 DEFAULTS = dict(attention="full", k=-1, global_tokens=0, heads=1, activation="relu", d_model=8,
                 d_mlp=8, blocks=2, seq_len=11, batch=3, vocab=7, classes=4, learning_rate=0.1,
                 clip_norm=0.5, first_layer_norm_eps=0.0, layer_norm_eps=1e-5, dropout=0.0,
-                score_scale=1.0)
+                score_scale=1.0, objective="classify")
 
 CASES = {
     # 17 = 14 ordinary tokens and 3 global ones; the window of an even k leans to the right
@@ -42,6 +42,13 @@ CASES = {
     "full_gelu_4heads_d32": dict(heads=4, activation="gelu", d_model=32, d_mlp=48, blocks=1,
                                  seq_len=12, learning_rate=0.7),
     "full_length1": dict(seq_len=1, batch=5),
+    # Words and classes are the same; most queries of the second see fewer keys than k.
+    "causal_full_2heads": dict(objective="causal", heads=2, activation="gelu", seq_len=13, vocab=19,
+                               classes=19, d_mlp=20),
+    "causal_topk_k5_2heads": dict(objective="causal", attention="topk", k=5, heads=2, seq_len=9,
+                                  vocab=300, classes=300, first_layer_norm_eps=1e-5),
+    "causal_banded_k4": dict(objective="causal", attention="banded", k=4, seq_len=14, vocab=11,
+                             classes=11, activation="gelu"),
     "full_smallest": dict(seq_len=2, batch=1, vocab=2, classes=2, blocks=1, d_model=4, d_mlp=1),
 }
 
@@ -68,7 +75,7 @@ def recompute(case, tensors, dtype=torch.float64):
     logits = model(tokens).detach()
 
     # The gradient that the file holds is the one before clipping, so it is taken on its own.
-    torch.nn.functional.cross_entropy(model(tokens), labels).backward()
+    cross_entropy(model(tokens), labels).backward()
     grads = {f"grad.{n}": p.grad.clone() for n, p in model.named_parameters()}
 
     optimizer = torch.optim.SGD(model.parameters(), lr=case["learning_rate"])
@@ -87,7 +94,11 @@ def margins(case, tensors):
         nonlocal gap
         k, length = case["k"], case["seq_len"]
         if case["attention"] in ("topk", "bottomk") and k < length:
-            down = attention.scores(inputs[0]).sort(dim=-1, descending=True).values
+            scores = attention.scores(inputs[0])
+            first = 0  # the first query that has a choice
+            if case["objective"] == "causal":
+                scores, first = scores.masked_fill(attention.dropped, MASKED), k
+            down = scores.sort(dim=-1, descending=True).values[..., first:, :]
             last = k if case["attention"] == "topk" else length - k
             gap = min(gap, (down[..., last - 1] - down[..., last]).min().item())
 
@@ -114,8 +125,12 @@ def random_tensors(case, seed):
             bound *= 2
         tensors[name] = (2 * torch.rand(p.shape, generator=rng) - 1) * bound
     size = (case["batch"], case["seq_len"])
-    tokens = torch.randint(case["vocab"], size, generator=rng)
-    labels = torch.randint(case["classes"], (case["batch"],), generator=rng)
+    if case["objective"] == "causal":  # a label is the next token
+        stream = torch.randint(case["vocab"], (size[0], size[1] + 1), generator=rng)
+        tokens, labels = stream[:, :-1].contiguous(), stream[:, 1:].contiguous()
+    else:
+        tokens = torch.randint(case["vocab"], size, generator=rng)
+        labels = torch.randint(case["classes"], (case["batch"],), generator=rng)
     tensors["input.tokens"], tensors["input.labels"] = tokens.int(), labels.int()
     return tensors
 
@@ -178,7 +193,7 @@ def verify(path):
     with safe_open(path, "pt") as file:
         tensors = {n: file.get_tensor(n) for n in file.keys()}
         found = {key: type(DEFAULTS[key])(text) for key, text in file.metadata().items()}
-        case = {"score_scale": 1.0, **found}  # where it is 1 it may be missing
+        case = {"score_scale": 1.0, "objective": "classify", **found}  # the usual ones may be missing
     got = recompute(case, tensors)
     expected = {n: tensors[n] for n in tensors if n.startswith(("expected.", "grad.", "step."))}
     if set(got) != set(expected):

@@ -33,10 +33,14 @@ class Settings:
     first_layer_norm_eps: float = 1e-5  # attention norm of the first block (the authors use 0)
     layer_norm_eps: float = 1e-5  # every other norm
     score_scale: float = 1.0  # a factor on the scores beside 1/sqrt(width)
+    objective: str = "classify"  # or pooled, which computes the same, or causal: see Model
 
 
 def fixed_mask(s: Settings) -> torch.Tensor:
-    """[seq_len, seq_len], True where query (row) keeps key (column), for banded and block."""
+    """[seq_len, seq_len], True where query (row) keeps key (column), as far as positions decide."""
+    if s.objective == "causal":  # itself and those before it; banded: the k nearest of them
+        seen = torch.ones(s.seq_len, s.seq_len, dtype=torch.bool).tril()
+        return seen.triu(1 - s.k) if s.attention == "banded" else seen
     n = s.seq_len - s.global_tokens  # the band and the blocks cover only the ordinary tokens
     keep = torch.zeros(s.seq_len, s.seq_len, dtype=torch.bool)
     for i in range(n):
@@ -62,7 +66,7 @@ class Attention(nn.Module):
         self.W_v = nn.Linear(s.d_model, s.heads * s.d_model)
         self.W_o = nn.Linear(s.heads * s.d_model, s.d_model)
         self.dropout = nn.Dropout(s.dropout)
-        fixed = s.attention in ("banded", "block")
+        fixed = s.attention in ("banded", "block") or s.objective == "causal"
         self.register_buffer("dropped", ~fixed_mask(s) if fixed else None, persistent=False)
 
     def split(self, x):
@@ -75,13 +79,17 @@ class Attention(nn.Module):
         return q @ k.transpose(-2, -1) * self.factor
 
     def mask(self, scores):
+        if self.dropped is not None:
+            scores = scores.masked_fill(self.dropped, MASKED)
         if self.kind in ("topk", "bottomk"):
             # Which keys are kept is a choice, not a function with a gradient: hence detach.
             largest = self.kind == "topk"
             kept = scores.detach().topk(self.k, dim=-1, largest=largest, sorted=False).indices
             dropped = torch.ones_like(scores, dtype=torch.bool).scatter_(-1, kept, False)
+            # Where a causal mask leaves fewer than k keys, masked ones are among the k: they stay
+            # masked.
             return scores.masked_fill(dropped, MASKED)
-        return scores if self.dropped is None else scores.masked_fill(self.dropped, MASKED)
+        return scores
 
     def forward(self, x):
         weights = self.dropout(torch.softmax(self.mask(self.scores(x)), dim=-1))
@@ -150,25 +158,31 @@ class Model(nn.Module):
         self.pos_encoder = Positions(s)
         self.encoder = Encoder(s)
         self.linear = nn.Linear(s.d_model, s.classes)
+        self.each = s.objective == "causal"  # predicts the next token at every position
         # nn.Linear's own start, uniform in +-1/sqrt(fan_in) for weights and biases, is the paper's.
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         nn.init.uniform_(self.linear.weight, -0.1, 0.1)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens):
-        """tokens [batch, seq_len] -> logits [batch, classes]"""
-        x = self.pos_encoder(self.embedding(tokens) * self.scale)
-        return self.linear(self.encoder(x).mean(dim=1))
+        """tokens [batch, seq_len] -> logits [batch, classes]; causal: [batch, seq_len, classes]"""
+        x = self.encoder(self.pos_encoder(self.embedding(tokens) * self.scale))
+        return self.linear(x if self.each else x.mean(dim=1))
+
+
+def cross_entropy(logits, labels):
+    """The mean over all that the model says; labels [batch] or [batch, seq_len]."""
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
 def training_step(model, optimizer, tokens, labels, clip_norm):
     """One step as in the paper; returns the loss and the norm of the gradient before clipping.
 
-    The loss is the mean over the batch.  clip_grad_norm_ multiplies every gradient by
+    clip_grad_norm_ multiplies every gradient by
     min(1, clip_norm / (norm + 1e-6)): the 1e-6 shows in the ninth digit or so of a stepped weight.
     """
     optimizer.zero_grad()
-    loss = F.cross_entropy(model(tokens), labels)
+    loss = cross_entropy(model(tokens), labels)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
