@@ -223,7 +223,7 @@ TEST_CASE("a prepared text is read as it was written, and other files are refuse
   CHECK(again.held_out.tokens == data.held_out.tokens);
   CHECK(again.train.bytes == int64_t(train.size()));
   CHECK(again.window == 8);
-  CHECK(again.record() == data.record());
+  CHECK(again.hash() == data.hash());
   CHECK(again.tokenizer.decode(again.held_out.tokens) == held_out);
   CHECK_THROWS_AS(write_text_data(data, folder.path), InputError);  // nothing is overwritten
 

@@ -85,6 +85,7 @@ int run(int argc, char** argv) {
   //@ end
   //@ from 15
   add_text_commands(root);
+  add_generate_command(root);
   //@ end
   CLI::App& bench = *add_group(root, "bench", "measure speed");
   add_bench_step(bench);

@@ -30,18 +30,26 @@ struct PaddedData {
   }
 };
 
-// Appends a row's tokens, and its `targets` labels: its own, or the tokens that follow its last
-// `targets` tokens in the stream. So 1 is for a model that says one thing about a row, `length` for
-// one that predicts the next token at every position.
+// Where a row begins that an epoch's order names: in a classification task by its number. Windows
+// of a text are drawn anywhere, so there the order holds the offsets of their first tokens.
+inline size_t begin_of_drawn(const PaddedData& data, int named) {
+  return size_t(named) * size_t(data.is_stream() ? 1 : data.stride());
+}
+
+// Appends the tokens of the row that begins at `begin`, and its `targets` labels: its own, or the
+// tokens that follow its last `targets` tokens in the stream. So 1 is for a model that says one
+// thing about a row, `length` for one that predicts the next token at every position.
+inline void append_row(const PaddedData& data, size_t begin, int targets, std::vector<int>& tokens,
+                       std::vector<int>& labels) {
+  const TokenId *const first = data.tokens.data() + begin, *const end = first + data.length;
+  tokens.insert(tokens.end(), first, end);
+  if (data.is_stream())
+    labels.insert(labels.end(), end + 1 - targets, end + 1);
+  else
+    labels.push_back(data.labels[begin / size_t(data.stride())]);
+}
 inline void append_tokens(const PaddedData& data, int row, std::vector<int>& tokens) {
   tokens.insert(tokens.end(), data.row(row), data.row(row) + data.length);
-}
-inline void append_labels(const PaddedData& data, int row, int targets, std::vector<int>& labels) {
-  const TokenId* const end = data.row(row) + data.length + 1;
-  if (data.is_stream())
-    labels.insert(labels.end(), end - targets, end);
-  else
-    labels.push_back(data.labels[size_t(row)]);
 }
 
 }  // namespace focus

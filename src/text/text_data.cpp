@@ -82,12 +82,9 @@ double TextPart::bits_per_byte(double nats_per_token) const {
   return nats_per_token * double(tokens.size()) / double(bytes) / std::log(2.0);
 }
 
-std::string TextData::record() const {
-  uint64_t hash = hash_of(tokenizer.file_text());
-  hash = hash_of(as_bytes(train.tokens), hash);
-  hash = hash_of(as_bytes(held_out.tokens), hash);
-  return str("tokens=", train.tokens.size() + held_out.tokens.size(),
-             " vocabulary=", tokenizer.vocabulary(), " hash=", hex(hash));
+uint64_t TextData::hash() const {
+  const uint64_t hash = hash_of(as_bytes(train.tokens), hash_of(tokenizer.file_text()));
+  return hash_of(as_bytes(held_out.tokens), hash);
 }
 
 std::string text_of_file(std::string bytes, const std::string& name, TokenizerKind kind,

@@ -33,9 +33,8 @@ struct TextData {
   TextPart train, held_out;
   int window = 0;  // tokens of context before the one to predict
 
-  // Of the tokenizer and all tokens: "tokens=N vocabulary=V hash=H". Settings keep it, so that a
-  // run never goes on with another text.
-  std::string record() const;
+  // Of the tokenizer and all tokens, FNV-1a: runs keep it, so as never to go on with another text.
+  uint64_t hash() const;
 };
 
 // What a file's bytes are as text for a tokenizer. bpe reads UTF-8: InputError with the offset of

@@ -78,9 +78,8 @@ int CpuStepper::gather(const PaddedData& data, const std::vector<int>& order, in
   const int first = step * settings_.batch, rows = std::min(settings_.batch, data.rows - first);
   tokens_.clear(), labels_.clear();
   for (int b = 0; b < rows; ++b) {
-    const int row = order[size_t(first + b)];
-    append_tokens(data, row, tokens_);
-    append_labels(data, row, settings_.model.targets(), labels_);
+    append_row(data, begin_of_drawn(data, order[size_t(first + b)]), settings_.model.targets(),
+               tokens_, labels_);
   }
   return rows;
 }
