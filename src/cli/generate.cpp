@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "cli/command.h"
-#include "cli/text_model.h"
+#include "text/text_model.h"
 #include "error.h"
 #include "rng.h"
 

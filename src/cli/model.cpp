@@ -11,7 +11,7 @@
 #include "files/safetensors.h"
 #include "tasks/text.h"
 //@ from 15
-#include "cli/text_model.h"
+#include "text/text_model.h"
 #include "text/text_data.h"
 //@ end
 #include "train/evaluate.h"

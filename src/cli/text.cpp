@@ -91,26 +91,26 @@ int prepare(const Prepare& o) {
   return 0;
 }
 
-struct Encode {
-  std::string tokenizer, file;
+struct Coding {
+  std::string tokenizer, file = "-";
 };
 
-// Everything on standard input.
-std::string read_input(size_t most_bytes) {
+// A file, or everything on standard input.
+std::string read_input(const std::string& file) {
+  if (file != "-") return read_file(file, most_text_bytes);
   std::string bytes;
   char buffer[1 << 16];
   while (const size_t read = std::fread(buffer, 1, sizeof buffer, stdin)) {
     bytes.append(buffer, read);
-    if (bytes.size() > most_bytes)
-      fail_input("standard input holds more than ", most_bytes, " bytes");
+    if (bytes.size() > most_text_bytes)
+      fail_input("standard input holds more than ", most_text_bytes, " bytes");
   }
   return bytes;
 }
 
-int encode(const Encode& o) {
+int encode(const Coding& o) {
   const Tokenizer tokenizer = read_tokenizer(o.tokenizer);
-  const std::string bytes =
-      o.file == "-" ? read_input(most_text_bytes) : read_file(o.file, most_text_bytes);
+  const std::string bytes = read_input(o.file);
   constexpr size_t ids_a_line = 20;
   std::string text;
   size_t on_line = 0;
@@ -123,13 +123,9 @@ int encode(const Encode& o) {
   return 0;
 }
 
-struct Decode {
-  std::string tokenizer;
-};
-
-int decode(const Decode& o) {
+int decode(const Coding& o) {
   const Tokenizer tokenizer = read_tokenizer(o.tokenizer);
-  const std::string text = read_input(most_text_bytes);
+  const std::string text = read_input(o.file);
   std::vector<TokenId> tokens;
   constexpr std::string_view blanks = " \t\r\n";
   for (size_t at = text.find_first_not_of(blanks); at != text.npos;) {
@@ -138,7 +134,8 @@ int decode(const Decode& o) {
     try {
       tokens.push_back(TokenId(read_whole(word, 0, tokenizer.vocabulary() - 1)));
     } catch (const InputError& error) {
-      fail_input("standard input, id ", tokens.size() + 1, ": ", error.what());
+      fail_input(o.file == "-" ? "standard input" : o.file, ", id ", tokens.size() + 1, ": ",
+                 error.what());
     }
     at = text.find_first_not_of(blanks, end);
   }
@@ -146,9 +143,11 @@ int decode(const Decode& o) {
   return 0;
 }
 
-void add_tokenizer(CLI::App& app, std::string& folder) {
-  add_file(app, "--tokenizer", "DIR", folder, "the folder that 'focus text prepare' wrote")
+void add_coding(CLI::App& app, Coding& coding, const std::string& what) {
+  add_file(app, "--tokenizer", "DIR", coding.tokenizer,
+           "the folder that 'focus text prepare' wrote")
       ->required();
+  add_file(app, "FILE", "", coding.file, what + " (default: standard input)");
 }
 
 }  // namespace
@@ -182,13 +181,12 @@ void add_text_commands(CLI::App& focus) {
       "Example: focus text prepare --text data/text/*.txt --vocabulary 512 --out out/austen");
 
   const auto [encoding, e] = add_command(text, "encode", "print the token ids of a file", encode);
-  add_tokenizer(encoding, e.tokenizer);
-  add_file(encoding, "FILE", "", e.file, "any file; - is standard input")->required();
+  add_coding(encoding, e, "any file");
   encoding.footer("Example: focus text encode --tokenizer out/austen letter.txt");
 
   const auto [decoding, d] =
-      add_command(text, "decode", "write the bytes of the token ids on standard input", decode);
-  add_tokenizer(decoding, d.tokenizer);
+      add_command(text, "decode", "write the bytes that token ids stand for", decode);
+  add_coding(decoding, d, "token ids with blanks between them");
   decoding.footer("Example: echo 265 110 | focus text decode --tokenizer out/austen");
 }
 

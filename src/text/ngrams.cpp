@@ -57,7 +57,9 @@ CountedLoss bigram_loss(std::span<const TokenId> train, std::span<const TokenId>
       const double prior = (counts[held_out[i]] + 1) / (double(train.size()) + vocabulary);
       const auto seen = pairs.find(pair_at(held_out, i));
       const double n = seen == pairs.end() ? 0 : seen->second;
+      //@ gap 15 smoothed-bigram
       sum -= std::log((n + s * prior) / (followed[held_out[i - 1]] + s));
+      //@ end
     }
     return sum / double(held_out.size() - 1);
   };
