@@ -71,10 +71,7 @@ int prepare(const Prepare& o) {
   const TextData data =
       prepare_text(train, held_out, o.tokenizer, o.vocabulary.value_or(byte_values), o.window);
 
-  FolderLock lock = FolderLock::make(out);
-  for (const char* file : {"tokenizer.txt", "tokens.safetensors"}) lock.will_make(out / file);
   write_text_data(data, out);
-  lock.keep();
 
   std::string said;
   for (const std::string& note : notes) said += note + "\n";

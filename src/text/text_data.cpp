@@ -148,8 +148,11 @@ void write_text_data(const TextData& data, const fs::path& dir) {
   file.metadata["window"] = std::to_string(data.window);
   file.metadata["train_bytes"] = std::to_string(data.train.bytes);
   file.metadata["held_out_bytes"] = std::to_string(data.held_out.bytes);
+  FolderLock lock = FolderLock::make(dir);
+  for (const char* name : {tokenizer_name, tokens_name}) lock.will_make(dir / name);
   write_file_atomically(dir / tokenizer_name, tokenizer, IfThere::refuse);
   write_file_atomically(dir / tokens_name, file.serialize(), IfThere::refuse);
+  lock.keep();
 }
 
 TextData parse_text_data(std::string_view tokens_file, std::string_view tokenizer_file,

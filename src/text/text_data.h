@@ -51,8 +51,8 @@ std::pair<std::string_view, std::string_view> split_text(std::string_view text,
 TextData prepare_text(std::string_view train, std::string_view held_out, TokenizerKind kind,
                       int vocabulary, int window);
 
-// Writes both files into a folder that is locked and has neither. Reading throws InputError for
-// anything that is wrong with them.
+// Writes both files into a folder, which is made where it is missing; it must have neither. Reading
+// throws InputError for anything that is wrong with them.
 void write_text_data(const TextData& data, const std::filesystem::path& dir);
 TextData read_text_data(const std::filesystem::path& dir);
 Tokenizer read_tokenizer(const std::filesystem::path& dir);
