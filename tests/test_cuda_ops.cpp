@@ -202,7 +202,7 @@ TEST_CASE("device: mean over tokens") {
 }
 
 TEST_CASE("device: cross-entropy") {
-  for (int N : {1, 3, 40}) {
+  for (int N : {1, 3, 40, 300}) {  // more than 256: not in double
     const std::vector<int> labels = ids(29, N);
     const OperationInputs in({{29, N}}, "s");
     Workers workers;
@@ -215,14 +215,20 @@ TEST_CASE("device: cross-entropy") {
     tape.backward(loss);
     wanted.insert(wanted.end(), logits.gradient_value.begin(), logits.gradient_value.end());
 
-    const gpu::DeviceArray<float> x(as<float>(in.values[0])),
-        dx = scratch(size_t(29 * N)), on_device = scratch(1), rows = scratch(2 * 29);
+    const gpu::DeviceArray<float> x(as<float>(in.values[0])), on_device = scratch(1);
+    const gpu::DeviceArray<double> rows(29), judged(29);
+    const gpu::DeviceArray<uint8_t> right(29);
     const gpu::DeviceArray<int> d_labels(labels);
-    gpu::cross_entropy_forward({}, 29, N, x.data(), d_labels.data(),
-                               reinterpret_cast<double*>(rows.data()), on_device.data(), nullptr);
-    gpu::cross_entropy_backward({}, 29, N, x.data(), d_labels.data(), dx.data(), nullptr);
+    gpu::judge_logits(29, N, x.data(), d_labels.data(), judged.data(), right.data(), nullptr);
+    gpu::cross_entropy(29, N, x.data(), d_labels.data(), 1.f / 29, rows.data(), nullptr);
+    gpu::mean_loss({}, 29, rows.data(), on_device.data(), nullptr);
+    CHECK(judged.host() == rows.host());
+    for (size_t m = 0; m < 29; ++m) {
+      const double* row = in.values[0].data() + m * size_t(N);
+      CHECK(right.host()[m] == (std::max_element(row, row + N) - row == labels[m]));
+    }
     std::vector<float> got = on_device.host();
-    const std::vector<float> gradient = dx.host();
+    const std::vector<float> gradient = x.host();
     got.insert(got.end(), gradient.begin(), gradient.end());
     const std::string far =
         difference("loss and gradient", {int(got.size())}, got.data(), wanted, 8);

@@ -80,6 +80,22 @@ TEST_CASE("device: attention of every pattern, trained with dropout") {
       }
 }
 
+TEST_CASE("device: causal attention, trained with dropout") {
+  struct Size {
+    int B, T, H, D, k;
+  };
+  for (const Size& s : {Size{2, 7, 2, 5, 3},
+                        {1, 40, 1, 64, 5},
+                        {2, 70, 2, 16, 4},
+                        {1, 70, 1, 9, 33},
+                        {1, 1, 3, 2, 1},
+                        {1, 20, 1, 120, 18}})
+    for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::topk})
+      for (double p : {0.0, 0.3})
+        check_attention(str("causal ", name_of(pattern), " of ", s.T, " tokens, dropout ", p),
+                        {pattern, s.k, 0, s.H, p, 1, true}, s.B, s.T, s.D, {true, 0xfeedull, 4, 2});
+}
+
 TEST_CASE("device: attention with a factor on its scores") {
   for (double scale : {0.5, 4.0})
     for (int T : {11, 70})

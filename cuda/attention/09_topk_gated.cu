@@ -37,8 +37,8 @@ struct Tiles {
 
 template <int W, int K, int Rows>
 __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
-    topk_fwd_09(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, KeepBits keep, int kept,
-                float scale) {
+    topk_fwd_09(Heads q, Heads k, Heads v, Heads o, int* keys, float* p, KeepBits keep, bool causal,
+                int kept, float scale) {
   using X = Tiles<W, Rows>;
   constexpr int R = X::R, N = X::N, TX = X::TX, TY = X::TY;
   SharedMemory shared;
@@ -66,7 +66,8 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
 #pragma unroll
   for (int i = 0; i < R; ++i) gate[i] = best.gate();
 
-  for (int j0 = 0; j0 < T; j0 += X::keys) {
+  const int seen = causal ? min(T, i0 + X::rows) : T;  // by one of the block's queries
+  for (int j0 = 0; j0 < seen; j0 += X::keys) {
     const float* k_tile = k_tiles + j0 / X::keys % X::stages * X::keys * X::stride;
     __pipeline_wait_prior(0);
     __syncthreads();  // this tile is there for all, and nobody reads the one before
@@ -87,10 +88,12 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
 #pragma unroll
     for (int part = 0; part < X::keys / X::part; ++part) {
       constexpr int columns = X::part / TX;
-      const int base = j0 + part * X::part, left = T - base;
-      const unsigned exist = left >= 32 ? ~0u : left <= 0 ? 0u : (1u << left) - 1;
+      const int base = j0 + part * X::part;
+      const auto first_bits = [](int n) { return n >= 32 ? ~0u : n <= 0 ? 0u : (1u << n) - 1; };
+      const unsigned all = first_bits(T - base);
 #pragma unroll
       for (int i = 0; i < R; ++i) {
+        const unsigned exist = causal ? all & first_bits(i0 + at.y + TY * i + 1 - base) : all;
         unsigned bits = 0;
 #pragma unroll
         for (int j = 0; j < columns; ++j)
@@ -123,8 +126,12 @@ __global__ void __launch_bounds__(Tiles<W, Rows>::threads, 2)
   }
   __pipeline_wait_prior(0);
 
-  best.finish(kept, scale * log2_e);
   const auto row_of = [&](int slot) { return i0 + warp * 4 + slot % 4 + TY * (slot / 4); };
+  const int own = causal ? min(kept, row_of(lane) + 1) : kept;
+  best.finish(own, scale * log2_e);
+#pragma unroll
+  for (int e = 0; e < K; ++e)
+    if (e >= own && e < kept) best.key[e] = e;  // not seen: the list has all others
   if (const int row = row_of(lane); lane < X::slots && row < T)
 #pragma unroll
     for (int e = 0; e < K; ++e)
@@ -159,7 +166,7 @@ void run(const Call& c) {
     launch({"topk_fwd_09", size_t(tiles_of(c.q.T, Rows)) * size_t(c.q.B * c.q.H), X::threads,
             X::shared_bytes},
            c.stream, topk_fwd_09<W, decltype(list)::value, Rows>, c.q, c.k, c.v, c.o, c.keys, c.p,
-           c.keep, c.kept, c.scale());
+           c.keep, c.causal, c.kept, c.scale());
   });
 }
 
@@ -181,6 +188,6 @@ const Rung topk_09_forward{9,
                                run<decltype(width)::value, decltype(rows)::value>(c);
                              });
                            },
-                           {.dropout = true}};
+                           {.dropout = true, .causal = true}};
 
 }  // namespace focus::gpu

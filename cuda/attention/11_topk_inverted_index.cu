@@ -246,6 +246,6 @@ const Rung topk_11_backward{
     [](Pattern, const Call& c) {
       for_width(c.q.D, [&](auto width) { run<decltype(width)::value>(c); });
     },
-    {.dropout = true}};
+    {.dropout = true, .causal = true}};
 
 }  // namespace focus::gpu

@@ -82,6 +82,9 @@ struct Call {
   float score_scale = 1;       // C, a factor on the scores beside 1/√D
   int kept = 0;                // top-k: k; banded, block: the width
   int global_tokens = 0;       // banded, block: the last tokens, which see and are seen by all
+  bool causal = false;         // full, top-k: query i sees keys 0 … i only; by rungs with
+                               // features.causal. Top-k's lists of fewer than k keys are filled up
+                               // with keys that are not seen, of probability 0
   int* keys = nullptr;         // top-k: (B,H,T,k) ascending; forward writes, backward reads
   float* p = nullptr;          // top-k: (B,H,T,k) their probabilities, likewise
   void* index = nullptr;       // top-k backward: from make_topk_index(), or nullptr
@@ -138,6 +141,7 @@ struct Rung {
   void (*run)(Pattern, const Call&);
   struct Features {
     bool dropout = false;       // applies Call.keep
+    bool causal = false;        // applies Call.causal
     bool screening = false;     // makes most scores on tensor cores, in bf16
     bool tensor_cores = false;  // makes all products there, at Call.precision
     int after_rung = 0;         // backward: needs what this forward rung left; 0: any rung

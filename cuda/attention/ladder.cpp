@@ -46,7 +46,8 @@ void check(Pattern pattern, Pass pass, const Call& c) {
   check_settings({.pattern = pattern,
                   .k = is_dense(pattern) ? 0 : c.kept,
                   .global_tokens = is_local(pattern) ? c.global_tokens : 0,
-                  .score_scale = c.score_scale},
+                  .score_scale = c.score_scale,
+                  .causal = c.causal},
                  c.q.T);
   check_tensor("q", c.q, c.q);
   check_tensor("k", c.k, c.q);
@@ -146,8 +147,9 @@ const Rung& rung_for(Pattern pattern, Pass pass, const Call& c) {
   for (const Rung& rung : ladder()) {
     if (rung.pass != pass || !rung.has_pattern(pattern)) continue;
     if (c.rung != 0 && rung.number != c.rung) continue;
-    const std::string why =
-        c.keep.words && !rung.features.dropout ? "no dropout" : rung.unsupported(c);
+    const std::string why = c.keep.words && !rung.features.dropout ? "no dropout"
+                            : c.causal && !rung.features.causal    ? "no causal mask"
+                                                                   : rung.unsupported(c);
     if (why.empty())
       best = &rung;
     else

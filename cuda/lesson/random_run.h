@@ -34,11 +34,13 @@ class RandomRun {
     const ModelSettings& s = settings.model;
     model.initialise(seed);
     RunData data;
-    data.train = {rows, s.length, s.vocabulary, {}, {}};
+    const bool text = s.objective != Objective::classify;
+    data.train = {rows, s.length, s.vocabulary, {}, {}, text ? 1 : s.length};
     Rng rng(seed, Stream::data);
-    for (int i = 0; i < rows * s.length; ++i)
+    for (int i = 0; i < (text ? rows + s.length : rows * s.length); ++i)
       data.train.tokens.push_back(TokenId(rng.below(uint32_t(s.vocabulary))));
-    for (int i = 0; i < rows; ++i) data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
+    for (int i = 0; i < rows && !text; ++i)
+      data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
     data.val = data.train;
     epoch.order.resize(size_t(rows)), epoch.rate = 0.1, epoch.steps_before = 40;
     std::iota(epoch.order.begin(), epoch.order.end(), 0);

@@ -11,7 +11,11 @@ namespace focus::gpu {
 
 namespace {
 constexpr int longest_short = 64;
+// Do K and V of a head fit into shared memory three times?
+bool small_head(int T, int D) {
+  return 2 * size_t(T) * size_t(D + 1) * sizeof(float) <= 64 * 1024;
 }
+}  // namespace
 
 DeviceLists::DeviceLists(const AttentionSettings& a, int T) : nnz(count_nnz(a, T)) {
   std::vector<int> first(static_cast<size_t>(T) + 1), all(static_cast<size_t>(nnz));
@@ -38,8 +42,9 @@ AttentionPlan::AttentionPlan(const AttentionSettings& settings, const Runs& runs
 AttentionPlan::Way AttentionPlan::way() const {
   const Pattern pattern = settings_.pattern;
   const bool width = D_ >= 16 && D_ <= 128 && D_ % 4 == 0;
-  if (T_ <= longest_short) return Way::rows;
-  if ((pattern == Pattern::full || is_positional(pattern)) && width) return Way::ladder;
+  if (T_ <= longest_short && small_head(T_, D_)) return Way::rows;
+  const bool has_rungs = pattern == Pattern::full || (is_positional(pattern) && !settings_.causal);
+  if (has_rungs && width) return Way::ladder;
   if (pattern == Pattern::topk && width && settings_.k <= 16) return Way::chosen;
   return Way::rows;
 }
@@ -47,7 +52,9 @@ AttentionPlan::Way AttentionPlan::way() const {
 AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
   Kept kept;
   const Pattern pattern = settings_.pattern;
-  const size_t nnz = batch_heads() * size_t(lists_.nnz);
+  // The ladder's lists of keys all have k places.
+  const bool ladder = way() == Way::chosen;
+  const size_t nnz = batch_heads() * size_t(ladder ? T_ * settings_.k : lists_.nnz);
   const bool chosen = !is_positional(pattern) && pattern != Pattern::full;
   if (way() != Way::ladder) kept.p = layout.take<float>(nnz);
   if (chosen) kept.keys = layout.take<int>(nnz);
@@ -77,7 +84,7 @@ AttentionCall AttentionPlan::call_of(const Kept& kept, const float* q, const flo
   c.pattern = settings_.pattern, c.k = settings_.k;
   c.B = runs_.count * B_, c.T = T_, c.H = settings_.heads, c.D = D_;
   c.batch_heads = B_ * c.H;
-  c.q = q, c.k_rows = k, c.v = v, c.o = o;
+  c.q = q, c.k_rows = k, c.v = v, c.o = o, c.causal = settings_.causal;
   c.score_scale = float(settings_.score_scale), c.scale = c.score_scale / std::sqrt(float(D_));
   c.keep_scale = 1;
   c.begin = lists_.begin.data(), c.nnz = lists_.nnz;
@@ -98,8 +105,8 @@ Call AttentionPlan::ladder_call(const AttentionCall& c, const Kept& kept) const 
   Call call;
   call.q = heads(c.q), call.k = heads(c.k_rows), call.v = heads(c.v), call.o = heads(c.o);
   call.lse = kept.lse, call.scores = kept.scores, call.copies = kept.copies;
-  call.kept = c.k, call.global_tokens = settings_.global_tokens, call.keys = c.keys, call.p = c.p,
-  call.score_scale = c.score_scale;
+  call.causal = c.causal, call.kept = c.k, call.global_tokens = settings_.global_tokens,
+  call.keys = c.keys, call.p = c.p, call.score_scale = c.score_scale;
   call.parts = runs_.count, call.precision = precision_;
   return call;
 }

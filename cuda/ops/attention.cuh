@@ -19,6 +19,10 @@ struct AttentionCall {
   unsigned* keep;  // (B·H,T,words) bit e of a row: its entry e is kept by dropout; or nullptr
   int nnz, words;
   float keep_scale, score_scale, scale;  // scale: score_scale / √D
+  bool causal;
+
+  // How many keys, from the first on, a query sees.
+  __device__ int seen(int query) const { return causal ? query + 1 : T; }
 
   __host__ __device__ size_t at(int batch_head, int row) const {
     return (size_t(batch_head / H) * size_t(T) + size_t(row)) * size_t(H * D) +

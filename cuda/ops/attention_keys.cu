@@ -34,7 +34,7 @@ __global__ void attention_keys_kernel(AttentionCall c, AttentionGradients g) {
   const float* ds = g.ds + size_t(batch_head) * size_t(c.nnz);
   for (int d0 = 0; d0 < c.D; d0 += 64) {  // two channels a lane
     float dk[2] = {}, dv[2] = {};
-    for (int i0 = 0; i0 < c.T; i0 += 32) {
+    for (int i0 = c.causal ? j / 32 * 32 : 0; i0 < c.T; i0 += 32) {
       // Each lane looks at one query; then all add the queries found, in order.
       const int own = i0 + lane, e = own < c.T ? entry_of(c, keys, own, j) : -1;
       const float weight = e >= 0 ? p[c.begin[own] + e] * c.factor(batch_head, own, e) : 0.f;

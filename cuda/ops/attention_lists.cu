@@ -41,9 +41,7 @@ struct Query {
     const size_t row = size_t(blockIdx.x) * warps + threadIdx.x / 32;
     batch_head = int(row / size_t(c.T)), i = int(row % size_t(c.T));
     if (!exists(c)) return;
-    count = c.begin[i + 1] - c.begin[i];
-    first = size_t(batch_head) * size_t(c.nnz) + size_t(c.begin[i]);
-    keys = c.keys_of(batch_head) + c.begin[i];
+    count = c.k, first = row * size_t(c.k), keys = c.keys + first;
   }
   __device__ bool exists(const AttentionCall& c) const { return batch_head < c.B * c.H; }
 };

@@ -18,7 +18,7 @@ struct Cover {
 
   explicit Cover(const AttentionCall& c) {
     const size_t batch_head = 2 * size_t(c.T) * size_t(c.D + 1) * sizeof(float);
-    staged = batch_head <= 64 * 1024;
+    staged = batch_head <= std::min<size_t>(96 * 1024, device().shared_memory - 16 * 1024);
     warps = size_t(c.T) * 8 * sizeof(float) <= 64 * 1024 ? 8 : 1;
     splits = c.T <= 64 ? 1 : (c.T + 31) / 32;
   }
@@ -149,9 +149,11 @@ __global__ void attention_rows_kernel(AttentionCall c, Cover cover, DropoutDraw 
     float* p = c.p + size_t(batch_head) * size_t(c.nnz) + size_t(first);
     const int* keys = c.keys ? c.keys_of(batch_head) + first : nullptr;
     if (chosen) {
-      for (int j = lane; j < c.T; j += 32) block.row[j] = dot(q, block.k + j * block.row_step, c.D);
+      const int seen = c.seen(i);
+      for (int j = lane; j < seen; j += 32)
+        block.row[j] = dot(q, block.k + j * block.row_step, c.D);
       __syncwarp();
-      choose_by_score(block.row, c.T, c.k, c.pattern == Pattern::bottomk,
+      choose_by_score(block.row, seen, count, c.pattern == Pattern::bottomk,
                       c.keys + size_t(batch_head) * size_t(c.nnz) + size_t(first), p);
     } else {
       if (c.pattern == Pattern::random && lane == 0)

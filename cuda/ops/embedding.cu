@@ -1,6 +1,8 @@
-// Token embedding. Forward: a warp for each token. Backward: many tokens share a row of the
-// table, so a block adds up `chunk` tokens in order, a thread for each channel, into rows in shared
-// memory; a second kernel adds the chunks, a warp a share of them, and the shares in order.
+// Token embedding. Forward: a warp for each token. Backward, where many tokens share each of a few
+// rows of the table: a block adds up `chunk` tokens in order, a thread for each channel, into rows
+// in shared memory; a second kernel adds the chunks, a warp a share of them, and the shares in
+// order. The chunks would take V·C numbers each, so the table of a whole vocabulary has a block for
+// each row instead, whose warps look through a share of the tokens for theirs.
 #include <cmath>
 
 #include "cuda/device/launch.h"
@@ -13,6 +15,7 @@ namespace {
 
 constexpr int chunk = 32;  // tokens of a block, all read before one is added
 constexpr int sum_warps = 8;
+constexpr int most_in_chunks = 256;  // rows of the table
 
 __global__ void embedding_forward_kernel(const int* tokens, const float* table,
                                          const float* positions, float* y, size_t stride,
@@ -80,6 +83,44 @@ __global__ void __launch_bounds__(32 * sum_warps)
   d_table[run * stride + e] += scale * sum;
 }
 
+constexpr int gather_warps = 8, gather_channels = 128;
+
+__global__ void __launch_bounds__(32 * gather_warps)
+    embedding_gather(const int* tokens, const float* dy, float* d_table, size_t stride, int per_run,
+                     int V, int C, float scale) {
+  SharedMemory shared;
+  float* shares = shared.array<float>(gather_warps * gather_channels);
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  const size_t run = blockIdx.x / unsigned(V);
+  const int word = int(blockIdx.x % unsigned(V));
+  tokens += run * size_t(per_run), dy += run * size_t(per_run) * size_t(C);
+  const int first = int(int64_t{per_run} * warp / gather_warps);
+  const int last = int(int64_t{per_run} * (warp + 1) / gather_warps);
+  for (int c0 = 0; c0 < C; c0 += gather_channels) {
+    float sum[gather_channels / 32] = {};
+    for (int t0 = first; t0 < last; t0 += 32) {
+      // Each lane looks at one token; then all add the rows found, in order.
+      const bool found = t0 + lane < last && tokens[t0 + lane] == word;
+      for (unsigned left = __ballot_sync(all_lanes, found); left; left &= left - 1) {
+        const float* row = dy + size_t(t0 + __ffs(int(left)) - 1) * size_t(C);
+#pragma unroll
+        for (int x = 0; x < gather_channels / 32; ++x)
+          if (const int c = c0 + lane + 32 * x; c < C) sum[x] += row[c];
+      }
+    }
+#pragma unroll
+    for (int x = 0; x < gather_channels / 32; ++x)
+      shares[warp * gather_channels + lane + 32 * x] = sum[x];
+    __syncthreads();  // all shares are there
+    if (const int c = int(threadIdx.x); c < gather_channels && c0 + c < C) {
+      float total = 0;
+      for (int w = 0; w < gather_warps; ++w) total += shares[w * gather_channels + c];
+      d_table[run * stride + size_t(word) * size_t(C) + size_t(c0 + c)] += scale * total;
+    }
+    __syncthreads();  // nobody reads the shares any more
+  }
+}
+
 }  // namespace
 
 namespace {
@@ -96,12 +137,19 @@ void embedding_forward(const Runs& runs, const EmbeddingSize& s, const int* toke
 }
 
 size_t embedding_part_floats(const Runs& runs, const EmbeddingSize& s) {
+  if (s.V > most_in_chunks) return 0;
   return size_t(runs.count) * size_t(chunks_of(s)) * size_t(s.V) * size_t(s.C);
 }
 
 void embedding_backward(const Runs& runs, const EmbeddingSize& s, const int* tokens,
                         const float* dy, float* d_table, float* parts, void* stream) {
   const size_t R = size_t(runs.count), size = size_t(s.V) * size_t(s.C);
+  const float scale = std::sqrt(float(s.C));
+  if (s.V > most_in_chunks)
+    return launch({"embedding_gather", R * size_t(s.V), 32 * gather_warps,
+                   shared_bytes_for(gather_warps * gather_channels)},
+                  stream, embedding_gather, tokens, dy, d_table, runs.stride, s.B * s.T, s.V, s.C,
+                  scale);
   const int chunks = chunks_of(s), groups = int((size + 31) / 32);
   const int rows = std::clamp(8192 / s.C, 1, s.V), tiles = (s.V + rows - 1) / rows;
   launch(
@@ -109,8 +157,7 @@ void embedding_backward(const Runs& runs, const EmbeddingSize& s, const int* tok
       stream, embedding_partial, tokens, dy, parts, size_t(s.B) * size_t(s.T), chunks, tiles, rows,
       s.V, s.C);
   launch({"embedding_sum", R * size_t(groups), 32 * sum_warps, shared_bytes_for(32 * sum_warps)},
-         stream, embedding_sum, parts, d_table, runs.stride, chunks, size, std::sqrt(float(s.C)),
-         groups);
+         stream, embedding_sum, parts, d_table, runs.stride, chunks, size, scale, groups);
 }
 
 }  // namespace focus::gpu

@@ -81,11 +81,11 @@ void embedding_backward(const Runs&, const EmbeddingSize&, const int* tokens, co
 void mean_tokens_forward(int B, int T, int C, const float* x, float* y, void* stream);
 void mean_tokens_backward(int B, int T, int C, const float* dy, float* dx, void* stream);
 
-// logits (R·B,N), labels (R·B), loss (R): a mean for each run. rows (R·B): scratch.
-void cross_entropy_forward(const Runs&, int B, int N, const float* logits, const int* labels,
-                           double* rows, float* loss, void* stream);
-void cross_entropy_backward(const Runs&, int B, int N, const float* logits, const int* labels,
-                            float* d_logits, void* stream);
+// logits (rows,N) become the gradient of factor · Σ loss; labels (rows), loss (rows) in nats.
+void cross_entropy(size_t rows, int N, float* logits, const int* labels, float factor, double* loss,
+                   void* stream);
+// loss (R): the mean of each run's M rows (R,M).
+void mean_loss(const Runs&, int M, const double* rows, float* loss, void* stream);
 
 // --- training.cu: what a step does beside the model ---
 
@@ -107,10 +107,13 @@ struct BatchSource {
 void gather_batch(const Runs&, const BatchSource&, int B, const Counters*, int* tokens, int* labels,
                   void* stream);
 
-// loss[r · rows + step · per_step + b] = cross-entropy in nats of run r's row b; right: its largest
-// logit is the label's. logits (R·B,N).
-void evaluate_rows(const Runs&, const BatchSource&, int B, int N, const float* logits,
-                   const int* labels, const Counters*, double* loss, uint8_t* right, void* stream);
+// loss (rows): cross-entropy in nats; right: the largest logit is the label's. logits (rows,N).
+void judge_logits(size_t rows, int N, const float* logits, const int* labels, double* loss,
+                  uint8_t* right, void* stream);
+// Of run r's sequence b, at [r · rows + step · per_step + b]: the mean of its targets' loss
+// (R·B,targets), and how many were right.
+void collect_rows(const Runs&, const BatchSource&, int B, const Counters*, const double* loss,
+                  const uint8_t* right, double* row_loss, int* row_right, void* stream);
 
 void fill_numbers(float* x, size_t n, float value, void* stream);
 

@@ -63,7 +63,7 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
   for_parts([&](Part& p, bool training) { place_passes(p, training, memory_.data(), bytes); });
   const size_t most_rows = R * size_t(std::max(train_.data->rows, val_rows_.data->rows));
   row_loss_ = DeviceArray<double>(most_rows);
-  row_right_ = DeviceArray<uint8_t>(most_rows);
+  row_right_ = DeviceArray<int>(most_rows);
   losses_ = DeviceArray<float>(R * size_t(train_.batches()));
 }
 
@@ -127,8 +127,7 @@ void GraphStepper::evaluate_step(Part& part, ModelPass& pass) {
   gather_batch(model_.runs, part.source, pass.B, counters_.data(), pass.tokens, pass.labels,
                streams_.main());
   pass.forward(streams_);
-  evaluate_rows(model_.runs, part.source, pass.B, settings_.model.classes, pass.logits, pass.labels,
-                counters_.data(), row_loss_.data(), row_right_.data(), streams_.main());
+  pass.evaluate(streams_, part.source, counters_.data(), row_loss_.data(), row_right_.data());
   finish_step(model_.runs, counters_.data(), nullptr, nullptr, 0, streams_.main());
 }
 
@@ -189,15 +188,16 @@ std::optional<std::vector<Evaluation>> GraphStepper::evaluate(Split split,
   }
   const size_t rows = size_t(part.data->rows);
   std::vector<double> losses(rows * size_t(runs_.count()));
-  std::vector<uint8_t> right(losses.size());
+  std::vector<int> right(losses.size());
   streams_.download(losses.data(), row_loss_.data(), losses.size() * sizeof(double));
-  streams_.download(right.data(), row_right_.data(), right.size());
+  streams_.download(right.data(), row_right_.data(), right.size() * sizeof(int));
   std::vector<Evaluation> results;
   for (size_t first = 0; first < losses.size(); first += rows) {
     double loss = 0;
-    int count = 0;
+    double count = 0;
     for (size_t row = first; row < first + rows; ++row) loss += losses[row], count += right[row];
-    results.push_back({loss / double(rows), 100.0 * count / double(rows)});
+    results.push_back(
+        {loss / double(rows), 100.0 * count / (double(rows) * settings_.model.targets())});
   }
   return results;
 }
@@ -207,10 +207,14 @@ std::vector<Gradients> GraphStepper::gradients(const std::vector<Epoch>& epochs,
   if (emulated()) memory_.poison();
   ModelPass& pass = train_.pass(step);
   compute_gradients(pass);
-  const size_t R = size_t(runs_.count()), numbers = size_t(pass.B * settings_.model.classes);
+  const ModelSettings& s = settings_.model;
+  const size_t R = size_t(runs_.count()), N = size_t(s.classes);
+  const size_t numbers = size_t(pass.B) * size_t(s.targets()) * N;
   std::vector<float> loss(R), logits(R * numbers);
   streams_.download(loss.data(), pass.loss, R * sizeof(float));
-  streams_.download(logits.data(), pass.logits, logits.size() * sizeof(float));
+  pass.for_logits(streams_, [&](size_t first, size_t rows, const float* piece) {
+    streams_.download(logits.data() + first * N, piece, rows * N * sizeof(float));
+  });
   std::vector<Gradients> all;
   for (size_t r = 0; r < R; ++r) {
     const auto of_run = logits.begin() + ptrdiff_t(r * numbers);

@@ -61,7 +61,7 @@ class GraphStepper final : public Stepper {
   DeviceArray<Counters> counters_;
   DeviceArray<BadStep> bad_steps_;
   DeviceArray<double> squares_, row_loss_;
-  DeviceArray<uint8_t> row_right_;
+  DeviceArray<int> row_right_;
   DeviceArray<float> losses_;  // (R,steps of an epoch)
   ModelOnDevice model_;
   DeviceArray<char> memory_;            // of one pass at a time

@@ -96,26 +96,44 @@ class ModelPass {
  public:
   ModelPass(const ModelOnDevice&, int B, bool training, Layout&);
 
-  // tokens (R·B,T) and labels (R·B) → logits (R·B,N), and in training loss (R), the mean of each
-  // run's rows.
+  // tokens (R·B,T) → what the classifier reads: (R·B,C), or (R·B,T,C) with the causal objective.
   void forward(Streams&, const VisitAttention& visit = {});
-  // Adds to the gradients of all parameters.
+  // With labels (R·B,targets), after forward(): sets loss (R), the mean of each run's, and adds to
+  // the gradients of all parameters.
   void backward(Streams&);
+  // After forward(), without training: see collect_rows().
+  void evaluate(Streams&, const BatchSource&, const Counters*, double* row_loss, int* row_right);
+  // After forward() or backward(): all logits, in pieces, each run's rows one after the other.
+  // use(first of all R·M rows, rows, their logits), before the next piece takes their memory.
+  void for_logits(Streams&, const std::function<void(size_t, size_t, float*)>& use);
 
   int B;  // sequences of each run
   int *tokens, *labels;
-  float *logits, *loss;
+  float* loss;
 
  private:
+  // Some rows of one run, or all rows of all runs: as many as have their logits at once.
+  struct Piece {
+    Runs runs;
+    size_t first;  // of all R·M rows
+    int rows;      // of each of the runs
+    size_t own;    // where the first run's parameters begin
+  };
+  void for_pieces(const std::function<void(const Piece&)>& use) const;
+  void make_logits(const Piece&, Streams&);
+
   const ModelOnDevice& model_;
   bool training_;
   EmbeddingSize embedding_;
-  LinearSize classifier_;
-  DropoutDraw dropout_;  // after the embedding
+  LinearSize classifier_;  // of all rows of a run: M, what the model says about its sequences
+  int piece_;              // of these have their logits at once
+  DropoutDraw dropout_;    // after the embedding
   Scratch scratch_;
-  float *x_, *y_, *mean_;
-  double* row_losses_;
-  float *d_logits_ = nullptr, *d_mean_ = nullptr, *d_y_ = nullptr;
+  float *x_, *y_, *mean_, *features_;
+  float* logits_;  // of a piece, then their gradient
+  double* losses_;
+  uint8_t* right_;
+  float *d_mean_ = nullptr, *d_y_ = nullptr;
   std::unique_ptr<Blocks> blocks_;
 };
 

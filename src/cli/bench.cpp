@@ -19,11 +19,13 @@ namespace {
 // Random data, so many rows.
 std::shared_ptr<const RunData> random_data(const ModelSettings& s, int rows, uint64_t seed) {
   RunData data;
+  const bool text = s.objective != Objective::classify;
   data.train = {rows, s.length, s.vocabulary, {}, {}};
   Rng rng(seed, Stream::data);
-  for (int i = 0; i < rows * s.length; ++i)
+  for (int i = 0; i < rows * s.length + text; ++i)
     data.train.tokens.push_back(TokenId(rng.below(uint32_t(s.vocabulary))));
-  for (int b = 0; b < rows; ++b) data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
+  for (int b = 0; b < rows && !text; ++b)
+    data.train.labels.push_back(int(rng.below(uint32_t(s.classes))));
   return std::make_shared<const RunData>(std::move(data));
 }
 
@@ -98,10 +100,11 @@ struct CpuTrainee {
 // weigh values, and each kept one is used four more times in the backward. Evaluation is a forward.
 double operations(const ModelSettings& s, int batch, bool evaluates) {
   const double d = s.d_model, hd = d * s.attention.heads, L = s.length;
-  const double linear = L * s.blocks * (4 * d * hd + 2 * d * s.d_mlp) + d * s.classes;
+  const double linear = L * s.blocks * (4 * d * hd + 2 * d * s.d_mlp) + d * s.classes * s.targets();
   const Pattern p = s.attention.pattern;
   const double kept = count_nnz(s.attention, s.length);
-  const double scores = p == Pattern::topk || p == Pattern::bottomk ? L * L : kept;
+  const double all = s.attention.causal ? L * (L + 1) / 2 : L * L;
+  const double scores = p == Pattern::topk || p == Pattern::bottomk ? all : kept;
   if (evaluates) return 2 * batch * (linear + s.blocks * hd * (scores + kept));
   return 2 * batch * (3 * linear + s.blocks * hd * (scores + kept + 4 * kept));
 }
@@ -253,18 +256,21 @@ int bench_step(const BenchStep& o) {
   s.length += s.attention.global_tokens;
   if (s.attention.score_scale == 0) fail_input("--score-scale 0 is not a positive factor");
   s.attention.dropout = s.dropout;
+  s.attention.causal = s.objective == Objective::causal;
+  if (s.objective != Objective::classify) s.classes = s.vocabulary;
   check_settings(s);
   if (!device && o.kernels) fail_input("--kernels is for --device cuda; on the CPU there are none");
   const double flop = operations(s, settings.batch, o.evaluates);
   const auto print_what = [&](const std::string& where, size_t parameters) {
     char text[200];
     std::snprintf(text, sizeof text, "%zu parameters, %.3f GFLOP a step\n", parameters, flop / 1e9);
-    print(str(where, ", ", o.seeds, " model(s): attention ", name_of(s.attention.pattern), ", k ",
-              s.attention.k, ", ", s.attention.global_tokens, " global tokens, score scale ",
-              s.attention.score_scale, ", length ", length, ", batch ", settings.batch, ", ",
-              s.blocks, " blocks, ", s.attention.heads, " head(s), d ", s.d_model, ", mlp ",
-              s.d_mlp, ", ", name_of(s.activation), ", dropout ", s.dropout, ", ",
-              name_of(settings.optimizer), "\n", text));
+    print(str(where, ", ", o.seeds, " model(s): attention ",
+              s.objective == Objective::classify ? "" : str(name_of(s.objective), " "),
+              name_of(s.attention.pattern), ", k ", s.attention.k, ", ", s.attention.global_tokens,
+              " global tokens, score scale ", s.attention.score_scale, ", length ", length,
+              ", batch ", settings.batch, ", ", s.blocks, " blocks, ", s.attention.heads,
+              " head(s), d ", s.d_model, ", mlp ", s.d_mlp, ", ", name_of(s.activation),
+              ", dropout ", s.dropout, ", ", name_of(settings.optimizer), "\n", text));
   };
   if (device) {
     if (const std::string problem = device->problem(settings); !problem.empty())
@@ -317,8 +323,10 @@ void add_bench_step(CLI::App& bench) {
   add_whole(app, "--d-mlp", s.d_mlp, 1, 16384, "hidden units of the feed-forward half");
   add_name(app, "--activation", s.activation, activation_of, "relu, gelu or mish");
   add_number(app, "--dropout", s.dropout, 0, 0.999, "probability that a number is dropped");
-  add_whole(app, "--vocab", s.vocabulary, 1, 256, "token ids");
-  add_whole(app, "--classes", s.classes, 1, 1 << 20, "classes");
+  add_whole(app, "--vocab", s.vocabulary, 1, most_token_ids, "token ids");
+  add_whole(app, "--classes", s.classes, 1, 1 << 20, "classes, for the objective classify");
+  add_name(app, "--objective", s.objective, objective_of,
+           "classify; pooled and causal predict the next token, as of a text");
   add_whole(app, "--batch", o.settings.batch, 1, 100000, "sequences a step");
   add_name(app, "--optimizer", o.settings.optimizer, optimizer_of, "sgd or adam");
   add_whole(app, "--seeds", o.seeds, 1, 1000, "N models at once, one thread each");
