@@ -36,15 +36,23 @@ TEST_CASE("streams: rows overlap, and the labels are the tokens that follow") {
   PaddedData data{3, 4, 65536, {10, 11, 12, 13, 14, 15, 65535}, {}, 1};
   CHECK(data.is_stream());
   CHECK(data.needed_tokens() == 7);
-  std::vector<int> tokens, one, each;
+  std::vector<int> tokens, one, each, ignored;
   for (int row : {0, 2}) {
-    append_tokens(data, row, tokens);
-    append_labels(data, row, 1, one);
-    append_labels(data, row, 4, each);
+    append_row(data, row, 1, tokens, one);
+    append_row(data, row, 4, ignored, each);
   }
   CHECK(tokens == std::vector<int>{10, 11, 12, 13, 12, 13, 14, 15});
   CHECK(one == std::vector<int>{14, 65535});
   CHECK(each == std::vector<int>{11, 12, 13, 14, 13, 14, 15, 65535});
+  // Rows two tokens apart, and an order that begins them anywhere.
+  data.row_stride = 2, data.order_stride = 1;
+  one.clear();
+  append_row(data, 1, 1, ignored, one);
+  append_drawn(data, 1, 1, ignored, one);
+  CHECK(one == std::vector<int>{65535, 15});
+  data.order_stride = 0;
+  append_drawn(data, 1, 1, ignored, one);
+  CHECK(one.back() == 65535);
   data.row_stride = 0;  // the row's length: windows one after the other
   CHECK(data.needed_tokens() == 13);
 
@@ -52,7 +60,7 @@ TEST_CASE("streams: rows overlap, and the labels are the tokens that follow") {
   CHECK(!task.is_stream());
   CHECK(task.needed_tokens() == 4);
   one.clear();
-  append_labels(task, 1, 1, one);
+  append_row(task, 1, 1, ignored, one);
   CHECK(one == std::vector<int>{8});
 }
 
@@ -89,10 +97,7 @@ TEST_CASE("next token: steps and evaluation of a stepper see the windows of the 
     const std::atomic<bool> never{false};
     const Evaluation evaluation = stepper.evaluate(Split::held_out, never)->at(0);
     tokens.clear(), labels.clear();
-    for (int row = 0; row < 4; ++row) {
-      append_tokens(val, row, tokens);
-      append_labels(val, row, s.targets(), labels);
-    }
+    for (int row = 0; row < 4; ++row) append_row(val, row, s.targets(), tokens, labels);
     const Numbers all = ReferenceModel(model, {}).logits(tokens);
     int right = 0;
     for (size_t p = 0; p < labels.size(); ++p) {

@@ -47,7 +47,7 @@ PaddedData windows_of(std::vector<TokenId> tokens, int vocabulary, int length, i
   const int places = window_places(data);
   if (rows > places)
     fail_input("--", flag, " ", rows, ": the text has ", places, " windows of ", length, " tokens");
-  data.row_stride = places / rows;
+  data.row_stride = places / rows, data.order_stride = 1;
   return data;
 }
 

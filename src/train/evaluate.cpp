@@ -20,7 +20,7 @@ std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const
     const int rows = std::min(batch, data.rows - first);
     tokens.clear(), labels.clear();
     for (int row = first; row < first + rows; ++row)
-      append_row(data, size_t(row) * size_t(data.stride()), targets, tokens, labels);
+      append_row(data, row, targets, tokens, labels);
     tape.reset(false);
     const Tensor<float> x = model.features(tape, tokens.data(), rows);
     const auto [weight, bias] = model.classifier();

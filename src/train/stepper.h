@@ -46,7 +46,7 @@ struct StepRun {
 
 // What the steps of one epoch need of a run.
 struct Epoch {
-  std::vector<int> order = {};  // of all its training rows (tasks/padded_data.h: begin_of_drawn)
+  std::vector<int> order = {};  // of all its training rows (see order_stride)
   double rate = 0.1;            // learning rate
   uint32_t steps_before = 0;    // that the run has made up to this epoch; dropout and Adam count on
 };
