@@ -757,7 +757,7 @@ int run() {
        "text", "lessons 01, 02 and 04, at laptop scale"});
   page.claims.push_back({"F11, F12", "conditions under which top-k improves the bounds",
                          "21–22, table 6", "not run; smaller models: lesson 14"});
-  page.claims.push_back({"F13", "next-token prediction", "19–20", "not run"});
+  page.claims.push_back({"F13", "next-token prediction", "19–20", "not run; smaller models: lesson 15"});
   sharpness(r, lessons / "17-sharpness/results/paper", page);
   controls(r, page);
   gpu_hours(r, page);
