@@ -1,17 +1,22 @@
 // UTF-8, tokenizers, prepared texts and the baselines that count.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 
 #include "error.h"
 #include "files/atomic_file.h"
 #include "rng.h"
+#include "tasks/text.h"
 #include "text/ngrams.h"
 #include "text/text_data.h"
+#include "text/text_model.h"
 #include "text/utf8.h"
+#include "train/run.h"
 
 using namespace focus;
 using doctest::Contains;
@@ -266,4 +271,67 @@ TEST_CASE("baselines that count") {
   const std::vector<TokenId> other = {2, 2, 2};
   CHECK(std::isfinite(bigram_loss(tokens, other, 3).held_out));
   CHECK(unigram_loss(tokens, other, 3).held_out == doctest::Approx(std::log(3003.0)));
+}
+
+TEST_CASE("windows of a stream: spread for evaluation, drawn anywhere for training") {
+  std::vector<TokenId> stream;
+  for (int i = 0; i < 100; ++i) stream.push_back(TokenId(i));
+  const PaddedData data = windows_of(stream, 100, 7, 13, "train-size");
+  CHECK(data.rows == 13);
+  CHECK(window_places(data) == 93);
+  CHECK(data.stride() == 7);
+  CHECK(data.is_stream());
+  CHECK(windows_of(stream, 100, 7, 93, "train-size").stride() == 1);
+  CHECK_THROWS_WITH_AS(windows_of(stream, 100, 7, 94, "train-size"),
+                       Contains("--train-size 94: the text has 93 windows of 7 tokens"),
+                       InputError);
+  CHECK_THROWS_WITH_AS(windows_of(stream, 100, 100, 1, "train-size"), Contains("--length 100"),
+                       InputError);
+
+  RunSettings s = RunSettings::defaults_for(text_task());
+  s.blocks = 1, s.d_model = s.d_mlp = 4, s.length = 7, s.batch = 5, s.train_size = 13;
+  const auto both = std::make_shared<const RunData>(RunData{data, data});
+  Run run(s, 1, both);
+  CHECK(run.steps_per_epoch() == 3);
+  std::vector<bool> begun(93);
+  std::set<std::vector<int>> orders;
+  for (int epoch = 0; epoch < 100; ++epoch) {
+    const std::vector<int> order = run.epoch().order;
+    REQUIRE(order.size() == 13);
+    for (const int begin : order) {
+      REQUIRE(begin >= 0);
+      REQUIRE(begin < 93);
+      begun[size_t(begin)] = true;
+    }
+    orders.insert(order);
+    run.finish_epoch({}, {});
+  }
+  CHECK(orders.size() == 100);
+  CHECK(std::count(begun.begin(), begun.end(), true) == 93);
+  CHECK(Run(s, 1, both).epoch().order == Run(s, 1, both).epoch().order);
+  CHECK(Run(s, 2, both).epoch().order != Run(s, 1, both).epoch().order);
+}
+
+TEST_CASE("a text model: what it sees of a short context") {
+  ModelSettings s;
+  s.vocabulary = s.classes = 256, s.length = 5;
+  s.blocks = 1, s.d_model = s.d_mlp = 4, s.dropout = 0;
+  s.objective = Objective::pooled;
+  TextModel pooled{"P", Tokenizer(), Model<float>(s)};
+  CHECK(pooled.window_of({1, 2}) == std::vector<int>{2, 1, 2, 1, 2});
+  CHECK(pooled.window_of({1, 2, 3}) == std::vector<int>{2, 3, 1, 2, 3});
+  CHECK(pooled.window_of({1, 2, 3, 4, 5, 6}) == std::vector<int>{2, 3, 4, 5, 6});
+  s.objective = Objective::causal, s.attention.causal = true;
+  TextModel causal{"C", Tokenizer(), Model<float>(s)};
+  CHECK(causal.window_of({1, 2}) == std::vector<int>{1, 2, 0, 0, 0});
+  causal.model.initialise(1);
+  Workers workers(1);
+  Tape<float> tape(workers);
+  // The logits after two tokens are those of the window's second position.
+  const std::vector<float> logits = causal.next_logits(tape, {7, 9});
+  CHECK(logits.size() == 256);
+  const int window[] = {7, 9, 200, 201, 202};
+  tape.reset(false);
+  const Tensor<float> all = causal.model.forward(tape, window, 1);
+  CHECK(std::equal(logits.begin(), logits.end(), all.data + 256));
 }
