@@ -5,10 +5,12 @@ using namespace focus;
 using namespace focus::cli;
 
 static std::string story() {
+  const char* words[] = {"spring", "morning", "carriage", "letter",  "sister", "gentleman",
+                         "garden", "window",  "honour",   "fortune", "ball",   "winter"};
   std::string text;
   for (int i = 0; i < 400; ++i)
-    text += str("It was the ", i % 7, "th day of spring, and the king ", i % 3 ? "slept" : "rode",
-                ".\n");
+    text += str("It was the ", words[i % 12], " of the ", words[i * i % 11], ", and the king ",
+                i % 3 ? "slept" : "rode", ".\n");
   return text;
 }
 

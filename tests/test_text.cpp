@@ -156,6 +156,7 @@ TEST_CASE("a tokenizer's file that is wrong is refused with its line") {
   refused(head + "255\n", "does not go with bpe");
   refused(head + "65537\n", "F, line 3");
   refused(head + "0300\n", "no whole number");
+  refused(head + "257\n-0 1\n", "no whole number");
   refused(head + "258\n1 2\n", "ends after line 4");
   refused(head + "257\n1 256\n", "F, line 4: '256'");
   refused(head + "257\n1 2", "cut short");
@@ -245,7 +246,7 @@ TEST_CASE("a prepared text is read as it was written, and other files are refuse
   refused("", "D/tokens.safetensors");
   refused(with("semantic-focus tokens", "semantic-focus tokenS"), "is no file of tokens");
   refused(with(R"("window":"8")", R"("window":"0")"), "window");
-  refused(with(R"("train_bytes":"2)", R"("train_bytes":"3)"), "stand for");
+  refused(with(R"("train_bytes":")", R"("train_bytes":"9)"), "stand for");
   std::string beyond = tokens;
   beyond[beyond.size() - 1] = '\x7f';
   refused(beyond, "is not below the vocabulary of 270");

@@ -1,6 +1,7 @@
 // focus text prepare, encode, decode: text for --task text.
 #include <cstdio>
 #include <optional>
+#include <utility>
 
 #include "cli/command.h"
 #include "error.h"
@@ -66,8 +67,9 @@ int prepare(const Prepare& o) {
   std::vector<std::string> notes;
   const std::string text = read_texts(o.files, o.tokenizer, notes);
   const std::string other = read_texts(o.held_out_files, o.tokenizer, notes);
-  auto [train, held_out] = split_text(text, other.empty() ? o.held_out : 0);
-  if (!other.empty()) held_out = other;
+  const auto [train, held_out] = other.empty()
+                                     ? split_text(text, o.held_out)
+                                     : std::pair<std::string_view, std::string_view>(text, other);
   const TextData data =
       prepare_text(train, held_out, o.tokenizer, o.vocabulary.value_or(byte_values), o.window);
 

@@ -39,7 +39,7 @@ class Lines {
     int value = -1;
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, value);
-    const bool plain = text.size() == 1 || !text.starts_with('0');
+    const bool plain = text == "0" || (!text.starts_with('0') && !text.starts_with('-'));
     if (error != std::errc() || stop != end || value < 0 || value >= limit || !plain)
       fail(str("'", text.substr(0, 20), "' is no whole number from 0 to ", limit - 1));
     return value;

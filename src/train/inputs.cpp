@@ -79,8 +79,9 @@ bool check_same_data(RunSettings& s) {
 
 void read_records(const RunSettings& s, DataRecords& records) {
   const Task& task = find_task(s.task);
-  const std::string text = is_text(task) ? s.text_data : "";
-  for (const std::string& file : {s.train_data, s.val_data, text})
+  const std::vector<std::string> files =
+      is_text(task) ? std::vector{s.text_data} : std::vector{s.train_data, s.val_data};
+  for (const std::string& file : files)
     if (!file.empty() && !records.contains(file)) records[file] = record_of_file(task, file);
 }
 
