@@ -55,7 +55,7 @@ $(filter $(KERNEL_LESSONS:%=gpu-%),$(NUMBERS:%=gpu-%)): gpu-%:
 else
 # A test that has kernels of its own is compiled by nvcc, too.
 WITH_KERNELS := tests/stage_16_one_launch.cpp
-gpu_needs = $(filter-out cuda/simt/%,$(shell tests/needs.sh $(1)))
+gpu_needs = $(filter-out cuda/simt/% $(EMULATOR),$(shell tests/needs.sh $(1)))
 gpu_objects = $(call object,$(filter-out cuda/% $(WITH_KERNELS),$(1))) \
   $(call cuda_obj,$(filter %.cu $(WITH_KERNELS),$(1))) \
   $(call emulated_obj,$(filter cuda/%.cpp,$(1))) $(CUDA_RUNTIME)

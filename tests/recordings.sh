@@ -40,8 +40,8 @@ one: cuda/one_launch/step_fp32.cu"
       echo "ours topk: $(echo cuda/attention/09_*.cu cuda/attention/11_*.cu cuda/fast/attention/1[67]_*.cu)"
       echo "ours banded and block: $(echo cuda/attention/13_*.cu)" ;;
     */launch_rungs.csv) echo "$steps" ;;
-    */gpu_step.csv | */step_h200.csv | */even_pairs_seconds*) echo "$steps"; echo "$fused" ;;
-    */step_600_h200.csv | */fused_blocks*) echo "$fused" ;;
+    */gpu_step.csv | */evaluation_h200.csv | */even_pairs_seconds*) echo "$steps"; echo "$fused" ;;
+    */fused_blocks*) echo "$fused" ;;
   esac
 }
 

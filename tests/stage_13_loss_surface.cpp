@@ -91,7 +91,7 @@ TEST_CASE("surface: any number of threads and a pause give the same bytes") {
 }
 
 TEST_CASE("surface: the axis has both ends and equal steps, at every size") {
-  for (int grid : {2, 3, 20, 21, 41, 200}) {
+  for (int grid : {2, 3, 4, 13, 20, 21, 41, 200}) {
     CHECK(axis_coordinate(grid, 0.7, 0) == -0.7);
     CHECK(axis_coordinate(grid, 0.7, grid - 1) == 0.7);
     for (int a = 0; a + 1 < grid; ++a)
@@ -145,6 +145,7 @@ TEST_CASE("lipschitz: slopes of a plane, a ridge, and which points a radius hold
     CHECK(neighbour_slopes(flat, 41, 1, 0.05 * steps).size() ==
           size_t(2 * (2 * steps + 1) * (2 * steps)));
   CHECK(neighbour_slopes(std::vector<double>(4, 0.0), 2, 1, 0.9).empty());
+  CHECK(neighbour_slopes(plane, grid, 1, 9).size() == all.size());  // nothing lies beyond the grid
 }
 
 TEST_CASE("lipschitz: percentiles, and a loss that is no number is infinitely steep") {

@@ -91,8 +91,7 @@ Row sorted(Row row) {
 
 }  // namespace
 
-// --- the chain: each step, and what would refute it
-// ---------------------------------------------
+// --- the chain: each step, and what would refute it ---------------------------------------------
 
 TEST_CASE("chain 1: no two rows of dispersion at most δ differ by more than 2p(1-p) times") {
   Rng rng(1, Stream::analysis, 140);
@@ -178,6 +177,14 @@ TEST_CASE("chain 2: top-k's movement, what trial finds and what an independent p
     closest = std::max(closest, row.at("supremum").get<double>() / bound);
   }
   CHECK(closest > 0.97);
+  // By hand. With ε half the separation the second and the third score may tie, and change places.
+  CHECK(largest_topk_movement(Row{3, 2, 1, 0}, 2, 0.5) ==
+        doctest::Approx(largest_movement(0.5) + 2 / (1 + std::exp(1.0))).epsilon(1e-12));
+  // Two of eight change places, 0.25 past each other, and with that past the largest score, too.
+  const Row pairs{2.125, 2.125, 2.125, 2.125, 2.125, 2.125, 2.125, 2, 1.875, 1.75, 1.5, 1.5};
+  CHECK(
+      largest_topk_movement(pairs, 8, 0.1875) ==
+      doctest::Approx(largest_movement(0.1875) + 2 * 2 / (2 + 6 * std::exp(-0.25))).epsilon(1e-12));
 }
 
 TEST_CASE("chain 2: top-k's movement holds for random pairs, far beyond the separation") {
@@ -320,8 +327,7 @@ TEST_CASE("chain 4: a layer's movement, largest and summed, with no e^δ") {
   CHECK(layer_bound_largest({2, 0.5, 2}) == 10);
 }
 
-// --- Figures 21 and 22
-// --------------------------------------------------------------------------------
+// --- Figures 21 and 22 --------------------------------------------------------------------------
 
 TEST_CASE("frontiers: the closed forms are the authors' grid, empty curves too") {
   for (const auto& row : theory().at("frontiers")) {
@@ -367,8 +373,7 @@ TEST_CASE("conditions: with full's side capped none of Table 6's sixteen holds, 
   CHECK(weights_hold_capped(8, 0.1, 1, 40));  // 2 e^0.1 · 2 = 4.4 < 20
 }
 
-// --- Table 6
-// --------------------------------------------------------------------------------------------
+// --- Table 6 ------------------------------------------------------------------------------------
 
 TEST_CASE("stability: every pattern's statistics are those of an independent program") {
   for (const auto& [name, wanted] : theory().at("stability").items()) {

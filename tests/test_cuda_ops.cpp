@@ -45,7 +45,10 @@ TEST_CASE("device: linear") {
                         {2, 70, 64, 64},
                         {5, 39, 20, 33},
                         {1, 3, 130, 66},
-                        {4, 33, 64, 10}})
+                        {4, 33, 64, 10},
+                        {5, 52, 20, 130},    // tiles of 128 rows, of y
+                        {5, 52, 130, 20},    // of dx
+                        {83, 100, 8, 200}})  // chunks of more than 128 rows
     for (const bool accumulate : {false, true}) {
       const gpu::LinearSize size{s.B * s.T, s.in, s.out};
       const gpu::DeviceArray<float> parts = scratch(gpu::linear_part_floats({}, size));

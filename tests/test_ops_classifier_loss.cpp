@@ -137,6 +137,20 @@ TEST_CASE("classifier and loss: logits of thousands neither overflow nor lose th
   }
 }
 
+TEST_CASE("classifier and loss: the logits of all rows are never there at once") {
+  const int rows = 2000, C = 4, N = 5000;
+  Input<float> x("x", {rows, C}, 1), w("w", {N, C}, 2), b("b", {N}, 3);
+  const std::vector<int> labels = labels_for(rows, N);
+  Workers workers(2);
+  Tape<float> tape(workers);
+  for (int step = 0; step < 2; ++step) {
+    tape.reset(true);
+    tape.backward(classifier_loss(tape, x.tensor(), w.tensor(), b.tensor(), labels.data()));
+  }
+  tape.reset(true);
+  CHECK(tape.arena().capacity() < rows * N * sizeof(float) / 4);
+}
+
 TEST_CASE("classifier and loss: what does not fit is refused") {
   Workers workers;
   Tape<float> tape(workers);

@@ -1,9 +1,14 @@
 // y = x Wᵀ + b and its gradients, in tiles of 64 × 64 numbers: both factors of a tile's product go
 // through shared memory, 64 deep at a time, and a thread sums 8 × 4 numbers in registers
-// (cuda/attention/tile.cuh).
+// (cuda/attention/tile.cuh). Where that leaves tiles enough for the whole GPU, y and dx have tiles
+// of 128 × 64, and a thread 8 × 8 numbers: 16 reads of shared memory for 256 multiply-adds, not 12
+// for 128. A number is the same sum in either.
 //
-// dW and db are sums over all rows of a run. A block sums `chunk` rows; a second kernel adds the
+// dW and db are sums over all rows of a run. A block sums a chunk of them; a second kernel adds the
 // chunks in order. So the bits do not depend on how many blocks there are or when they run.
+#include <algorithm>
+#include <type_traits>
+
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
 #include "cuda/ops/ops.h"
@@ -12,10 +17,15 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int side = 64, TX = 16, TY = 8, threads = TX * TY, R = side / TY, C = side / TX;
+constexpr int side = 64, threads = 128;  // side: columns and depth of a tile
 constexpr int pitch = side + 4, tile_floats = side * pitch;
-constexpr int chunk = 128;
-constexpr size_t shared_size = shared_bytes_for(tile_floats, tile_floats);
+
+// The threads of a tile of ROWS rows, and how many rows and columns each has.
+template <int ROWS>
+struct Tile {
+  static constexpr int TX = ROWS == 128 ? 8 : 16, TY = threads / TX, R = ROWS / TY, C = side / TX;
+  static constexpr size_t shared_size = shared_bytes_for(ROWS * pitch, tile_floats);
+};
 
 __host__ __device__ constexpr int tiles_for(int n, int size) {
   return (n + size - 1) / size;
@@ -24,21 +34,28 @@ __host__ __device__ constexpr int tiles_for(int n, int size) {
 // Sizes of one call; M rows in each run.
 struct Sizes {
   int M, in, out, runs;
+  int chunk;      // rows of a part of dW
   size_t stride;  // between the runs' parameters
 
   Sizes(const Runs& r, const LinearSize& size)
-      : M(size.rows), in(size.in), out(size.out), runs(r.count), stride(r.stride) {}
-  int row_tiles() const { return tiles_for(M, side) * runs; }
+      : M(size.rows), in(size.in), out(size.out), runs(r.count), stride(r.stride) {
+    // Every chunk writes a part as large as W: of a large W, fewer, as long as there are 256
+    // blocks.
+    const int64_t rows = int64_t{M} * tiles_for(out, side) * tiles_for(in, side) / 256;
+    chunk = int(std::clamp<int64_t>((rows + 127) / 128 * 128, 128, 1024));
+  }
+  int row_tiles(int rows) const { return tiles_for(M, rows) * runs; }
   int chunks() const { return tiles_for(M, chunk) * runs; }
   size_t floats() const { return size_t(out) * size_t(in) + size_t(out); }  // of W and b
 };
 
 // A tile at (first_row, first_column) of a (rows,columns) matrix; 0 beyond its edges.
+template <int ROWS>
 __device__ __forceinline__ void load_tile(float* to, const float* from, int rows, int columns,
                                           int first_row, int first_column) {
   const bool vectors = columns % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0;
 #pragma unroll
-  for (int e = int(threadIdx.x); e < side * side / 4; e += threads) {
+  for (int e = int(threadIdx.x); e < ROWS * side / 4; e += threads) {
     const int row = e / (side / 4), column = e % (side / 4) * 4;
     const int r = first_row + row, c = first_column + column;
     float4 x = make_float4(0, 0, 0, 0);
@@ -57,21 +74,23 @@ __device__ __forceinline__ void load_tile(float* to, const float* from, int rows
   }
 }
 
+template <int ROWS>
 __global__ void __launch_bounds__(threads)
     linear_forward_kernel(Sizes s, const float* x, const float* w, const float* bias, float* y) {
+  constexpr int TX = Tile<ROWS>::TX, TY = Tile<ROWS>::TY, R = Tile<ROWS>::R, C = Tile<ROWS>::C;
   SharedMemory shared;
-  float *a = shared.array<float>(tile_floats), *b = shared.array<float>(tile_floats);
+  float *a = shared.array<float>(ROWS * pitch), *b = shared.array<float>(tile_floats);
   const ThreadPosition<TX> at;
-  const int columns = tiles_for(s.out, side), rows = tiles_for(s.M, side);
+  const int columns = tiles_for(s.out, side), rows = tiles_for(s.M, ROWS);
   const int o0 = int(blockIdx.x) % columns * side;
-  const int m0 = int(blockIdx.x) / columns % rows * side, run = int(blockIdx.x) / columns / rows;
+  const int m0 = int(blockIdx.x) / columns % rows * ROWS, run = int(blockIdx.x) / columns / rows;
   x += size_t(run) * size_t(s.M) * size_t(s.in);
   y += size_t(run) * size_t(s.M) * size_t(s.out);
   w += size_t(run) * s.stride, bias += size_t(run) * s.stride;
   float sum[R][C] = {};
   for (int k = 0; k < s.in; k += side) {
-    load_tile(a, x, s.M, s.in, m0, k);
-    load_tile(b, w, s.out, s.in, o0, k);
+    load_tile<ROWS>(a, x, s.M, s.in, m0, k);
+    load_tile<side>(b, w, s.out, s.in, o0, k);
     __syncthreads();
     add_abt<side>(sum, a + at.y * pitch, TY * pitch, b + at.x * pitch, TX * pitch);
     __syncthreads();
@@ -89,19 +108,21 @@ __global__ void __launch_bounds__(threads)
 }
 
 // One tile of dx (M,in) = dy (M,out) · W (out,in).
+template <int ROWS>
 __device__ void input_gradient(const Sizes& s, int block, const float* dy, const float* w,
                                float* dx, bool accumulate, float* a, float* b) {
+  constexpr int TX = Tile<ROWS>::TX, TY = Tile<ROWS>::TY, R = Tile<ROWS>::R, C = Tile<ROWS>::C;
   const ThreadPosition<TX> at;
-  const int columns = tiles_for(s.in, side), rows = tiles_for(s.M, side);
-  const int i0 = block % columns * side, m0 = block / columns % rows * side;
+  const int columns = tiles_for(s.in, side), rows = tiles_for(s.M, ROWS);
+  const int i0 = block % columns * side, m0 = block / columns % rows * ROWS;
   const int run = block / columns / rows;
   dy += size_t(run) * size_t(s.M) * size_t(s.out);
   dx += size_t(run) * size_t(s.M) * size_t(s.in);
   w += size_t(run) * s.stride;
   float sum[R][C] = {};
   for (int k = 0; k < s.out; k += side) {
-    load_tile(a, dy, s.M, s.out, m0, k);
-    load_tile(b, w, s.out, s.in, k, i0);
+    load_tile<ROWS>(a, dy, s.M, s.out, m0, k);
+    load_tile<side>(b, w, s.out, s.in, k, i0);
     __syncthreads();
     add_ab<TX, side>(sum, a + at.y * pitch, TY * pitch, b + at.x * vector_of<C>, pitch);
     __syncthreads();
@@ -121,22 +142,24 @@ __device__ void input_gradient(const Sizes& s, int block, const float* dy, const
 // db. parts: (R,chunks, out·in + out).
 __device__ void weight_gradient(const Sizes& s, int block, const float* dy, const float* x,
                                 float* parts, float* a, float* b) {
+  constexpr int TX = Tile<side>::TX, TY = Tile<side>::TY, R = Tile<side>::R, C = Tile<side>::C;
   const ThreadPosition<TX> at;
   const int columns = tiles_for(s.in, side), rows = tiles_for(s.out, side);
-  const int chunks = tiles_for(s.M, chunk);
+  const int chunks = tiles_for(s.M, s.chunk);
   const int i0 = block % columns * side, o0 = block / columns % rows * side;
-  const int part = block / columns / rows, run = part / chunks, m0 = part % chunks * chunk;
+  const int part = block / columns / rows, run = part / chunks, m0 = part % chunks * s.chunk;
   dy += size_t(run) * size_t(s.M) * size_t(s.out);
   x += size_t(run) * size_t(s.M) * size_t(s.in);
   parts += size_t(part) * (size_t(s.out) * size_t(s.in) + size_t(s.out));
-  const int end = min(m0 + chunk, s.M);
+  const int end = min(m0 + s.chunk, s.M);
   float sum[R][C] = {}, bias = 0;
   for (int m = m0; m < end; m += side) {
-    load_tile(a, dy, end, s.out, m, o0);
-    load_tile(b, x, end, s.in, m, i0);
+    load_tile<side>(a, dy, end, s.out, m, o0);
+    load_tile<side>(b, x, end, s.in, m, i0);
     __syncthreads();
     add_atb<TX, TY, side>(sum, a + at.y * 4, pitch, b + at.x * vector_of<C>, pitch);
     if (i0 == 0 && int(threadIdx.x) < side)
+#pragma unroll 16
       for (int k = 0; k < side; ++k) bias += a[k * pitch + int(threadIdx.x)];
     __syncthreads();
   }
@@ -153,15 +176,16 @@ __device__ void weight_gradient(const Sizes& s, int block, const float* dy, cons
 }
 
 // The blocks of dW come first: they take longest.
+template <int ROWS>
 __global__ void __launch_bounds__(threads)
     linear_backward_kernel(Sizes s, const float* x, const float* w, const float* dy, float* dx,
                            bool accumulate, float* parts, int weight_blocks) {
   SharedMemory shared;
-  float *a = shared.array<float>(tile_floats), *b = shared.array<float>(tile_floats);
+  float *a = shared.array<float>(ROWS * pitch), *b = shared.array<float>(tile_floats);
   if (int(blockIdx.x) < weight_blocks)
     weight_gradient(s, int(blockIdx.x), dy, x, parts, a, b);
   else
-    input_gradient(s, int(blockIdx.x) - weight_blocks, dy, w, dx, accumulate, a, b);
+    input_gradient<ROWS>(s, int(blockIdx.x) - weight_blocks, dy, w, dx, accumulate, a, b);
 }
 
 // dw += its parts, db likewise, in the chunks' order. A thread a number.
@@ -169,7 +193,7 @@ __global__ void linear_sum(Sizes s, const float* parts, float* dw, float* db) {
   const size_t weights = size_t(s.out) * size_t(s.in), size = weights + size_t(s.out);
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x, run = i / size, e = i % size;
   if (run >= size_t(s.runs)) return;
-  const int chunks = tiles_for(s.M, chunk);
+  const int chunks = tiles_for(s.M, s.chunk);
   const float* part = parts + run * size_t(chunks) * size + e;
   float sum = 0;
 #pragma unroll 8
@@ -177,13 +201,25 @@ __global__ void linear_sum(Sizes s, const float* parts, float* dw, float* db) {
   (e < weights ? dw + e : db + (e - weights))[run * s.stride] += sum;
 }
 
+// Calls f(rows): how many rows the tiles of a result of so many columns have.
+template <class F>
+void for_rows(const Sizes& s, int columns, const F& f) {
+  const int tiles = s.row_tiles(128) * tiles_for(columns, side);
+  const bool large = s.M >= 128 && tiles >= 2 * device().multiprocessors;
+  large ? f(std::integral_constant<int, 128>{}) : f(std::integral_constant<int, side>{});
+}
+
 }  // namespace
 
 void linear_forward(const Runs& runs, const LinearSize& size, const float* x,
                     const LinearLayer& layer, float* y, void* stream) {
   const Sizes s(runs, size);
-  launch({"linear_forward", size_t(s.row_tiles() * tiles_for(s.out, side)), threads, shared_size},
-         stream, linear_forward_kernel, s, x, layer.weight, layer.bias, y);
+  for_rows(s, s.out, [&](auto rows) {
+    constexpr int ROWS = decltype(rows)::value;
+    launch({"linear_forward", size_t(s.row_tiles(ROWS) * tiles_for(s.out, side)), threads,
+            Tile<ROWS>::shared_size},
+           stream, linear_forward_kernel<ROWS>, s, x, layer.weight, layer.bias, y);
+  });
 }
 
 size_t linear_part_floats(const Runs& runs, const LinearSize& size) {
@@ -196,9 +232,14 @@ void linear_backward(const Runs& runs, const LinearSize& size, const float* x, c
                      float* parts, void* stream) {
   const Sizes s(runs, size);
   const int weight_blocks = s.chunks() * tiles_for(s.out, side) * tiles_for(s.in, side);
-  const int input_blocks = s.row_tiles() * tiles_for(s.in, side);
-  launch({"linear_backward", size_t(weight_blocks + input_blocks), threads, shared_size}, stream,
-         linear_backward_kernel, s, x, weight, dy, dx, accumulate, parts, weight_blocks);
+  for_rows(s, s.in, [&](auto rows) {
+    constexpr int ROWS = decltype(rows)::value;
+    const int input_blocks = s.row_tiles(ROWS) * tiles_for(s.in, side);
+    launch(
+        {"linear_backward", size_t(weight_blocks + input_blocks), threads, Tile<ROWS>::shared_size},
+        stream, linear_backward_kernel<ROWS>, s, x, weight, dy, dx, accumulate, parts,
+        weight_blocks);
+  });
   launch({"linear_sum", (s.floats() * size_t(s.runs) + 127) / 128, 128}, stream, linear_sum, s,
          parts, to.weight, to.bias);
 }

@@ -23,8 +23,8 @@ std::string group_name(RunSettings s) {
 
 // Roughly, in products. A run of the paper's short sequences leaves most of a GPU idle, so that
 // another one beside it adds a tenth; one of 15000 tokens a batch nearly fills it
-// (cuda/results/step_h200.csv: 0.22 and 0.41 ms a step for one and ten runs of 25 × 40 tokens, 1.5
-// and 12.2 of 25 × 600).
+// (gpu_step.csv and evaluation_h200.csv: 0.22 and 0.41 ms a step for one and ten runs of 25 × 40
+// tokens, 1.5 and 12.1 of 25 × 600).
 EpochCost rough_cost(const RunSettings& s) {
   const double rows = 3.0 * s.train_size + s.val_size, length = s.length;
   const double products = rows * length * s.blocks *

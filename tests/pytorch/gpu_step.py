@@ -102,7 +102,7 @@ def time_of(step, seconds=0.5):
 
 def ours(focus, how, attention, length, blocks, seeds):
     command = [focus, "bench", "step", "--device", "cuda", "--attention", attention, "--length", length,
-               "--blocks", blocks, "--seeds", seeds, "--repeats", 20,
+               "--blocks", blocks, "--seeds", seeds, "--repeats", 8,
                "--precision" if how in PRECISIONS else "--launch", how]
     if attention != "full":
         command += ["--k", 5]
