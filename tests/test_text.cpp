@@ -246,7 +246,9 @@ TEST_CASE("a prepared text is read as it was written, and other files are refuse
   refused("", "D/tokens.safetensors");
   refused(with("semantic-focus tokens", "semantic-focus tokenS"), "is no file of tokens");
   refused(with(R"("window":"8")", R"("window":"0")"), "window");
-  refused(with(R"("train_bytes":")", R"("train_bytes":"9)"), "stand for");
+  const std::string bytes = std::to_string(train.size());
+  refused(with(str("\"train_bytes\":\"", bytes), str("\"train_bytes\":\"9", bytes.substr(1))),
+          "stand for");
   std::string beyond = tokens;
   beyond[beyond.size() - 1] = '\x7f';
   refused(beyond, "is not below the vocabulary of 270");

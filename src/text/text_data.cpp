@@ -100,8 +100,8 @@ std::string text_of_file(std::string bytes, const std::string& name, TokenizerKi
   if (const size_t nul = bytes.find('\0'); nul != bytes.npos)
     fail_input(name, ": byte ", nul, " is NUL: this is no text; --tokenizer bytes takes any file");
   if (bytes.starts_with("\xef\xbb\xbf")) {
-    bytes.erase(0, 3);
-    notes.push_back(name + ": without its byte order mark");
+    bytes = bytes.substr(3);
+    notes.push_back(str(name, ": without its byte order mark"));
     if (bytes.empty()) fail_input(name, " holds nothing but a byte order mark");
   }
   if (const size_t first = bytes.find("\r\n"); first != bytes.npos) {
@@ -110,7 +110,7 @@ std::string text_of_file(std::string bytes, const std::string& name, TokenizerKi
       if (!(bytes[i] == '\r' && i + 1 < bytes.size() && bytes[i + 1] == '\n'))
         bytes[kept++] = bytes[i];
     bytes.resize(kept);
-    notes.push_back(name + ": line ends CR LF became LF");
+    notes.push_back(str(name, ": line ends CR LF became LF"));
   }
   return bytes;
 }
@@ -142,7 +142,7 @@ void write_text_data(const TextData& data, const fs::path& dir) {
   add_tokens(file, "held_out", data.held_out.tokens);
   const std::string tokenizer = data.tokenizer.file_text();
   file.metadata["format"] = "semantic-focus tokens";
-  file.metadata["format_version"] = "1";
+  file.metadata.emplace("format_version", "1");
   file.metadata["vocabulary"] = std::to_string(data.tokenizer.vocabulary());
   file.metadata["tokenizer_hash"] = hex(hash_of(tokenizer));
   file.metadata["window"] = std::to_string(data.window);
