@@ -163,7 +163,8 @@ TEST_CASE("next token: a checkpoint says the objective, where it is not the usua
 TEST_CASE("next token: settings that do not go together name their flags") {
   const auto refusal = [](const auto& change) -> std::string {
     RunSettings s;
-    s.objective = Objective::causal, s.text_data = "text", s.attention = Pattern::full;
+    s.task = "text", s.objective = Objective::causal, s.text_data = "text",
+    s.attention = Pattern::full;
     change(s);
     try {
       check_settings(s);
@@ -173,16 +174,18 @@ TEST_CASE("next token: settings that do not go together name their flags") {
     return "";
   };
   CHECK(refusal([](RunSettings& s) { s.text_data = ""; }) ==
-        "--objective causal needs --text-data DIR");
+        "--task text needs --text-data DIR, which 'focus text prepare' makes");
   for (const Pattern pattern : {Pattern::block, Pattern::bottomk, Pattern::random})
     CHECK(refusal([&](RunSettings& s) { s.attention = pattern, s.k = 3; }) ==
           str("--objective causal goes with --attention full, topk or banded, not ",
               name_of(pattern)));
   CHECK(refusal([](RunSettings& s) {
           s.attention = Pattern::banded, s.k = 3, s.global_tokens = 1;
-        }) == "--objective causal goes with no --global-tokens: they see all positions");
-  CHECK(refusal([](RunSettings& s) { s.objective = Objective::classify; }) ==
-        "--text-data goes with --objective pooled or causal, not classify");
+        }) == "--global-tokens does not go with --task text");
+  CHECK(
+      refusal([](RunSettings& s) { s.objective = Objective::classify; }) ==
+      "--objective classify does not go with --task text: text has pooled and causal, every other "
+      "task classify");
   CHECK(to_text(RunSettings()).contains("objective") == false);
   CHECK(to_text(RunSettings()).contains("text-data") == false);
   ModelSettings wrong = causal_model(Pattern::full);

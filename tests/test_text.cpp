@@ -37,9 +37,9 @@ TEST_CASE("utf-8: the first byte that is none") {
                                                     {"\xf5\x80\x80\x80", 0},
                                                     {"xy\xe2\x82", 2},
                                                     {"\xe2\x82\x41", 0}};
-  for (const auto& [bytes, at] : invalid) {
-    CAPTURE(std::string(bytes).size());
-    CHECK(first_invalid_utf8(bytes) == at);
+  for (const auto& text : invalid) {
+    CAPTURE(std::string(text.first).size());
+    CHECK(first_invalid_utf8(text.first) == text.second);
   }
 }
 
