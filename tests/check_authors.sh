@@ -46,7 +46,7 @@ formatted() {
 if command -v clang-format > /dev/null; then one format "the sources are formatted as .clang-format says" formatted
 else skip "the format check needs clang-format"
 fi
-one tables "the tables are those of the recorded results" $kit tables --check
+one tables "the tables are those of the recorded results" build/tables --check
 # What is recorded is what `make report` makes of it (in a copy: a mistake leaves the tree alone).
 report() {
   copy=$(mktemp -d) && git ls-files -z README.md lessons cuda/results | xargs -0 cp --parents -t "$copy" || return 1

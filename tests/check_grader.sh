@@ -5,6 +5,7 @@
 #   tests/check_grader.sh KIT
 set -u
 kit=$PWD/${1:?which kit}
+grader=${kit%/*}/grader
 here=$(mktemp -d) || exit 2
 trap 'rm -rf "$here"' EXIT
 . tests/check.sh
@@ -29,7 +30,7 @@ gaps() {
 grade() {  # grade NAME...: only these of the class; $here/log gets what it says
   mkdir "$here/only"
   for name; do mv "$class/$name" "$here/only"; done
-  timeout 300 "$kit" grade "$here/only" --json "$here/json" --csv "$here/csv" --seconds "${seconds:-20}" > "$here/log" 2>&1
+  timeout 300 "$grader" "$here/only" --json "$here/json" --csv "$here/csv" --seconds "${seconds:-20}" > "$here/log" 2>&1
   status=$?
   rm -rf "$here/only"
 }
@@ -45,11 +46,11 @@ right_twice='return 2 * x;' right_half='return x / 2;'
 gaps ada "$right_twice" "$right_half"
 mkdir "$here/bin" && printf '#!/bin/sh\necho "bwrap: No permissions to create new namespace"; exit 1\n' > "$here/bin/bwrap"
 chmod +x "$here/bin/bwrap"
-PATH=$here/bin:$PATH "$kit" grade "$class" > "$here/log" 2>&1
+PATH=$here/bin:$PATH "$grader" "$class" > "$here/log" 2>&1
 [ $? -eq 2 ] && ok "no sandbox, no grading" || bad "no sandbox, no grading"
 says "and it says what to do" "is not allowed here (bwrap: No permissions.*GRADING.md"
 
-"$kit" grade "$class" --csv "$here/nowhere/csv" > "$here/log" 2>&1
+"$grader" "$class" --csv "$here/nowhere/csv" > "$here/log" 2>&1
 says "no reports to nowhere" "cannot be written: .* in a folder that is not there\|bwrap"
 grade ada
 if [ $status -eq 2 ] && grep -q "bwrap" "$here/log"; then
@@ -171,7 +172,7 @@ if command -v pgrep > /dev/null && ! running; then
   gaps c_good "$right_twice" "$right_half"
   gaps d_endless 'for (volatile int i = 0;; i = x) {}' -
   rm "$here/json" "$here/csv"
-  "$kit" grade "$class" --json "$here/json" --csv "$here/csv" --seconds 60 > "$here/log" 2>&1 &
+  "$grader" "$class" --json "$here/json" --csv "$here/csv" --seconds 60 > "$here/log" 2>&1 &
   grading=$!
   for _ in $(seq 600); do running && [ -s "$here/csv" ] && break; sleep 0.1; done
   kill -9 $grading
@@ -234,7 +235,7 @@ fi
 mkdir "$here/only"
 for pattern in $uploads; do mv "$class"/$pattern "$here/only"; done
 mv "$here/only" "$here/up loads"
-timeout 300 "$kit" grade "$here/up loads" --json "$here/json" --csv "$here/csv" > "$here/log" 2>&1
+timeout 300 "$grader" "$here/up loads" --json "$here/json" --csv "$here/csv" > "$here/log" 2>&1
 [ $? -eq 2 ] && ok "status 2" || bad "status 2"
 says "a platform's folder" "^Ada Lovelace: lesson 01, 5 of 8"
 says "a tree deep in it" "^Bob: lesson 01, 5 of 8"

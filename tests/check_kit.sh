@@ -85,6 +85,6 @@ else
   expect 0 '"partial","","01","total","6","20"' "the table to import" cat "$here/the grades.csv"
   expect 0 '"result": "passes"' "the JSON report" cat "$here/the grades.json"
 fi
-expect 2 "is no folder" "a folder that is not there" "$kit" grade "$here/nowhere"
-expect 2 "there is no lesson '99'" "a lesson that is not there" "$kit" grade "$all" --lesson 99
+expect 2 "is no folder" "a folder that is not there" "${kit%/*}/grader" "$here/nowhere"
+expect 2 "there is no lesson '99'" "a lesson that is not there" "${kit%/*}/grader" "$all" --lesson 99
 print_sum

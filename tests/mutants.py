@@ -3,6 +3,7 @@
 
     tests/mutants.py NN [GAP...]       a lesson, or some of its gaps; in the root
     tests/mutants.py --list NN [GAP...]   the mutants, without running them
+    tests/mutants.py --again LOG NN       those that survived in that output
 
 Makes mutants of every gap: a comparison, an operator, a constant or a sign changed, a statement
 dropped, two neighbouring arguments or both results of a choice swapped. All of a lesson's mutants
@@ -134,6 +135,10 @@ def mutants(lines):
     return unique
 
 
+def words_of(gap, first, last):
+    return ' '.join(without_comment(line).strip() for line in gap[3][first:last + 1])
+
+
 def render(path, gaps, active):
     """The file, with every active mutant beside the code."""
     lines, out, at = open(path).read().split('\n'), ['#include "focus_mutant.h"'], 0
@@ -154,6 +159,12 @@ def render(path, gaps, active):
 
 def main():
     args = [a for a in sys.argv[1:] if a != '--list']
+    again = None
+    if '--again' in args:
+        at = args.index('--again')
+        again = {tuple(re.sub(r'^(ALIVE|known) +', '', line).split('\t'))
+                 for line in open(args[at + 1]).read().split('\n') if line.startswith(('ALIVE', 'known'))}
+        del args[at:at + 2]
     if not args or args[0] in ('-h', '--help'):
         print(__doc__)
         return 2 if not args else 0
@@ -165,11 +176,12 @@ def main():
     active = {}
     for gap in gaps:
         for first, last, text in mutants(gap[3]):
-            active[len(active) + 1] = (gap, first, last, text)
+            if again is None or (gap[1], words_of(gap, first, last), text.strip()) in again:
+                active[len(active) + 1] = (gap, first, last, text)
     if '--list' in sys.argv:
         for n, (gap, first, last, text) in active.items():
-            print('%d %s:%d  %s  ->  %s' % (n, gap[0], gap[2] + first, ' '.join(
-                without_comment(x).strip() for x in gap[3][first:last + 1]), text.strip()))
+            print('%d %s:%d  %s  ->  %s' % (n, gap[0], gap[2] + first, words_of(gap, first, last),
+                                            text.strip()))
         return 0
 
     tree = pathlib.Path('build/mutants') / number
@@ -228,7 +240,7 @@ def main():
     new = 0
     for n in alive:
         gap, first, last, text = active[n]
-        before = ' '.join(without_comment(x).strip() for x in gap[3][first:last + 1])
+        before = words_of(gap, first, last)
         known = (gap[1], before, text.strip()) in harmless
         new += not known
         print('%s %s\t%s\t%s' % ('known ' if known else 'ALIVE ', gap[1], before, text.strip()))

@@ -5,9 +5,9 @@
 #   tests/record.sh stale         those that tests/recordings.sh check names
 #   tests/record.sh list          all that it can record
 #
-# Needs `make` with nvcc (build/focus); for attention_h200.csv and gpu_step.csv also
-# `make build/libfocus-attention.so` and PyTorch. A file is replaced once all of it is measured.
-# ROUNDS (1) is for gpu_step.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even pairs.
+# Needs `make` with nvcc (build/focus); for attention_h200.csv, gpu_step.csv and text_step_h200.csv also
+# PyTorch, for the first `make build/libfocus-attention.so`. A file is replaced once all of it is measured.
+# ROUNDS (1) is for gpu_step.csv and text_step_h200.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even pairs.
 # Then: make report.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -18,7 +18,7 @@ trap 'rm -f "$new" "$part"' EXIT
 all="cuda/results/ladder_h200.csv cuda/results/launch_rungs.csv cuda/results/ladder_small_h200.csv cuda/results/sweep_h200.csv
   cuda/results/attention_precision_h200.csv cuda/results/screening_h200.csv cuda/results/fused_blocks_h200.csv
   cuda/results/evaluation_h200.csv tests/pytorch/results/attention_h200.csv tests/pytorch/results/gpu_step.csv
-  tests/pytorch/results/even_pairs_seconds_h200.csv"
+  tests/pytorch/results/even_pairs_seconds_h200.csv tests/pytorch/results/text_step_h200.csv"
 
 hardware() {
   "$focus" bench step --device cuda --length 8 --blocks 1 --repeats 1 |
@@ -35,11 +35,36 @@ ladder_part() {
 }
 columns=rung,kernel,pass,pattern,batch,heads,length,width,k,global_tokens,cold_ms,quartile1_ms,quartile3_ms,warm_ms,runs,useful_tflops,dense_tflops,gbytes_per_s,percent_of_roof,error
 
+# ladder FILE FLAGS...: the whole ladder; or, where some rungs of FILE are of older code, these anew
+# among the others, whose code is the same (ALL=1: all the same)
+ladder() {
+  old=$1
+  shift
+  rungs=$(tests/recordings.sh check | sed -n "s|^stale: $old: \([^(]*\)(its code.*|\1|p" | tr -d ',' | sed 's/rung 0*//g')
+  if [ -n "${ALL:-}" ] || [ -z "$rungs" ]; then
+    "$focus" bench attention --csv "$part" "$@" > /dev/null && cat "$part"
+    return
+  fi
+  for rung in $rungs; do
+    ladder_part "$@" --rung "$rung" > "$part.rung" && [ -s "$part.rung" ] || return
+    cat "$part.rung" >> "$part.rungs"
+  done
+  sed '/^[^#]/,$d; /^# anew/d' "$old"
+  echo "# anew on $(date -u +%Y-%m-%d): rungs" $rungs
+  awk -F, -v rungs=" $(echo $rungs) " '
+    {match($0, /",[a-z]+,[a-z]+,/); key = $1 substr($0, RSTART, RLENGTH)}
+    NR == FNR {rows[key] = rows[key] $0 "\n"; next}
+    /^#/ {if (body) print; next}
+    {body = 1}
+    index(rungs, " " $1 " ") == 0 {print; next}
+    {printf "%s", rows[key]; rows[key] = ""}' "$part.rungs" "$old"
+  rm -f "$part.rung" "$part.rungs"
+}
+
 measure() {  # measure NAME: the recording, on standard output
   case $1 in
-    ladder_h200) "$focus" bench attention --csv "$part" > /dev/null && cat "$part" ;;
-    ladder_small_h200)
-      "$focus" bench attention --batch 25 --heads 1 --length 600 --csv "$part" > /dev/null && cat "$part" ;;
+    ladder_h200) ladder cuda/results/ladder_h200.csv ;;
+    ladder_small_h200) ladder cuda/results/ladder_small_h200.csv --batch 25 --heads 1 --length 600 ;;
     sweep_h200)
       "$focus" bench attention --attention topk --rung 9 --batch 1 --heads 256 --sweep 1 --csv "$part" > /dev/null && cat "$part" ;;
     launch_rungs) tests/pytorch/record_launches.sh "$focus" "$part" > /dev/null && cat "$part" ;;
@@ -94,6 +119,8 @@ measure() {  # measure NAME: the recording, on standard output
       cat "$part"; rm -f "$part.log" ;;
     gpu_step)
       python3 tests/pytorch/gpu_step.py --focus "$focus" --rounds "${ROUNDS:-1}" --out "$part" > /dev/null && cat "$part" ;;
+    text_step_h200)
+      python3 tests/pytorch/text_step.py --device cuda --focus "$focus" --rounds "${ROUNDS:-1}" --out "$part" > /dev/null && cat "$part" ;;
     even_pairs_seconds_h200)
       head_lines "focus train --device cuda --task even-pairs --seeds 10 --epochs 100, attention full or topk" \
         "--k 5, at each --precision: seconds of the whole program, with evaluation and checkpoints after each epoch" \

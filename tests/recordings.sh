@@ -41,6 +41,9 @@ one: cuda/one_launch/step_fp32.cu"
       echo "ours banded and block: $(echo cuda/attention/13_*.cu)" ;;
     */launch_rungs.csv) echo "$steps" ;;
     */gpu_step.csv | */evaluation_h200.csv | */even_pairs_seconds*) echo "$steps"; echo "$fused" ;;
+    */text_step_h200.csv)
+      echo "$steps" | head -n 1
+      echo "causal: $(echo cuda/attention/0[459]_*.cu cuda/attention/11_*.cu)" ;;
     */fused_blocks*) echo "$fused" ;;
   esac
 }

@@ -22,6 +22,7 @@ find build/obj -name '*.d' | while read -r list; do
   [ "$object" != build/obj/src/cli/main.o ] || continue  # has options of its own
   # The list's first rule, which ends with the first line that does not go on: OBJECT: FILE...
   for file in $(awk '{on = sub(/\\$/, ""); sub(/^[^ :]*[ ]*:/, ""); print} !on {exit}' "$list"); do
+    file=${file#./}
     case $file in /*) continue ;; esac  # the compiler's own
     [ "$file" -nt "$object" ] && continue 2
     case $same in *" $file "*) ;; *) continue 2 ;; esac

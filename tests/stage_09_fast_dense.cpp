@@ -39,14 +39,27 @@ TEST_CASE("online softmax: rising, falling and huge scores") {
 }
 
 TEST_CASE("online softmax: a first score of minus infinity weighs nothing") {
-  for (int rung : {3, 4}) {
-    const Sizes s{1, 40, 1, 16};
+  for (int rung : {3, 4})
+    for (int many : {1, 70}) {  // 70: more than a tile of keys
+      const Sizes s{1, 100, 1, 16};
+      Numbers q = normal_numbers(s, 1), k = normal_numbers(s, 2);
+      for (int t = 0; t < s.T; ++t) q[s.at(0, t, 0)] = 1;
+      for (int t = 0; t < many; ++t) k[s.at(0, t, 0)] = -INFINITY;
+      k[s.at(0, 90, 0)] = -INFINITY;  // nor does one after others
+      Problem x(s, {}, q, k);
+      x.run.run(gpu::Pass::forward, rung);
+      CHECK(x.compare(str("rung ", rung, " o").c_str(), x.run.o, x.wanted.o) == "");
+    }
+}
+
+TEST_CASE("register tiles: one score far above the others, whichever it is") {
+  for (int place : {5, 20, 40, 55}) {  // each in another one of a thread's columns
+    const Sizes s{1, 64, 1, 16};
     Numbers q = normal_numbers(s, 1), k = normal_numbers(s, 2);
-    for (int t = 0; t < s.T; ++t) q[s.at(0, t, 0)] = 1;
-    k[s.at(0, 0, 0)] = -INFINITY;
+    for (int t = 0; t < s.T; ++t) q[s.at(0, t, 0)] = 20;
+    k[s.at(0, place, 0)] = 60;
     Problem x(s, {}, q, k);
-    x.run.run(gpu::Pass::forward, rung);
-    CHECK(x.compare(str("rung ", rung, " o").c_str(), x.run.o, x.wanted.o) == "");
+    check_forward(x, 4);
   }
 }
 
@@ -66,6 +79,40 @@ TEST_CASE("recomputed backward: from the output and the logarithms alone") {
     x.run.run(gpu::Pass::forward, 2);
     check_backward(x, 5);
   }
+}
+
+TEST_CASE(
+    "recomputed backward: scores so low that a key behind the last would have an infinite weight") {
+  const Sizes s{1, 70, 1, 16};
+  Numbers q = normal_numbers(s, 1), k = normal_numbers(s, 2);
+  for (int t = 0; t < s.T; ++t) q[s.at(0, t, 0)] = 20, k[s.at(0, t, 0)] = -19.25;
+  Problem x(s, {}, q, k);
+  x.run.run(gpu::Pass::forward, 4);
+  check_backward(x, 5);
+}
+
+TEST_CASE("dropout: on the weights, forward and backward") {
+  const Sizes s{2, 70, 2, 16};
+  Problem x(s);
+  const int per_row = (s.T + 31) / 32;
+  const float scale = 1.25f;
+  std::vector<unsigned> bits(size_t(s.units() * s.T * per_row),
+                             0xAAAAAAAAu);  // noise after the last
+  Mask keep(s.pairs());
+  Rng rng(99, Stream::analysis);
+  for (int row = 0; row < s.units() * s.T; ++row)
+    for (int j = 0; j < s.T; ++j) {
+      const bool kept = rng.uniform() >= 0.2;
+      keep[size_t(row * s.T + j)] = kept;
+      unsigned& word = bits[size_t(row * per_row + j / 32)];
+      word = (word & ~(1u << j % 32)) | unsigned(kept) << j % 32;
+    }
+  const gpu::DeviceArray<unsigned> words(bits);
+  x.run.call.keep = {words.data(), per_row, scale};
+  x.wanted = reference_attention(s, x.q, x.k, x.v, Mask(s.pairs(), 1), keep, double(scale), x.d_o);
+  check_forward(x, 4);
+  CHECK(difference("lse", {s.units(), s.T}, x.run.lse.host().data(), x.wanted_lse(), 64) == "");
+  check_backward(x, 5);
 }
 
 TEST_CASE("bands and blocks: a thread a token, with and without global tokens") {

@@ -38,7 +38,10 @@ void check_choice(Problem x, int k, int rung) {
 
 TEST_CASE("threshold by bits: the same keys as k scans, with ties") {
   for (int rung : {6, 7})
-    for (int k : {1, 5, 20}) check_choice(with_ties({2, 37, 2, 8}, k), k, rung);
+    for (int k : {1, 5, 20}) {
+      check_choice(with_ties({2, 37, 2, 8}, k), k, rung);
+      check_choice(with_ties({1, 101, 1, 4}, k), k, rung);
+    }
 }
 
 TEST_CASE("threshold by bits: negative scores and a single large one") {
@@ -83,7 +86,7 @@ TEST_CASE("a score that is not a number makes its row not a number") {
 }
 
 TEST_CASE("backward: gradients of queries, and of keys by atomic additions") {
-  for (int k : {1, 5, 20}) {
+  for (int k : {1, 5, 12, 20}) {
     Problem x = with_ties({2, 37, 2, 20}, k);
     x.run.run(gpu::Pass::forward, 6);
     check_backward(x, 10);
@@ -92,7 +95,7 @@ TEST_CASE("backward: gradients of queries, and of keys by atomic additions") {
 
 TEST_CASE("backward: the inverted index") {
   for (const Sizes s : {Sizes{2, 21, 3, 16}, Sizes{1, 70, 2, 64}})
-    for (int k : {1, 5, 20}) {
+    for (int k : {1, 5, 12, 20}) {
       Problem x = with_ties(s, k);
       x.run.run(gpu::Pass::forward, 6);
       check_backward(x, 11);

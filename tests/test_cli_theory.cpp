@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "files/safetensors.h"
+#include "theory_golden.h"
 
 using namespace focus;
 using namespace focus::cli;
@@ -96,6 +97,44 @@ TEST_CASE("cli: stability where every key is kept has no separation, and no ineq
   CHECK(j["all"]["beta"]["0"] == 11);
   m.refuses({"stability", "--checkpoint", all, "--data", "d.tsv", "--full", m.full},
             "keeps all of its 11 keys");
+}
+
+TEST_CASE(
+    "cli: golden files name no task: their tokens are ids, and the numbers those of another "
+    "program") {
+  const Place place;
+  for (const char* name : {"full", "full_gelu_4heads_d32", "topk_gelu_2heads", "topk_k1",
+                           "topk_k_is_length", "bottomk_k5"}) {
+    const test::GoldenModel<double> golden(name);
+    std::string rows = "Source\tTarget\n";
+    for (int r = 0; r < golden.data.rows; ++r) {
+      for (int t = 0; t < golden.data.length; ++t)
+        rows += str(t > 0 ? " " : "", int(golden.data.tokens[size_t(r * golden.data.length + t)]));
+      rows += str("\t", golden.data.labels[size_t(r)], "\n");
+    }
+    write_all(place / "d.tsv", rows);
+    const std::string file = (golden_folder() / str(name, ".safetensors")).string();
+    const Outcome outcome = place.run({"stability", "--checkpoint", file, "--data", "d.tsv"});
+    REQUIRE_MESSAGE(outcome.status == 0, outcome.err);
+    const json got = json::parse(outcome.out)["all"].flatten(),
+               wanted = test::theory()["stability"][name]["all"].flatten();
+    CHECK(got.size() == wanted.size());
+    for (const auto& [what, value] : wanted.items()) {
+      const double g = got.at(what), w = value;
+      CHECK_MESSAGE(std::abs(g - w) <= 1e-6 * std::abs(w) + 1e-6, name, " ", what);
+    }
+    // Where every key is kept, that is said: the result has no Delta_h.
+    CHECK((outcome.err.find("there is no Delta_h") != std::string::npos) ==
+          (std::string(name) == "topk_k_is_length"));
+  }
+  // PAD behind a row, and global tokens behind that: the room is what they leave.
+  write_all(place / "d.tsv", "Source\tTarget\n0 1 2 0 1\t3\n2 2\t0\n");
+  const std::string file = (golden_folder() / "banded_even_3heads_global3.safetensors").string();
+  const json got = json::parse(place.done({"stability", "--checkpoint", file, "--data", "d.tsv"}));
+  CHECK(got["all"].contains("Delta_h"));
+  place.done({"surface", "--checkpoint", file, "--data", "d.tsv", "--grid", "2"});
+  write_all(place / "d.tsv", "Source\tTarget\n0 1 7\t3\n");
+  place.refuses({"stability", "--checkpoint", file, "--data", "d.tsv"}, "unknown token '7'");
 }
 
 TEST_CASE("cli: stability refuses, and writes nothing") {

@@ -121,29 +121,54 @@ TEST_CASE("device: random attention in evaluation draws the same keys for every 
   }
 }
 
+TEST_CASE("device: attention of short sequences in evaluation, a block for each") {
+  for (const int T : {1, 7, 16, 33, 40, 47, 64})
+    for (const int k : {0, 1, 5, 16}) {
+      if (k > T) continue;
+      for (const Pattern pattern : {Pattern::topk, Pattern::bottomk}) {
+        const AttentionSettings settings{k == 0 ? Pattern::full : pattern, k, 0, 2, 0.2, 1.5};
+        const Shape shape{3, T, 2 * 64};
+        const OperationInputs in({shape, shape, shape}, "sss");
+        const OperationResult wanted = on_tape(in, [&](auto& tape, const auto& x) {
+          return attention(tape, x[0], x[1], x[2], settings);
+        });
+        OnDevice d(in, shape);
+        DeviceAttention device(settings, 3, T, 64, {});
+        device.forward(d);
+        const std::vector<float> got = d.y.host();
+        const std::string far = difference(str(name_of(settings.pattern), " of ", T, ", k ", k),
+                                           shape, got.data(), wanted.output, 60);
+        CHECK_MESSAGE(far.empty(), far);
+      }
+    }
+}
+
 TEST_CASE("device: of equal scores the lower index wins, and NaN shows") {
   const int T = 37;
-  for (bool smallest : {false, true}) {
-    // One channel: score of key j is value[j % 5]; query 1 meets a NaN.
-    std::vector<double> q(size_t(T), 1.), k, v;
-    for (int j = 0; j < T; ++j) k.push_back(j % 5), v.push_back(j);
-    q[1] = std::numeric_limits<double>::quiet_NaN();
-    OperationInputs in({{1, T, 1}, {1, T, 1}, {1, T, 1}}, "sss");
-    in.values = {q, k, v};
-    OnDevice d(in, {1, T, 1});
-    const AttentionSettings settings{smallest ? Pattern::bottomk : Pattern::topk, 3, 0, 1, 0};
-    DeviceAttention device(settings, 1, T, 1, {});
-    device.forward(d);
-    const std::vector<float> got = d.y.host();
-    // The three lowest of the keys that score 4 (or 0), with equal weights.
-    const float wanted = smallest ? (0 + 5 + 10) / 3.f : (4 + 9 + 14) / 3.f;
-    for (int i = 0; i < T; ++i) {
-      if (i == 1)
-        CHECK(std::isnan(got[1]));
-      else
-        CHECK(std::abs(got[size_t(i)] - wanted) < 1e-5f);
+  for (const int D : {1, 64})  // a warp for each query; a block for each head
+    for (bool smallest : {false, true}) {
+      // One channel counts: score of key j is value[j % 5]; query 1 meets a NaN.
+      std::vector<double> q(size_t(T * D)), k(q), v(q);
+      for (int j = 0; j < T; ++j)
+        q[size_t(j * D)] = 1, k[size_t(j * D)] = j % 5, v[size_t(j * D)] = j;
+      q[size_t(D)] = std::numeric_limits<double>::quiet_NaN();
+      const Shape shape{1, T, D};
+      OperationInputs in({shape, shape, shape}, "sss");
+      in.values = {q, k, v};
+      OnDevice d(in, shape);
+      const AttentionSettings settings{smallest ? Pattern::bottomk : Pattern::topk, 3, 0, 1, 0};
+      DeviceAttention device(settings, 1, T, D, {});
+      device.forward(d);
+      const std::vector<float> got = d.y.host();
+      // The three lowest of the keys that score 4 (or 0), with equal weights.
+      const float wanted = smallest ? (0 + 5 + 10) / 3.f : (4 + 9 + 14) / 3.f;
+      for (int i = 0; i < T; ++i) {
+        if (i == 1)
+          CHECK(std::isnan(got[size_t(D)]));
+        else
+          CHECK(std::abs(got[size_t(i * D)] - wanted) < 1e-5f);
+      }
     }
-  }
 }
 
 }  // namespace focus::test

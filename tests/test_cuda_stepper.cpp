@@ -2,6 +2,8 @@
 // not is caught.
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "cuda/stepper/cuda_device.h"
 #include "error.h"
 #include "one_launch_run.h"
@@ -81,6 +83,10 @@ class Liar : public Stepper {
   void store(int run, Model<float>& m, Optimizer<float>& o) const override {
     honest_->store(run, m, o);
   }
+  void set_plane(const Model<float>& m, const Direction& X, const Direction& Y) override {
+    honest_->set_plane(m, X, Y);
+  }
+  void move_to(const std::vector<PlanePoint>& points) override { honest_->move_to(points); }
   std::vector<StepsMade> train(const std::vector<Epoch>& epochs, int first, int count,
                                const std::atomic<bool>& stop) override {
     return honest_->train(epochs, first, count, stop);
@@ -331,6 +337,43 @@ TEST_CASE("steppers: what attention compares, of every layer, is the CPU's") {
   const auto launch = gpu::CudaDevice().make_stepper(settings, runs.step_runs);
   CHECK_THROWS_WITH_AS(launch->attention_inputs(0, Split::train, 0, 1),
                        doctest::Contains("use the form 'off'"), InputError);
+}
+
+TEST_CASE("steppers: runs on a plane of weights are where the CPU puts them") {
+  for (const char* form : {"graph", "one"}) {
+    StepSettings settings = settings_of(OptimizerKind::sgd, 0.1);
+    settings.form = form;
+    RandomRuns runs(settings, 7, 7, 2);
+    const Model<float>& centre = runs.all[0].model;
+    Direction X, Y;
+    for (const Parameter<float>& p : centre.parameters()) {
+      X.emplace_back(p.value.size()), Y.emplace_back(p.value.size());
+      for (size_t i = 0; i < p.value.size(); ++i)
+        X.back()[i] = std::sin(double(i + X.size())), Y.back()[i] = std::cos(3.0 * double(i));
+    }
+    const auto stepper = gpu::CudaDevice().make_stepper(settings, runs.step_runs);
+    Workers workers;
+    Tape<float> tape(workers);
+    CpuStepper cpu(tape, settings, runs.step_runs);
+    for (Stepper* s : {stepper.get(), static_cast<Stepper*>(&cpu)}) {
+      s->set_plane(centre, X, Y);
+      s->move_to({{0, 0}, {9, 9}});  // the last call counts
+      s->move_to({{0.25, -0.5}, {-1, 0.125}});
+      CHECK_THROWS_AS(s->move_to({{0, 0}}), InputError);
+    }
+    RandomRuns placed(settings, 7, 7, 2), wanted(settings, 7, 7, 2);
+    for (int r = 0; r < 2; ++r) {
+      INFO(form, ", run ", r);
+      RandomRun &a = placed.all[size_t(r)], &b = wanted.all[size_t(r)];
+      stepper->store(r, a.model, a.optimizer), cpu.store(r, b.model, b.optimizer);
+      CHECK(relative_distance(a.weights(), b.weights()) <= 1e-8);
+      CHECK(relative_distance(b.weights(), runs.all[0].weights()) > 0.1);
+    }
+    const auto got = stepper->evaluate(Split::train, never_stop),
+               by_cpu = cpu.evaluate(Split::train, never_stop);
+    for (size_t r = 0; r < 2; ++r)
+      CHECK((*got)[r].loss == doctest::Approx((*by_cpu)[r].loss).epsilon(1e-5));
+  }
 }
 
 TEST_CASE("cuda device: each kernel's time, of as many launches as are counted") {

@@ -9,8 +9,8 @@
 #include <map>
 #include <set>
 
-#include "../lessons/kit/gap_text.h"
 #include "../lessons/kit/gaps.h"
+#include "../lessons/kit/grader/gap_text.h"
 #include "../lessons/kit/tree.h"
 #include "error.h"
 #include "files/atomic_file.h"

@@ -61,7 +61,8 @@ constexpr int sizes[][3] = {{1, 1, 1},     {2, 3, 2},    {25, 64, 10},
 
 TEST_CASE_TEMPLATE("classifier and loss: against linear, then cross-entropy, in double", T, float,
                    double) {
-  for (const auto& [rows, C, N] : sizes) {
+  for (const auto& size : sizes) {
+    const int rows = size[0], C = size[1], N = size[2];
     CAPTURE(N);
     const Run<T> run(rows, C, N, 1);
     Input<double> x("x", {rows, C}, rounded<T>(random_numbers(size_t(rows * C), 1))),
@@ -75,6 +76,10 @@ TEST_CASE_TEMPLATE("classifier and loss: against linear, then cross-entropy, in 
     CHECK(difference("logits", {rows, N}, run.logits.data(), logits, 10) == "");
     const double wanted = reference_cross_entropy(logits, labels, N);
     CHECK(std::abs(double(run.loss) - wanted) <= 4e-7 * std::max(1.0, wanted));
+    double by_rows = 0;  // the loss of evaluation
+    for (int m = 0; m < rows; ++m)
+      by_rows += row_cross_entropy(run.logits.data() + ptrdiff_t{m} * N, N, labels[size_t(m)]);
+    CHECK(std::abs(by_rows / rows - wanted) <= 4e-7 * std::max(1.0, wanted));
     // d logits = 2 (softmax - [label]) / rows
     Numbers dx(x.value.size()), dw(w.value.size()), db((size_t(N)));
     for (int m = 0; m < rows; ++m) {

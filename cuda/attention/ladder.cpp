@@ -116,6 +116,7 @@ std::string too_little_shared_memory(size_t bytes) {
 }
 
 bool few_tiles(const Call& c, int rows) {
+  if (c.q.T <= rows / 2) return true;  // half empty: smaller ones
   return int64_t{c.q.B / c.parts} * c.q.H * tiles_of(c.q.T, rows) < 2 * device().multiprocessors;
 }
 

@@ -234,6 +234,13 @@ void OneLaunch::store(int run, Model<float>& model, Optimizer<float>& optimizer)
   state_->placed.store(run, model, optimizer);
 }
 
+void OneLaunch::set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) {
+  state_->placed.set_plane(centre, X, Y);
+}
+void OneLaunch::move_to(const std::vector<PlanePoint>& points) {
+  state_->placed.move_to(points);
+}
+
 std::vector<StepsMade> OneLaunch::train(const std::vector<Epoch>& epochs, int first, int count,
                                         const std::atomic<bool>& stop) {
   State& s = *state_;

@@ -63,12 +63,12 @@ AttentionPlan::Kept AttentionPlan::take_kept(Layout& layout) const {
         layout.take<unsigned>(batch_heads() * size_t(T_) * size_t((lists_.longest + 31) / 32));
   Call call;
   call.q = heads_bthd(nullptr, runs_.count * B_, T_, settings_.heads, D_);
-  call.precision = precision_;
+  call.precision = precision_, call.causal = settings_.causal;
   if (way() == Way::ladder) {
     kept.lse = layout.take<float>(batch_heads() * size_t(T_));
     if (training_ && on_tensor_cores(rung_for(pattern, Pass::backward, call)))
       kept.copies = layout.take<unsigned>(copy_words(call));
-    else if (training_ && pattern == Pattern::full && D_ <= 64 &&
+    else if (training_ && pattern == Pattern::full && !settings_.causal && D_ <= 64 &&
              score_floats(call.q) / size_t(runs_.count) <= most_kept_scores)
       kept.scores = layout.take<float>(score_floats(call.q));
   } else if (way() == Way::chosen && training_) {
@@ -158,6 +158,8 @@ void AttentionPlan::forward(const Kept& kept, const float* q, const float* k, co
     draw_attention_mask(c, mask, streams.ahead(Streams::Side::forward));
     streams.wait_for(Streams::Side::forward);
   }
+  if (!training_ && !settings_.causal && fits_attention_short(c.pattern, c.k, T_, D_))
+    return attention_short(c, streams.main());
   if (way() == Way::rows) return attention_rows(c, random, training_, streams.main());
   if (!run_ladder(c, kept, streams, scratch)) attention_lists(c, streams.main());
 }

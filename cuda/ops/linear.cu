@@ -54,7 +54,7 @@ template <int ROWS>
 __device__ __forceinline__ void load_tile(float* to, const float* from, int rows, int columns,
                                           int first_row, int first_column) {
   const bool vectors = columns % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0;
-#pragma unroll
+#pragma unroll 8  // loads at once: more would cost registers
   for (int e = int(threadIdx.x); e < ROWS * side / 4; e += threads) {
     const int row = e / (side / 4), column = e % (side / 4) * 4;
     const int r = first_row + row, c = first_column + column;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void load_tile(float* to, const float* from, int rows
 }
 
 template <int ROWS>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 3)
     linear_forward_kernel(Sizes s, const float* x, const float* w, const float* bias, float* y) {
   constexpr int TX = Tile<ROWS>::TX, TY = Tile<ROWS>::TY, R = Tile<ROWS>::R, C = Tile<ROWS>::C;
   SharedMemory shared;
@@ -159,7 +159,6 @@ __device__ void weight_gradient(const Sizes& s, int block, const float* dy, cons
     __syncthreads();
     add_atb<TX, TY, side>(sum, a + at.y * 4, pitch, b + at.x * vector_of<C>, pitch);
     if (i0 == 0 && int(threadIdx.x) < side)
-#pragma unroll 16
       for (int k = 0; k < side; ++k) bias += a[k * pitch + int(threadIdx.x)];
     __syncthreads();
   }
@@ -177,7 +176,7 @@ __device__ void weight_gradient(const Sizes& s, int block, const float* dy, cons
 
 // The blocks of dW come first: they take longest.
 template <int ROWS>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, ROWS == 128 ? 3 : 4)
     linear_backward_kernel(Sizes s, const float* x, const float* w, const float* dy, float* dx,
                            bool accumulate, float* parts, int weight_blocks) {
   SharedMemory shared;

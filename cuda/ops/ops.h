@@ -117,6 +117,11 @@ void collect_rows(const Runs&, const BatchSource&, int B, const Counters*, const
 
 void fill_numbers(float* x, size_t n, float value, void* stream);
 
+// Run r's values (R,stride) := centre + x X + y Y, summed in double. plane (3,parameters): centre,
+// X and Y; points (R,2): x and y of each run.
+void place_on_plane(const Runs&, size_t parameters, const double* plane, const double* points,
+                    float* values, void* stream);
+
 // The first step of a run whose loss or gradient was not finite.
 struct BadStep {
   int step = -1;  // in the epoch, from 0; -1: none

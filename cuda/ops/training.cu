@@ -118,6 +118,16 @@ __global__ void fill_numbers_kernel(float* x, size_t n, float value) {
   if (i < n) x[i] = value;
 }
 
+// A thread makes one weight of every run.
+__global__ void place_on_plane_kernel(int runs, size_t stride, size_t parameters,
+                                      const double* plane, const double* points, float* values) {
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= parameters) return;
+  const double centre = plane[i], X = plane[parameters + i], Y = plane[2 * parameters + i];
+  for (int r = 0; r < runs; ++r)
+    values[size_t(r) * stride + i] = float(centre + points[2 * r] * X + points[2 * r + 1] * Y);
+}
+
 }  // namespace
 
 void gather_batch(const Runs& runs, const BatchSource& source, int B, const Counters* counters,
@@ -155,6 +165,12 @@ void finish_step(const Runs& runs, Counters* counters, const float* loss, float*
 
 void fill_numbers(float* x, size_t n, float value, void* stream) {
   launch({"fill_numbers", (n + 255) / 256, 256}, stream, fill_numbers_kernel, x, n, value);
+}
+
+void place_on_plane(const Runs& runs, size_t parameters, const double* plane, const double* points,
+                    float* values, void* stream) {
+  launch({"place_on_plane", (parameters + 255) / 256, 256}, stream, place_on_plane_kernel,
+         runs.count, runs.stride, parameters, plane, points, values);
 }
 
 }  // namespace focus::gpu

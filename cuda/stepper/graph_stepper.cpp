@@ -95,6 +95,13 @@ void GraphStepper::store(int run, Model<float>& model, Optimizer<float>& optimiz
   runs_.store(run, model, optimizer);
 }
 
+void GraphStepper::set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) {
+  runs_.set_plane(centre, X, Y);
+}
+void GraphStepper::move_to(const std::vector<PlanePoint>& points) {
+  runs_.move_to(points);
+}
+
 // Forward, backward.
 void GraphStepper::compute_gradients(ModelPass& pass) {
   gather_batch(model_.runs, train_.source, pass.B, counters_.data(), pass.tokens, pass.labels,

@@ -19,6 +19,8 @@ class GraphStepper final : public Stepper {
 
   void load(int run, const Model<float>& model, const Optimizer<float>& optimizer) override;
   void store(int run, Model<float>& model, Optimizer<float>& optimizer) const override;
+  void set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) override;
+  void move_to(const std::vector<PlanePoint>& points) override;
   std::vector<StepsMade> train(const std::vector<Epoch>& epochs, int first, int count,
                                const std::atomic<bool>& stop) override;
   std::optional<std::vector<Evaluation>> evaluate(Split split,

@@ -96,6 +96,24 @@ void PlacedRuns::store(int run, Model<float>& model, Optimizer<float>& optimizer
       second, [&](size_t p) -> auto& { return optimizer.second_moments()[p]; });
 }
 
+void PlacedRuns::set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) {
+  std::vector<double> all;
+  for (const Parameter<float>& p : centre.parameters())
+    all.insert(all.end(), p.value.begin(), p.value.end());
+  for (const Direction* direction : {&X, &Y})
+    for (const std::vector<double>& tensor : *direction)
+      all.insert(all.end(), tensor.begin(), tensor.end());
+  plane_ = DeviceArray<double>(all), points_ = DeviceArray<double>(2 * runs_.size());
+}
+
+void PlacedRuns::move_to(const std::vector<PlanePoint>& points) {
+  check_points(points.size(), runs_.size());
+  std::vector<double> numbers;
+  for (const PlanePoint& p : points) numbers.insert(numbers.end(), {p.x, p.y});
+  points_.set(numbers);
+  place_on_plane(runs(), parameters_, plane_.data(), points_.data(), values(), nullptr);
+}
+
 std::vector<std::vector<float>> PlacedRuns::gradients_of(int run) const {
   std::vector<float> all(parameters_);
   copy_to_host(all.data(), gradients() + size_t(run) * stride_, all.size() * sizeof(float));

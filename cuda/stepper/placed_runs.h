@@ -15,6 +15,8 @@ class PlacedRuns {
 
   void load(int run, const Model<float>& model, const Optimizer<float>& optimizer);
   void store(int run, Model<float>& model, Optimizer<float>& optimizer) const;
+  void set_plane(const Model<float>& centre, const Direction& X, const Direction& Y);
+  void move_to(const std::vector<PlanePoint>& points);
   // A run's gradients, tensor by tensor.
   std::vector<std::vector<float>> gradients_of(int run) const;
 
@@ -53,6 +55,8 @@ class PlacedRuns {
   size_t parameters_ = 0, stride_ = 0;
   DeviceArray<float> values_, gradients_, m_, v_, rate_factors_, positions_, rates_;
   DeviceArray<int> order_;
+  DeviceArray<double> plane_;   // (3,parameters): centre, X, Y
+  DeviceArray<double> points_;  // (R,2)
   Part train_, held_out_;
 };
 

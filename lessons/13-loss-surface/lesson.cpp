@@ -4,8 +4,10 @@
 #include "report/lesson.h"
 
 #include <iostream>
+#include <map>
 #include <memory>
 
+#include "at_paper_scale.h"
 #include "report/curves.h"
 #include "report/share_progress.h"
 #include "report/statistics.h"
@@ -22,13 +24,14 @@ constexpr double learned = 95;           // percent of the training set
 
 // How much is measured around each model.
 struct Scale {
-  int grid, rows, last_directions, matched_directions, line_rows;
+  int rows, last_directions, matched_directions, line_rows;
 };
 Scale scale_of(const LessonOptions& o) {
-  if (o.paper_scale) return {41, 5000, 5, 5, 200};
-  if (o.demo_scale) return {41, 25, 1, 1, 50};
-  return {41, 200, 3, 1, 100};
+  if (o.demo_scale) return {25, 1, 1, 50};
+  return {200, 3, 1, 100};
 }
+constexpr int grid = 25;
+constexpr double range = 0.6, step = 2 * range / (grid - 1);
 
 // --- measuring
 // ------------------------------------------------------------------------------------
@@ -40,16 +43,14 @@ bool measure_surface(Lesson& out, const Snapshot& at, const PaddedData& rows, in
   Direction X = draw_direction(centre, uint64_t(direction), 0),
             Y = draw_direction(centre, uint64_t(direction), 1);
   rescale(X, centre), rescale(Y, centre);
-  const int grid = scale_of(out.options()).grid;
-  Surface surface(grid, 1);
+  Surface surface(grid, range);
   const Evaluators evaluators =
       Evaluators::on_cpu(at.settings, rows, std::max(1, out.options().threads));
   if (!fill_surface(surface, centre, X, Y, evaluators, out.stop(), tick)) return false;
   std::vector<double> losses;
   for (const auto& point : surface.points) losses.push_back(point->loss);
-  const double step = 2.0 / (grid - 1);
   for (int steps = 1; steps * step < 0.71; ++steps) {
-    const SlopePercentiles p = slope_percentiles(losses, grid, 1, steps * step);
+    const SlopePercentiles p = slope_percentiles(losses, grid, range, steps * step);
     const std::pair<const char*, double> all[] = {
         {"p50", p.p50}, {"p75", p.p75}, {"p95", p.p95}, {"p99", p.p99}};
     for (const auto& [name, value] : all)
@@ -98,7 +99,7 @@ bool measure(Lesson& out, const Study& study, std::optional<StudyResults>& resul
   const auto directions = [&](const Snapshot& s) {
     return s.state == "last" ? scale.last_directions : scale.matched_directions;
   };
-  for (const Snapshot& s : snapshots) all += directions(s) * scale.grid * scale.grid;
+  for (const Snapshot& s : snapshots) all += directions(s) * grid * grid;
   std::cout << "Measuring around " << snapshots.size() << " models\n";
   {
     ShareProgress progress("surfaces");
@@ -169,49 +170,60 @@ Series over(const std::string& name, const std::vector<double>& x,
 }
 
 Panel map_panel(const Table& t, const std::string& mechanism, const std::string& title,
-                Interval colours) {
+                double up_to, Interval colours) {
   Panel panel{title, "along X", "along Y"};
   HeatMap map;
   std::vector<double> losses;
   for (const Measured& m : t)
     if (m.what == "map" && m.mechanism == mechanism) losses.push_back(m.value);
-  const int grid = int(std::lround(std::sqrt(double(losses.size()))));
-  map.columns = map.rows = grid, map.colours = colours;
-  for (int b = 0; b < grid; ++b)
-    for (int a = 0; a < grid; ++a) map.values.push_back(losses[size_t(a * grid + b)]);
-  panel.map = map, panel.x_range = panel.y_range = Interval{-1, 1};
+  const int points = int(std::lround(std::sqrt(double(losses.size()))));
+  map.columns = map.rows = points, map.colours = colours;
+  for (int b = 0; b < points; ++b)
+    for (int a = 0; a < points; ++a) map.values.push_back(losses[size_t(a * points + b)]);
+  panel.map = map, panel.x_range = panel.y_range = Interval{-up_to, up_to};
+  return panel;
+}
+
+const std::string full = "full", topk = "topk(5)";
+
+Interval colours_of(const Table& t) {
+  double highest = 0;
+  for (const Measured& m : t)
+    if (m.what == "map") highest = std::max(highest, m.value);
+  return {0, std::min(highest, 4.0)};
+}
+
+// The 99th percentile of slopes and, dashed, their median.
+Panel by_radius(const Table& t, const std::vector<uint64_t>& seeds, const std::string& title,
+                bool per_norm, const std::string& state) {
+  Panel panel{title, "radius", per_norm ? "slope / length of the weights" : "slope per step"};
+  Table of_state;
+  for (const Measured& m : t)
+    if (m.state == state) of_state.push_back(m);
+  for (const std::string& m : {full, topk}) {
+    panel.series.push_back(over(m, places(of_state, "p99"), seeds, [&](uint64_t seed, double r) {
+      return steepness(of_state, "p99", m, state, seed, r, per_norm);
+    }));
+    Series half =
+        over(m + ", median slope", places(of_state, "p50"), seeds, [&](uint64_t seed, double r) {
+          return steepness(of_state, "p50", m, state, seed, r, per_norm);
+        });
+    half.low.clear(), half.high.clear(), half.style = Style::dashed;
+    panel.series.push_back(half);
+  }
+  panel.vertical = {{verdict_radius, "verdict"}};
+  panel.log_y = true;
   return panel;
 }
 
 Figure draw(const Table& t, const Study& study, const std::vector<uint64_t>& seeds) {
-  const std::string full = "full", topk = "topk(5)";
-  double highest = 0;
-  for (const Measured& m : t)
-    if (m.what == "map") highest = std::max(highest, m.value);
-  const Interval colours{0, std::min(highest, 4.0)};
+  const Interval colours = colours_of(t);
   Figure figure{"The loss around trained models: full attention and the five best keys"};
-  figure.panels = {map_panel(t, full, "1. Loss around full", colours),
-                   map_panel(t, topk, "2. Loss around topk(5)", colours)};
-  const auto by_radius = [&](const char* title, bool per_norm, const std::string& state) {
-    Panel panel{title, "radius", per_norm ? "slope / length of the weights" : "slope per step"};
-    for (const std::string& m : {full, topk}) {
-      panel.series.push_back(over(m, places(t, "p99"), seeds, [&](uint64_t seed, double r) {
-        return steepness(t, "p99", m, state, seed, r, per_norm);
-      }));
-      Series half =
-          over(m + ", median slope", places(t, "p50"), seeds, [&](uint64_t seed, double r) {
-            return steepness(t, "p50", m, state, seed, r, per_norm);
-          });
-      half.low.clear(), half.high.clear(), half.style = Style::dashed;
-      panel.series.push_back(half);
-    }
-    panel.vertical = {{verdict_radius, "verdict"}};
-    panel.log_y = true;
-    return panel;
-  };
-  figure.panels.push_back(by_radius("3. 99th percentile of slopes, last", false, "last"));
-  figure.panels.push_back(by_radius("4. The same per length of weights", true, "last"));
-  figure.panels.push_back(by_radius("5. At equal training loss", true, "matched"));
+  figure.panels = {map_panel(t, full, "1. Loss around full", range, colours),
+                   map_panel(t, topk, "2. Loss around topk(5)", range, colours)};
+  figure.panels.push_back(by_radius(t, seeds, "3. 99th percentile of slopes, last", false, "last"));
+  figure.panels.push_back(by_radius(t, seeds, "4. The same per length of weights", true, "last"));
+  figure.panels.push_back(by_radius(t, seeds, "5. At equal training loss", true, "matched"));
   Panel zoomed{"6. The steepest step, zoomed in", "step", "slope"};
   Panel path{"7. Gradient before the clip, on the way", "epoch", "2-norm"};
   for (const std::string& m : {full, topk}) {
@@ -249,32 +261,114 @@ bool less_steep(const Table& t, const std::vector<uint64_t>& seeds, const std::s
   return all;
 }
 
+// --- at the paper's size
+// ----------------------------------------------------------------------------
+
+std::vector<uint64_t> seeds_of(const Table& t, const std::string& state) {
+  std::vector<uint64_t> seeds;
+  for (const Measured& m : t)
+    if (m.state == state && std::find(seeds.begin(), seeds.end(), m.seed) == seeds.end())
+      seeds.push_back(m.seed);
+  return seeds;
+}
+
+// Figure, table and verdict, from the table that tell_paper_scale's caller has made.
+void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
+  std::map<std::string, Table> by_task;
+  for (PaperRow& row : read_paper_rows(file))
+    by_task[row.activation == "relu" ? row.task : row.task + ", " + row.activation].push_back(
+        std::move(row.m));
+  Figure figure{"The paper's size: the loss around full attention and the five best keys"};
+  figure.columns = 4;
+  figure.caption =
+      "Maps: the paper's 200 x 200 points and one training seed, every fifth point drawn. Slopes: "
+      "41 "
+      "x 41 points (step 0.05), medians and ranges of five training seeds; a seed's number is the "
+      "median of its five pairs of directions.";
+  std::string table =
+      "| task | around | 99th percentile within 0.35 per step, topk(5) / full, by training seed | "
+      "topk(5) lower | per length of the weights |\n|---|---|---|---|---|\n";
+  bool all = !by_task.empty();
+  std::string reason;
+  for (const auto& [task, t] : by_task) {
+    const Interval colours = colours_of(t);
+    for (const std::string& m : {full, topk})
+      figure.panels.push_back(map_panel(t, m, task + ": " + m, 1, colours));
+    for (const std::string state : {"last", "matched"}) {
+      const bool last = state == "last";
+      const std::vector<uint64_t> seeds = seeds_of(t, state);
+      figure.panels.push_back(by_radius(
+          t, seeds, last ? "slopes, last weights" : "at equal training loss", !last, state));
+      int lower = 0, lower_per_norm = 0;
+      std::string numbers;
+      for (uint64_t seed : seeds) {
+        const auto at = [&](const std::string& m, bool per_norm) {
+          return steepness(t, "p99", m, state, seed, verdict_radius, per_norm);
+        };
+        lower += at(topk, false) < at(full, false),
+            lower_per_norm += at(topk, true) < at(full, true);
+        char text[60];
+        std::snprintf(text, sizeof text, " %.3g / %.3g ", at(topk, false), at(full, false));
+        numbers += (numbers.empty() ? "" : ",") + std::string(text);
+      }
+      const int n = int(seeds.size());
+      table += str("| ", task, " | ", last ? "last weights" : "training loss 0.1", " |", numbers,
+                   "| ", lower, " of ", n, " | ", lower_per_norm, " of ", n, " |\n");
+      all = all && n > 0 && lower_per_norm == n && (!last || lower == n);
+      reason += str(reason.empty() ? "" : "; ", task, ", ", last ? "last" : "equal loss", ": ",
+                    last ? lower : lower_per_norm, " of ", n);
+    }
+  }
+  out.paper_scale(figure, table, all,
+                  "seeds with which topk(5) is the less steep within 0.35: " + reason);
+}
+
+// The surfaces that paper.sh left in the output folder become the table.
+int read_what_paper_sh_made(Lesson& out) {
+  const std::filesystem::path made = out.options().out / "surfaces";
+  std::vector<std::filesystem::path> files;
+  if (std::filesystem::is_directory(made))
+    for (const auto& entry : std::filesystem::directory_iterator(made))
+      if (entry.path().extension() == ".json") files.push_back(entry.path());
+  if (files.empty())
+    fail_input(made.string(), " holds no surfaces: run lessons/13-loss-surface/paper.sh ",
+               out.options().out.string(), " first, on a machine with a GPU");
+  std::sort(files.begin(), files.end());
+  std::vector<PaperRow> rows;
+  for (const std::filesystem::path& file : files) read_surfaces(file, rows);
+  std::vector<std::string> lines;
+  for (const PaperRow& row : rows) lines.push_back(text_of(row));
+  std::filesystem::create_directories(out.options().out / "paper");
+  out.table(paper_columns, lines, "paper/measured.csv");
+  tell_paper_scale(out, out.options().out / "paper/measured.csv");
+  return 0;
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-13", "is the loss less steep around top-k's solution?");
+  if (out.options().paper_scale) return read_what_paper_sh_made(out);
+  const std::filesystem::path recorded_paper = out.recorded() / "paper/measured.csv";
+  if (out.options().redraw && std::filesystem::exists(recorded_paper))
+    tell_paper_scale(out, recorded_paper);
   const Study study = lesson_study(out);
-  const Scale scale = scale_of(out.options());
-  out.note("surfaces", str(scale.grid, " x ", scale.grid, " points over [-1, 1], step ",
-                           number_text(2.0 / (scale.grid - 1)), ", first ", scale.rows,
+  out.note("surfaces", str(grid, " x ", grid, " points over [-0.6, 0.6], step 0.05, first ",
+                           scale_of(out.options()).rows,
                            " training rows, directions drawn with seeds 1, 2, ..."));
   std::optional<StudyResults> results;
   if (out.options().redraw)
     results = study_results(out, study);
   else if (!measure(out, study, results))
     return out.interrupted();
-  if (out.options().paper_scale) {
-    std::cout << "measured.csv has all numbers; this lesson's figure is for one task.\n";
-    return 0;
-  }
   const Table table =
       read_measured((out.options().redraw ? out.recorded() : out.options().out) / "measured.csv");
 
   // The seeds with which both have learnt: a flat surface around a model that has not says nothing.
   std::vector<uint64_t> seeds;
-  const StudiedVariant &full = results->variant("full"), &topk = results->variant("topk(5)");
-  for (size_t s = 0; s < full.seeds.size(); ++s)
-    if (std::min(full.curves[s].back().train_accuracy, topk.curves[s].back().train_accuracy) >=
-        learned)
-      seeds.push_back(full.seeds[s]);
+  const StudiedVariant &of_full = results->variant(full), &of_topk = results->variant(topk);
+  for (size_t s = 0; s < of_full.seeds.size(); ++s)
+    if (std::min(of_full.curves[s].back().train_accuracy,
+                 of_topk.curves[s].back().train_accuracy) >= learned)
+      seeds.push_back(of_full.seeds[s]);
   if (seeds.empty())
     return out.verdict(false, "no seed with which both have learnt: nothing is compared");
   out.figure(draw(table, study, seeds));
@@ -285,8 +379,8 @@ int lesson(int argc, char** argv) {
   const bool third = less_steep(table, seeds, "matched", true, matched);
   const auto said = [](bool holds) { return holds ? "yes" : "NO"; };
   return out.verdict(
-      first && second && third && seeds.size() == full.seeds.size(),
-      str(seeds.size(), " of ", full.seeds.size(), " seeds compared, radius ", verdict_radius,
+      first && second && third && seeds.size() == of_full.seeds.size(),
+      str(seeds.size(), " of ", of_full.seeds.size(), " seeds compared, radius ", verdict_radius,
           ", 99th percentile, topk(5) against full; 1. last, per step: ", said(first), per_step,
           "; 2. per length of weights too: ", said(second), per_norm, "; 3. at training loss ",
           matched_loss, ": ", said(third), matched));

@@ -55,17 +55,26 @@ class Measurements {
   std::vector<Measured> all_;
 };
 
+inline Measured measured_of(const std::string& line, const std::filesystem::path& file) {
+  std::vector<std::string> cells;
+  std::istringstream row(line);
+  for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
+  if (cells.size() != 7) fail_input(file.string(), ": not a row: ", line);
+  return {cells[0],
+          cells[1],
+          cells[2],
+          uint64_t(parse_integer(cells[3])),
+          int(parse_integer(cells[4])),
+          parse_number(cells[5]),
+          parse_number(cells[6])};
+}
+
 inline std::vector<Measured> read_measured(const std::filesystem::path& file) {
   std::vector<Measured> all;
   std::istringstream lines(read_file(file, 1 << 24));
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with('#') || line == measured_columns) continue;
-    std::vector<std::string> cells;
-    std::istringstream row(line);
-    for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
-    if (cells.size() != 7) fail_input(file.string(), ": not a row: ", line);
-    all.push_back({cells[0], cells[1], cells[2], uint64_t(parse_integer(cells[3])),
-                   int(parse_integer(cells[4])), parse_number(cells[5]), parse_number(cells[6])});
+    all.push_back(measured_of(line, file));
   }
   return all;
 }

@@ -5,7 +5,9 @@
 
 #include <iostream>
 
-#include "prediction.h"
+#include "analysis/convex_toy.h"
+#include "at_paper_scale.h"
+#include "report/share_progress.h"
 #include "study/lesson_study.h"
 
 using namespace focus;
@@ -110,6 +112,37 @@ Panel prediction_panel(const std::vector<AgainstFull>& all, const std::string& t
   return panel;
 }
 
+// Sections 6 and 7 on a convex toy: measured beside the bounds.
+Panel convergence_panel() {
+  Panel panel{"5. A convex toy: gap to the minimum", "steps", "mean gap"};
+  Series bound{"bound R lambda / sqrt T"}, measured{"SGD"};
+  bound.style = Style::dashed;
+  for (const int steps : {10, 30, 100, 300, 1000, 3000}) {
+    const Bounded gap = convergence_of(ConvexToy(100, 4, 1, 1), steps, 100);
+    bound.x.push_back(steps), bound.y.push_back(gap.bound);
+    measured.x.push_back(steps), measured.y.push_back(gap.measured);
+  }
+  panel.series = {bound, measured};
+  panel.log_x = panel.log_y = true;
+  return panel;
+}
+Panel stability_panel() {
+  Panel panel{"6. The toy: two runs that differ in a row", "lambda", "mean distance of weights"};
+  Series bound{"bound 2 lambda T eta / n"}, free{"SGD"}, clipped{"SGD with the clip 0.5"};
+  bound.style = Style::dashed;
+  for (const double lambda : {0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0}) {
+    const ConvexToy toy(100, 4, lambda, 1);
+    const Bounded without = stability_of(toy, 200, 0.01, 0, 200);
+    bound.x.push_back(lambda), bound.y.push_back(without.bound);
+    free.x.push_back(lambda), free.y.push_back(without.measured);
+    clipped.x.push_back(lambda);
+    clipped.y.push_back(stability_of(toy, 200, 0.01, 0.5, 200).measured);
+  }
+  panel.series = {bound, free, clipped};
+  panel.log_x = panel.log_y = true;
+  return panel;
+}
+
 double by_theory(const AgainstFull& c) {
   return c.theory;
 }
@@ -128,7 +161,9 @@ Figure draw(const std::vector<AgainstFull>& all, const Study& study) {
                      [](double s, double c1) { return inputs_frontier(s, c1, 4); }),
       prediction_panel(all, "3. Predicted by the theory", "ln of the constants' ratio", by_theory),
       prediction_panel(all, "4. Predicted by the sharpness", "entropy less full's, nats",
-                       by_sharpness)};
+                       by_sharpness),
+      convergence_panel(),
+      stability_panel()};
   const RunSettings& s = study.variants[0].settings;
   figure.caption = str("3 and 4: six tasks of length ", s.length, ", ", s.train_size,
                        " training examples, ", study.variants[0].seeds.size(),
@@ -203,8 +238,144 @@ Prediction judge(const std::vector<AgainstFull>& topk, const char* name, const F
   return {4 * signs >= 3 * int(topk.size()) && rho >= 0.3 && each && rho > std::abs(of_k), numbers};
 }
 
+// --- at the paper's size
+// ------------------------------------------------------------------------------
+
+// Against full attention with the same seed: epochs to the recordings' target, 95 % of the training
+// set. Who does not get there has one epoch more than it was given.
+std::vector<AgainstFull> compare_recorded(const RecordedRuns& recorded,
+                                          const std::vector<ModelRow>& rows) {
+  std::vector<AgainstFull> all;
+  const auto epochs_of = [](const RecordedVariant& v, const SeedOutcome& outcome) {
+    return double(outcome.epochs.value_or(v.settings.epochs + 1));
+  };
+  for (const std::string& task : recorded.tasks()) {
+    const RecordedVariant* by_full = recorded.find(task, "full");
+    for (const char* mechanism : paper_mechanisms) {
+      const RecordedVariant* own = recorded.find(task, mechanism);
+      if (!own || own == by_full) continue;
+      for (const SeedOutcome& outcome : own->seeds)
+        for (const SeedOutcome& of_full : by_full->seeds) {
+          const ModelRow *a = row_of(rows, task, "full", outcome.seed, false),
+                         *b = row_of(rows, task, mechanism, outcome.seed, false);
+          if (of_full.seed != outcome.seed || !a || !b) continue;
+          all.push_back({task, mechanism, outcome.seed,
+                         std::log(epochs_of(*own, outcome) / epochs_of(*by_full, of_full)),
+                         !outcome.epochs, theory_of(*a, *b), b->entropy - a->entropy});
+        }
+    }
+  }
+  return all;
+}
+
+// Figure, table and verdict, from the tables in `from`: measured.csv (Table 6), predictors.csv, or
+// both.
+void tell_paper_scale(Lesson& out, const std::filesystem::path& from) {
+  Figure figure{"Lesson 14 at the paper's size"};
+  std::string table, reason;
+  bool holds = true;
+  if (std::filesystem::exists(from / "measured.csv")) {
+    const std::vector<PooledCell> cells = pool(read_cell_rows(from / "measured.csv"));
+    figure = paper_figure_of(cells), table = paper_table_of(cells);
+    int weights = 0, inputs = 0, capped = 0;
+    for (const PooledCell& p : cells) {
+      weights += median(p.weights) < 1, inputs += median(p.inputs) < 1;
+      capped += 2 * p.hold_capped > p.seeds;
+    }
+    const int all = int(cells.size());
+    holds = 2 * weights >= all && 2 * inputs >= all;
+    reason = str("F12, the median seed meets the weights' condition in ", weights, " of ", all,
+                 " cells, the inputs' in ", inputs, ", with full's side capped ", capped, "; ");
+  } else {
+    reason = "F12 not measured; ";
+    holds = false;
+  }
+  if (std::filesystem::exists(from / "predictors.csv")) {
+    const std::vector<AgainstFull> all = compare_recorded(RecordedRuns(out.folder().parent_path()),
+                                                          read_rows(from / "predictors.csv"));
+    figure.panels.push_back(
+        prediction_panel(all, "Predicted by the theory", "ln of the constants' ratio", by_theory));
+    figure.panels.push_back(prediction_panel(all, "Predicted by the sharpness",
+                                             "entropy less full's, nats", by_sharpness));
+    figure.caption += (figure.caption.empty() ? "" : " ") +
+                      std::string(
+                          "Predictions: seven tasks, ten seeds, the models before their "
+                          "first step; left of 0 a mechanism is predicted to learn faster "
+                          "than full attention, below 0 it does.");
+    std::vector<AgainstFull> topk;
+    int censored = 0;
+    for (const AgainstFull& c : all)
+      if (c.mechanism.starts_with("topk")) topk.push_back(c), censored += c.censored;
+    const Prediction theory = judge(topk, "the theory", by_theory),
+                     sharpness = judge(topk, "sharpness", by_sharpness);
+    const auto said = [](bool yes) { return yes ? "yes" : "NO"; };
+    reason +=
+        str("does it predict? ", theory.words, ": ", said(theory.holds), "; ", sharpness.words,
+            ": ", said(sharpness.holds), " (", censored, " of ", topk.size(), " censored)");
+    std::map<std::string, std::pair<int, int>> faster;
+    for (const AgainstFull& c : all)
+      faster[c.mechanism].first += c.measured < 0, ++faster[c.mechanism].second;
+    table += table.empty() ? "" : "\n";
+    table +=
+        "| | faster than full attention with the same seed | promised the smaller constant | "
+        "less entropy at the start |\n|---|---|---|---|\n";
+    for (const auto& [mechanism, count] : faster) {
+      int promised = 0, sharper = 0;
+      for (const AgainstFull& c : all)
+        if (c.mechanism == mechanism) promised += c.theory < 0, sharper += c.sharpness < 0;
+      const bool in_theory = !mechanism.starts_with("banded");
+      table += str("| ", mechanism, " | ", count.first, " of ", count.second, " | ",
+                   in_theory ? str(promised, " of ", count.second) : "—", " | ", sharper, " of ",
+                   count.second, " |\n");
+    }
+  }
+  out.paper_scale(figure, table, holds, reason);
+}
+
+// Table 6 from what paper.sh left in the output folder, if it has run; and the predictors, which
+// need no training.
+int measure_at_paper_scale(Lesson& out) {
+  const std::filesystem::path& to = out.options().out;
+  std::filesystem::create_directories(to / "paper");
+  std::vector<std::filesystem::path> files;
+  if (std::filesystem::is_directory(to / "stability"))
+    for (const auto& entry : std::filesystem::directory_iterator(to / "stability"))
+      if (entry.path().extension() == ".json") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  std::vector<std::string> lines;
+  std::vector<Cell> cells;
+  for (const std::filesystem::path& file : files) read_cells(file, cells);
+  for (const Cell& cell : cells) lines.push_back(text_of(cell));
+  if (lines.empty())
+    std::cout << "Table 6 is not measured: that needs lessons/14-conditions/paper.sh "
+              << to.string() << "\nand a GPU\n";
+  else
+    out.table(cell_columns, lines, "paper/measured.csv");
+  {
+    ShareProgress progress("untrained models");
+    std::mutex mutex;
+    lines.clear();
+    for (const ModelRow& row :
+         untrained_models(RecordedRuns(out.folder().parent_path()),
+                          std::max(1, out.options().threads), out.stop(), [&](double share) {
+                            const std::lock_guard lock(mutex);
+                            progress.show(share);
+                          }))
+      lines.push_back(text_of(row));
+  }
+  if (lines.empty()) return out.interrupted();
+  std::sort(lines.begin(), lines.end());
+  out.table(measured_columns, lines, "paper/predictors.csv");
+  tell_paper_scale(out, to / "paper");
+  return 0;
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-14", "are the theory's conditions met, and do they predict?");
+  if (out.options().paper_scale) return measure_at_paper_scale(out);
+  const std::filesystem::path recorded_paper = out.recorded() / "paper";
+  if (out.options().redraw && std::filesystem::exists(recorded_paper))
+    tell_paper_scale(out, recorded_paper);
   const Study study = lesson_study(out);
   std::vector<ModelRow> measured;
   std::mutex mutex;

@@ -37,10 +37,10 @@ inline constexpr const char* measured_columns =
     "delta_h_90,delta_h_95,delta_h_100,Delta_h_25,Delta_h_10,Delta_h_5,Delta_h_0,beta_75,beta_90,"
     "beta_95,beta_100,entropy";
 
-inline ModelRow measure_model(Run& run, bool trained) {
+inline ModelRow measure_model(Run& run, bool trained, int most_rows = measured_rows) {
   ModelRow row{run.settings().task, attention_text(run.settings()), run.seed(), trained};
   const PaddedData& data = run.data().val;
-  const int rows = std::min(measured_rows, data.rows);
+  const int rows = std::min(most_rows, data.rows);
   Workers workers;
   Model<double> model(run.model().settings());
   for (size_t p = 0; p < model.parameters().size(); ++p) {

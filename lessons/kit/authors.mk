@@ -6,9 +6,16 @@ NEXT := make demo, make test, make lesson-01
 .PHONY: bench check-authors grade stress tables report $(call per_lesson,start demo diff) \
         start-00 test-00 demo-00
 
-KIT_SOURCES := $(wildcard lessons/kit/*.cpp)
-$(B)/kit: $(call object,$(KIT_SOURCES) $(addprefix src/,files/atomic_file.cpp files/rows.cpp \
-    report/statistics.cpp suggest.cpp))
+# A student waits for the kit and nobody for its code.
+$(B)/obj/lessons/kit/%.o: FLAGS := $(FLAGS:-O3=-O0)
+KIT_PARTS := lessons/kit/gaps.cpp lessons/kit/manifest.cpp lessons/kit/tree.cpp src/files/atomic_file.cpp
+$(B)/kit: $(call object,lessons/kit/main.cpp $(KIT_PARTS) src/suggest.cpp)
+	$(LINK)
+GRADER_SOURCES := $(wildcard lessons/kit/grader/*.cpp)
+$(B)/grader: $(call object,$(GRADER_SOURCES) $(KIT_PARTS))
+	$(LINK)
+TABLES_SOURCES := $(wildcard lessons/kit/tables/*.cpp)
+$(B)/tables: $(call object,$(TABLES_SOURCES) $(KIT_PARTS) src/files/rows.cpp src/report/statistics.cpp)
 	$(LINK)
 
 #:
@@ -42,7 +49,8 @@ test-00: $(B)/stage-00 $(B)/lesson-00
 
 UNITS   := $(filter-out tests/test_cuda_%,$(wildcard tests/test_*.cpp))
 FUZZERS := $(patsubst tests/%.cpp,$(B)/%,$(wildcard tests/fuzz_*.cpp))
-$(B)/unit-tests: $(call object,tests/main.cpp $(UNITS) $(filter-out %/main.cpp,$(KIT_SOURCES))) $(B)/libfocus.a
+$(B)/unit-tests: $(call object,tests/main.cpp $(UNITS) $(filter lessons/%,$(KIT_PARTS)) \
+    $(filter-out %/main.cpp,$(GRADER_SOURCES))) $(B)/libfocus.a
 	$(LINK)
 $(B)/fuzz_%: $(B)/obj/tests/fuzz_%.o $(B)/libfocus.a
 	$(LINK)
@@ -65,9 +73,9 @@ demo-00: $(B)/lesson-00
 
 #: make grade DIR=folder   points for a submission or a folder of them: grades.csv and grades.json
 #:                         (lessons/kit/GRADING.md)
-grade: $(B)/kit
+grade: $(B)/grader
 	@[ -n "$$DIR" ] || { echo "which submissions? make grade DIR=folder [LESSON=05] [CSV=file] [JSON=file]"; exit 2; }
-	@$(B)/kit grade "$$DIR" $${LESSON:+--lesson "$$LESSON"} --json "$${JSON:-grades.json}" --csv "$${CSV:-grades.csv}"
+	@$(B)/grader "$$DIR" $${LESSON:+--lesson "$$LESSON"} --json "$${JSON:-grades.json}" --csv "$${CSV:-grades.csv}"
 
 #: make diff-NN     what lesson NN adds to the code of the lesson before
 $(NUMBERS:%=diff-%): diff-%: $(B)/kit
@@ -82,7 +90,7 @@ $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 #:
 #: To change it:
 #: make check-authors   wrong code is caught, every lesson's tree works, generated files are current
-check-authors: $(B)/libfocus.a $(B)/kit $(B)/findings $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
+check-authors: $(B)/libfocus.a $(B)/kit $(B)/grader $(B)/tables $(B)/findings $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
 	@tests/check_authors.sh
 
 #: make stress      hostile files, kills, races, limits: what was tried, what was lost   (TIME=600)
@@ -92,10 +100,10 @@ stress: $(B)/focus $(FUZZERS)
 
 #: make report      figures, verdicts, FINDINGS.md and README's tables from the recorded results
 #:                  (STRICT=1: fails if a recording is of other code than the present)
-report: $(B)/kit $(B)/findings $(LESSON_PROGRAMS)
+report: $(B)/tables $(B)/findings $(LESSON_PROGRAMS)
 	@for n in $(NUMBERS); do $(B)/lesson-$$n --redraw || exit; done
 	@$(B)/findings
-	@$(B)/kit tables
+	@$(B)/tables
 	@$(if $(filter 1,$(STRICT)),STRICT=1 tests/recordings.sh check)
 $(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
 	$(LINK)
@@ -103,8 +111,8 @@ $(B)/entropy: $(call object,lessons/17-sharpness/entropy.cpp) $(B)/libfocus.a
 	$(LINK)
 
 #: make tables      the tables alone
-tables: $(B)/kit
-	@$(B)/kit tables
+tables: $(B)/tables
+	@$(B)/tables
 
 #: make bench       tables of speed
 bench: $(B)/focus

@@ -1,7 +1,6 @@
 #include "gaps.h"
 
 #include <algorithm>
-#include <regex>
 #include <sstream>
 
 #include "error.h"
@@ -31,6 +30,33 @@ std::string trimmed(const std::string& line) {
   return line.substr(indent_of(line).size());
 }
 
+bool is_name(const std::string& text) {
+  return !text.empty() &&
+         text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
+}
+
+// The number that `text` is, of at most `digits` digits.
+std::optional<int> number_of(const std::string& text, size_t digits) {
+  if (text.empty() || text.size() > digits ||
+      text.find_first_not_of("0123456789") != std::string::npos)
+    return {};
+  return std::stoi(text);
+}
+
+// What follows `before`, which the text must begin with.
+std::optional<std::string> after(const std::string& text, const std::string& before) {
+  if (!text.starts_with(before)) return {};
+  return text.substr(before.size());
+}
+
+// The two sides of the first `mark`.
+std::optional<std::pair<std::string, std::string>> parted(const std::string& text,
+                                                          const std::string& mark) {
+  const size_t at = text.find(mark);
+  if (at == std::string::npos) return {};
+  return std::pair{text.substr(0, at), text.substr(at + mark.size())};
+}
+
 // --- pages ---------------------------------------------------------------------------------------
 
 struct Section {
@@ -54,8 +80,6 @@ std::vector<Change> changes_of(const Section& section, const std::string& page) 
 }
 
 void read_page(const fs::path& root, Gap& gap) {
-  static const std::regex title("# ([a-z0-9-]+), ([0-9]{1,3}) points?"),
-      mistake("## Mistake ([a-z0-9-]+): (.+)");
   std::vector<Section> sections;
   for (const Line& line : read_lines(root, gap.page, true)) {
     if (sections.empty() || line.text.starts_with("## "))
@@ -63,11 +87,13 @@ void read_page(const fs::path& root, Gap& gap) {
     else if (!trimmed(line.text).empty())
       sections.back().body.push_back(line);
   }
-  std::smatch part;
-  if (sections.empty() || !std::regex_match(sections[0].title.text, part, title) ||
-      part[1] != gap.name)
+  // "8 points" or "1 point"
+  const std::string points =
+      sections.empty() ? "" : after(sections[0].title.text, "# " + gap.name + ", ").value_or("");
+  const auto [digits, unit] = parted(points, " ").value_or(std::pair<std::string, std::string>{});
+  if (!number_of(digits, 3) || (unit != "points" && unit != "point"))
     fail_input(gap.page, ":1: the first line must be '# ", gap.name, ", N points'");
-  gap.points = std::stoi(part[2]);
+  gap.points = *number_of(digits, 3);
 
   const std::pair<const char*, std::vector<std::string>*> needed[] = {{"## Plan", &gap.plan},
                                                                       {"## Hint 1", &gap.hints[0]},
@@ -86,9 +112,11 @@ void read_page(const fs::path& root, Gap& gap) {
   }
   for (; at < sections.size(); ++at) {
     const Line& line = sections[at].title;
-    if (!std::regex_match(line.text, part, mistake) || sections[at].body.empty())
+    const auto words = parted(after(line.text, "## Mistake ").value_or(""), ": ");
+    if (!words || !is_name(words->first) || words->second.empty() || sections[at].body.empty())
       fail_input(gap.page, ":", line.number, ": expected '## Mistake name: words', then its lines");
-    gap.mistakes.push_back({part[1], part[2], line.number, changes_of(sections[at], gap.page)});
+    gap.mistakes.push_back(
+        {words->first, words->second, line.number, changes_of(sections[at], gap.page)});
   }
 }
 
@@ -134,8 +162,13 @@ std::string lesson_folder(const fs::path& root, const std::string& number) {
 }
 
 Source read_source(const fs::path& root, const std::string& path) {
-  static const std::regex marker(R"(\s*(?://|#)@ ?(.*))"),
-      gap_begins("gap ([0-9][0-9]) ([a-z0-9-]+)"), from("from ([0-9][0-9])");
+  // What a marker says: "//@ end" in C++, "#@ end" elsewhere.
+  const auto marker = [](const std::string& line) {
+    const std::string text = trimmed(line);
+    std::optional<std::string> words = after(text, "//@");
+    if (!words) words = after(text, "#@");
+    return words && words->starts_with(" ") ? words->substr(1) : words;
+  };
   Source source{path, {}};
   std::vector<std::pair<int, int>> open;  // the lesson and line of each part that has not ended
   bool in_gap = false;
@@ -148,13 +181,18 @@ Source read_source(const fs::path& root, const std::string& path) {
     const auto fail = [&](const auto&... what) {
       fail_input(path, ":", line.number, ": ", what...);
     };
-    std::smatch part;
-    if (!std::regex_match(line.text, part, marker)) {
+    const std::optional<std::string> words = marker(line.text);
+    if (!words) {
       Part& last = source.parts.back();
       (in_gap ? last.gap[0].code : last.lines).push_back(line);
       continue;
     }
-    const std::string text = part[1];
+    const std::string& text = *words;
+    const auto begun = parted(after(text, "gap ").value_or(""), " ");
+    const std::string from = after(text, "from ").value_or("");
+    const auto is_lesson = [](const std::string& word) {
+      return word.size() == 2 && number_of(word, 2);
+    };
     if (text == "end") {
       if (open.empty()) fail("an end without a begin");
       if (in_gap) {
@@ -169,16 +207,16 @@ Source read_source(const fs::path& root, const std::string& path) {
       new_part();
     } else if (in_gap) {
       fail("only an end may stand in a gap, not '", text, "'");
-    } else if (std::regex_match(text, part, gap_begins)) {
+    } else if (begun && is_lesson(begun->first) && is_name(begun->second)) {
       in_gap = true;
       Gap gap;
-      gap.lesson = part[1], gap.name = part[2], gap.file = path, gap.line = line.number;
+      gap.lesson = begun->first, gap.name = begun->second, gap.file = path, gap.line = line.number;
       gap.page = lesson_folder(root, gap.lesson) + "/gaps/" + gap.name + ".md";
       if (!fs::exists(root / gap.page)) fail("gap '", gap.name, "' has no page ", gap.page);
       new_part().gap.push_back(gap);
       open.emplace_back(source.parts.back().from, line.number);
-    } else if (std::regex_match(text, part, from)) {
-      open.emplace_back(std::max(std::stoi(part[1]), source.parts.back().from), line.number);
+    } else if (is_lesson(from)) {
+      open.emplace_back(std::max(std::stoi(from), source.parts.back().from), line.number);
       new_part();
     } else if (text == "authors") {
       open.emplace_back(every_lesson + 1, line.number);

@@ -1,19 +1,16 @@
-// The learning kit: everything that is made from the sources and the lessons' gaps. `make` calls
-// it; its own
-// --help says what it can do.
-#include <CLI/CLI.hpp>
-#include <cstdlib>
+// The learning kit: everything that is made from the sources and the lessons' gaps but grades
+// (grader/) and tables (tables/). `make` calls it. A student waits until it is compiled: it
+// includes no more than it needs.
+#include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <new>
+#include <optional>
 
 #include "error.h"
 #include "files/atomic_file.h"
-#include "grade.h"
 #include "manifest.h"
 #include "suggest.h"
-#include "tables.h"
+#include "tool.h"
 #include "tree.h"
 
 using namespace focus;
@@ -21,6 +18,22 @@ using namespace focus::kit;
 namespace fs = std::filesystem;
 
 namespace {
+
+const char* const usage =
+    R"(What is made from the sources and the lessons' gaps: students' trees, solutions
+Usage: kit [--root CHECKOUT] COMMAND
+
+  start LESSON FOLDER               make a student's tree with the gaps of a lesson
+  snapshot [--stubs] LESSON FOLDER  make the complete tree after a lesson; with its gaps empty
+  hints LESSON                      a lesson's gaps and hints, tab-separated
+  solution LESSON [GAP]             our code for a lesson's gaps
+  excerpt GAP                       FILE:LINE of a gap, then our code
+  fill TREE GAP                     put our code into one gap of a student's tree
+  mistakes                          all mistakes: lesson, gap, name, place, words, tab-separated
+  with-mistakes FOLDER              make a tree of sources that can make all mistakes
+
+build/grader grades, build/tables writes the tables.
+)";
 
 Gap find_gap_named(const Manifest& manifest, const std::string& name) {
   std::string known;
@@ -62,131 +75,50 @@ void fill(const Manifest& manifest, const fs::path& tree, const std::string& nam
   write_file_atomically(path, with_solution(text, gap).value());
 }
 
-struct GradeFiles {
-  std::string json, csv;
-};
-
-int grade(const Manifest& manifest, const fs::path& folder, const GradeOptions& options,
-          const GradeFiles& files) {
-  if (const std::string missing = missing_protection(); !missing.empty()) fail_input(missing);
-  // Before hours of work and not after them.
-  for (const fs::path file : {files.json, files.csv})
-    if (!file.empty() &&
-        (fs::is_directory(file) || !fs::is_directory(fs::absolute(file).parent_path())))
-      fail_input(file.string(),
-                 " cannot be written: it is a folder, or in a folder that is not there");
-  Grader grader(manifest, options);
-  std::vector<Grade> grades;
-  int not_graded = 0;
-  for (const fs::path& upload : find_uploads(all_gaps(manifest), folder)) {
-    grades.push_back(grader.grade(upload));
-    not_graded += !grades.back().problem.empty();
-    std::cout << grade_table(grades.back()) << std::flush;
-    // After each, so that nothing is lost if the next one takes the machine down.
-    mark_copies(grades);
-    if (!files.json.empty()) write_file_atomically(files.json, grades_json(grades));
-    if (!files.csv.empty()) write_file_atomically(files.csv, grades_csv(grades));
-  }
-  for (const Grade& grade : grades)
-    if (!grade.same_as.empty()) {
-      std::cout << grade.name() << ": every gap is the same as of";
-      for (const std::string& other : grade.same_as) std::cout << " " << other;
-      std::cout << "\n";
-    }
-  for (const std::string& file : {files.json, files.csv})
-    if (!file.empty()) std::cout << "written: " << file << "\n";
-  std::cout << grades.size() - size_t(not_graded) << " graded, " << not_graded << " not\n";
-  return not_graded ? 2 : 0;
+void start(const Manifest& manifest, const std::string& lesson, const std::string& folder) {
+  write_student_tree(manifest, lesson, folder);
+  std::cout << "Lesson " << manifest.lesson(lesson).folder << " is in " << folder << "\n  cd "
+            << shell_word(folder) << "\n  less README.md\n  make test-" << lesson
+            << "     # red until the gaps are filled\n";
 }
 
-int run(int argc, char** argv) {
-  CLI::App app(
-      "What is made from the sources and the lessons' gaps: students' trees, solutions, grades");
-  app.require_subcommand(1);
-  std::string root = ".", lesson, name, path;
-  GradeFiles files;
-  bool stubs = false, check = false;
-  GradeOptions options;
-  app.add_option("--root", root, "the full checkout")->capture_default_str();
-
-  CLI::App* start = app.add_subcommand("start", "make a student's tree with the gaps of a lesson");
-  start->add_option("LESSON", lesson)->required();
-  start->add_option("FOLDER", path)->required();
-  CLI::App* snapshot = app.add_subcommand("snapshot", "make the complete tree after a lesson");
-  snapshot->add_option("LESSON", lesson)->required();
-  snapshot->add_option("FOLDER", path)->required();
-  snapshot->add_flag("--stubs", stubs, "with the lesson's gaps empty");
-  CLI::App* hints = app.add_subcommand("hints", "a lesson's gaps and hints, tab-separated");
-  hints->add_option("LESSON", lesson)->required();
-  CLI::App* solution = app.add_subcommand("solution", "our code for a lesson's gaps");
-  solution->add_option("LESSON", lesson)->required();
-  solution->add_option("GAP", name);
-  CLI::App* excerpt = app.add_subcommand("excerpt", "FILE:LINE of a gap, then our code");
-  excerpt->add_option("GAP", name)->required();
-  CLI::App* mistakes = app.add_subcommand(
-      "mistakes", "all mistakes: lesson, gap, name, place, words, tab-separated");
-  CLI::App* with_mistakes =
-      app.add_subcommand("with-mistakes", "make a tree of sources that can make all mistakes");
-  with_mistakes->add_option("FOLDER", path)->required();
-  CLI::App* fill_gap = app.add_subcommand("fill", "put our code into one gap of a student's tree");
-  fill_gap->add_option("TREE", path)->required();
-  fill_gap->add_option("GAP", name)->required();
-  CLI::App* tables = app.add_subcommand("tables", "write README's table of lessons");
-  tables->add_flag("--check", check, "only say whether it is current");
-  CLI::App* grading = app.add_subcommand("grade", "points for submissions");
-  grading->add_option("FOLDER", path, "a submission, or a folder of them")->required();
-  grading->add_option("--lesson", options.lesson, "where a submission does not say it");
-  grading->add_option("--json", files.json, "also write this file");
-  grading->add_option("--csv", files.csv, "also write this file");
-  grading->add_option("--seconds", options.test.seconds, "for one run of the tests")
-      ->check(CLI::Range(1, 3600))
-      ->capture_default_str();
-  grading->add_option("--total", options.seconds, "seconds for a submission's builds and tests")
-      ->check(CLI::Range(1, 36000))
-      ->capture_default_str();
-  grading->add_option("--memory", options.test.memory_mb, "MB for one run of the tests")
-      ->check(CLI::Range(256, 1 << 20))
-      ->capture_default_str();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
-  } catch (const CLI::Error& error) {
-    fail_input(error.what(), " (see --help)");
+int run(std::vector<std::string> words) {
+  // An option before the command's words, wherever it stands.
+  const auto take = [&](const std::string& option, bool has_value) -> std::optional<std::string> {
+    const auto at = std::find(words.begin(), words.end(), option);
+    if (at == words.end()) return {};
+    if (has_value && at + 1 == words.end()) fail_input(option, " wants a value (see --help)");
+    const std::string value = has_value ? at[1] : "";
+    words.erase(at, at + (has_value ? 2 : 1));
+    return value;
+  };
+  if (take("--help", false) || take("-h", false) || words.empty()) {
+    (words.empty() ? std::cerr : std::cout) << usage;
+    return words.empty() ? 2 : 0;
   }
-
-  const Manifest manifest = read_manifest(root);
-  if (*start) {
-    write_student_tree(manifest, lesson, path);
-    std::cout << "Lesson " << manifest.lesson(lesson).folder << " is in " << path << "\n  cd "
-              << shell_word(path) << "\n  less README.md\n  make test-" << lesson
-              << "     # red until the gaps are filled\n";
-  }
-  if (*snapshot) write_snapshot(manifest, lesson, stubs, path);
-  if (*hints) std::cout << gap_table(gaps_of_lesson(manifest, lesson));
-  if (*solution) print_solution(manifest, lesson, name);
-  if (*excerpt) print_excerpt(find_gap_named(manifest, name));
-  if (*mistakes) list_mistakes(manifest);
-  if (*with_mistakes) write_with_mistakes(manifest, path);
-  if (*fill_gap) fill(manifest, path, name);
-  if (*tables) return write_tables(manifest, check);
-  if (*grading) return grade(manifest, path, options, files);
-  return 0;
+  const Manifest manifest = read_manifest(take("--root", true).value_or("."));
+  const bool stubs = take("--stubs", false).has_value();
+  const std::string command = words[0];
+  const auto is = [&](const char* name, size_t least, size_t most) {
+    if (command != name) return false;
+    if (words.size() - 1 < least || words.size() - 1 > most)
+      fail_input("kit ", name, ": ", words.size() - 1, " arguments (see --help)");
+    words.resize(most + 1);
+    return true;
+  };
+  if (is("start", 2, 2)) return start(manifest, words[1], words[2]), 0;
+  if (is("snapshot", 2, 2)) return write_snapshot(manifest, words[1], stubs, words[2]), 0;
+  if (is("hints", 1, 1)) return std::cout << gap_table(gaps_of_lesson(manifest, words[1])), 0;
+  if (is("solution", 1, 2)) return print_solution(manifest, words[1], words[2]), 0;
+  if (is("excerpt", 1, 1)) return print_excerpt(find_gap_named(manifest, words[1])), 0;
+  if (is("fill", 2, 2)) return fill(manifest, words[1], words[2]), 0;
+  if (is("mistakes", 0, 0)) return list_mistakes(manifest), 0;
+  if (is("with-mistakes", 1, 1)) return write_with_mistakes(manifest, words[1]), 0;
+  fail_input("kit: no command '", command, "' (see --help)");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const RunError& error) {
-    std::cerr << error.what() << "\n";
-    return 1;
-  } catch (const std::filesystem::filesystem_error& error) {
-    std::cerr << file_problem("cannot use", error.path1(), error.code().value()) << "\n";
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << "\n";
-    return 2;
-  }
+  return run_tool([&] { return run({argv + 1, argv + argc}); });
 }

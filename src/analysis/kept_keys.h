@@ -15,6 +15,7 @@ class KeptKeys {
  public:
   // For sequences of T tokens. InputError for the random pattern, which has no fixed choice.
   KeptKeys(const AttentionSettings& settings, int T) : settings_(settings) {
+    if (settings.causal) fail_input("scores are analysed without a causal mask only");
     if (settings.pattern == Pattern::random)
       fail_input("random attention keeps other keys at each call: its scores have no statistics");
     if (is_positional(settings.pattern)) {

@@ -5,8 +5,6 @@
 #include <limits>
 
 #include "analysis/kept_keys.h"
-#include "analysis/walk.h"
-#include "attention/attention.h"
 #include "tensor/simd.h"
 
 namespace focus {
@@ -38,19 +36,20 @@ template <class T>
 std::vector<T> visit_attention_scores(Model<T>& model, const int* tokens, int B, Workers& workers,
                                       const std::function<void(const HeadScores&)>& visit) {
   const ModelSettings& s = model.settings();
+  if (s.attention.causal) fail_input("scores are analysed without a causal mask only");
   Tape<T> tape(workers);
   HeadScores scores{0, 0, B, s.length, {}};
   scores.scores.resize(size_t(B) * size_t(s.length) * size_t(s.length));
-  const auto attend = [&](int block, const Tensor<T>&, const Tensor<T>& q, const Tensor<T>& k,
-                          const Tensor<T>& v) {
+  const auto visit_heads = [&](int block, const Tensor<T>&, const Tensor<T>& q,
+                               const Tensor<T>& k) {
     for (int head = 0; head < s.attention.heads; ++head) {
       scores.block = block, scores.head = head;
       fill_scores(scores, q, k, s.attention);
       visit(scores);
     }
-    return attention(tape, q, k, v, s.attention);
   };
-  const Tensor<T> logits = walk(model, tape, tokens, B, attend);
+  tape.reset(false);
+  const Tensor<T> logits = model.visit_attention(tape, tokens, B, visit_heads);
   return std::vector<T>(logits.data, logits.data + logits.size());
 }
 

@@ -6,9 +6,11 @@
 #include <string>
 
 #include "analysis/kept_keys.h"
+#include "analysis/only_rows.h"
 #include "analysis/spectral_norm.h"
-#include "analysis/walk.h"
-#include "attention/head.h"
+#include "tensor/gemm.h"
+#include "tensor/simd.h"
+#include "tensor/softmax.h"
 
 namespace focus {
 
@@ -21,31 +23,30 @@ struct Query {
   std::span<const double> weights;  // (K)
 };
 
-// The attention of one head of one sequence, 48 queries at a time: a thread never holds more of
-// the T × T scores. Shows every query to visit(position, query); o: (T,D) out.
+// The queries of one head of one sequence, 48 at a time: a thread never holds more of the T × T
+// scores. Shows every query to visit(position, query). q, k: rows of `width` numbers, `stride`
+// apart.
 template <class Visit>
-void attend(const Head<double>& head, double* o, const KeptKeys& keys, const Visit& visit) {
+void look_at_queries(const double* q, const double* k, ptrdiff_t stride, int width, double scale,
+                     int N, const KeptKeys& keys, const Visit& visit) {
   constexpr int block_rows = 48;
-  const int N = head.length, D = head.width, padded = round_up_to_lanes<double>(N);
-  std::vector<double> kt(size_t(D) * size_t(padded)), block(block_rows * size_t(padded)), weights;
+  const int padded = round_up_to_lanes<double>(N);
+  std::vector<double> kt(size_t(width) * size_t(padded)), block(block_rows * size_t(padded));
+  std::vector<double> weights;
   KeptKeys::Scratch scratch;
-  transpose(N, D, head.k, head.stride, kt.data(), padded);
+  transpose(N, width, k, stride, kt.data(), padded);
   for (int i0 = 0; i0 < N; i0 += block_rows) {
     const int rows = std::min(block_rows, N - i0);
-    gemm(rows, padded, D, row_major(head.q + i0 * head.stride, head.stride), kt.data(), padded,
-         block.data(), padded, GemmStart::zero);
+    gemm(rows, padded, width, row_major(q + i0 * stride, stride), kt.data(), padded, block.data(),
+         padded, GemmStart::zero);
     for (int i = i0; i < i0 + rows; ++i) {
       double* row = block.data() + ptrdiff_t{i - i0} * padded;
       const std::span<const int> kept = keys.of(i, {row, size_t(N)}, scratch);
-      for (int j = 0; j < N; ++j) row[j] *= head.scale;
+      for (int j = 0; j < N; ++j) row[j] *= scale;
       weights.clear();
       for (int j : kept) weights.push_back(row[j]);
       softmax_row(weights.data(), weights.data(), int(weights.size()), 1.0);
       visit(i, Query{{row, size_t(N)}, kept, weights});
-      double* out = o + i * head.stride;
-      std::fill(out, out + D, 0.0);
-      for (size_t e = 0; e < kept.size(); ++e)
-        add_scaled(out, head.v + kept[e] * head.stride, weights[e], D);
     }
   }
 }
@@ -182,66 +183,127 @@ RowStatistics row_statistics(std::span<const double> scores, std::span<const int
           drops ? lowest_kept - highest_dropped : std::numeric_limits<double>::quiet_NaN()};
 }
 
+namespace {
+
+// The statistics of `rows` rows, gathered some rows and one layer at a time.
+class Gathered {
+ public:
+  Gathered(const ModelSettings& s, int rows, Workers& workers)
+      : settings_(s),
+        workers_(workers),
+        keys_(s.attention, s.length),
+        masked_(s.attention.pattern != Pattern::full),
+        layers_(size_t(s.blocks),
+                Values(size_t(rows) * size_t(s.attention.heads * s.length), masked_)) {}
+
+  // What attention compares in rows first … first+B-1: x (B,T,C), q and k (B,T,H·C).
+  void add(int block, int first, int B, const double* x, const double* q, const double* k) {
+    const int H = settings_.attention.heads, N = settings_.length, C = settings_.d_model;
+    const ptrdiff_t stride = ptrdiff_t{H} * C;
+    const double scale = settings_.attention.score_scale / std::sqrt(double(C));
+    Values& values = layers_[size_t(block)];
+    for (ptrdiff_t i = 0; i < ptrdiff_t{B} * N; ++i)
+      values.largest_token =
+          std::max(values.largest_token, std::sqrt(dot(x + i * C, x + i * C, C)));
+    // A piece is one head of one sequence: its counts of keys belong to one thread.
+    workers_.run(B * H, [&](int batch_head, int) {
+      const int sequence = batch_head / H, head = batch_head % H;
+      const ptrdiff_t at = sequence * N * stride + head * C;
+      const size_t own = (size_t(first + sequence) * size_t(H) + size_t(head)) * size_t(N);
+      look_at_queries(q + at, k + at, stride, C, scale, N, keys_,
+                      [&](int position, const Query& query) { values.add(own, position, query); });
+    });
+  }
+
+  // Ends it.
+  Stability with_norms_of(const Model<double>& model) {
+    Stability result;
+    Values pooled(0, masked_);
+    for (int block = 0; block < settings_.blocks; ++block) {
+      Statistics& layer = result.layers.emplace_back(norms_of(model, block));
+      pooled.append(layers_[size_t(block)]);
+      fill(layer, layers_[size_t(block)]);
+      layers_[size_t(block)] = Values(0, masked_);
+      result.all.value_norm = std::max(result.all.value_norm, layer.value_norm);
+      result.all.score_norm = std::max(result.all.score_norm, layer.score_norm);
+      result.all.mlp_norm = std::max(result.all.mlp_norm, layer.mlp_norm);
+    }
+    fill(result.all, pooled);
+    return result;
+  }
+
+ private:
+  const ModelSettings settings_;
+  Workers& workers_;
+  const KeptKeys keys_;
+  const bool masked_;
+  std::vector<Values> layers_;
+};
+
+// Calls compare(first, count) for all rows, some at a time. False: `stop` was set on the way.
+template <class Compare>
+bool in_batches(int rows, int length, const std::atomic<bool>& stop,
+                const std::function<void(double)>& progress, const Compare& compare) {
+  const int batch = std::max(1, 4096 / length);
+  for (int first = 0; first < rows; first += batch) {
+    if (stop) return false;
+    const int B = std::min(batch, rows - first);
+    compare(first, B);
+    if (progress) progress(double(first + B) / rows);
+  }
+  return true;
+}
+
+}  // namespace
+
 std::optional<Stability> measure_stability(Model<double>& model, const PaddedData& data, int rows,
                                            Workers& workers, const std::atomic<bool>& stop,
                                            const std::function<void(double)>& progress) {
-  const ModelSettings& s = model.settings();
-  const int H = s.attention.heads, N = s.length, D = s.d_model;
-  const ptrdiff_t stride = ptrdiff_t{H} * D;
-  const KeptKeys keys(s.attention, N);
-  const bool masked = s.attention.pattern != Pattern::full;
-  std::vector<Values> layers(size_t(s.blocks), Values(size_t(rows) * size_t(H * N), masked));
-
+  const int N = model.settings().length;
+  Gathered gathered(model.settings(), rows, workers);
   Tape<double> tape(workers);
-  std::vector<int> tokens;
-  const int batch = std::max(1, 4096 / N);
-  for (int first = 0; first < rows; first += batch) {
-    const int B = std::min(batch, rows - first);
+  const bool whole = in_batches(rows, N, stop, progress, [&](int first, int B) {
     const auto begin = data.tokens.begin() + ptrdiff_t{first} * N;
-    tokens.assign(begin, begin + ptrdiff_t{B} * N);
-    const auto attention = [&](int block, const Tensor<double>& normed, const Tensor<double>& q,
-                               const Tensor<double>& k, const Tensor<double>& v) {
-      Values& values = layers[size_t(block)];
-      for (int i = 0; i < B * N; ++i) {
-        const double* x = normed.data + ptrdiff_t{i} * D;
-        values.largest_token = std::max(values.largest_token, std::sqrt(dot(x, x, D)));
-      }
-      const Tensor<double> o = tape.make(q.shape);
-      // A piece is one head of one sequence: its counts of keys belong to one thread.
-      workers.run(B * H, [&](int batch_head, int) {
-        const int sequence = batch_head / H, head = batch_head % H;
-        const ptrdiff_t at = sequence * N * stride + head * D;
-        const Head<double> own{N,
-                               D,
-                               stride,
-                               q.data + at,
-                               k.data + at,
-                               v.data + at,
-                               s.attention.score_scale / std::sqrt(double(D))};
-        const size_t own_first = (size_t(first + sequence) * size_t(H) + size_t(head)) * size_t(N);
-        attend(own, o.data + at, keys,
-               [&](int position, const Query& query) { values.add(own_first, position, query); });
-      });
-      return o;
-    };
-    if (stop) return std::nullopt;
-    walk(model, tape, tokens.data(), B, attention);
-    if (progress) progress(double(first + B) / rows);
-  }
+    const std::vector<int> tokens(begin, begin + ptrdiff_t{B} * N);
+    tape.reset(false);
+    model.visit_attention(
+        tape, tokens.data(), B,
+        [&](int block, const Tensor<double>& x, const Tensor<double>& q, const Tensor<double>& k) {
+          gathered.add(block, first, B, x.data, q.data, k.data);
+        });
+  });
+  if (!whole) return std::nullopt;
+  return gathered.with_norms_of(model);
+}
 
-  Stability result;
-  Values pooled(0, masked);
-  for (int block = 0; block < s.blocks; ++block) {
-    Statistics& layer = result.layers.emplace_back(norms_of(model, block));
-    pooled.append(layers[size_t(block)]);
-    fill(layer, layers[size_t(block)]);
-    layers[size_t(block)] = Values(0, masked);
-    result.all.value_norm = std::max(result.all.value_norm, layer.value_norm);
-    result.all.score_norm = std::max(result.all.score_norm, layer.score_norm);
-    result.all.mlp_norm = std::max(result.all.mlp_norm, layer.mlp_norm);
+std::optional<Stability> measure_stability(Device& device, const Model<double>& model,
+                                           const PaddedData& data, int rows, Workers& workers,
+                                           const std::atomic<bool>& stop,
+                                           const std::function<void(double)>& progress) {
+  Gathered gathered(model.settings(), rows, workers);
+  Model<float> own(model.settings());
+  for (size_t p = 0; p < own.parameters().size(); ++p) {
+    const std::vector<double>& from = model.parameters()[p].value;
+    own.parameters()[p].value.assign(from.begin(), from.end());
   }
-  fill(result.all, pooled);
-  return result;
+  const StepSettings settings{.model = model.settings(),
+                              .batch = 1,      // nothing is trained
+                              .form = "off"};  // the list of kernels
+  const auto stepper = device.make_stepper(settings, {{0, only_rows(data)}});
+  stepper->load(0, own, Optimizer<float>(OptimizerKind::sgd, own.parameters()));
+  const bool whole =
+      in_batches(rows, model.settings().length, stop, progress, [&](int first, int B) {
+        const std::vector<AttentionInputs> layers =
+            stepper->attention_inputs(0, Split::train, first, B);
+        for (size_t block = 0; block < layers.size(); ++block) {
+          const AttentionInputs& in = layers[block];
+          const std::vector<double> x(in.x.begin(), in.x.end()), q(in.q.begin(), in.q.end()),
+              k(in.k.begin(), in.k.end());
+          gathered.add(int(block), first, B, x.data(), q.data(), k.data());
+        }
+      });
+  if (!whole) return std::nullopt;
+  return gathered.with_norms_of(model);
 }
 
 }  // namespace focus

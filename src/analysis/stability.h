@@ -9,8 +9,9 @@
 // and for one key of one head of one sequence
 //   β    how many of the T queries keep it
 // A factor C on the scores counts in all of them. Everything is computed in double from the
-// checkpoint's float32 weights, without dropout. (The authors' script leaves dropout on the
-// attention weights, so that its layers after the first see noise.)
+// checkpoint's float32 weights, without dropout; with a device, queries and keys in float32. (The
+// authors' script leaves dropout on the attention weights, so that its layers after the first see
+// noise.)
 #pragma once
 
 #include <array>
@@ -22,6 +23,7 @@
 
 #include "analysis/scores.h"
 #include "tasks/dataset.h"
+#include "train/stepper.h"
 
 namespace focus {
 
@@ -61,6 +63,11 @@ RowStatistics row_statistics(std::span<const double> scores, std::span<const int
 // of each head and layer.
 std::optional<Stability> measure_stability(Model<double>& model, const PaddedData& data, int rows,
                                            Workers& workers, const std::atomic<bool>& stop,
+                                           const std::function<void(double)>& progress = {});
+// The same with the model's forward on a device.
+std::optional<Stability> measure_stability(Device& device, const Model<double>& model,
+                                           const PaddedData& data, int rows, Workers& workers,
+                                           const std::atomic<bool>& stop,
                                            const std::function<void(double)>& progress = {});
 
 }  // namespace focus

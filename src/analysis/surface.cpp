@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "analysis/only_rows.h"
 #include "rng.h"
 #include "train/checkpoint.h"
 #include "train/cpu_stepper.h"
@@ -61,35 +62,13 @@ double axis_coordinate(int grid, double range, int a) {
   return coordinate;
 }
 
-void move_to(Model<float>& model, const Model<float>& centre, const Direction& X, double x,
-             const Direction& Y, double y) {
-  for (size_t p = 0; p < centre.parameters().size(); ++p) {
-    const std::vector<float>& from = centre.parameters()[p].value;
-    std::vector<float>& to = model.parameters()[p].value;
-    for (size_t i = 0; i < from.size(); ++i)
-      to[i] = float(double(from[i]) + x * X[p][i] + y * Y[p][i]);
-  }
-}
-
 size_t Surface::done() const {
   return size_t(std::count_if(points.begin(), points.end(), [](const auto& p) { return bool(p); }));
 }
 
-namespace {
-
-// The rows, as runs have them; a stepper wants held-out ones too.
-std::shared_ptr<const RunData> as_run_data(const PaddedData& data) {
-  PaddedData one = data;
-  one.rows = 1, one.tokens.resize(one.needed_tokens());
-  if (!data.is_stream()) one.labels.resize(1);
-  return std::make_shared<const RunData>(RunData{data, std::move(one)});
-}
-
-}  // namespace
-
 Evaluators Evaluators::on_cpu(const ModelSettings& model, const PaddedData& data, int threads) {
   Evaluators e;
-  const std::shared_ptr<const RunData> rows = as_run_data(data);
+  const std::shared_ptr<const RunData> rows = only_rows(data);
   for (int t = 0; t < threads; ++t) {
     Tape<float>& tape = e.tapes_.emplace_back(e.workers_.emplace_back(1));
     const std::vector<StepRun> run{{0, rows}};
@@ -102,9 +81,9 @@ Evaluators Evaluators::on_device(Device& device, const ModelSettings& model, con
                                  int points, Precision precision) {
   Evaluators e;
   e.points_ = points;
-  const std::vector<StepRun> runs(size_t(points), {0, as_run_data(data)});
+  const std::vector<StepRun> runs(size_t(points), {0, only_rows(data)});
   const StepSettings settings{.model = model,
-                              .batch = std::min(25, data.rows),
+                              .batch = 1,  // nothing is trained
                               .precision = precision,
                               .form = "off"};  // the list of kernels, recorded
   if (const std::string problem = device.problem(settings); !problem.empty())
@@ -124,8 +103,7 @@ bool fill_surface(Surface& surface, const Model<float>& centre, const Direction&
   size_t next = 0;
   std::exception_ptr error;
   const auto work = [&](Stepper& stepper) {
-    Model<float> model(centre.settings());
-    const Optimizer<float> optimizer(OptimizerKind::sgd, model.parameters());
+    stepper.set_plane(centre, X, Y);
     while (true) {
       std::vector<size_t> taken;
       {
@@ -134,13 +112,17 @@ bool fill_surface(Surface& surface, const Model<float>& centre, const Direction&
           taken.push_back(missing[next++]);
       }
       if (taken.empty() || stop) return;
-      for (int run = 0; run < evaluators.points_at_once(); ++run) {
-        // A last call with fewer points than runs evaluates its last point several times.
-        const int i = int(taken[std::min(size_t(run), taken.size() - 1)]);
-        move_to(model, centre, X, axis_coordinate(surface.grid, surface.range, i / surface.grid), Y,
-                axis_coordinate(surface.grid, surface.range, i % surface.grid));
-        stepper.load(run, model, optimizer);
+      std::vector<PlanePoint> points;
+      for (const size_t i : taken) {
+        const auto coordinate = [&](size_t a) {
+          return axis_coordinate(surface.grid, surface.range, int(a));
+        };
+        points.push_back(
+            {coordinate(i / size_t(surface.grid)), coordinate(i % size_t(surface.grid))});
       }
+      // A last call with fewer points than runs evaluates its last point several times.
+      points.resize(size_t(evaluators.points_at_once()), points.back());
+      stepper.move_to(points);
       const auto results = stepper.evaluate(Split::train, stop);
       if (!results) return;
       const std::lock_guard lock(mutex);

@@ -18,9 +18,6 @@
 
 namespace focus {
 
-// A direction in the space of parameters: a tensor for each, in the order of Model::parameters().
-using Direction = std::vector<std::vector<double>>;
-
 // Standard normal numbers, for models of one shape the same ones: Rng(seed, Stream::analysis,
 // parameter, which).
 Direction draw_direction(const Model<float>& model, uint64_t seed, uint32_t which);
@@ -32,10 +29,6 @@ Direction read_direction(const Safetensors& file, const Model<float>& model);
 
 // The a-th of `grid` ≥ 2 equidistant coordinates from −range to range; both ends are exact.
 double axis_coordinate(int grid, double range, int a);
-
-// Weights of `model` := those of `centre` + x X + y Y, summed in double.
-void move_to(Model<float>& model, const Model<float>& centre, const Direction& X, double x,
-             const Direction& Y, double y);
 
 struct Surface {
   int grid = 0;

@@ -33,10 +33,9 @@ void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o,
   for (int i0 = 0; i0 < N; i0 += block_rows) {
     const int rows = std::min(block_rows, N - i0);
     const int keys = head.seen(i0 + rows - 1), width = round_up_to_lanes<T>(keys);
-    T* block = p + ptrdiff_t{i0} * padded;
+    T *block = p + ptrdiff_t{i0} * padded, *weights = block;
     gemm(rows, width, D, row_major(head.q + i0 * head.stride, head.stride), kt, padded, block,
          padded, GemmStart::zero);
-    const T* weights = block;
     for (int i = 0; i < rows; ++i) {
       T* row = block + ptrdiff_t{i} * padded;
       const int seen = head.seen(i0 + i);

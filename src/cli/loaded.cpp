@@ -1,6 +1,8 @@
 #include "cli/loaded.h"
 
+#include <array>
 #include <filesystem>
+#include <map>
 
 #include "files/data_file.h"
 #include "tasks/text.h"
@@ -8,10 +10,39 @@
 
 namespace focus {
 
+namespace {
+
+// `ids`: with PAD and global tokens.
+const Task& task_of_sizes(int tokens, int ids, int classes) {
+  static std::map<std::array<int, 3>, Task> known;
+  const auto [at, is_new] = known.try_emplace({tokens, ids, classes});
+  Task& task = at->second;
+  if (!is_new) return task;
+  for (int id = 0; id < tokens; ++id) task.tokens.push_back(std::to_string(id));
+  for (int id = tokens; id < ids; ++id) task.spellings.push_back({std::to_string(id), id});
+  for (const Task& t : all_tasks())
+    if (int(t.tokens.size()) == tokens && t.classes == classes && t.tokens != task.tokens)
+      task.tokens = t.tokens, task.spellings = t.spellings;
+  task.name = "a model without a task";
+  task.classes = classes;
+  task.evaluate = [](std::span<const uint8_t>) { return 0; };  // any string, any label
+  return task;
+}
+
+}  // namespace
+
 template <class T>
 Loaded<T> load_checkpoint(const std::string& name) {
   const Safetensors file = Safetensors::read(name);
   const auto task = [&]() -> const Task& {
+    if (!file.metadata.contains("task")) {
+      const ModelSettings s = read_model_settings(file);
+      const int tokens = s.vocabulary - 1 - s.attention.global_tokens;
+      if (tokens < 1 || s.vocabulary > 256)
+        fail_input(name, ": metadata: vocab ", s.vocabulary, ": that of a model without a task is ",
+                   s.attention.global_tokens + 2, " to 256");
+      return task_of_sizes(tokens, s.vocabulary, s.classes);
+    }
     try {
       return find_task(file.setting("task"));
     } catch (const InputError& error) {

@@ -23,7 +23,10 @@ struct Loaded {
   }
 };
 
-// InputError unless it is a checkpoint of a task, with that task's vocabulary and classes.
+// InputError unless it is a checkpoint with its task's vocabulary and classes. A file that names no
+// task, as golden files are, gets one without a rule for its labels: its tokens are written as in
+// the task with as many tokens and classes, where there is one, else as their ids, and then PAD and
+// global tokens may stand among them.
 template <class T>
 Loaded<T> load_checkpoint(const std::string& name);
 

@@ -18,7 +18,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string checkpoint, data, full, out;
+  std::string checkpoint, data, full, out, device = "cpu";
   std::optional<int> samples;
   int threads = default_threads();
 };
@@ -82,6 +82,15 @@ std::string table_of(const Statistics& s, const std::vector<Condition>& conditio
   return text;
 }
 
+// A mask is there, but it drops nothing.
+bool keeps_all_keys(const Loaded<double>& loaded) {
+  const ModelSettings& s = loaded.model.settings();
+  if (s.attention.pattern == Pattern::full) return false;
+  return is_positional(s.attention.pattern)
+             ? count_nnz(s.attention, s.length) == s.length * s.length
+             : s.attention.k == s.length;
+}
+
 // The inequalities compare a model with full attention and one that drops keys, otherwise alike.
 void check_pair(const Loaded<double>& sparse, const Loaded<double>& full) {
   const ModelSettings &s = sparse.model.settings(), &f = full.model.settings();
@@ -91,7 +100,7 @@ void check_pair(const Loaded<double>& sparse, const Loaded<double>& full) {
   if (s.attention.pattern == Pattern::full)
     fail_input("--checkpoint ", sparse.name,
                ": has full attention, and with --full it must be one that drops keys");
-  if (&sparse.task != &full.task)
+  if (sparse.task.tokens != full.task.tokens || sparse.task.name != full.task.name)
     fail_input("--full ", full.name, ": learnt ", full.task.name, ", ", sparse.name, " ",
                sparse.task.name);
   const auto alike = [&](const char* what, auto own, auto other) {
@@ -107,23 +116,24 @@ void check_pair(const Loaded<double>& sparse, const Loaded<double>& full) {
   // A sparse model's sequences are padded to a multiple of k.
   const int k = s.attention.k, padded = (f.length + k - 1) / k * k;
   if (sparse.room() != f.length) alike("length, padded to a multiple of k,", sparse.room(), padded);
-  const AttentionSettings& a = s.attention;
-  if (!is_positional(a.pattern) && a.k == s.length)
+  if (keeps_all_keys(sparse))
     fail_input(sparse.name, ": keeps all of its ", s.length,
                " keys, so that nothing is separated (Delta_h) and the conditions have no meaning");
 }
 
-std::optional<Stability> measure(Loaded<double>& loaded, const Options& o,
+std::optional<Stability> measure(Loaded<double>& loaded, const Options& o, Device* device,
                                  const std::atomic<bool>& stop) {
   const PaddedData data = read_rows(loaded, o.data, o.samples);
   Workers workers(o.threads);
   ShareProgress progress("stability of " + loaded.name);
-  return measure_stability(loaded.model, data, data.rows, workers, stop,
-                           [&](double share) { progress.show(share); });
+  const auto show = [&](double share) { progress.show(share); };
+  return device ? measure_stability(*device, loaded.model, data, data.rows, workers, stop, show)
+                : measure_stability(loaded.model, data, data.rows, workers, stop, show);
 }
 
 int stability(const Options& o) {
   check_new_file(o.out);
+  const std::unique_ptr<Device> device = open_device(o.device);
   Loaded<double> loaded = load_checkpoint<double>(o.checkpoint);
   const AttentionSettings& attention = loaded.model.settings().attention;
   std::optional<Loaded<double>> full;
@@ -133,18 +143,22 @@ int stability(const Options& o) {
     read_rows(*full, o.data, o.samples);  // what is wrong shows before the work
   }
   const std::atomic<bool>& stop = catch_interrupts();
-  const std::optional<Stability> own = measure(loaded, o, stop);
+  const std::optional<Stability> own = measure(loaded, o, device.get(), stop);
   if (!own) return 130;
   Json json{{"checkpoint", o.checkpoint}, {"layers", Json::array()}};
   for (const Statistics& layer : own->layers) json["layers"].push_back(json_of(layer));
   json["all"] = json_of(own->all);
   std::vector<Condition> conditions;
   if (full) {
-    const std::optional<Stability> of_full = measure(*full, o, stop);
+    const std::optional<Stability> of_full = measure(*full, o, device.get(), stop);
     if (!of_full) return 130;
     conditions = table_6(of_full->all, own->all, attention.k);
     json["inequalities"] = json_of(conditions);
   }
+  if (keeps_all_keys(loaded))
+    std::fprintf(stderr,
+                 "%s keeps all of its %d keys: nothing is separated, so there is no Delta_h\n",
+                 o.checkpoint.c_str(), loaded.model.settings().length);
   const std::string text =
       json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   if (o.out.empty()) {
@@ -170,13 +184,16 @@ void add_stability_command(CLI::App& focus) {
   add_whole(app, "--samples", o.samples, 1, 10'000'000, "its first N rows (default: all)");
   add_file(app, "--out", "FILE", o.out,
            "write JSON there and print a table (default: print the JSON)");
+  add_device(app, o.device);
   add_threads(app, o.threads);
   app.footer(
       "Percentiles over rows, heads and queries, for each layer and for all layers together:\n"
       "delta_s, the dispersion of all scores; delta_h, that of the kept ones; Delta_h, the "
       "smallest\n"
       "kept minus the largest dropped score; beta, how many queries keep a key; sensitivity, the\n"
-      "largest 2p(1-p) of a query's weights. Delta_h is left out where no key is dropped.\n"
+      "largest 2p(1-p) of a query's weights. Delta_h is left out where no key is dropped. With "
+      "--device cuda the\n"
+      "model's forward is there, in float32.\n"
       "Example: focus stability --checkpoint out/topk/seed-1/last.safetensors --data train.tsv \\\n"
       "           --full out/full/seed-1/last.safetensors --samples 1000 --out stability.json");
 }

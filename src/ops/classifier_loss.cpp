@@ -9,15 +9,11 @@ namespace focus {
 
 namespace {
 
-// Of few classes the loss is in double, so that builds agree on it to many digits. For a vocabulary
-// that would take as long as the matrix products.
-constexpr int most_in_double = 256;
-
 // Turns a row of logits into its gradient, factor · (softmax - [label]); returns its loss.
 template <class T>
 double loss_and_gradient(T* row, int N, int label, T factor) {
   //@ gap 15 loss-and-gradient
-  const bool exact = N <= most_in_double;
+  const bool exact = N <= most_classes_in_double;
   double loss = exact ? row_cross_entropy(row, N, label) : double(largest_of(row, N) - row[label]);
   softmax_row(row, row, N, T(1));
   // The largest logit's probability is 1 / Σ exp(logit - largest).

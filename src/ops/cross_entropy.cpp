@@ -1,13 +1,37 @@
 #include "ops/cross_entropy.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/softmax.h"
 
 namespace focus {
 
+namespace {
+
+template <class T>
+double of_vocabulary(const T* logits, int N, int label) {
+  constexpr int most = 256;
+  const T top = largest_of(logits, N);
+  T terms[most];
+  double sum = 0;
+  for (int first = 0; first < N; first += most) {
+    const int n = std::min(most, N - first);
+    for (int j = 0; j < n; ++j) terms[j] = exponential(logits[first + j] - top);
+    Vec<T> sums{};
+    int j = 0;
+    for (; j + lanes<T> <= n; j += lanes<T>) sums += load(terms + j);
+    if (j < n) sums += load_part(terms + j, n - j);
+    sum += double(focus::sum<T>(sums));
+  }
+  return std::log(sum) - (double(logits[label]) - double(top));
+}
+
+}  // namespace
+
 template <class T>
 double row_cross_entropy(const T* logits, int N, int label) {
+  if (N > most_classes_in_double) return of_vocabulary(logits, N, label);
   //@ gap 06 stable-loss
   const double top = double(largest_of(logits, N));
   double sum = 0;

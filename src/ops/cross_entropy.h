@@ -1,4 +1,5 @@
-// The loss: softmax of the logits, then minus the logarithm of the right class's probability.
+// The loss: softmax of the logits, then minus the logarithm of the right class's probability. The
+// trainer's step takes it together with the classifier (classifier_loss.h).
 #pragma once
 
 #include "tensor/tape.h"
@@ -10,7 +11,11 @@ namespace focus {
 template <class T>
 Tensor<T> cross_entropy(Tape<T>& tape, const Tensor<T>& logits, const int* labels);
 
-// -ln softmax(logits)[label] of one row of N logits, in double.
+// Of so few classes the loss is in double, so that builds agree on it to many digits. For a
+// vocabulary that would take as long as the matrix products.
+inline constexpr int most_classes_in_double = 256;
+
+// -ln softmax(logits)[label] of one row of N logits.
 template <class T>
 double row_cross_entropy(const T* logits, int N, int label);
 

@@ -73,6 +73,23 @@ void CpuStepper::store(int run, Model<float>& model, Optimizer<float>& optimizer
   optimizer.second_moments() = state.optimizer.second_moments();
 }
 
+void CpuStepper::set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) {
+  plane_ = {{}, X, Y};
+  for (const Parameter<float>& p : centre.parameters()) plane_.centre.push_back(p.value);
+}
+
+void CpuStepper::move_to(const std::vector<PlanePoint>& points) {
+  check_points(points.size(), runs_.size());
+  for (size_t r = 0; r < runs_.size(); ++r)
+    for (size_t p = 0; p < plane_.centre.size(); ++p) {
+      const std::vector<float>& from = plane_.centre[p];
+      const std::vector<double>&X = plane_.X[p], &Y = plane_.Y[p];
+      std::vector<float>& to = states_[r].model.parameters()[p].value;
+      for (size_t i = 0; i < from.size(); ++i)
+        to[i] = float(double(from[i]) + points[r].x * X[i] + points[r].y * Y[i]);
+    }
+}
+
 // The batch of step number `step`; returns its rows.
 int CpuStepper::gather(const PaddedData& data, const std::vector<int>& order, int step) {
   const int first = step * settings_.batch, rows = std::min(settings_.batch, data.rows - first);

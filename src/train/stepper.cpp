@@ -9,6 +9,10 @@ void check_rows(int rows, int first, int count) {
     fail_input("rows ", first, " to ", first + count - 1, " of ", rows);
 }
 
+void check_points(size_t points, size_t runs) {
+  if (points != runs) fail_input(points, " points for ", runs, " runs");
+}
+
 std::vector<Device*> pointers(const Devices& devices) {
   std::vector<Device*> all;
   for (const auto& device : devices) all.push_back(device.get());

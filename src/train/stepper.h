@@ -79,8 +79,17 @@ struct AttentionInputs {
   std::vector<float> q, k;  // (rows,T,H·C)
 };
 
+// A direction in the space of weights: a tensor for each parameter, in the order of
+// Model::parameters().
+using Direction = std::vector<std::vector<double>>;
+struct PlanePoint {
+  double x = 0, y = 0;
+};
+
 // InputError unless `count` rows from row `first` on are among `rows`.
 void check_rows(int rows, int first, int count);
+// InputError unless each run has one point.
+void check_points(size_t points, size_t runs);
 
 // Used by one thread, the one that made it.
 class Stepper {
@@ -92,6 +101,11 @@ class Stepper {
   // parameter's factor on the rate goes in with its values.
   virtual void load(int run, const Model<float>& model, const Optimizer<float>& optimizer) = 0;
   virtual void store(int run, Model<float>& model, Optimizer<float>& optimizer) const = 0;
+
+  // Other weights, without a way through the caller: after set_plane, move_to gives run r those of
+  // centre + points[r].x X + points[r].y Y, summed in double.
+  virtual void set_plane(const Model<float>& centre, const Direction& X, const Direction& Y) = 0;
+  virtual void move_to(const std::vector<PlanePoint>& points) = 0;
 
   // Steps number first … first+count-1 of an epoch of ⌈rows / batch⌉ steps, the last of which may
   // be smaller, for all runs: epochs[r] is run r's. Once `stop` is set, fewer: all runs that have

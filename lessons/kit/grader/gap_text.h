@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "gaps.h"
+#include "../gaps.h"
 
 namespace focus::kit {
 

@@ -2,7 +2,7 @@
 // from recorded results, so that no number is copied by hand.
 #pragma once
 
-#include "manifest.h"
+#include "../manifest.h"
 
 namespace focus::kit {
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "manifest.h"
+#include "../manifest.h"
 #include "sandbox.h"
 #include "upload.h"
 

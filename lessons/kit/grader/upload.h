@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "manifest.h"
+#include "../manifest.h"
 
 namespace focus::kit {
 

@@ -1,0 +1,95 @@
+// Lesson 13 at the paper's size: what paper.sh measured there with `focus surface`, as numbers.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "files/safetensors.h"
+#include "surroundings.h"
+#include "train/checkpoint.h"
+
+namespace focus {
+
+// A row of results/paper/measured.csv. States: "last" and "matched" as in surroundings.h, of 41 x
+// 41 points, and "fine": the paper's 200 x 200.
+struct PaperRow {
+  std::string task, activation;
+  Measured m;
+};
+inline constexpr const char* paper_columns =
+    "task,activation,what,mechanism,state,seed,direction,x,value";
+
+// One file of paper.sh: TASK.ACTIVATION.STATE.SEED.DIRECTION.json, a surface for each of its
+// checkpoints, along the same Gaussian numbers.
+inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRow>& to) {
+  const std::string name = file.stem().string();
+  std::vector<std::string> parts;
+  std::istringstream words(name);
+  for (std::string word; std::getline(words, word, '.');) parts.push_back(word);
+  if (parts.size() != 5)
+    fail_input(file.string(), ": not TASK.ACTIVATION.STATE.SEED.DIRECTION.json");
+  const nlohmann::json all = nlohmann::json::parse(read_file(file, 1 << 28));
+  for (const nlohmann::json& surface : all) {
+    const Safetensors weights = Safetensors::read(surface.at("checkpoint").get<std::string>());
+    Model<float> model(read_model_settings(weights));
+    read_weights(weights, model);
+    const AttentionSettings& attention = model.settings().attention;
+    const std::string mechanism = attention.pattern == Pattern::full
+                                      ? "full"
+                                      : str(name_of(attention.pattern), "(", attention.k, ")");
+    const int direction = int(parse_integer(parts[4]));
+    const auto add = [&](const char* what, int of_direction, double x, double value) {
+      to.push_back(
+          {parts[0],
+           parts[1],
+           {what, mechanism, parts[2], uint64_t(parse_integer(parts[3])), of_direction, x, value}});
+    };
+    const int grid = surface.at("grid");
+    const double range = surface.at("range"), step = 2 * range / (grid - 1);
+    std::vector<double> losses;
+    for (const auto& row : surface.at("losses"))
+      for (const auto& loss : row)
+        losses.push_back(loss.is_null() ? std::nan("") : loss.get<double>());
+    if (direction == 1) {
+      double squares = 0;
+      for (const Parameter<float>& p : model.parameters())
+        for (float w : p.value) squares += double(w) * double(w);
+      add("norm", 0, 0, std::sqrt(squares));
+      add("rows", 0, 0, surface.at("samples"));
+    }
+    const bool fine = parts[2] == "fine";
+    for (int steps = 1; steps * step < 0.71; ++steps) {
+      const SlopePercentiles p = slope_percentiles(losses, grid, range, steps * step);
+      if (!std::isfinite(p.p99)) continue;
+      add("p50", direction, steps * step, p.p50), add("p99", direction, steps * step, p.p99);
+      if (fine)
+        add("p75", direction, steps * step, p.p75), add("p95", direction, steps * step, p.p95);
+    }
+    if (!fine) continue;
+    // The map, every fifth point.
+    for (int a = 2; a < grid; a += 5)
+      for (int b = 2; b < grid; b += 5)
+        add("map", direction, double(a * grid + b), losses[size_t(a) * size_t(grid) + size_t(b)]);
+  }
+}
+
+inline std::string text_of(const PaperRow& row) {
+  char numbers[80];
+  std::snprintf(numbers, sizeof numbers, "%.6g,%.6g", row.m.x, row.m.value);
+  return str(row.task, ",", row.activation, ",", row.m.what, ",", row.m.mechanism, ",", row.m.state,
+             ",", row.m.seed, ",", row.m.direction, ",", numbers);
+}
+
+inline std::vector<PaperRow> read_paper_rows(const std::filesystem::path& file) {
+  std::vector<PaperRow> all;
+  std::istringstream lines(read_file(file, 1 << 25));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('#') || line == paper_columns) continue;
+    const size_t task = line.find(','), activation = line.find(',', task + 1);
+    if (activation == line.npos) fail_input(file.string(), ": not a row: ", line);
+    all.push_back({line.substr(0, task), line.substr(task + 1, activation - task - 1),
+                   measured_of(line.substr(activation + 1), file)});
+  }
+  return all;
+}
+
+}  // namespace focus
