@@ -3,7 +3,6 @@
 //
 //   time-kernels [NN]     lesson 16: steps in one launch; else the ladder of attention
 #include <cstdio>
-#include <deque>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -68,33 +67,15 @@ void time_ladder() {
 
 //@ from 16
 void time_steps() {
-  constexpr int batch = 25, steps = 40;
   std::printf(
       "ms a step in one launch; length 40, 5 blocks, width 64, batch 25, dropout 0.01, SGD\n");
   std::printf("%-10s %5s %10s\n", "attention", "runs", "ms");
   for (const Pattern pattern : {Pattern::full, Pattern::topk})
     for (const int runs : {1, 10}) {
-      StepSettings settings{.batch = batch};
-      ModelSettings& s = settings.model;
-      s.attention = {pattern, pattern == Pattern::topk ? 5 : 0, 0, 1, 0.01};
-      s.vocabulary = 17, s.classes = 10, s.length = 40, s.dropout = 0.01;
-      std::deque<RandomRun> all;
-      std::vector<StepRun> step_runs;
-      std::vector<Epoch> epochs;
-      for (int r = 0; r < runs; ++r) {
-        const RandomRun& run = all.emplace_back(settings, batch * steps, uint64_t(r) + 1);
-        step_runs.push_back(run.step_run), epochs.push_back(run.epoch);
-      }
-      OneLaunch kernel(settings, step_runs);
-      for (int r = 0; r < runs; ++r) kernel.load(r, all[size_t(r)].model, all[size_t(r)].optimizer);
+      RandomLaunch launch(Precision::fp32, pattern, pattern == Pattern::topk ? 5 : 0, 40, runs);
       std::vector<double> ms;
-      Timer timer;
       for (int i = -2; i < 10; ++i) {  // two to warm up
-        timer.start();
-        const auto made = kernel.train(epochs, 0, steps, never_stop);
-        const double once = timer.stop() / steps;
-        for (const StepsMade& one : made)
-          if (one.failed) fail_run("a loss is not a number");
+        const double once = launch.time_step();
         if (i >= 0) ms.push_back(once);
       }
       std::printf("%-10s %5d %10.4f\n", name_of(pattern), runs, median(ms));

@@ -43,7 +43,7 @@ struct DeviceAttention {
   void backward(OnDevice& d) {
     plan.backward(kept, d.x[0].data(), d.x[1].data(), d.x[2].data(), d.y.data(), d.dy.data(),
                   d.dx[0].data(), d.dx[1].data(), d.dx[2].data(), streams, scratch);
-    streams.join();
+    streams.wait();
   }
   char* scratch = nullptr;
 };

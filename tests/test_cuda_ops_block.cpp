@@ -99,11 +99,11 @@ OperationResult blocks_on_device(const OperationInputs& in, const ModelSettings&
   }
   streams.fork();
   const float* y = blocks->forward(device.x[0].data(), streams, {});
-  copy_on_device(device.y.data(), y, shape.size() * sizeof(float));
+  streams.copy(device.y.data(), y, shape.size() * sizeof(float));
   const float* dx = blocks->backward(device.dy.data(), streams);
   streams.join();
-  copy_on_device(device.dx[0].data(), dx, shape.size() * sizeof(float));
-  synchronize();
+  streams.copy(device.dx[0].data(), dx, shape.size() * sizeof(float));
+  streams.wait();
   OperationResult result = device.result(shape);
   const std::vector<float> all = d_gradients.host();
   size_t at = first;

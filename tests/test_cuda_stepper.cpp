@@ -91,9 +91,10 @@ class Liar : public Stepper {
                                const std::atomic<bool>& stop) override {
     return honest_->train(epochs, first, count, stop);
   }
-  std::optional<std::vector<Evaluation>> evaluate(Split split,
-                                                  const std::atomic<bool>& stop) override {
-    return honest_->evaluate(split, stop);
+  void take_snapshot() override { honest_->take_snapshot(); }
+  std::optional<std::vector<Evaluation>> evaluate_snapshot(Split split,
+                                                           const std::atomic<bool>& stop) override {
+    return honest_->evaluate_snapshot(split, stop);
   }
   std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override {
     return honest_->gradients(epochs, step);

@@ -49,7 +49,7 @@ std::vector<EpochMetrics> metrics_of(std::deque<Run>& runs, int epochs,
   gpu::CudaDevice device;
   const std::atomic<bool> never{false};
   std::vector<EpochMetrics> rows;
-  run_together({&device}, jobs_of(runs, epochs), {all_of(runs)}, form, never,
+  run_together({&device}, jobs_of(runs, epochs), {{all_of(runs)}}, form, never,
                {[&](size_t, Run&, std::optional<EpochMetrics> row) { rows.push_back(*row); }});
   return rows;
 }
@@ -152,7 +152,7 @@ TEST_CASE("device: stopped in an epoch, saved, restored and continued, to the sa
   std::deque<Run> first = make_runs(s, {5, 6});
   gpu::CudaDevice device;
   const std::atomic<bool> stop{true};
-  run_together({&device}, jobs_of(first, 2), {all_of(first)}, "off", stop,
+  run_together({&device}, jobs_of(first, 2), {{all_of(first)}}, "off", stop,
                {[](size_t, Run&, std::optional<EpochMetrics>) {}});
   CHECK(first[0].steps_in_epoch() == 0);
   metrics_of(first, 1);

@@ -63,6 +63,23 @@ TEST_CASE("deal: a group that exceeds the memory is split on one device too") {
   CHECK(deal({large}, 1).size() == 10);
 }
 
+TEST_CASE("deal: small groups go side by side, and add what they fill") {
+  // A tenth of a device each: eight on one take what the longest takes, and a tenth of each other.
+  std::vector<DealtGroup> groups(8, {1, 10});
+  for (DealtGroup& group : groups) group.fill = 0.1;
+  CHECK(end_of(deal(groups, 1)) == doctest::Approx(17));
+  CHECK(end_of(deal(groups, 8)) == doctest::Approx(10));
+  // One that fills all comes beside none of them: it adds all its time.
+  groups.push_back({1, 4});
+  CHECK(end_of(deal(groups, 1)) == doctest::Approx(21));
+  // Runs of one group fill as many parts, up to the whole.
+  groups = {{3, 1}};
+  groups[0].fill = 0.25;
+  CHECK(deal(groups, 1)[0].fill == 0.75);
+  groups[0].runs = 5;
+  CHECK(deal(groups, 1)[0].fill == 1);
+}
+
 TEST_CASE("deal: every run once, on a device that is there, one piece after another") {
   std::vector<DealtGroup> groups;
   for (int g = 0; g < 23; ++g) {
@@ -86,6 +103,30 @@ TEST_CASE("deal: every run once, on a device that is there, one piece after anot
     }
     for (size_t g = 0; g < groups.size(); ++g) CHECK(made[g] == groups[g].runs);
   }
+}
+
+TEST_CASE("deal: parties have the share of a device that they fill, or that there is for each") {
+  const Study study = parse_study(
+      "attention,k,lr,seeds,length,d-model,d-mlp,blocks,train-size,val-size,batch,epochs\n"
+      "full|topk,3,0.1|0.5,1,10,8,8,1,60,20,10,6\n"
+      "bottomk,3,0.1,4,10,8,8,1,60,20,10,6\n",
+      "t");
+  const std::vector<size_t> runs{1, 2, 3, 4, 5, 6, 7};
+  const std::vector<EpochCost> costs(study.variants.size(), {10, 2});
+  const auto parties = parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 1, 0, 8);
+  REQUIRE(parties.size() == 3);
+  CHECK(parties[0].jobs == std::vector<size_t>{3, 4, 5, 6});
+  CHECK(parties[0].share == doctest::Approx(0.8));
+  CHECK(parties[1].jobs == std::vector<size_t>{1, 2});
+  CHECK(parties[1].share == doctest::Approx(0.4));
+  CHECK(parties[2].jobs == std::vector<size_t>{0});
+  CHECK(parties[2].share == doctest::Approx(1. / 3));
+  for (const Party& party :
+       parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 3, 0, 8))
+    CHECK(party.share == 1);
+  for (const Party& party :
+       parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 1, 0, 1))
+    CHECK(party.share == 1);
 }
 
 TEST_CASE("deal: the groups of a study, what they cost, and how many runs the memory holds") {
@@ -119,4 +160,5 @@ TEST_CASE("deal: the groups of a study, what they cost, and how many runs the me
   const auto rough = groups_of(study, runs, std::vector<int>(7, 1), {}, 0);
   CHECK(rough[0].cost.alone > 0);
   CHECK(rough[0].cost.each_more < 0.2 * rough[0].cost.alone);
+  CHECK(rough[0].cost.fill == doctest::Approx(rough[0].cost.each_more / rough[0].cost.alone));
 }

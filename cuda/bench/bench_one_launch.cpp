@@ -21,33 +21,11 @@ namespace {
 
 using namespace gpu;
 
-// The defaults of focus bench step: batch 25, vocabulary 17, 10 classes, dropout 0.01, SGD.
 void bench_steps(Precision precision, Pattern pattern, int k, int length, int runs, int repeats) {
-  constexpr int batch = 25, steps = 40;
-  StepSettings settings{.batch = batch, .precision = precision};
-  ModelSettings& s = settings.model;
-  s.attention = {pattern, k, 0, 1, 0.01};
-  s.vocabulary = 17, s.classes = 10, s.length = length, s.dropout = 0.01;
-  std::deque<RandomRun> all;
-  std::vector<StepRun> step_runs;
-  std::vector<Epoch> epochs;
-  for (int r = 0; r < runs; ++r) {
-    const RandomRun& run = all.emplace_back(settings, batch * steps, uint64_t(r) + 1);
-    step_runs.push_back(run.step_run), epochs.push_back(run.epoch);
-  }
-  OneLaunch launch(settings, step_runs);
-  for (int r = 0; r < runs; ++r) launch.load(r, all[size_t(r)].model, all[size_t(r)].optimizer);
+  RandomLaunch launch(precision, pattern, k, length, runs);
   std::vector<double> ms, evaluation;
-  Timer timer;
-  for (int i = -2; i < repeats; ++i) {
-    timer.start();
-    const auto results = launch.train(epochs, 0, steps, never_stop);
-    const double step = timer.stop() / steps;
-    timer.start();
-    launch.evaluate(Split::train, never_stop);
-    const double rows = timer.stop() / steps;
-    for (const StepsMade& one : results)
-      if (one.failed) fail_run("bench one-launch: a NaN loss");
+  for (int i = -2; i < repeats; ++i) {  // two to warm up
+    const double step = launch.time_step(), rows = launch.time_evaluation();
     if (i >= 0) ms.push_back(step), evaluation.push_back(rows);
   }
   char text[200];

@@ -53,6 +53,9 @@ const DeviceInfo& device(int number) {
 const DeviceInfo& device() {
   return device(in_use);
 }
+int device_in_use() {
+  return in_use;
+}
 
 namespace {
 
@@ -167,6 +170,7 @@ void release(void* memory) noexcept {
 }
 void copy_to_device(void* to, const void* from, size_t bytes) {
   CUDA_CHECK(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
+  CUDA_CHECK(cudaStreamSynchronize(nullptr));  // it may have gone no further than a buffer
 }
 void copy_to_host(void* to, const void* from, size_t bytes) {
   CUDA_CHECK(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
@@ -176,6 +180,7 @@ void copy_on_device(void* to, const void* from, size_t bytes) {
 }
 void fill_bytes(void* to, int byte, size_t bytes) {
   CUDA_CHECK(cudaMemset(to, byte, bytes));
+  CUDA_CHECK(cudaStreamSynchronize(nullptr));
 }
 void synchronize() {
   CUDA_CHECK(cudaDeviceSynchronize());

@@ -48,6 +48,7 @@ struct DeviceInfo {
 int device_count();
 // From now on this thread's calls go to that one, from 0; a thread begins with the first.
 void use_device(int number);
+int device_in_use();
 const DeviceInfo& device();  // in use; InputError with device_problem() if there is none
 const DeviceInfo& device(int number);
 // "" if kernels can use tensor cores for tf32 and bf16, else why not.
@@ -57,10 +58,11 @@ std::string tensor_core_problem();
 // `element`: the bytes of one element, for the emulator's messages.
 void* allocate(size_t bytes, size_t element = 1);
 void release(void* memory) noexcept;
-void copy_to_device(void* to, const void* from, size_t bytes);
-void copy_to_host(void* to, const void* from, size_t bytes);  // waits for the device
+// Copies are in order with what is started on stream nullptr, not with Streams (streams.h).
+void copy_to_device(void* to, const void* from, size_t bytes);  // waits until it is there
+void copy_to_host(void* to, const void* from, size_t bytes);    // likewise
 void copy_on_device(void* to, const void* from, size_t bytes);
-void fill_bytes(void* to, int byte, size_t bytes);  // 0xFF makes every float a NaN
+void fill_bytes(void* to, int byte, size_t bytes);  // waits; 0xFF makes every float a NaN
 void synchronize();                                 // DeviceLost if a kernel has failed
 
 // How often launch() has started each kernel so far, in the order of their first starts. What a

@@ -17,9 +17,12 @@ cudaStream_t as_stream(void* stream) {
 cudaEvent_t as_event(void* event) {
   return static_cast<cudaEvent_t>(event);
 }
-void* new_stream() {
+void* new_stream(Streams::Priority priority) {
+  int low = 0, high = 0;
+  CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&low, &high));
   cudaStream_t made;
-  CUDA_CHECK(cudaStreamCreate(&made));
+  CUDA_CHECK(cudaStreamCreateWithPriority(&made, cudaStreamNonBlocking,
+                                          priority == Streams::Priority::high ? high : low));
   return made;
 }
 void* new_event() {
@@ -29,9 +32,9 @@ void* new_event() {
 }
 }  // namespace
 
-Streams::Streams() : main_(new_stream()) {
+Streams::Streams(Priority priority) : main_(new_stream(priority)) {
   for (SideStream& side : sides_)
-    side.stream = new_stream(), side.forked = new_event(), side.joined = new_event();
+    side.stream = new_stream(priority), side.forked = new_event(), side.joined = new_event();
 }
 
 Streams::~Streams() {
@@ -64,6 +67,15 @@ void Streams::upload(void* to, const void* from, size_t bytes) {
 void Streams::download(void* to, const void* from, size_t bytes) {
   join();
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(main_)));
+  wait();
+}
+
+void Streams::copy(void* to, const void* from, size_t bytes) {
+  CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, as_stream(main_)));
+}
+
+void Streams::wait() {
+  join();
   CUDA_CHECK(cudaStreamSynchronize(as_stream(main_)));
 }
 
@@ -97,7 +109,7 @@ void Record::run(Streams& streams, const std::function<void()>& work) {
 
 #else
 
-Streams::Streams() = default;
+Streams::Streams(Priority) {}
 Streams::~Streams() = default;
 
 void* Streams::beside(Side which) {
@@ -111,6 +123,14 @@ void Streams::upload(void* to, const void* from, size_t bytes) {
 void Streams::download(void* to, const void* from, size_t bytes) {
   join();
   copy_to_host(to, from, bytes);
+}
+
+void Streams::copy(void* to, const void* from, size_t bytes) {
+  copy_on_device(to, from, bytes);
+}
+void Streams::wait() {
+  join();
+  synchronize();
 }
 
 void Record::forget() {}

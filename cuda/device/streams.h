@@ -9,10 +9,13 @@
 namespace focus::gpu {
 
 // What is started on the main stream runs in order. What is started on a side stream may run beside
-// what follows on the main stream, but not before what is there by then.
+// what follows on the main stream, but not before what is there by then. Streams of several objects
+// run beside each other: whoever copies without them first waits for what they do.
 class Streams {
  public:
-  Streams();
+  // Where the device has no room for all blocks, those of `low` ones come last.
+  enum class Priority { high, low };
+  explicit Streams(Priority = Priority::high);
   ~Streams();
   Streams(const Streams&) = delete;
   Streams& operator=(const Streams&) = delete;
@@ -33,6 +36,8 @@ class Streams {
   // Copies in order with the main stream; download waits for it.
   void upload(void* to, const void* from, size_t bytes);
   void download(void* to, const void* from, size_t bytes);
+  void copy(void* to, const void* from, size_t bytes);  // both on the device
+  void wait();                                          // for all of it
 
  private:
   struct SideStream {

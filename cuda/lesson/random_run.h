@@ -1,10 +1,14 @@
-// One training step, made by different steppers from the same weights and the same batch.
+// Runs on random data, to compare what steppers make of them and to time the one launch.
 #pragma once
 
 #include <cmath>
+#include <deque>
+#include <memory>
 #include <numeric>
 
+#include "cuda/device/device.h"
 #include "cuda/one_launch/one_launch.h"
+#include "error.h"
 #include "rng.h"
 #include "train/cpu_stepper.h"
 
@@ -85,5 +89,51 @@ inline StepMade step_of(Stepper& stepper, RandomRun& run, int n, int number = 0)
   made.weights = run.weights();
   return made;
 }
+
+// The one launch on random runs of the paper's short model: width 64, five blocks, batches of 25,
+// vocabulary 17, 10 classes, dropout 0.01, SGD.
+class RandomLaunch {
+ public:
+  static constexpr int batch = 25, steps = 40;  // of a call
+
+  RandomLaunch(Precision precision, Pattern pattern, int k, int length, int runs) {
+    StepSettings settings{.batch = batch, .precision = precision};
+    ModelSettings& s = settings.model;
+    s.attention = {pattern, k, 0, 1, 0.01};
+    s.vocabulary = 17, s.classes = 10, s.length = length, s.dropout = 0.01;
+    std::vector<StepRun> step_runs;
+    for (int r = 0; r < runs; ++r) {
+      const RandomRun& run = runs_.emplace_back(settings, batch * steps, uint64_t(r) + 1);
+      step_runs.push_back(run.step_run), epochs_.push_back(run.epoch);
+    }
+    launch_ = std::make_unique<OneLaunch>(settings, step_runs);
+    for (int r = 0; r < runs; ++r)
+      launch_->load(r, runs_[size_t(r)].model, runs_[size_t(r)].optimizer);
+  }
+
+  // The milliseconds of a step of all runs, of `steps` in one call.
+  double time_step() {
+    Timer timer;
+    timer.start();
+    const auto made = launch_->train(epochs_, 0, steps, never_stop);
+    const double ms = timer.stop() / steps;
+    for (const StepsMade& one : made)
+      if (one.failed) fail_run("a loss that is no number");
+    return ms;
+  }
+  // The same of an evaluation of as many rows.
+  double time_evaluation() {
+    Timer timer;
+    timer.start();
+    launch_->evaluate(Split::train, never_stop);
+    return timer.stop() / steps;
+  }
+  int blocks_a_run() const { return launch_->blocks_a_run(); }
+
+ private:
+  std::deque<RandomRun> runs_;
+  std::vector<Epoch> epochs_;
+  std::unique_ptr<OneLaunch> launch_;
+};
 
 }  // namespace focus::gpu

@@ -76,6 +76,7 @@ struct Plan {
 
   // This launch. A run's sequences are dealt to its `blocks_a_run` blocks.
   int runs, blocks_a_run, rows, first_step, steps;
+  int multiprocessors;  // that are this stepper's
   const RunOnDevice* run;
   KeptLayout kept_layout;
   float* kept;              // (runs, blocks_a_run, blocks) layouts

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda/one_launch/arguments.cuh"
-#include "rng.h"
+#include "cuda/ops/philox.cuh"
 
 namespace focus::gpu::one_launch {
 
@@ -15,22 +15,9 @@ struct StepNoise {
 // Elements 8·n … 8·n+7 of the use of dropout at `site`: bit e is set if element e is kept.
 __device__ inline unsigned kept_bits(const StepNoise& noise, unsigned site, unsigned n,
                                      unsigned last_dropped) {
-  // Philox::block, line for line.
-  unsigned c0 = n, c1 = noise.step, c2 = site, c3 = unsigned(Stream::dropout);
-  unsigned key0 = unsigned(noise.seed), key1 = unsigned(noise.seed >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t m0 = uint64_t{0xD2511F53u} * c0, m1 = uint64_t{0xCD9E8D57u} * c2;
-    c0 = unsigned(m1 >> 32) ^ c1 ^ key0, c1 = unsigned(m1);
-    c2 = unsigned(m0 >> 32) ^ c3 ^ key1, c3 = unsigned(m0);
-    key0 += 0x9E3779B9u, key1 += 0xBB67AE85u;
-  }
-  const unsigned words[4] = {c0, c1, c2, c3};
-  unsigned bits = 0;
-#pragma unroll
-  for (int e = 0; e < 8; ++e)
-    bits |= unsigned((words[e / 2] >> (16 * (e % 2)) & 0xFFFF) > last_dropped) << e;
-  return bits;
+  return bits_above(philox({{n, noise.step, site, unsigned(Stream::dropout)}}, unsigned(noise.seed),
+                           unsigned(noise.seed >> 32)),
+                    int(last_dropped));
 }
 
 // Writes the mask of elements first … first+count-1 of a use, by threads t, t+step, …: bit

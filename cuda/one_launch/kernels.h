@@ -16,8 +16,8 @@ template <Precision P>
 struct Step {
   static size_t shared_bytes(int length, int mask_bytes);
   static int training_blocks_at_once(int length, int mask_bytes);
-  static void train(const Plan& plan, int mask_bytes);
-  static void evaluate(const Plan& plan);
+  static void train(const Plan& plan, int mask_bytes, void* stream);
+  static void evaluate(const Plan& plan, void* stream);
 };
 
 // f(Step<P>()) for a precision that is known at run time.

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "attention/pattern.h"
+#include "cuda/device/streams.h"
 #include "cuda/one_launch/arguments.cuh"
 #include "cuda/one_launch/kernels.h"
 #include "cuda/one_launch/one_launch.h"
@@ -90,15 +91,17 @@ std::string one_launch_problem(const ModelSettings& m, int batch) {
 struct OneLaunch::State {
   StepSettings settings;
   PlacedRuns placed;
+  Streams streams, beside{Streams::Priority::low};  // to train; to evaluate the snapshot
+  const int device_number = device_in_use();
   int room = 0, given_blocks = 0;
-  Plan plan{};
+  Plan plan{}, evaluation{};
   DeviceArray<float> kept, partials, losses;
   DeviceArray<int> begin, made, gave_up, row_right;
   DeviceArray<unsigned long long> keys;
   DeviceArray<double> chunk_sums, sequence_losses, norms, row_losses;
   DeviceArray<unsigned> arrived;
   DeviceArray<uint8_t> masks;
-  DeviceArray<RunOnDevice> run;
+  DeviceArray<RunOnDevice> run, evaluated;
 
   State(const StepSettings& s, std::vector<StepRun> runs)
       : settings(s), placed(s, std::move(runs)) {}
@@ -108,27 +111,38 @@ struct OneLaunch::State {
   int blocks_a_run(int runs) const {
     const int most = std::max(1, room / runs);
     if (given_blocks > 0) return std::min(given_blocks, most);
-    const int idle = std::min(device().multiprocessors / runs, plan.chunks);
+    const int idle = std::min(plan.multiprocessors / runs, plan.chunks);
     return std::min(std::max(plan.batch, idle), most);
   }
 
-  // The runs first … last-1 of this launch, on one split of the data. epochs: of all runs, where
-  // they train.
-  void set_runs(int first, int last, Split split, const std::vector<Epoch>* epochs) {
-    const PlacedRuns::Part& data = placed.part(split);
+  // The runs first … last-1 of this launch, to train.
+  void set_runs(int first, int last, const std::vector<Epoch>& epochs) {
+    const PlacedRuns::Part& data = placed.part(Split::train);
     std::vector<RunOnDevice> to;
     for (int r = first; r < last; ++r) {
       const size_t at = size_t(r) * placed.stride(), i = size_t(r);
       const auto piece = [&](float* of_all) { return of_all ? of_all + at : nullptr; };
-      const Epoch epoch =
-          epochs ? Epoch{{}, (*epochs)[i].rate, (*epochs)[i].steps_before} : Epoch{};
+      const Epoch& epoch = epochs[i];
       to.push_back({piece(placed.values()), piece(placed.gradients()), piece(placed.m()),
                     piece(placed.v()), piece(placed.rate_factors()), data.tokens[i], data.labels[i],
                     placed.order() + i * size_t(data.rows), placed.seed(r), epoch.steps_before,
                     float(epoch.rate), epoch.rate, settings.clip});
     }
-    copy_to_device(run.data(), to.data(), to.size() * sizeof(RunOnDevice));
+    streams.upload(run.data(), to.data(), to.size() * sizeof(RunOnDevice));
     plan.runs = last - first, plan.rows = data.rows, plan.run = run.data();
+  }
+  // All runs as the snapshot has them, to evaluate.
+  void set_snapshot(Split split) {
+    const PlacedRuns::Part& data = placed.part(split);
+    std::vector<RunOnDevice> to;
+    for (size_t r = 0; r < size_t(placed.count()); ++r) {
+      RunOnDevice& one = to.emplace_back();
+      one.parameters = placed.snapshot() + r * placed.stride();
+      one.tokens = data.tokens[r], one.labels = data.labels[r];
+    }
+    beside.upload(evaluated.data(), to.data(), to.size() * sizeof(RunOnDevice));
+    evaluation.runs = placed.count(), evaluation.rows = data.rows;
+    evaluation.run = evaluated.data();
   }
 
   void launch_steps(int first_run, int last_run, const std::vector<Epoch>& epochs, int first_step,
@@ -138,7 +152,7 @@ struct OneLaunch::State {
 // Steps of the runs first_run … last_run-1, for which there is room; adds to what they have made.
 void OneLaunch::State::launch_steps(int first_run, int last_run, const std::vector<Epoch>& epochs,
                                     int first_step, int steps, std::vector<StepsMade>& made_steps) {
-  set_runs(first_run, last_run, Split::train, &epochs);
+  set_runs(first_run, last_run, epochs);
   Plan& p = plan;
   const size_t R = size_t(p.runs);
   p.first_step = first_step, p.steps = steps, p.blocks_a_run = blocks_a_run(p.runs);
@@ -151,11 +165,13 @@ void OneLaunch::State::launch_steps(int first_run, int last_run, const std::vect
   if (p.blocks_a_run > p.batch && masks.size() < mask_bytes_of_all)
     masks = DeviceArray<uint8_t>(mask_bytes_of_all);
   p.masks = masks.data();
-  fill_bytes(arrived.data(), 0, R * sizeof(unsigned));
-  fill_bytes(made.data(), 0, R * sizeof(int));
-  fill_bytes(gave_up.data(), 0, sizeof(int));
-  with_step(settings.precision, [&](auto step) { step.train(p, mask_bytes(settings.model)); });
-  synchronize();
+  const std::vector<int> zero(R);
+  streams.upload(arrived.data(), zero.data(), R * sizeof(unsigned));
+  streams.upload(made.data(), zero.data(), R * sizeof(int));
+  streams.upload(gave_up.data(), zero.data(), sizeof(int));
+  with_step(settings.precision,
+            [&](auto step) { step.train(p, mask_bytes(settings.model), streams.main()); });
+  streams.wait();
   if (gave_up.host()[0])
     throw DeviceLost(str("one launch: blocks of the kernel waited for each other longer than ",
                          double(p.patience) / 1e9, " s; is the GPU shared with another program?"));
@@ -184,10 +200,12 @@ OneLaunch::OneLaunch(const StepSettings& settings, std::vector<StepRun> all) {
     fail_input("--precision ", name_of(settings.precision), ": ", problem);
   state_ = std::make_unique<State>(settings, std::move(all));
   State& s = *state_;
-  s.room = with_step(settings.precision, [&](auto step) {
+  const auto own = [&](int of_device) { return std::max(1, int(of_device * settings.share)); };
+  s.room = own(with_step(settings.precision, [&](auto step) {
     return step.training_blocks_at_once(m.length, mask_bytes(m));
-  });
+  }));
   Plan& p = s.plan;
+  p.multiprocessors = own(device().multiprocessors);
   p.length = m.length, p.vocabulary = m.vocabulary, p.classes = m.classes, p.blocks = m.blocks;
   p.batch = batch, p.pattern = m.attention.pattern, p.k = m.attention.k;
   p.nnz = count_nnz(m.attention, m.length);
@@ -217,11 +235,17 @@ OneLaunch::OneLaunch(const StepSettings& settings, std::vector<StepRun> all) {
   s.arrived = DeviceArray<unsigned>(R);
   s.made = DeviceArray<int>(R);
   s.gave_up = DeviceArray<int>(1);
-  s.run = DeviceArray<RunOnDevice>(R);
+  s.run = DeviceArray<RunOnDevice>(R), s.evaluated = DeviceArray<RunOnDevice>(R);
   p.positions = s.placed.positions(), p.entry_begin = s.begin.data();
   p.positional_keys = s.keys.data(), p.kept = s.kept.data(), p.partials = s.partials.data();
   p.chunk_sums = s.chunk_sums.data(), p.sequence_losses = s.sequence_losses.data();
   p.arrived = s.arrived.data(), p.made = s.made.data(), p.gave_up = s.gave_up.data();
+
+  const int rows = std::max(s.placed.part(Split::train).rows, s.placed.part(Split::held_out).rows);
+  s.row_losses = DeviceArray<double>(R * size_t(rows));
+  s.row_right = DeviceArray<int>(R * size_t(rows));
+  s.evaluation = p;
+  s.evaluation.row_losses = s.row_losses.data(), s.evaluation.row_right = s.row_right.data();
 }
 
 OneLaunch::~OneLaunch() = default;
@@ -264,27 +288,31 @@ std::vector<StepsMade> OneLaunch::train(const std::vector<Epoch>& epochs, int fi
   return made;
 }
 
-std::optional<std::vector<Evaluation>> OneLaunch::evaluate(Split split,
-                                                           const std::atomic<bool>& stop) {
+void OneLaunch::take_snapshot() {
+  State& s = *state_;
+  s.streams.copy(s.placed.snapshot(), s.placed.values(), s.placed.value_bytes());
+  s.streams.wait();
+}
+
+std::optional<std::vector<Evaluation>> OneLaunch::evaluate_snapshot(Split split,
+                                                                    const std::atomic<bool>& stop) {
   if (stop.load()) return std::nullopt;
   State& s = *state_;
-  s.set_runs(0, s.placed.count(), split, nullptr);
-  const size_t n = size_t(s.plan.runs) * size_t(s.plan.rows);
-  if (s.row_losses.size() < n) {
-    s.row_losses = DeviceArray<double>(n);
-    s.row_right = DeviceArray<int>(n);
-  }
-  s.plan.row_losses = s.row_losses.data(), s.plan.row_right = s.row_right.data();
-  with_step(s.settings.precision, [&](auto step) { step.evaluate(s.plan); });
-  const std::vector<double> losses = s.row_losses.host();
-  const std::vector<int> right = s.row_right.host();
+  use_device(s.device_number);
+  s.set_snapshot(split);
+  const Plan& p = s.evaluation;
+  with_step(s.settings.precision, [&](auto step) { step.evaluate(p, s.beside.main()); });
+  const size_t rows = size_t(p.rows), n = rows * size_t(p.runs);
+  std::vector<double> losses(n);
+  std::vector<int> right(n);
+  s.beside.download(losses.data(), p.row_losses, n * sizeof(double));
+  s.beside.download(right.data(), p.row_right, n * sizeof(int));
   std::vector<Evaluation> results;
   for (size_t e = 0; e < n;) {
     double loss = 0;
     int count = 0;
-    for (const size_t end = e + size_t(s.plan.rows); e < end; ++e)
-      loss += losses[e], count += right[e];
-    results.push_back({loss / s.plan.rows, 100.0 * count / s.plan.rows});
+    for (const size_t end = e + rows; e < end; ++e) loss += losses[e], count += right[e];
+    results.push_back({loss / double(rows), 100.0 * count / double(rows)});
   }
   return results;
 }

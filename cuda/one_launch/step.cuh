@@ -146,29 +146,25 @@ __global__ void __launch_bounds__(threads, SHARING) train_steps(Plan p) {
   }
 }
 
-// Blocks take the rows of all runs in turn. On tensor cores loads ahead of their products cost more
-// registers than they save time: ten runs' evaluation takes 18.4 ms without, 19.4 with (tf32); in
-// float32 31.5 and 30.0.
+// A block for each row of each run: short ones, between which a launch of steps finds room. On
+// tensor cores loads ahead of their products cost more registers than they save time: ten runs'
+// evaluation takes 18.4 ms without, 19.4 with (tf32); in float32 31.5 and 30.0.
 template <Precision P, int R>
 __global__ void __launch_bounds__(threads, R == 5 ? 2 : 1) evaluate_rows(Plan p) {
   Memory<R> memory(0);
   __syncthreads();
-  for (int e = int(blockIdx.x); e < p.runs * p.rows; e += int(gridDim.x)) {
-    const int run = e / p.rows, row = e % p.rows;
-    const RunOnDevice& r = p.run[run];
-    Sequence<How<P, P == Precision::fp32>, R> s{
-        p, r, memory.arrays, memory.slots, memory.rstd, nullptr, nullptr, {}, 0, nullptr, {}};
-    const int label = r.labels[row];
-    const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
-    if (threadIdx.x == 0) {
-      int best = 0;
-      for (int n = 1; n < p.classes; ++n)
-        if (memory.classifier.logits[n] > memory.classifier.logits[best]) best = n;
-      p.row_losses[e] = loss;
-      p.row_right[e] = best == label;
-    }
-    __syncthreads();  // the memory is used
-  }
+  const int run = int(blockIdx.x) / p.rows, row = int(blockIdx.x) % p.rows;
+  const RunOnDevice& r = p.run[run];
+  Sequence<How<P, P == Precision::fp32>, R> s{
+      p, r, memory.arrays, memory.slots, memory.rstd, nullptr, nullptr, {}, 0, nullptr, {}};
+  const int label = r.labels[row];
+  const double loss = forward(s, memory, r.tokens + ptrdiff_t(row) * p.length, label, 0.f);
+  if (threadIdx.x != 0) return;
+  int best = 0;
+  for (int n = 1; n < p.classes; ++n)
+    if (memory.classifier.logits[n] > memory.classifier.logits[best]) best = n;
+  p.row_losses[blockIdx.x] = loss;
+  p.row_right[blockIdx.x] = best == label;
 }
 
 template <Precision P>
@@ -184,11 +180,11 @@ int Step<P>::training_blocks_at_once(int length, int mask_bytes) {
 }
 
 template <Precision P>
-void Step<P>::train(const Plan& p, int mask_bytes) {
+void Step<P>::train(const Plan& p, int mask_bytes, void* stream) {
   const LaunchSize size{"train_steps", size_t(p.runs) * size_t(p.blocks_a_run), threads,
                         shared_bytes(p.length, mask_bytes), true};
-  const bool alone = size.blocks <= size_t(device().multiprocessors);
-  launch(size, nullptr,
+  const bool alone = size.blocks <= size_t(p.multiprocessors);
+  launch(size, stream,
          p.length > 40 ? train_steps<P, 6, 1>
          : alone       ? train_steps<P, 5, 1>
                        : train_steps<P, 5, 2>,
@@ -196,12 +192,10 @@ void Step<P>::train(const Plan& p, int mask_bytes) {
 }
 
 template <Precision P>
-void Step<P>::evaluate(const Plan& p) {
-  const size_t bytes = shared_bytes(p.length, 0);
-  const int room = p.length <= 40 ? blocks_at_once(evaluate_rows<P, 5>, threads, bytes)
-                                  : blocks_at_once(evaluate_rows<P, 6>, threads, bytes);
-  const LaunchSize size{"evaluate_rows", size_t(std::min(room, p.runs * p.rows)), threads, bytes};
-  launch(size, nullptr, p.length <= 40 ? evaluate_rows<P, 5> : evaluate_rows<P, 6>, p);
+void Step<P>::evaluate(const Plan& p, void* stream) {
+  const LaunchSize size{"evaluate_rows", size_t(p.runs) * size_t(p.rows), threads,
+                        shared_bytes(p.length, 0)};
+  launch(size, stream, p.length <= 40 ? evaluate_rows<P, 5> : evaluate_rows<P, 6>, p);
 }
 
 }  // namespace focus::gpu::one_launch

@@ -24,18 +24,22 @@ __device__ __forceinline__ Words philox(Words c, uint32_t key0, uint32_t key1) {
   return c;
 }
 
-// The 16-bit numbers 8·block … 8·block+7 of one use of dropout by one run: bit j of the result says
-// whether element 8·block + j is kept.
-__device__ __forceinline__ uint32_t kept_bits(const DropoutDraw& draw, int run, uint64_t block) {
-  const uint64_t seed = draw.seeds[run];
-  const uint32_t stream = uint32_t(Stream::dropout) | uint32_t(block >> 32 << 8);
-  const Words random = philox({{uint32_t(block), *draw.step, draw.site, stream}}, uint32_t(seed),
-                              uint32_t(seed >> 32));
+// Bit j says whether the j-th of eight 16-bit numbers keeps its element.
+__device__ __forceinline__ uint32_t bits_above(const Words& random, int last_dropped) {
   uint32_t bits = 0;
 #pragma unroll
   for (int j = 0; j < 8; ++j)
-    bits |= uint32_t(int(random.w[j / 2] >> (j % 2 * 16) & 0xffff) > draw.last_dropped) << j;
+    bits |= uint32_t(int(random.w[j / 2] >> (j % 2 * 16) & 0xffff) > last_dropped) << j;
   return bits;
+}
+
+// Those of the elements 8·block … 8·block+7 of one use of dropout by one run.
+__device__ __forceinline__ uint32_t kept_bits(const DropoutDraw& draw, int run, uint64_t block) {
+  const uint64_t seed = draw.seeds[run];
+  const uint32_t stream = uint32_t(Stream::dropout) | uint32_t(block >> 32 << 8);
+  return bits_above(philox({{uint32_t(block), *draw.step, draw.site, stream}}, uint32_t(seed),
+                           uint32_t(seed >> 32)),
+                    draw.last_dropped);
 }
 
 }  // namespace focus::gpu

@@ -246,9 +246,6 @@ inline int __popc(unsigned x) {
 inline int __ffs(unsigned x) {  // 1 + the lowest set bit's place, 0 if there is none
   return __builtin_ffs(int(x));
 }
-inline int __popcll(unsigned long long x) {
-  return __builtin_popcountll(x);
-}
 inline unsigned __float_as_uint(float x) {
   unsigned bits;
   std::memcpy(&bits, &x, sizeof bits);

@@ -26,20 +26,10 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
       recorded_(recorded),
       lists_(settings.model.attention, settings.model.length),
       seeds_(seeds_of(runs_)),
-      counters_(1),
+      training_(Streams::Priority::high, model_of(runs_.values(), fused)),
+      evaluation_(Streams::Priority::low, model_of(runs_.snapshot(), fused)),
       bad_steps_(size_t(runs_.count())),
-      squares_(update_squares(runs_.runs(), runs_.parameters())),
-      model_{.settings = settings.model,
-             .runs = runs_.runs(),
-             .precision = settings.precision,
-             .fused = fused,
-             .weights = runs_.values(),
-             .gradients = runs_.gradients(),
-             .positions = runs_.positions(),
-             .seeds = seeds_.data(),
-             .counters = counters_.data(),
-             .lists = &lists_,
-             .at = ParameterPlaces(settings.model)} {
+      squares_(update_squares(runs_.runs(), runs_.parameters())) {
   const size_t R = size_t(runs_.count());
   const auto part = [&](Part& to, Split split, int batch, const int* order) {
     to.data = &runs_.part(split);
@@ -58,30 +48,42 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
   part(train_, Split::train, settings.batch, runs_.order());
   part(train_rows_, Split::train, at_once, nullptr);
   part(val_rows_, Split::held_out, at_once, nullptr);
-  size_t bytes = 0;
-  for_parts([&](Part& p, bool training) { place_passes(p, training, nullptr, bytes); });
-  memory_ = DeviceArray<char>(bytes);
-  for_parts([&](Part& p, bool training) { place_passes(p, training, memory_.data(), bytes); });
+  place_passes(training_, {&train_}, true);
+  place_passes(evaluation_, {&train_rows_, &val_rows_}, false);
   const size_t most_rows = R * size_t(std::max(train_.data->rows, val_rows_.data->rows));
   row_loss_ = DeviceArray<double>(most_rows);
   row_right_ = DeviceArray<int>(most_rows);
   losses_ = DeviceArray<float>(R * size_t(train_.batches()));
 }
 
-template <class F>
-void GraphStepper::for_parts(const F& f) {
-  f(train_, true), f(train_rows_, false), f(val_rows_, false);
+ModelOnDevice GraphStepper::model_of(float* weights, bool fused) const {
+  return {.settings = settings_.model,
+          .runs = runs_.runs(),
+          .precision = settings_.precision,
+          .fused = fused,
+          .weights = weights,
+          .gradients = runs_.gradients(),
+          .positions = runs_.positions(),
+          .seeds = seeds_.data(),
+          .lists = &lists_,
+          .at = ParameterPlaces(settings_.model)};
 }
 
-// Without memory it only measures: bytes is what the largest pass takes.
-void GraphStepper::place_passes(Part& part, bool training, char* memory, size_t& bytes) {
-  const int rows = part.data->rows;
-  for (auto [to, batch] : {std::pair(&part.full, rows >= part.batch ? part.batch : 0),
-                           std::pair(&part.last, rows % part.batch)}) {
-    if (batch == 0) continue;
-    Layout layout = memory ? Layout(memory) : Layout();
-    *to = std::make_unique<ModelPass>(model_, batch, training, layout);
-    bytes = std::max(bytes, layout.used());
+// First without memory, to measure: the largest pass decides.
+void GraphStepper::place_passes(Desk& desk, std::initializer_list<Part*> parts, bool training) {
+  size_t bytes = 0;
+  for (const bool measured : {false, true}) {
+    if (measured) desk.memory = DeviceArray<char>(bytes);
+    for (Part* part : parts) {
+      const int rows = part->data->rows;
+      for (auto [to, batch] : {std::pair(&part->full, rows >= part->batch ? part->batch : 0),
+                               std::pair(&part->last, rows % part->batch)}) {
+        if (batch == 0) continue;
+        Layout layout = measured ? Layout(desk.memory.data()) : Layout();
+        *to = std::make_unique<ModelPass>(desk.model, batch, training, layout);
+        bytes = std::max(bytes, layout.used());
+      }
+    }
   }
 }
 
@@ -104,45 +106,48 @@ void GraphStepper::move_to(const std::vector<PlanePoint>& points) {
 
 // Forward, backward.
 void GraphStepper::compute_gradients(ModelPass& pass) {
-  gather_batch(model_.runs, train_.source, pass.B, counters_.data(), pass.tokens, pass.labels,
-               streams_.main());
-  fill_numbers(model_.gradients, size_t(runs_.count()) * runs_.stride(), 0, streams_.main());
-  pass.forward(streams_);
-  pass.backward(streams_);
-  streams_.join();
+  auto& [streams, counters, memory, model] = training_;
+  gather_batch(model.runs, train_.source, pass.B, counters.data(), pass.tokens, pass.labels,
+               streams.main());
+  fill_numbers(model.gradients, size_t(runs_.count()) * runs_.stride(), 0, streams.main());
+  pass.forward(streams);
+  pass.backward(streams);
+  streams.join();
 }
 
 // A whole step: forward, backward, clip, update.
 void GraphStepper::train_step(ModelPass& pass) {
   compute_gradients(pass);
-  update_parameters(model_.runs,
+  auto& [streams, counters, memory, model] = training_;
+  update_parameters(model.runs,
                     {.adam = settings_.optimizer == OptimizerKind::adam,
                      .clip = settings_.clip,
                      .loss = pass.loss,
-                     .value = model_.weights,
-                     .gradient = model_.gradients,
+                     .value = model.weights,
+                     .gradient = model.gradients,
                      .m = runs_.m(),
                      .v = runs_.v(),
                      .rate = runs_.rates(),
                      .parameters = runs_.parameters(),
                      .rate_factor = runs_.rate_factors()},
-                    counters_.data(), squares_.data(), bad_steps_.data(), streams_.main());
-  finish_step(model_.runs, counters_.data(), pass.loss, losses_.data(), train_.batches(),
-              streams_.main());
+                    counters.data(), squares_.data(), bad_steps_.data(), streams.main());
+  finish_step(model.runs, counters.data(), pass.loss, losses_.data(), train_.batches(),
+              streams.main());
 }
 
 void GraphStepper::evaluate_step(Part& part, ModelPass& pass) {
-  gather_batch(model_.runs, part.source, pass.B, counters_.data(), pass.tokens, pass.labels,
-               streams_.main());
-  pass.forward(streams_);
-  pass.evaluate(streams_, part.source, counters_.data(), row_loss_.data(), row_right_.data());
-  finish_step(model_.runs, counters_.data(), nullptr, nullptr, 0, streams_.main());
+  auto& [streams, counters, memory, model] = evaluation_;
+  gather_batch(model.runs, part.source, pass.B, counters.data(), pass.tokens, pass.labels,
+               streams.main());
+  pass.forward(streams);
+  pass.evaluate(streams, part.source, counters.data(), row_loss_.data(), row_right_.data());
+  finish_step(model.runs, counters.data(), nullptr, nullptr, 0, streams.main());
 }
 
-void GraphStepper::run(Part& part, int step, const std::function<void()>& work) {
-  if (emulated()) memory_.poison();  // no step may read what another left
+void GraphStepper::run(Desk& desk, Part& part, int step, const std::function<void()>& work) {
+  if (emulated()) desk.memory.poison();  // no step may read what another left
   if (recorded_)
-    part.record(step).run(streams_, work);
+    part.record(step).run(desk.streams, work);
   else
     work();
 }
@@ -153,13 +158,13 @@ void GraphStepper::begin(const std::vector<Epoch>& epochs, int first) {
     fail_input(epochs.size(), " epochs for ", runs_.count(), " runs");
   runs_.send(epochs);
   const uint32_t before = epochs[0].steps_before + uint32_t(first);
-  counters_.set({{before, before, uint32_t(first)}});
+  training_.counters.set({{before, before, uint32_t(first)}});
   bad_steps_.set(std::vector<BadStep>(bad_steps_.size()));
 }
 
 std::vector<BadStep> GraphStepper::bad_steps() {
   std::vector<BadStep> seen(bad_steps_.size());
-  streams_.download(seen.data(), bad_steps_.data(), seen.size() * sizeof(BadStep));
+  training_.streams.download(seen.data(), bad_steps_.data(), seen.size() * sizeof(BadStep));
   return seen;
 }
 
@@ -170,7 +175,7 @@ std::vector<StepsMade> GraphStepper::train(const std::vector<Epoch>& epochs, int
   begin(epochs, first);
   int step = first;
   for (; step < first + count && !stop.load(); ++step) {
-    run(train_, step, [&] { train_step(train_.pass(step)); });
+    run(training_, train_, step, [&] { train_step(train_.pass(step)); });
     if ((step + 1) % steps_ahead == 0) bad_steps();  // waits for the device
   }
   const std::vector<BadStep> bad = bad_steps();
@@ -186,19 +191,25 @@ std::vector<StepsMade> GraphStepper::train(const std::vector<Epoch>& epochs, int
   return made;
 }
 
-std::optional<std::vector<Evaluation>> GraphStepper::evaluate(Split split,
-                                                              const std::atomic<bool>& stop) {
+void GraphStepper::take_snapshot() {
+  training_.streams.copy(runs_.snapshot(), runs_.values(), runs_.value_bytes());
+  training_.streams.wait();
+}
+
+std::optional<std::vector<Evaluation>> GraphStepper::evaluate_snapshot(
+    Split split, const std::atomic<bool>& stop) {
+  use_device(device_number_);
   Part& part = split == Split::train ? train_rows_ : val_rows_;
-  counters_.set({Counters{}});
+  evaluation_.counters.set({Counters{}});
   for (int step = 0; step < part.batches(); ++step) {
     if (stop.load()) return std::nullopt;
-    run(part, step, [&] { evaluate_step(part, part.pass(step)); });
+    run(evaluation_, part, step, [&] { evaluate_step(part, part.pass(step)); });
   }
   const size_t rows = size_t(part.data->rows);
   std::vector<double> losses(rows * size_t(runs_.count()));
   std::vector<int> right(losses.size());
-  streams_.download(losses.data(), row_loss_.data(), losses.size() * sizeof(double));
-  streams_.download(right.data(), row_right_.data(), right.size() * sizeof(int));
+  evaluation_.streams.download(losses.data(), row_loss_.data(), losses.size() * sizeof(double));
+  evaluation_.streams.download(right.data(), row_right_.data(), right.size() * sizeof(int));
   std::vector<Evaluation> results;
   for (size_t first = 0; first < losses.size(); first += rows) {
     double loss = 0;
@@ -212,16 +223,16 @@ std::optional<std::vector<Evaluation>> GraphStepper::evaluate(Split split,
 
 std::vector<Gradients> GraphStepper::gradients(const std::vector<Epoch>& epochs, int step) {
   begin(epochs, step);
-  if (emulated()) memory_.poison();
+  if (emulated()) training_.memory.poison();
   ModelPass& pass = train_.pass(step);
   compute_gradients(pass);
   const ModelSettings& s = settings_.model;
   const size_t R = size_t(runs_.count()), N = size_t(s.classes);
   const size_t numbers = size_t(pass.B) * size_t(s.targets()) * N;
   std::vector<float> loss(R), logits(R * numbers);
-  streams_.download(loss.data(), pass.loss, R * sizeof(float));
-  pass.for_logits(streams_, [&](size_t first, size_t rows, const float* piece) {
-    streams_.download(logits.data() + first * N, piece, rows * N * sizeof(float));
+  training_.streams.download(loss.data(), pass.loss, R * sizeof(float));
+  pass.for_logits(training_.streams, [&](size_t first, size_t rows, const float* piece) {
+    training_.streams.download(logits.data() + first * N, piece, rows * N * sizeof(float));
   });
   std::vector<Gradients> all;
   for (size_t r = 0; r < R; ++r) {
@@ -236,11 +247,11 @@ std::vector<AttentionInputs> GraphStepper::attention_inputs(int run, Split split
   const PlacedRuns::Part& data = runs_.part(split);
   check_rows(data.rows, first, count);
   Layout measured;
-  ModelPass(model_, count, false, measured);
+  ModelPass(training_.model, count, false, measured);
   DeviceArray<char> memory(measured.used());
   if (emulated()) memory.poison();
   Layout layout(memory.data());
-  ModelPass pass(model_, count, false, layout);
+  ModelPass pass(training_.model, count, false, layout);
   const BatchSource source{data.tokens_on_device.data(),
                            data.labels_on_device.data(),
                            nullptr,
@@ -250,9 +261,9 @@ std::vector<AttentionInputs> GraphStepper::attention_inputs(int run, Split split
                            data.order_stride,
                            settings_.model.targets(),
                            1};  // so that steps count rows
-  counters_.set({{0, 0, uint32_t(first)}});
-  gather_batch(model_.runs, source, count, counters_.data(), pass.tokens, pass.labels,
-               streams_.main());
+  training_.counters.set({{0, 0, uint32_t(first)}});
+  gather_batch(training_.model.runs, source, count, training_.counters.data(), pass.tokens,
+               pass.labels, training_.streams.main());
   const ModelSettings& s = settings_.model;
   const size_t rows = size_t(count) * size_t(s.length), C = size_t(s.d_model);
   const size_t HC = size_t(s.attention.heads) * C;
@@ -262,14 +273,14 @@ std::vector<AttentionInputs> GraphStepper::attention_inputs(int run, Split split
     const size_t of_run = size_t(run) * rows;
     layer_norm_forward(int(rows), s.d_model,
                        block == 0 ? s.first_layer_norm_epsilon : s.layer_norm_epsilon,
-                       x + of_run * C, normed.data(), rstd.data(), streams_.main());
+                       x + of_run * C, normed.data(), rstd.data(), training_.streams.main());
     AttentionInputs& inputs = all.emplace_back();
     inputs.x.resize(rows * C), inputs.q.resize(rows * HC), inputs.k.resize(rows * HC);
-    streams_.download(inputs.x.data(), normed.data(), rows * C * sizeof(float));
-    streams_.download(inputs.q.data(), q + of_run * HC, rows * HC * sizeof(float));
-    streams_.download(inputs.k.data(), k + of_run * HC, rows * HC * sizeof(float));
+    training_.streams.download(inputs.x.data(), normed.data(), rows * C * sizeof(float));
+    training_.streams.download(inputs.q.data(), q + of_run * HC, rows * HC * sizeof(float));
+    training_.streams.download(inputs.k.data(), k + of_run * HC, rows * HC * sizeof(float));
   };
-  pass.forward(streams_, visit);
+  pass.forward(training_.streams, visit);
   return all;
 }
 

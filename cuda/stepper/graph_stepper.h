@@ -23,8 +23,9 @@ class GraphStepper final : public Stepper {
   void move_to(const std::vector<PlanePoint>& points) override;
   std::vector<StepsMade> train(const std::vector<Epoch>& epochs, int first, int count,
                                const std::atomic<bool>& stop) override;
-  std::optional<std::vector<Evaluation>> evaluate(Split split,
-                                                  const std::atomic<bool>& stop) override;
+  void take_snapshot() override;
+  std::optional<std::vector<Evaluation>> evaluate_snapshot(Split split,
+                                                           const std::atomic<bool>& stop) override;
   std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override;
   std::vector<AttentionInputs> attention_inputs(int run, Split split, int first,
                                                 int count) override;
@@ -44,29 +45,38 @@ class GraphStepper final : public Stepper {
     ModelPass& pass(int step) { return is_full(step) ? *full : *last; }
     Record& record(int step) { return is_full(step) ? full_record : last_record; }
   };
-  void place_passes(Part& part, bool training, char* memory, size_t& bytes);
-  template <class F>
-  void for_parts(const F& f);
+  // What the passes of one thread share.
+  struct Desk {
+    Streams streams;
+    DeviceArray<Counters> counters;
+    DeviceArray<char> memory;  // of one pass at a time
+    ModelOnDevice model;
+
+    Desk(Streams::Priority priority, const ModelOnDevice& of)
+        : streams(priority), counters(1), model(of) {
+      model.counters = counters.data();
+    }
+  };
+  ModelOnDevice model_of(float* weights, bool fused) const;
+  void place_passes(Desk& desk, std::initializer_list<Part*> parts, bool training);
   void begin(const std::vector<Epoch>& epochs, int first);
   void compute_gradients(ModelPass& pass);
   void train_step(ModelPass& pass);
   void evaluate_step(Part& part, ModelPass& pass);
-  void run(Part& part, int step, const std::function<void()>& work);
+  void run(Desk& desk, Part& part, int step, const std::function<void()>& work);
   std::vector<BadStep> bad_steps();
 
   StepSettings settings_;
   PlacedRuns runs_;
   bool recorded_;
-  Streams streams_;
+  const int device_number_ = device_in_use();
   DeviceLists lists_;
   DeviceArray<uint64_t> seeds_;
-  DeviceArray<Counters> counters_;
+  Desk training_, evaluation_;  // of the runs; of their snapshot
   DeviceArray<BadStep> bad_steps_;
   DeviceArray<double> squares_, row_loss_;
   DeviceArray<int> row_right_;
-  DeviceArray<float> losses_;  // (R,steps of an epoch)
-  ModelOnDevice model_;
-  DeviceArray<char> memory_;            // of one pass at a time
+  DeviceArray<float> losses_;           // (R,steps of an epoch)
   Part train_, train_rows_, val_rows_;  // to train on; to evaluate
 };
 

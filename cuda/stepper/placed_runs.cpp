@@ -13,7 +13,8 @@ PlacedRuns::PlacedRuns(const StepSettings& settings, std::vector<StepRun> runs)
   parameters_ = model.parameter_count();
   stride_ = (parameters_ + 3) / 4 * 4;  // every piece starts at a multiple of 16 bytes
   const std::vector<float> zero(runs_.size() * stride_);
-  values_ = DeviceArray<float>(zero), gradients_ = DeviceArray<float>(zero);
+  for (DeviceArray<float>* each : {&values_, &snapshot_, &gradients_})
+    *each = DeviceArray<float>(zero);
   if (settings.optimizer == OptimizerKind::adam)
     m_ = DeviceArray<float>(zero), v_ = DeviceArray<float>(zero);
   positions_ =
@@ -112,6 +113,7 @@ void PlacedRuns::move_to(const std::vector<PlanePoint>& points) {
   for (const PlanePoint& p : points) numbers.insert(numbers.end(), {p.x, p.y});
   points_.set(numbers);
   place_on_plane(runs(), parameters_, plane_.data(), points_.data(), values(), nullptr);
+  synchronize();  // the steppers' streams do not wait for it
 }
 
 std::vector<std::vector<float>> PlacedRuns::gradients_of(int run) const {

@@ -26,6 +26,8 @@ class PlacedRuns {
   size_t stride() const { return stride_; }  // from one run's piece to the next, in floats
   Runs runs() const { return {count(), stride_}; }
   float* values() const { return values_.data(); }
+  float* snapshot() const { return snapshot_.data(); }  // room for a copy of the values
+  size_t value_bytes() const { return values_.size() * sizeof(float); }
   float* gradients() const { return gradients_.data(); }
   float* m() const { return m_.data(); }  // nullptr for SGD
   float* v() const { return v_.data(); }
@@ -53,7 +55,7 @@ class PlacedRuns {
   std::vector<StepRun> runs_;
   std::vector<size_t> sizes_;  // of the parameters
   size_t parameters_ = 0, stride_ = 0;
-  DeviceArray<float> values_, gradients_, m_, v_, rate_factors_, positions_, rates_;
+  DeviceArray<float> values_, snapshot_, gradients_, m_, v_, rate_factors_, positions_, rates_;
   DeviceArray<int> order_;
   DeviceArray<double> plane_;   // (3,parameters): centre, X, Y
   DeviceArray<double> points_;  // (R,2)

@@ -49,7 +49,7 @@ bool measure_surface(Lesson& out, const Snapshot& at, const PaddedData& rows, in
   if (!fill_surface(surface, centre, X, Y, evaluators, out.stop(), tick)) return false;
   std::vector<double> losses;
   for (const auto& point : surface.points) losses.push_back(point->loss);
-  for (int steps = 1; steps * step < 0.71; ++steps) {
+  for (int steps = 1; steps * step < range + step / 2; ++steps) {
     const SlopePercentiles p = slope_percentiles(losses, grid, range, steps * step);
     const std::pair<const char*, double> all[] = {
         {"p50", p.p50}, {"p75", p.p75}, {"p95", p.p95}, {"p99", p.p99}};
@@ -290,7 +290,9 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
       "topk(5) lower | per length of the weights |\n|---|---|---|---|---|\n";
   bool all = !by_task.empty();
   std::string reason;
-  for (const auto& [task, t] : by_task) {
+  for (const auto& entry : by_task) {
+    const std::string& task = entry.first;
+    const Table& t = entry.second;
     const Interval colours = colours_of(t);
     for (const std::string& m : {full, topk})
       figure.panels.push_back(map_panel(t, m, task + ": " + m, 1, colours));

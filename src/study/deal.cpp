@@ -13,17 +13,26 @@ std::vector<DealtPiece> lay_out(const std::vector<DealtGroup>& groups,
   for (size_t g = 0; g < groups.size(); ++g)
     for (int p = 0, first = 0; p < pieces_of[g]; ++p) {
       const int count = (groups[g].runs - first) / (pieces_of[g] - p);
-      pieces.push_back({g, first, count, 0, 0, groups[g].seconds(count)});
+      pieces.push_back({g, first, count, 0, 0, groups[g].seconds(count), groups[g].fill_of(count)});
       first += count;
     }
   std::stable_sort(pieces.begin(), pieces.end(),
                    [](const DealtPiece& a, const DealtPiece& b) { return a.end > b.end; });
-  std::vector<double> free_at(size_t(devices), 0.0);
+  // What the pieces of a device fill of its time, and the longest that one of them goes on beside
+  // that.
+  struct Load {
+    double filled = 0, beside = 0;
+    double end() const { return filled + beside; }
+  };
+  std::vector<Load> loads{size_t(devices)};
   for (DealtPiece& piece : pieces) {
-    const auto first_free = std::min_element(free_at.begin(), free_at.end());
-    piece.device = int(first_free - free_at.begin());
-    piece.begin = *first_free;
-    *first_free = piece.end += piece.begin;
+    const auto least = std::min_element(
+        loads.begin(), loads.end(), [](const Load& a, const Load& b) { return a.end() < b.end(); });
+    piece.device = int(least - loads.begin());
+    piece.begin = least->filled;
+    least->filled += piece.fill * piece.end;
+    least->beside = std::max(least->beside, (1 - piece.fill) * piece.end);
+    piece.end = least->end();
   }
   std::stable_sort(pieces.begin(), pieces.end(),
                    [](const DealtPiece& a, const DealtPiece& b) { return a.begin < b.begin; });
@@ -38,7 +47,7 @@ std::vector<DealtPiece> deal(const std::vector<DealtGroup>& groups, int devices)
   for (const DealtGroup& g : groups) {
     const int most = std::max(1, g.most);
     pieces_of.push_back(1 + (g.runs - 1) / most);
-    all += g.seconds(g.runs);
+    all += g.fill_of(g.runs) * g.seconds(g.runs);
   }
   std::vector<size_t> longest(groups.size());
   for (size_t g = 0; g < groups.size(); ++g) longest[g] = g;

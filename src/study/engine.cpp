@@ -409,27 +409,16 @@ class Engine {
                 const JobEvents& events) {
     if (!options_.devices.empty()) {
       if (folder_ && observer_.on_note) observer_.on_note(note_on_steps(*states_[0].made));
-      return run_together(options_.devices, jobs, parties_of(left), options_.form, stop(), events);
+      std::vector<int> epochs_left;
+      for (const size_t i : left)
+        epochs_left.push_back(settings_of(i).epochs - int(curve_of(i).size()));
+      const std::vector<Party> parties =
+          parties_of(study_, left, epochs_left, observer_.costs, int(options_.devices.size()),
+                     options_.devices[0]->facts().memory, options_.threads);
+      return run_together(options_.devices, jobs, parties, options_.form, stop(), events);
     }
     run_side_by_side(jobs, options_.threads,
                      options_.together ? int(jobs.size()) : options_.threads, stop(), events);
-  }
-  std::vector<std::vector<size_t>> parties_of(const std::vector<size_t>& left) {
-    std::vector<int> epochs;
-    std::map<size_t, size_t> job_of;
-    for (const size_t i : left) {
-      epochs.push_back(settings_of(i).epochs - int(curve_of(i).size()));
-      job_of.emplace(i, job_of.size());
-    }
-    const std::vector<RunGroup> groups =
-        groups_of(study_, left, epochs, observer_.costs, options_.devices[0]->facts().memory);
-    std::vector<std::vector<size_t>> parties;
-    for (const DealtPiece& piece : deal(groups, int(options_.devices.size()))) {
-      std::vector<size_t>& party = parties.emplace_back();
-      for (int r = 0; r < piece.count; ++r)
-        party.push_back(job_of[groups[piece.group].runs[size_t(piece.first + r)]]);
-    }
-    return parties;
   }
   std::string note_on_steps(const Run& run) const {
     StepSettings settings = run.step_settings();

@@ -25,8 +25,8 @@ struct StudyOptions {
   bool together = false;
   double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
   // Where the runs are made, on devices that are alike; none: on the CPU. A device takes the runs
-  // together that differ only in rates, epochs and seed; `threads` and `together` are of no use
-  // then.
+  // together that differ only in rates, epochs and seed, and at most `threads` of such groups are
+  // made at once; `together` is of no use then.
   std::vector<Device*> devices = {};
   std::string form = "auto";  // of a step (StepSettings), where a device makes them
   // Or the name of a device of other machines, which will make them: for plan_study only.
@@ -101,7 +101,7 @@ struct TrainResult {
 
 // 'focus train': starts new runs in plan.out. InputError when it already holds a run, or anything
 // else is wrong with the plan; nothing has been written then. Every epoch is saved, while the next
-// one is computed: a kill loses the epoch under way and the one that is on its way to the disk. An
+// one is computed: a kill loses what is under way, on its way to the disk too (train/saver.h). An
 // interrupt (observer.stop) finishes the step, saves and returns; resuming continues in the middle
 // of the epoch, to the same bytes as if never stopped.
 TrainResult train(const TrainPlan& plan, const StudyObserver& observer = {});

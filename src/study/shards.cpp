@@ -22,9 +22,9 @@ std::string group_name(RunSettings s) {
 }
 
 // Roughly, in products. A run of the paper's short sequences leaves most of a GPU idle, so that
-// another one beside it adds a tenth; one of 15000 tokens a batch nearly fills it
-// (gpu_step.csv and evaluation_h200.csv: 0.22 and 0.41 ms a step for one and ten runs of 25 × 40
-// tokens, 1.5 and 12.1 of 25 × 600).
+// another one beside it, of its group or not, adds a tenth; one of 15000 tokens a batch nearly
+// fills it (gpu_step.csv and evaluation_h200.csv: 0.22 and 0.41 ms a step for one and ten runs of
+// 25 × 40 tokens, 1.5 and 12.1 of 25 × 600).
 EpochCost rough_cost(const RunSettings& s) {
   const double rows = 3.0 * s.train_size + s.val_size, length = s.length;
   const double products = rows * length * s.blocks *
@@ -61,6 +61,9 @@ std::vector<RunGroup> groups_of(const Study& study, const std::vector<size_t>& r
     group.cost.alone = std::max(group.cost.alone, cost.alone * epochs_left[i]);
     group.cost.each_more = std::max(group.cost.each_more, cost.each_more * epochs_left[i]);
   }
+  for (RunGroup& group : groups)
+    if (group.cost.alone > 0)
+      group.cost.fill = std::clamp(group.cost.each_more / group.cost.alone, 0.05, 1.0);
   return groups;
 }
 
@@ -68,6 +71,25 @@ std::vector<DealtPiece> deal(const std::vector<RunGroup>& groups, int devices) {
   std::vector<DealtGroup> costs;
   for (const RunGroup& group : groups) costs.push_back(group.cost);
   return deal(costs, devices);
+}
+
+std::vector<Party> parties_of(const Study& study, const std::vector<size_t>& runs,
+                              const std::vector<int>& epochs_left,
+                              const std::vector<EpochCost>& costs, int devices, double memory,
+                              int threads) {
+  std::map<size_t, size_t> job_of;
+  for (const size_t run : runs) job_of.emplace(run, job_of.size());
+  const std::vector<RunGroup> groups = groups_of(study, runs, epochs_left, costs, memory);
+  const std::vector<DealtPiece> pieces = deal(groups, devices);
+  const double of_each = double(devices) / double(std::min(size_t(threads), pieces.size()));
+  std::vector<Party> parties;
+  for (const DealtPiece& piece : pieces) {
+    Party& party = parties.emplace_back();
+    party.share = std::min(1.0, std::max(of_each, piece.fill));
+    for (int r = 0; r < piece.count; ++r)
+      party.jobs.push_back(job_of[groups[piece.group].runs[size_t(piece.first + r)]]);
+  }
+  return parties;
 }
 
 std::vector<size_t> runs_of_shard(const Study& study, int shard, int shards, bool on_device) {

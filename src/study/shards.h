@@ -7,6 +7,7 @@
 
 #include "study/deal.h"
 #include "study/study.h"
+#include "train/scheduler.h"
 
 namespace focus {
 
@@ -30,6 +31,14 @@ std::vector<RunGroup> groups_of(const Study& study, const std::vector<size_t>& r
                                 const std::vector<int>& epochs_left,
                                 const std::vector<EpochCost>& costs, double memory);
 std::vector<DealtPiece> deal(const std::vector<RunGroup>& groups, int devices);
+
+// The parties (train/scheduler.h) that devices make of these runs: dealt groups, with at least the
+// share of a device that there is for each when all go at once, and at most `threads` at once in
+// all: each keeps a core busy. Jobs are indices into `runs`.
+std::vector<Party> parties_of(const Study& study, const std::vector<size_t>& runs,
+                              const std::vector<int>& epochs_left,
+                              const std::vector<EpochCost>& costs, int devices, double memory,
+                              int threads);
 
 // The runs of shard number `shard` of `shards`, counted from 1, as indices into study.runs. On a
 // device groups are dealt to shards as to devices (deal.h), elsewhere runs, one by one.

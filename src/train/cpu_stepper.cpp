@@ -123,8 +123,8 @@ std::vector<StepsMade> CpuStepper::train(const std::vector<Epoch>& epochs, int f
   return made;
 }
 
-std::optional<std::vector<Evaluation>> CpuStepper::evaluate(Split split,
-                                                            const std::atomic<bool>& stop) {
+std::optional<std::vector<Evaluation>> CpuStepper::evaluate_snapshot(
+    Split split, const std::atomic<bool>& stop) {
   std::vector<Evaluation> results;
   for (size_t r = 0; r < runs_.size(); ++r) {
     const RunData& data = *runs_[r].data;

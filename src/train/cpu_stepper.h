@@ -36,8 +36,9 @@ class CpuStepper final : public Stepper {
   void move_to(const std::vector<PlanePoint>& points) override;
   std::vector<StepsMade> train(const std::vector<Epoch>& epochs, int first, int count,
                                const std::atomic<bool>& stop) override;
-  std::optional<std::vector<Evaluation>> evaluate(Split split,
-                                                  const std::atomic<bool>& stop) override;
+  void take_snapshot() override {}
+  std::optional<std::vector<Evaluation>> evaluate_snapshot(Split split,
+                                                           const std::atomic<bool>& stop) override;
   std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) override;
   std::vector<AttentionInputs> attention_inputs(int run, Split split, int first,
                                                 int count) override;

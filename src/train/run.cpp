@@ -80,11 +80,12 @@ StepSettings Run::step_settings() const {
           .precision = settings_.precision};
 }
 
-Epoch Run::epoch() const {
+Epoch Run::epoch(int later) const {
+  const int before = epochs_done_ + later;
   Epoch epoch{std::vector<int>(size_t(data_->train.rows)),
-              decayed_rate(settings_.lr, settings_.lr_decay, epochs_done_),
-              uint32_t(epochs_done_) * uint32_t(steps_per_epoch())};
-  Rng rng(seed_, Stream::order, uint32_t(epochs_done_));
+              decayed_rate(settings_.lr, settings_.lr_decay, before),
+              uint32_t(before) * uint32_t(steps_per_epoch())};
+  Rng rng(seed_, Stream::order, uint32_t(before));
   if (data_->train.is_stream()) {
     const uint32_t places = uint32_t(window_places(data_->train));
     for (int& begin : epoch.order) begin = int(rng.below(places));
@@ -170,38 +171,54 @@ void Run::restore(const Safetensors& file) {
   best_loss_ = file.number_setting("best_val_loss");
 }
 
-std::vector<EpochResult> run_epoch(Stepper& stepper, const std::vector<Run*>& runs,
-                                   const std::atomic<bool>& stop) {
-  std::vector<EpochResult> results(runs.size());
+std::vector<StepsMade> make_steps(Stepper& stepper, const std::vector<Run*>& runs,
+                                  const std::atomic<bool>& stop) {
+  const int begin = runs[0]->steps_in_epoch(), end = runs[0]->steps_per_epoch();
+  if (begin == end) return std::vector<StepsMade>(runs.size());
   std::vector<Epoch> epochs;
   for (const Run* run : runs) epochs.push_back(run->epoch());
-  const int begin = runs[0]->steps_in_epoch(), end = runs[0]->steps_per_epoch();
-  int step = begin;  // of the runs that have not failed
-  if (begin < end) {
-    const std::vector<StepsMade> made = stepper.train(epochs, begin, end - begin, stop);
-    for (size_t r = 0; r < runs.size(); ++r) {
-      const int steps = int(made[r].losses.size());
-      if (!made[r].failed) {
-        step = begin + steps;
-        runs[r]->take_steps(stepper, int(r), steps);
-      } else {
-        results[r].error = error_of([&] {
-          runs[r]->fail_at_step(begin + steps - 1, double(made[r].losses.back()), made[r].norm);
-        });
-      }
-    }
+  return stepper.train(epochs, begin, end - begin, stop);
+}
+
+std::vector<EpochResult> take_steps(const Stepper& stepper, const std::vector<Run*>& runs,
+                                    const std::vector<StepsMade>& made) {
+  std::vector<EpochResult> results(runs.size());
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const int steps = int(made[r].losses.size());
+    if (made[r].failed)
+      results[r].error = error_of([&] {
+        runs[r]->fail_at_step(runs[r]->steps_in_epoch() + steps - 1, double(made[r].losses.back()),
+                              made[r].norm);
+      });
+    else if (steps > 0)
+      runs[r]->take_steps(stepper, int(r), steps);
   }
-  const auto all_failed = [&] {
-    return std::all_of(results.begin(), results.end(), [](const auto& r) { return r.error; });
-  };
-  if (step < end || all_failed()) return results;
-  const auto train = stepper.evaluate(Split::train, stop);
-  const auto val = train ? stepper.evaluate(Split::held_out, stop) : std::nullopt;
-  if (!val) return results;
+  return results;
+}
+
+bool can_evaluate(const std::vector<Run*>& runs, const std::vector<EpochResult>& results) {
+  for (size_t r = 0; r < runs.size(); ++r)
+    if (!results[r].error) return runs[r]->steps_in_epoch() == runs[r]->steps_per_epoch();
+  return false;
+}
+
+void evaluate_epoch(Stepper& stepper, const std::vector<Run*>& runs,
+                    std::vector<EpochResult>& results, const std::atomic<bool>& stop) {
+  const auto train = stepper.evaluate_snapshot(Split::train, stop);
+  const auto val = train ? stepper.evaluate_snapshot(Split::held_out, stop) : std::nullopt;
+  if (!val) return;
   for (size_t r = 0; r < runs.size(); ++r)
     if (!results[r].error)
       results[r].error =
           error_of([&] { results[r].row = runs[r]->finish_epoch((*train)[r], (*val)[r]); });
+}
+
+std::vector<EpochResult> run_epoch(Stepper& stepper, const std::vector<Run*>& runs,
+                                   const std::atomic<bool>& stop) {
+  std::vector<EpochResult> results = take_steps(stepper, runs, make_steps(stepper, runs, stop));
+  if (!can_evaluate(runs, results)) return results;
+  stepper.take_snapshot();
+  evaluate_epoch(stepper, runs, results, stop);
   return results;
 }
 

@@ -39,10 +39,11 @@ class Run {
   Optimizer<float>& optimizer() { return optimizer_; }
   const RunData& data() const { return *data_; }
 
-  // What a stepper needs: for its making, of this run and of its present epoch.
+  // What a stepper needs: for its making, of this run and of its present epoch, or one so many
+  // later.
   StepSettings step_settings() const;
   StepRun step_run() const { return {seed_, data_}; }
-  Epoch epoch() const;
+  Epoch epoch(int later = 0) const;
   int steps_per_epoch() const;
   void load_into(Stepper& stepper, int number) const { stepper.load(number, model_, optimizer_); }
 
@@ -74,6 +75,18 @@ struct EpochResult {
 // two steps and can be saved or continued. A run that fails does not end the others.
 std::vector<EpochResult> run_epoch(Stepper& stepper, const std::vector<Run*>& runs,
                                    const std::atomic<bool>& stop);
+
+// The parts of that. The steps that are left of the epoch, …
+std::vector<StepsMade> make_steps(Stepper& stepper, const std::vector<Run*>& runs,
+                                  const std::atomic<bool>& stop);
+// … which the runs take over with the stepper's states; results of those that failed.
+std::vector<EpochResult> take_steps(const Stepper& stepper, const std::vector<Run*>& runs,
+                                    const std::vector<StepsMade>& made);
+// Have those that did not fail, if any, made all steps of the epoch?
+bool can_evaluate(const std::vector<Run*>& runs, const std::vector<EpochResult>& results);
+// Ends the epoch of those that did not fail with the evaluation of the stepper's snapshot.
+void evaluate_epoch(Stepper& stepper, const std::vector<Run*>& runs,
+                    std::vector<EpochResult>& results, const std::atomic<bool>& stop);
 
 // One epoch of one run on the CPU. nullopt: `stop` was set on the way. RunError on a NaN or Inf.
 std::optional<EpochMetrics> run_epoch(Run& run, Tape<float>& tape, const std::atomic<bool>& stop);

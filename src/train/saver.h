@@ -1,8 +1,9 @@
 // Writes what finished epochs leave behind while the next ones are computed.
 //
 // A device makes an epoch in less time than a disk may need to keep ten checkpoints. Whoever
-// computes hands over copies and goes on; at most one epoch of each run is on its way to the disk,
-// so a kill loses the epoch under way and at most the one before it.
+// computes hands over copies and goes on; at most one epoch of each run is on its way to the disk.
+// A kill loses that one and what is not evaluated yet: the epoch under way, and on a device perhaps
+// the one before it (scheduler.h).
 #pragma once
 
 #include <condition_variable>

@@ -42,15 +42,21 @@ struct JobEvents {
 void run_side_by_side(const std::vector<Job>& jobs, int threads, int at_once,
                       const std::atomic<bool>& stop, const JobEvents& events);
 
-// The same on devices, which are alike, by a thread for each. A party is jobs (their numbers) that
-// a device makes together: they have the same settings but for rates, what Q and K start with,
-// epochs and seed, and data of the same sizes. All of them that stand at the same step are in one
-// stepper, or half of them where the memory does not hold so many. A device that is free takes the
-// next party. One that fails (DeviceLost) takes no more; its runs go on on another one, from where
-// their last steps left them. DeviceLost at the end if no device is left for them. form: of the
-// steps (StepSettings).
+// Jobs (their numbers) that a device makes together: they have the same settings but for rates,
+// what Q and K start with, epochs and seed, and data of the same sizes. All of them that stand at
+// the same step are in one stepper, or half of them where the memory does not hold so many.
+struct Party {
+  std::vector<size_t> jobs = {};
+  double share = 1;  // of a device that they fill
+};
+
+// The same on devices, which are alike. A device makes parties side by side, in their order, as
+// many as their shares and its memory allow, each by a thread of its own. While an epoch is
+// evaluated, the runs' next steps are made. A device that fails (DeviceLost) takes no more; its
+// runs go on on another one, from where their last steps left them. DeviceLost at the end if no
+// device is left for them. form: of the steps (StepSettings).
 void run_together(const std::vector<Device*>& devices, const std::vector<Job>& jobs,
-                  const std::vector<std::vector<size_t>>& parties, const std::string& form,
+                  const std::vector<Party>& parties, const std::string& form,
                   const std::atomic<bool>& stop, const JobEvents& events);
 
 // Jobs for runs that exist already and remain.

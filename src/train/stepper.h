@@ -36,6 +36,7 @@ struct StepSettings {
   Precision precision = Precision::fp32;
   // Which of a device's forms of a step: "auto" is the fastest one for the model. The CPU has one.
   std::string form = "auto";
+  double share = 1;  // of a device, for kernels that would else take as much as there is
 };
 
 // What is a run's own and does not change. The runs of a stepper have data of the same sizes.
@@ -91,7 +92,7 @@ void check_rows(int rows, int first, int count);
 // InputError unless each run has one point.
 void check_points(size_t points, size_t runs);
 
-// Used by one thread, the one that made it.
+// Used by one thread, the one that made it, but for evaluate_snapshot().
 class Stepper {
  public:
   virtual ~Stepper() = default;
@@ -115,8 +116,15 @@ class Stepper {
 
   // Loss and accuracy of each run on all its rows, without dropout. The predicted class is the one
   // with the largest logit, the lowest of equal ones. nullopt: `stop` was set on the way.
-  virtual std::optional<std::vector<Evaluation>> evaluate(Split split,
-                                                          const std::atomic<bool>& stop) = 0;
+  std::optional<std::vector<Evaluation>> evaluate(Split split, const std::atomic<bool>& stop) {
+    take_snapshot();
+    return evaluate_snapshot(split, stop);
+  }
+  // The same in two: the states as they stand are copied; then another thread may evaluate the
+  // copies while this one trains on, with a device's stepper. (The CPU's copies nothing.)
+  virtual void take_snapshot() = 0;
+  virtual std::optional<std::vector<Evaluation>> evaluate_snapshot(
+      Split split, const std::atomic<bool>& stop) = 0;
 
   // What step number `step` would compute before its clip, for each run. Changes no state.
   virtual std::vector<Gradients> gradients(const std::vector<Epoch>& epochs, int step) = 0;
