@@ -3,7 +3,7 @@
 #   libfocus-cuda.a   by nvcc; without nvcc the emulated kernels take its place
 
 CUDA_BENCH := $(call emulated_obj,$(wildcard cuda/bench/*.cpp))
-$(B)/obj/src/cli/main.o: CXXFLAGS += -DFOCUS_KERNELS  # focus bench attention is there
+$(B)/obj/src/cli/bench_commands.o: CXXFLAGS += -DFOCUS_KERNELS  # focus bench attention is there
 
 # The test of counting is itself compiled with the thread sanitizer's calls: it cannot be in a
 # program that is built with the thread sanitizer.

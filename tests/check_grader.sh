@@ -60,6 +60,11 @@ if [ $status -eq 2 ] && grep -q "bwrap" "$here/log"; then
 fi
 says "right code has all points" "ada: lesson 01, 8 of 8 points"
 [ $status -eq 0 ] && ok "status 0" || bad "status 0"
+if command -v ccache > /dev/null; then
+  gaps cached "return  2 * x;" "$right_half"
+  CXX="ccache g++" grade cached
+  says "… and so when g++ is behind ccache" "cached: lesson 01, 8 of 8 points"
+fi
 
 # --- what stands outside of the gaps has no effect ---
 gaps outside "$right_twice" 'return x;'

@@ -2,7 +2,9 @@
 # Do the lessons' tests catch what they should? Builds every mistake of every gap (their form:
 # lessons/kit/gaps.h) into one set of stage tests, runs each lesson's test as it is, which must pass,
 # and with each of its mistakes, which must fail, and fail the test cases that lessons/NN-*/mistakes.tsv
-# names: by them a student's mistake is recognised (tests/stage_main.cpp).
+# names: by them a student's mistake is recognised (tests/stage_main.cpp). Likewise with gaps empty:
+# filled one at a time, the test stays red until the last one, because of the empty gaps and nothing
+# else.
 #
 #   tests/check_mistakes.sh KIT [NN ...]            all lessons, or those named
 #   UPDATE=1 tests/check_mistakes.sh KIT [NN ...]   also writes mistakes.tsv anew
@@ -30,11 +32,23 @@ run_stage() {  # run_stage NN MISTAKE OUT: its status; OUT/cases is what failed,
 }
 
 # one NN GAP MISTAKE PLACE WORDS: in build/mistakes/run/NN-MISTAKE, `line` is what came of it, and
-# `row` the row for mistakes.tsv. No MISTAKE: the sources as they are.
+# `row` the row for mistakes.tsv. No MISTAKE: the sources as they are. 2of5: the gaps in WORDS are
+# empty.
 one() {
   nn=$1 gap=$2 name=$3 place=$4 words=$5
   out=$PWD/build/mistakes/run/$nn-$name
   mkdir -p "$out"
+  case $name in [0-9]*of*)
+    export FOCUS_EMPTY="$words"
+    if run_stage "$nn" "" "$out"; then verdict="bad is green"
+    elif grep -q '^  FAIL\|^  ENDLESS' "$out/log" || ! grep -q "^  EMPTY lesson $nn: the gap '" "$out/log"; then
+      cat "$out/log" >&2
+      verdict="bad is red for another reason"
+    else verdict="ok is red"
+    fi
+    echo "$verdict with $name gaps filled, empty: $words" > "$out/line"
+    return ;;
+  esac
   run_stage "$nn" "$name" "$out"
   status=$?
   if [ -z "$name" ]; then
@@ -91,11 +105,21 @@ rm -rf "$here/run"
 for nn in $lessons; do
   printf '%s\t\t\t\t\n' "$nn"
   grep "^$nn$tab" "$here/list"
-done | tr '\t\n' '\0\0' | xargs -0 -n 5 -P "$(nproc 2> /dev/null || echo 2)" tests/check_mistakes.sh --one
+  [ -n "${UPDATE:-}" ] || "$kit" hints "$nn" | awk -F"$tab" -v nn="$nn" '
+    $2 == "place" {gap[count++] = $1}
+    END {
+      for (filled = 0; filled < count; ++filled) {
+        empty = gap[filled]
+        for (i = filled + 1; i < count; ++i) empty = empty " " gap[i]
+        printf "%s\t\t%dof%d\t\t%s\n", nn, filled, count, empty
+      }
+    }'
+done > "$here/runs"
+tr '\t\n' '\0\0' < "$here/runs" | xargs -0 -n 5 -P "$(nproc 2> /dev/null || echo 2)" tests/check_mistakes.sh --one
 
 for nn in $lessons; do
   : > "$here/rows"
-  for name in "" $(grep "^$nn$tab" "$here/list" | cut -f3); do
+  for name in "" $(grep "^$nn$tab" "$here/runs" | cut -f3); do
     read -r verdict words < "$here/run/$nn-$name/line" || verdict=bad words="$name: no result"
     $verdict "lesson $nn: $words"
     [ -z "$name" ] || [ -z "${UPDATE:-}" ] || cat "$here/run/$nn-$name/row" >> "$here/rows"

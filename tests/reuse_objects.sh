@@ -19,7 +19,7 @@ same=" $(echo $same) "
 
 find build/obj -name '*.d' | while read -r list; do
   object=${list%.d}.o
-  [ "$object" != build/obj/src/cli/main.o ] || continue  # has options of its own
+  [ "$object" != build/obj/src/cli/bench_commands.o ] || continue  # has options of its own
   # The list's first rule, which ends with the first line that does not go on: OBJECT: FILE...
   for file in $(awk '{on = sub(/\\$/, ""); sub(/^[^ :]*[ ]*:/, ""); print} !on {exit}' "$list"); do
     file=${file#./}

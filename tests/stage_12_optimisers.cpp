@@ -6,6 +6,7 @@
 #include "close.h"
 #include "model_run.h"
 #include "train/optimizer.h"
+#include "train/rate_budget.h"
 
 using namespace focus;
 using namespace focus::test;

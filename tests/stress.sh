@@ -4,54 +4,56 @@
 #
 #   tests/stress.sh SECONDS BUILD [SEED]     BUILD has focus and the fuzz_* programs
 #
-# It goes round all kinds, a share of each at a time, until every goal is reached or the time is
-# over. Ctrl-C ends it early and prints the table of what ran. What was lost is kept in a folder that
-# the last lines name. Exit status: 0 nothing lost, 1 something lost.
+# JOBS workers (one for each processor) go round all kinds, a share of each at a time, until every
+# goal is reached or the time is over. Ctrl-C ends it early and prints the table of what ran. What
+# was lost is kept in a folder that the last lines name. Exit status: 0 nothing lost, 1 something
+# lost.
 set -u
-seconds=$1 build=$(realpath "$2") RANDOM=${3:-1}
+seconds=$1 build=$(realpath "$2") seed=${3:-1} jobs=${JOBS:-$(nproc)}
 focus=$build/focus
 place=$(mktemp -d) || exit 2
 cd "$place" || exit 2
-mkdir kept
+mkdir kept tried lost took
 unset OMP_NUM_THREADS
 
-# The kinds, and for each what was tried, lost, the goal and the seconds it took. A fuzzer's number is
-# that of its reads: the data file's reads each case as all eight tasks.
-kinds=() ; declare -A tried lost goal took
-kind() { kinds+=("$1"); tried[$1]=0 lost[$1]=0 goal[$1]=$2 took[$1]=0; }
-fuzzers=()
-for program in "$build"/fuzz_*; do
-  fuzzers+=("$(basename "$program")")
-  kind "$(basename "$program")" 10000000
-done
+# The kinds, and the goal of each. The workers add numbers to tried/KIND, lost/KIND and took/KIND,
+# its seconds. A fuzzer's number is that of its reads: the data file's reads each case as all eight
+# tasks.
+kinds=() ; declare -A goal
+kind() { kinds+=("$1"); goal[$1]=$2; }
+for program in "$build"/fuzz_*; do kind "$(basename "$program")" 10000000; done
 kind "kills of train" 200
 kind "kills of study" 200
 kind "races" 1000
 kind "limits" 300
 kind "full disks" 100
 
-is_over() { [ -e stop ] || [ "$SECONDS" -ge "$seconds" ]; }
-is_done() { [ "${tried[$1]}" -ge "${goal[$1]}" ]; }
+is_over() { [ -e "$place/stop" ] || [ "$SECONDS" -ge "$seconds" ]; }
+sum() { awk '{all += $1} END {print all + 0}' "$place/$1/$2" 2> /dev/null || echo 0; }  # sum tried KIND
+is_done() { [ -e "$place/impossible $1" ] || [ "$(sum tried "$1")" -ge "${goal[$1]}" ]; }
+tries() { echo "${2:-1}" >> "$place/tried/$1"; }  # tries KIND [TIMES]
 loses() {  # loses KIND WORDS...: says what, and keeps the files
-  local kind=$1
+  local kind=$1 kept
   shift
-  lost[$kind]=$((lost[$kind] + 1))
-  echo "LOST  $kind ${tried[$kind]}: $*"
-  mkdir -p "kept/$kind" && cp -r here "kept/$kind/${tried[$kind]}" 2> /dev/null
+  echo 1 >> "$place/lost/$kind"
+  kept="$place/kept/$kind $(sum tried "$kind") $worker"
+  echo "LOST  ${kept#"$place/kept/"}: $*"
+  cp -r here "$kept" 2> /dev/null
 }
 nap() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }  # up to so many milliseconds
 
 table() {
-  local bad=0 kind
+  local bad=0 kind lost
   echo
   echo "kind                         tried        goal        lost     seconds"
   for kind in "${kinds[@]}"; do
-    printf '%-22s %11d %11d %11d %11d\n' "$kind" "${tried[$kind]}" "${goal[$kind]}" \
-      "${lost[$kind]}" "${took[$kind]}"
-    bad=$((bad + lost[$kind]))
+    lost=$(sum lost "$kind")
+    printf '%-22s %11d %11d %11d %11d\n' "$kind" "$(sum tried "$kind")" "${goal[$kind]}" "$lost" \
+      "$(sum took "$kind")"
+    bad=$((bad + lost))
   done
   echo
-  echo "$(date +%F), $SECONDS s on $(nproc) processors:" \
+  echo "$(date +%F), $SECONDS s, $jobs workers on $(nproc) processors:" \
     "$(sed -n 's/^model name.*: //p' /proc/cpuinfo 2> /dev/null | head -n 1)"
   "$focus" --version
   cd /
@@ -62,8 +64,6 @@ table() {
   echo "what was lost is in $place/kept"
   exit 1
 }
-# Ctrl-C: the trial that is running ends, then the table comes.
-trap 'touch "$place/stop"; kill $(jobs -p) 2> /dev/null' INT TERM
 
 # --- what is run ----------------------------------------------------------------------------------
 
@@ -102,20 +102,14 @@ whole_train=$(files_of here/whole) whole_study=$(files_of here/whole-study)
 
 # --- the kinds ------------------------------------------------------------------------------------
 
-fuzz() {  # all readers side by side for twenty seconds, each with a seed of its own
-  local name reads
-  for name in "${fuzzers[@]}"; do
-    is_done "$name" || "$build/$name" 20 $((RANDOM * 32768 + RANDOM)) > "here/$name" 2>&1 &
-  done
-  wait
-  for name in "${fuzzers[@]}"; do
-    [ -e "here/$name" ] || continue
-    reads=$(sed -n 's/.*: \([0-9]*\) cases, .*/\1/p' "here/$name")
-    [ "$name" != fuzz_data_file ] || reads=$((${reads:-0} * 8))
-    tried[$name]=$((tried[$name] + ${reads:-0})) took[$name]=$((took[$name] + 20))
-    [ -n "$reads" ] || [ -e stop ] || loses "$name" "$(tail -n 1 "here/$name")"
-    rm "here/$name"
-  done
+fuzz() {  # fuzz NAME: ten seconds with a seed of its own
+  local reads
+  "$build/$1" 10 $((RANDOM * 32768 + RANDOM)) > here/out 2>&1 &
+  wait $!
+  reads=$(sed -n 's/.*: \([0-9]*\) cases, .*/\1/p' here/out)
+  [ "$1" != fuzz_data_file ] || reads=$((${reads:-0} * 8))
+  tries "$1" "${reads:-0}"
+  [ -n "$reads" ] || [ -e "$place/stop" ] || loses "$1" "$(tail -n 1 here/out)"
 }
 
 killed() {  # killed KIND COMMAND...: begins it until it was killed once; 0 if it was
@@ -126,7 +120,7 @@ killed() {  # killed KIND COMMAND...: begins it until it was killed once; 0 if i
   nap "$longest"
   kill -KILL $process 2> /dev/null
   wait $process 2> /dev/null
-  [ $? -eq 137 ] && tried[$kind]=$((tried[$kind] + 1))
+  [ $? -eq 137 ] && tries "$kind"
 }
 kill_train() {  # up to four kills of one run
   rm -rf here/n
@@ -157,13 +151,13 @@ both() {  # both A B: two commands at once; their exit statuses in $a and $b
   local second=$!
   wait $first; a=$?
   wait $second; b=$?
-  [ ! -e stop ]
+  [ ! -e "$place/stop" ]
 }
 race() {
   local say="" run="'$focus' train $small --epochs 2 --out here/p"
   local study="'$focus' study table.csv --threads 1 --out here/p"
   rm -rf here/p
-  case $((tried[races] % 4)) in
+  case $((RANDOM % 4)) in
     0)  # two runs in one folder: one of them trains
       both "$run" "$run" || return
       [ "$a$b" = 02 ] || [ "$a$b" = 20 ] || say="two runs in one folder ended with $a and $b" ;;
@@ -181,17 +175,17 @@ race() {
         *) say="two studies in one folder ended with $a and $b" ;;
       esac ;;
   esac
-  tried[races]=$((tried[races] + 1))
+  tries races
   [ -z "$say" ] || loses races "$say"
 }
 
 limit() {  # little of something; then, with enough, all is as if nothing had been
-  local number=${tried[limits]} status
+  local of=$((RANDOM % 4)) status
   local command="train $small --epochs 8 --out here/n"
   rm -rf here/n here/out here/err
   [ $((RANDOM % 2)) -eq 0 ] || { cp -r here/killed here/n && command="resume here/n"; }
   { (
-    case $((number % 4)) in
+    case $of in
       0) ulimit -f $((RANDOM % 40)) ;;
       1) ulimit -n $((4 + RANDOM % 12)) ;;
       2) ulimit -v $((4000 + RANDOM * 4)) ;;
@@ -200,13 +194,13 @@ limit() {  # little of something; then, with enough, all is as if nothing had be
     exec "$focus" $command
   ) > here/out 2> here/err < /dev/null; } 2> /dev/null
   status=$?
-  [ ! -e stop ] || return
-  tried[limits]=$((number + 1))
+  [ ! -e "$place/stop" ] || return
+  tries limits
   case $status in
     0) ;;
     1 | 2) [ -s here/err ] || loses limits "status $status without a word" ;;
     # In so little memory the system may not even load the program.
-    126 | 127 | 134 | 137 | 139) [ $((number % 4)) -eq 2 ] && [ ! -s here/out ] ||
+    126 | 127 | 134 | 137 | 139) [ $of -eq 2 ] && [ ! -s here/out ] ||
       loses limits "status $status: $(tail -n 1 here/err)" ;;
     *) loses limits "status $status: $(tail -n 1 here/err)" ;;
   esac
@@ -228,14 +222,14 @@ full_disk() {
     mount -o remount,size=4m,nr_inodes=1000 here/n || exit 3
     ends_well here/n/run || exit 5' 2> here/mount
   status=$?
-  [ -e stop ] && return
-  case $status in
-    3) goal["full disks"]=0 && echo "full disks: not tried, $(tail -n 1 here/mount)" ;;
-    0) tried["full disks"]=$((tried["full disks"] + 1)) ;;
-    *)
-      tried["full disks"]=$((tried["full disks"] + 1))
-      loses "full disks" "case $status: $(tail -n 1 here/err)" ;;
-  esac
+  [ -e "$place/stop" ] && return
+  if [ $status -eq 3 ]; then
+    touch "$place/impossible full disks"
+    echo "full disks: not tried, $(tail -n 1 here/mount)"
+    return
+  fi
+  tries "full disks"
+  [ $status -eq 0 ] || loses "full disks" "case $status: $(tail -n 1 here/err)"
 }
 
 # How long a run takes is how long the longest wait before a kill is.
@@ -243,29 +237,48 @@ begin=$(date +%s%3N)
 train here/timed
 longest=$(($(date +%s%3N) - begin))
 [ $longest -lt 900 ] || longest=900
+worker=0
 while [ ! -e here/killed/settings.json ]; do
   rm -rf here/killed
   killed "kills of train" "$focus" train $small --epochs 8 --out here/killed
 done
 
-some() {  # some KIND TIMES COMMAND
-  local begin=$SECONDS i
-  for ((i = 0; i < $2; ++i)); do
-    is_over || is_done "$1" || "$3"
+# --- the workers ----------------------------------------------------------------------------------
+
+some() {  # some KIND: a share of its tries
+  local begin=$SECONDS i times=1 command=fuzz
+  case $1 in
+    "kills of train") command=kill_train times=2 ;;
+    "kills of study") command=kill_study times=2 ;;
+    races) command=race times=10 ;;
+    limits) command=limit times=4 ;;
+    "full disks") command=full_disk times=2 ;;
+  esac
+  for ((i = 0; i < times; ++i)); do
+    is_over || is_done "$1" || "$command" "$1"
   done
-  took[$1]=$((took[$1] + SECONDS - begin))
+  echo $((SECONDS - begin)) >> "$place/took/$1"
 }
-more() {
-  local kind
-  for kind in "${kinds[@]}"; do is_done "$kind" || return 0; done
-  return 1
+work() {  # in a folder of its own; each begins with another kind
+  worker=$1 RANDOM=$((seed * 1000 + $1))
+  trap 'kill $(jobs -p) 2> /dev/null' TERM
+  mkdir -p "$place/$worker/here" && cd "$place/$worker" || exit
+  cp ../table.csv . && cp -r ../here/killed here
+  local i kind more=1
+  while [ $more -eq 1 ] && ! is_over; do
+    more=0
+    for ((i = 0; i < ${#kinds[@]}; ++i)); do
+      kind=${kinds[(i + worker) % ${#kinds[@]}]}
+      is_done "$kind" || { more=1; some "$kind"; }
+    done
+  done
 }
-while more && ! is_over; do
-  fuzz
-  some "kills of train" 2 kill_train
-  some "kills of study" 2 kill_study
-  some races 10 race
-  some limits 4 limit
-  some "full disks" 2 full_disk
+workers=()
+# Ctrl-C: the trials that are running end, then the table comes.
+trap 'touch "$place/stop"; kill "${workers[@]}" 2> /dev/null' INT TERM
+for ((n = 1; n <= jobs; ++n)); do
+  work $n &
+  workers+=($!)
 done
+while ! wait; do :; done  # a signal ends a wait, not the workers
 table

@@ -62,8 +62,7 @@ template <class T>
 std::vector<int> sorted_selection(const std::vector<T>& s, int k) {
   std::vector<int> keys(s.size());
   std::iota(keys.begin(), keys.end(), 0);
-  std::stable_sort(keys.begin(), keys.end(),
-                   [&](int a, int b) { return s[size_t(a)] > s[size_t(b)]; });
+  std::ranges::sort(keys, {}, [&](int j) { return std::pair(-s[size_t(j)], j); });
   keys.resize(size_t(k));
   std::sort(keys.begin(), keys.end());
   return keys;

@@ -39,6 +39,7 @@ struct DeviceAttention {
   void forward(const OnDevice& d) {
     plan.forward(kept, d.x[0].data(), d.x[1].data(), d.x[2].data(), d.y.data(), random, mask,
                  streams, scratch);
+    streams.wait();
   }
   void backward(OnDevice& d) {
     plan.backward(kept, d.x[0].data(), d.x[1].data(), d.x[2].data(), d.y.data(), d.dy.data(),

@@ -168,7 +168,15 @@ TEST_CASE("a gap with a mistake in it") {
   CHECK(text_of(with_mistake(gap, gap.mistakes[1])) == "  y = x / 2;||");
   CHECK(text_of(with_mistake(gap, gap.mistakes[2])) == "y = 2;||  z = y;|v = z;|w = v;|");
   const std::string all = render_mistakes(source);
-  CHECK(all.find("if (focus_mistake(\"double\")) {\n#line 18 \"" + page_path +
+  CHECK(all.starts_with(
+      "#include \"focus_mistake.h\"\n"
+      "static const bool focus_EMPTY_half = focus_chosen(\"FOCUS_EMPTY\", \"half\");\n"
+      "static const bool focus_MISTAKE_double = focus_chosen(\"FOCUS_MISTAKE\", \"double\");\n"));
+  CHECK(
+      all.find(
+          "if (focus_EMPTY_half) {\nGAP(\"04\", \"half\");\n} else\nif (focus_MISTAKE_double) {") !=
+      std::string::npos);
+  CHECK(all.find("if (focus_MISTAKE_double) {\n#line 18 \"" + page_path +
                  "\"\ny = x * 2;\n#line 6 \"x.h\"\n\n  z = y;\n  w = z;\n} else\n") !=
         std::string::npos);
   CHECK(all.find("{\n#line 5 \"x.h\"\n  y = x / 2;\n\n  z = y;\n  w = z;\n}\n#line 11") !=

@@ -122,7 +122,7 @@ TEST_CASE("deal: parties have the share of a device that they fill, or that ther
   CHECK(parties[2].jobs == std::vector<size_t>{0});
   CHECK(parties[2].share == doctest::Approx(1. / 3));
   for (const Party& party :
-       parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 3, 0, 8))
+       parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 8, 0, 8))
     CHECK(party.share == 1);
   for (const Party& party :
        parties_of(study, runs, std::vector<int>(runs.size(), 6), costs, 1, 0, 1))

@@ -182,7 +182,8 @@ void add_bench_attention(CLI::App& bench) {
   add_whole(app, "--repeats", o.repeats, 5, 1000, "runs to time, at least 5 (slow rungs: 5)");
   add_whole(app, "--sweep", o.sweep, 0, 1, "1: then top-k beside dense over the length");
   add_file(app, "--csv", "FILE", o.csv, "write the table here too");
-  app.footer(
+  add_footer(
+      app,
       "Each rung is checked against the CPU in double before and after it is timed. Cold: with an\n"
       "empty second-level cache; warm: again and again. TFLOP/s counts what the result needs, the\n"
       "dense equivalent what dense attention would do. %roof: the least possible time, from the\n"

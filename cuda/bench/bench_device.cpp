@@ -51,7 +51,8 @@ void add_bench_device(CLI::App& bench) {
       bench_device);
   add_whole(app, "--repeats", o.repeats, 5, 1000, "runs of each kernel, at least 5");
   add_file(app, "--csv", "FILE", o.csv, "write the table here too");
-  app.footer(
+  add_footer(
+      app,
       "Each microbenchmark is a kernel that does one thing (cuda/bench/microbenchmarks.cu) and "
       "checks that "
       "it did.\n"

@@ -104,7 +104,7 @@ void add_bench_one_launch(CLI::App& bench) {
   add_name(app, "--precision", o.precision, precision_of,
            "of the products: fp32, 3xtf32, tf32 or bf16");
   add_whole(app, "--even-pairs", o.even_pairs, 0, 1000, "then even pairs for N epochs, ten seeds");
-  app.footer("Example: focus bench one-launch --even-pairs 100");
+  add_footer(app, "Example: focus bench one-launch --even-pairs 100");
 }
 
 }  // namespace focus

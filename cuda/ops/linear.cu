@@ -2,7 +2,9 @@
 // through shared memory, 64 deep at a time, and a thread sums 8 × 4 numbers in registers
 // (cuda/attention/tile.cuh). Where that leaves tiles enough for the whole GPU, y and dx have tiles
 // of 128 × 64, and a thread 8 × 8 numbers: 16 reads of shared memory for 256 multiply-adds, not 12
-// for 128. A number is the same sum in either.
+// for 128. A number is the same sum in either. Measured on an H200, in the step of a causal model
+// (8192 rows of 128 to 512 numbers): backward 5.0 ms, 6.6 before, with longer chunks of dW;
+// forward 2.6 ms, 2.2 before: there the compiler keeps too little in registers.
 //
 // dW and db are sums over all rows of a run. A block sums a chunk of them; a second kernel adds the
 // chunks in order. So the bits do not depend on how many blocks there are or when they run.

@@ -1,5 +1,8 @@
 // Runs in device memory: weights, gradients and the optimiser's moments in one piece for each run,
 // in the order of Model::parameters(), and the data that they train on.
+//
+// Needs place_on_plane() of cuda/ops/ops.h:
+// In ../ops/training.cu.
 #pragma once
 
 #include <vector>

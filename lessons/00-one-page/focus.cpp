@@ -196,11 +196,11 @@ struct LayerNorm {
 };
 
 // Leaves the k largest of n scores. The others become -∞, so that softmax gives them the weight 0.
-// The sort is stable: of equal scores the one with the lower index stays in front.
+// Of equal scores the one with the lower index comes first.
 void keep_largest(float* scores, int n, int k) {
   std::vector<int> order(n);
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return scores[a] > scores[b]; });
+  std::ranges::sort(order, {}, [&](int j) { return std::pair(-scores[j], j); });
   for (int i = k; i < n; ++i) scores[order[i]] = -INFINITY;
 }
 

@@ -9,6 +9,7 @@
 #include "study/lesson_study.h"
 #include "study/rule.h"
 #include "study/summary.h"
+#include "train/rate_budget.h"
 
 using namespace focus;
 

@@ -311,18 +311,26 @@ std::string render_mistakes(const Source& source) {
     }
     return text;
   };
-  std::string out = "#include \"focus_mistake.h\"\n";
+  std::string chosen, code;  // what the environment chooses, asked once: gaps stand in inner loops
+  const auto choice = [&](const std::string& kind, const std::string& name) {
+    std::string is = str("focus_", kind, "_", name);
+    std::replace(is.begin(), is.end(), '-', '_');
+    chosen +=
+        str("static const bool ", is, " = focus_chosen(\"FOCUS_", kind, "\", \"", name, "\");\n");
+    return is;
+  };
   for (const Part& part : source.parts) {
     if (part.from > every_lesson) continue;
-    out += numbered(part.lines, "");
+    code += numbered(part.lines, "");
     for (const Gap& gap : part.gap) {
+      code += str("if (", choice("EMPTY", gap.name), ") {\n", call(gap), ";\n} else\n");
       for (const Mistake& mistake : gap.mistakes)
-        out += str("if (focus_mistake(\"", mistake.name, "\")) {\n",
-                   numbered(with_mistake(gap, mistake), gap.page), "} else\n");
-      out += str("{\n", numbered(gap.code, gap.page), "}\n");
+        code += str("if (", choice("MISTAKE", mistake.name), ") {\n",
+                    numbered(with_mistake(gap, mistake), gap.page), "} else\n");
+      code += str("{\n", numbered(gap.code, gap.page), "}\n");
     }
   }
-  return out;
+  return "#include \"focus_mistake.h\"\n" + chosen + code;
 }
 
 }  // namespace focus::kit

@@ -104,7 +104,8 @@ std::optional<std::string> with_solution(const std::string& text, const Gap& gap
 // not stand in the gap exactly once.
 std::vector<Line> with_mistake(const Gap& gap, const Mistake& mistake);
 
-// The file with all its mistakes; the environment variable FOCUS_MISTAKE chooses one at run time.
+// The file with all its mistakes and with its gaps empty as well. Environment variables choose when
+// the program begins: FOCUS_MISTAKE a mistake, FOCUS_EMPTY the gaps that are empty, between blanks.
 std::string render_mistakes(const Source& source);
 
 }  // namespace focus::kit

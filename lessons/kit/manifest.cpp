@@ -152,8 +152,8 @@ std::vector<Gap> gaps_of_lesson(const Manifest& manifest, const std::string& les
       if (fits(own[i], gap.file) && own[i].size() > best) best = own[i].size(), at = i + 1;
     return at;
   };
-  std::stable_sort(gaps.begin(), gaps.end(),
-                   [&](const Gap& a, const Gap& b) { return place(a) < place(b); });
+  std::ranges::sort(gaps, {},
+                    [&](const Gap& gap) { return std::tuple(place(gap), gap.file, gap.line); });
   return gaps;
 }
 

@@ -44,11 +44,13 @@ namespace focus {
 
 const char* const mistake_header = R"(#pragma once
 #include <cstdlib>
-#include <cstring>
-// Is this the mistake that the environment variable FOCUS_MISTAKE names?
-inline bool focus_mistake(const char* name) {
-  static const char* const chosen = std::getenv("FOCUS_MISTAKE");
-  return chosen && std::strcmp(chosen, name) == 0;
+#include <string>
+
+#include "gap.h"
+// Is this word in the environment variable?
+inline bool focus_chosen(const char* variable, const std::string& word) {
+  const char* words = std::getenv(variable);
+  return words && (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
 }
 )";
 
@@ -164,7 +166,8 @@ void write_snapshot(const Manifest& manifest, const std::string& lesson, bool st
 }
 
 void write_with_mistakes(const Manifest& manifest, const fs::path& folder) {
-  std::map<std::string, std::string> files = {{"src/focus_mistake.h", mistake_header}};
+  std::map<std::string, std::string> files = {{"src/focus_mistake.h", mistake_header},
+                                              {"src/gap.h", gap_header}};
   for (const std::string& path : source_files(manifest)) {
     const Source source = read_source(manifest.root, path);
     files[path] = gaps_of(source).empty() ? read_file(manifest.root / path, 64 << 20)

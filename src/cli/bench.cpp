@@ -184,8 +184,8 @@ void print_floor(const Device::Facts& facts, double operations, double ms) {
 void print_kernels(std::vector<Device::KernelTime> kernels, int steps) {
   double all = 0;
   for (const Device::KernelTime& k : kernels) all += k.ms;
-  std::stable_sort(kernels.begin(), kernels.end(),
-                   [](const auto& a, const auto& b) { return a.ms > b.ms; });
+  std::sort(kernels.begin(), kernels.end(),
+            [](const auto& a, const auto& b) { return a.ms > b.ms; });
   print(
       "each kernel alone, one after another:\n  launches a step        us     % of all  kernel\n");
   for (const Device::KernelTime& k : kernels) {
@@ -330,21 +330,22 @@ void add_bench_step(CLI::App& bench) {
   add_whole(app, "--batch", o.settings.batch, 1, 100000, "sequences a step");
   add_name(app, "--optimizer", o.settings.optimizer, optimizer_of, "sgd or adam");
   add_whole(app, "--seeds", o.seeds, 1, 1000, "N models at once, one thread each");
-  app.add_option("--launch", o.launch,
-                 "on cuda: operations (each issued by the host), graph (recorded once and "
-                 "repeated), fused (recorded, a block's operations in fewer kernels) or one (a "
-                 "kernel makes whole steps); default: as training would")
-      ->type_name("HOW");
+  add_value(app, "--launch", "HOW",
+            "on cuda: operations (each issued by the host), graph (recorded once and "
+            "repeated), fused (recorded, a block's operations in fewer kernels) or one (a "
+            "kernel makes whole steps); default: as training would",
+            [&launch = o.launch](const std::string& text) { launch = text; });
   add_name(app, "--precision", o.settings.precision, precision_of,
            "on cuda, of products, in one and fused: fp32, 3xtf32, tf32 or bf16");
-  app.add_flag("--evaluate", o.evaluates, "time the evaluation of a batch instead of a step");
-  app.add_flag("--kernels", o.kernels,
-               "on cuda: list each kernel of a step and how long it takes alone");
+  add_flag(app, "--evaluate", o.evaluates, "time the evaluation of a batch instead of a step");
+  add_flag(app, "--kernels", o.kernels,
+           "on cuda: list each kernel of a step and how long it takes alone");
   add_whole(app, "--repeats", o.repeats, 0, 1'000'000'000,
             "steps to time (default: for two seconds, at least 10)")
       ->default_str("");
   add_threads(app, o.threads);
-  app.footer(
+  add_footer(
+      app,
       "A step is forward, backward, clipping and the optimiser. The last line is 'ms_per_step X',\n"
       "the median; with --seeds N it is the time for one step of all N models, and the scaling\n"
       "compares it with one model on one thread. Operations count two for each multiply-add of\n"

@@ -1,5 +1,6 @@
 #include "cli/command.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -48,8 +49,32 @@ std::vector<std::string> names_below(const CLI::App& app) {
   return names;
 }
 
-CLI::Option* add_value(CLI::App& app, const std::string& name, const std::string& kind,
-                       const std::string& help, std::function<void(const std::string&)> read) {
+void add_footer(CLI::App& app, const std::string& text) {
+  app.footer(text);
+}
+
+Option Option::required(bool is) const {
+  return option_->required(is);
+}
+
+Option Option::default_str(const std::string& text) const {
+  return option_->default_str(text);
+}
+
+Option Option::description(const std::string& text) const {
+  return option_->description(text);
+}
+
+Option Option::expected(int values) const {
+  return option_->expected(values);
+}
+
+Option Option::expected(int least, int most) const {
+  return option_->expected(least, most);
+}
+
+Option add_value(CLI::App& app, const std::string& name, const std::string& kind,
+                 const std::string& help, std::function<void(const std::string&)> read) {
   const auto named = [name, read](const std::string& text) {
     try {
       read(text);
@@ -74,37 +99,54 @@ double read_number(const std::string& text, double low, double high) {
   return within(parse_number(text), low, high);
 }
 
-CLI::Option* add_number(CLI::App& app, const std::string& name, double& value, double low,
-                        double high, const std::string& help) {
+Option add_number(CLI::App& app, const std::string& name, double& value, double low, double high,
+                  const std::string& help) {
   const auto read = [=, &value](const std::string& text) { value = read_number(text, low, high); };
   return add_value(app, name, "X", help, read)->default_str(number_text(value));
 }
 
-CLI::Option* add_file(CLI::App& app, const std::string& name, const std::string& kind,
-                      std::string& value, const std::string& help) {
+Option add_file(CLI::App& app, const std::string& name, const std::string& kind, std::string& value,
+                const std::string& help) {
   return add_value(app, name, kind, help, [&value](const std::string& text) {
     if (text.empty()) fail_input("the name is empty");
     value = text;
   });
 }
 
-CLI::Option* add_device(CLI::App& app, std::string& device) {
-  return app.add_option("--device", device, "where to compute: cpu or cuda")
-      ->type_name("NAME")
-      ->capture_default_str();
+Option add_text(CLI::App& app, const std::string& name, const std::string& kind, std::string& value,
+                const std::string& help) {
+  return app.add_option(name, value, help)->type_name(kind)->default_str(value);
+}
+
+Option add_texts(CLI::App& app, const std::string& name, const std::string& kind,
+                 std::vector<std::string>& values, const std::string& help) {
+  return app.add_option(name, values, help)->type_name(kind);
+}
+
+void add_flag(CLI::App& app, const std::string& name, bool& value, const std::string& help) {
+  app.add_flag(name, value, help);
+}
+
+void add_flag(CLI::App& app, const std::string& name, std::function<void()> when_given,
+              const std::string& help) {
+  app.add_flag_callback(name, when_given, help);
+}
+
+Option add_device(CLI::App& app, std::string& device) {
+  return add_text(app, "--device", "NAME", device, "where to compute: cpu or cuda");
 }
 
 int default_threads() {
   return int(std::clamp(std::thread::hardware_concurrency(), 1u, unsigned(most_threads)));
 }
 
-CLI::Option* add_gpus(CLI::App& app, int& gpus) {
+Option add_gpus(CLI::App& app, int& gpus) {
   return add_whole(app, "--gpus", gpus, 1, 1024,
                    "on cuda: use the first N GPUs (default: all that are like the first)")
       ->default_str("");
 }
 
-CLI::Option* add_threads(CLI::App& app, int& threads) {
+Option add_threads(CLI::App& app, int& threads) {
   return add_whole(app, "--threads", threads, 1, most_threads,
                    "threads to compute with; they change the speed, never the result");
 }

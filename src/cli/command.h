@@ -1,11 +1,11 @@
 // What the commands of the program share. Each file of commands adds its own to CLI11's `App`, with
 // options that write into a struct of the command's, and says what to do once the line is read.
+// CLI11 itself takes longer to compile than a command does: command.cpp and main.cpp include it.
 //
 // Values are read by the project's own functions, as those of files and tables are: they say what
 // is wrong in the same words, and no version of the library takes 010 for eight.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +13,11 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace focus {
 
@@ -26,6 +31,7 @@ void add_text_commands(CLI::App& focus);
 void add_generate_command(CLI::App& focus);
 void add_surface_command(CLI::App& focus);
 void add_stability_command(CLI::App& focus);
+void add_bench_commands(CLI::App& focus);
 void add_bench_step(CLI::App& bench);
 void add_bench_attention(CLI::App& bench);   // in cuda/bench
 void add_bench_one_launch(CLI::App& bench);  // likewise
@@ -47,46 +53,73 @@ CLI::App* add_group(CLI::App& parent, const std::string& name, const std::string
 // InputError that lists the commands below, if the line has none of them.
 void need_command(const CLI::App& app);
 
+// What the help says below the options.
+void add_footer(CLI::App& app, const std::string& text);
+
 std::string path_of(const CLI::App& app);  // "focus data generate"
 std::vector<std::string> names_below(const CLI::App& app);
 
+// An option that was added, to say more about it: add_file(…)->required()->default_str("").
+class Option {
+ public:
+  Option(CLI::Option* option) : option_(option) {}
+  const Option* operator->() const { return this; }
+  Option required(bool is = true) const;
+  Option default_str(const std::string& text) const;  // what the help shows
+  Option description(const std::string& text) const;
+  Option expected(int values) const;
+  Option expected(int least, int most) const;
+
+ private:
+  CLI::Option* option_;
+};
+
 // An option, "--k", or what stands without a flag, "FILE"; the help shows the kind of its value: N,
 // X, NAME, FILE. An InputError of `read` is led by the name.
-CLI::Option* add_value(CLI::App& app, const std::string& name, const std::string& kind,
-                       const std::string& help, std::function<void(const std::string&)> read);
+Option add_value(CLI::App& app, const std::string& name, const std::string& kind,
+                 const std::string& help, std::function<void(const std::string&)> read);
 
 // Numbers from low to high. The default is what `value` holds, unless it is a std::optional.
 int64_t read_whole(const std::string& text, int64_t low, int64_t high);
 double read_number(const std::string& text, double low, double high);
 template <class T>
-CLI::Option* add_whole(CLI::App& app, const std::string& name, T& value, int64_t low, int64_t high,
-                       const std::string& help) {
-  CLI::Option* option = add_value(app, name, "N", help, [=, &value](const std::string& text) {
+Option add_whole(CLI::App& app, const std::string& name, T& value, int64_t low, int64_t high,
+                 const std::string& help) {
+  const Option option = add_value(app, name, "N", help, [=, &value](const std::string& text) {
     value = T(read_whole(text, low, high));
   });
   if constexpr (std::is_arithmetic_v<T>) option->default_str(std::to_string(value));
   return option;
 }
-CLI::Option* add_number(CLI::App& app, const std::string& name, double& value, double low,
-                        double high, const std::string& help);
+Option add_number(CLI::App& app, const std::string& name, double& value, double low, double high,
+                  const std::string& help);
 
 // One of a few names, as `named` knows them: pattern_of, say. name_of() tells the default.
 template <class E, class F>
-CLI::Option* add_name(CLI::App& app, const std::string& name, E& value, const F& named,
-                      const std::string& help) {
+Option add_name(CLI::App& app, const std::string& name, E& value, const F& named,
+                const std::string& help) {
   return add_value(app, name, "NAME", help,
                    [=, &value](const std::string& text) { value = named(text); })
       ->default_str(name_of(value));
 }
 
 // The name of a file or folder: not empty when it is given.
-CLI::Option* add_file(CLI::App& app, const std::string& name, const std::string& kind,
-                      std::string& value, const std::string& help);
+Option add_file(CLI::App& app, const std::string& name, const std::string& kind, std::string& value,
+                const std::string& help);
+
+// A word, which may be empty; the default is what `value` holds. Several words.
+Option add_text(CLI::App& app, const std::string& name, const std::string& kind, std::string& value,
+                const std::string& help);
+Option add_texts(CLI::App& app, const std::string& name, const std::string& kind,
+                 std::vector<std::string>& values, const std::string& help);
+void add_flag(CLI::App& app, const std::string& name, bool& value, const std::string& help);
+void add_flag(CLI::App& app, const std::string& name, std::function<void()> when_given,
+              const std::string& help);
 
 // Options of several commands, and their limits.
-CLI::Option* add_device(CLI::App& app, std::string& device);
-CLI::Option* add_gpus(CLI::App& app, int& gpus);  // 0: all
-CLI::Option* add_threads(CLI::App& app, int& threads);
+Option add_device(CLI::App& app, std::string& device);
+Option add_gpus(CLI::App& app, int& gpus);  // 0: all
+Option add_threads(CLI::App& app, int& threads);
 int default_threads();
 constexpr int most_threads = 1024;
 constexpr int64_t largest_seed = INT64_MAX;  // what settings.json can hold

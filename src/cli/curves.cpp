@@ -85,18 +85,17 @@ int draw(const Curves& o) {
 void add_curve_commands(CLI::App& focus) {
   const auto [app, o] =
       add_command(focus, "curves", "draw the learning curves of runs, beside each other", draw);
-  app.add_option("DIR", o.folders, "folders of runs (--out of 'focus train'); each is a curve")
-      ->required()
-      ->type_name("");
+  add_texts(app, "DIR", "", o.folders, "folders of runs (--out of 'focus train'); each is a curve")
+      ->required();
   add_value(app, "--metric", "NAME", "train-loss, train-accuracy, val-loss or val-accuracy",
             [&metric = o.metric](const std::string& name) { metric = &metric_of(name); })
       ->default_str(o.metric->name);
   add_file(app, "--out", "FILE", o.out,
            "a picture, .svg or .png, drawn by gnuplot (default: as text)");
-  app.footer(
-      "At each epoch the median over a run's seeds, in a picture with the band between the\n"
-      "quartiles, as far as the slowest seed has come.\n"
-      "Example: focus curves out/full out/topk --metric val-accuracy --out curves.svg");
+  add_footer(app,
+             "At each epoch the median over a run's seeds, in a picture with the band between the\n"
+             "quartiles, as far as the slowest seed has come.\n"
+             "Example: focus curves out/full out/topk --metric val-accuracy --out curves.svg");
 }
 
 }  // namespace focus

@@ -74,28 +74,27 @@ void add_data_commands(CLI::App& focus) {
   add_whole(generating, "--length", g.length, INT64_MIN, INT64_MAX,
             "tokens of each; list operations: the largest size (default: the paper's)");
   add_whole(generating, "--seed", g.seed, 0, largest_seed, "other seeds give other examples");
-  generating
-      .add_option("--split", g.split, "train or held-out: what a run with this seed would use")
-      ->type_name("NAME")
-      ->capture_default_str();
+  add_text(generating, "--split", "NAME", g.split,
+           "train or held-out: what a run with this seed would use");
   add_file(generating, "--out", "FILE", g.out, "the file to write; it must not exist yet")
       ->required();
-  generating.footer(
-      tasks +
-      "\nEvery run of list-operations uses the data of seed 1, other tasks that of the "
-      "run's seed.\nExample: focus data generate --task parity --count 1000 --length 40 "
-      "--seed 1 --out parity.tsv");
+  add_footer(generating,
+             tasks +
+                 "\nEvery run of list-operations uses the data of seed 1, other tasks that of the "
+                 "run's seed.\nExample: focus data generate --task parity --count 1000 --length 40 "
+                 "--seed 1 --out parity.tsv");
 
   const auto [verifying, v] =
       add_command(data, "verify", "recompute every label of a data file from its tokens", verify);
   add_task(verifying, v.task);
   add_file(verifying, "FILE", "", v.file, "the data file: Source<TAB>Target, one example a line")
       ->required();
-  verifying.footer(
+  add_footer(
+      verifying,
       tasks +
-      "\nA wrong label: exit status 1, with the first wrong line (the header is line 1).\n"
-      "A file that is not well formed: exit status 2.\n"
-      "Example: focus data verify --task parity parity.tsv");
+          "\nA wrong label: exit status 1, with the first wrong line (the header is line 1).\n"
+          "A file that is not well formed: exit status 2.\n"
+          "Example: focus data verify --task parity parity.tsv");
 }
 
 }  // namespace focus

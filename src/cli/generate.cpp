@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "cli/command.h"
-#include "text/text_model.h"
 #include "error.h"
 #include "rng.h"
+#include "text/text_model.h"
 
 namespace focus {
 
@@ -45,15 +45,15 @@ void add_generate_command(CLI::App& focus) {
       add_command(focus, "generate", "go on with a prompt, token by token", generate);
   add_file(generating, "--checkpoint", "FILE", g.checkpoint, "a model trained with --task text")
       ->required();
-  generating.add_option("--prompt", g.prompt, "the beginning of the text; any bytes")
-      ->required()
-      ->type_name("TEXT");
+  add_text(generating, "--prompt", "TEXT", g.prompt, "the beginning of the text; any bytes")
+      ->required();
   add_whole(generating, "--tokens", g.tokens, 1, 1'000'000, "how many tokens to add");
   add_number(generating, "--temperature", g.temperature, 0, 1000,
              "divides the logits: below 1 likelier tokens, 0 always the likeliest");
   add_whole(generating, "--seed", g.seed, 0, largest_seed, "other seeds draw other tokens");
   add_threads(generating, g.threads);
-  generating.footer(
+  add_footer(
+      generating,
       "Prints the prompt and what comes after it; the same seed gives the same bytes.\n"
       "The model sees its last window of tokens. A pooled model whose prompt is shorter than that "
       "sees the\nprompt repeated.\n"

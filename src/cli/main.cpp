@@ -2,6 +2,7 @@
 //
 // Every error ends here, as one line on standard error and an exit status: 1 when a check or a run
 // failed, 2 for bad input or environment.
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -13,11 +14,6 @@
 #include "error.h"
 #include "files/atomic_file.h"
 #include "suggest.h"
-#ifdef FOCUS_KERNELS
-namespace focus::gpu {
-void register_device();  // cuda/stepper
-}
-#endif
 
 namespace {
 
@@ -83,18 +79,11 @@ int run(int argc, char** argv) {
   //@ from 14
   add_stability_command(root);
   //@ end
-  //@ from 15
+  //@ from 06
   add_text_commands(root);
   add_generate_command(root);
   //@ end
-  CLI::App& bench = *add_group(root, "bench", "measure speed");
-  add_bench_step(bench);
-#ifdef FOCUS_KERNELS
-  add_bench_attention(bench);
-  add_bench_one_launch(bench);
-  add_bench_device(bench);
-  gpu::register_device();
-#endif
+  add_bench_commands(root);
   const auto chosen = [&root] {
     const CLI::App* app = &root;
     while (!app->get_subcommands().empty()) app = app->get_subcommands().front();

@@ -10,9 +10,9 @@
 #include "files/data_file.h"
 #include "files/safetensors.h"
 #include "tasks/text.h"
-//@ from 15
-#include "text/text_model.h"
+//@ from 06
 #include "text/text_data.h"
+#include "text/text_model.h"
 //@ end
 #include "train/evaluate.h"
 #include "train/golden.h"
@@ -107,7 +107,7 @@ struct Eval {
   int threads = default_threads();
 };
 
-//@ from 15
+//@ from 06
 // Any text, in windows: a causal model's lie side by side, a pooled one's begin at every token, or
 // at 10,000 places spread evenly.
 int eval_text(const Eval& o, const Safetensors& file) {
@@ -139,7 +139,7 @@ int eval_text(const Eval& o, const Safetensors& file) {
 //@ end
 
 int eval(const Eval& o) {
-  //@ from 15
+  //@ from 06
   if (const Safetensors file = Safetensors::read(o.checkpoint); is_text_model(file))
     return eval_text(o, file);
   //@ end
@@ -201,16 +201,15 @@ void add_model_commands(CLI::App& focus) {
   add_file(predicting, "--checkpoint", "FILE", p.checkpoint,
            "weights: DIR/seed-S/best.safetensors, say")
       ->required();
-  predicting
-      .add_option("SEQUENCE", p.sequence, "its tokens with blanks between them, as one argument")
-      ->required()
-      ->type_name("");
-  predicting.footer(
-      "Example: focus predict --checkpoint out/run/seed-1/best.safetensors \"0 1 1 0\"");
+  add_text(predicting, "SEQUENCE", "", p.sequence,
+           "its tokens with blanks between them, as one argument")
+      ->required();
+  add_footer(predicting,
+             "Example: focus predict --checkpoint out/run/seed-1/best.safetensors \"0 1 1 0\"");
 
   const auto [showing, file] = add_command(focus, "show", "a file's settings and tensors", show);
   add_file(showing, "FILE", "", file, "a checkpoint, or any .safetensors file")->required();
-  showing.footer("Example: focus show out/run/seed-1/last.safetensors");
+  add_footer(showing, "Example: focus show out/run/seed-1/last.safetensors");
 
   const auto [evaluating, e] =
       add_command(focus, "eval", "a checkpoint's loss and accuracy on a data file", eval);
@@ -222,19 +221,19 @@ void add_model_commands(CLI::App& focus) {
   add_file(evaluating, "--logits", "FILE", e.logits,
            "also write row,label,logit_0,… (rows count from 1)");
   add_threads(evaluating, e.threads);
-  evaluating.footer(
-      "Example: focus eval --checkpoint out/run/seed-1/best.safetensors --data parity.tsv");
+  add_footer(evaluating,
+             "Example: focus eval --checkpoint out/run/seed-1/best.safetensors --data parity.tsv");
 
   const auto [checking, c] =
       add_command(focus, "check", "recompute what golden files expect, and compare", check);
   add_device(checking, c.device);
   add_threads(checking, c.threads);
-  checking.add_option("FILE", c.files, "golden files: weights, input, and what follows from them")
-      ->required()
-      ->type_name("");
-  checking.footer(
-      "Compares logits, loss, gradients and one optimiser step. Exit status 0 only if all "
-      "are within their limits.\nExample: focus check tests/golden/topk.safetensors");
+  add_texts(checking, "FILE", "", c.files,
+            "golden files: weights, input, and what follows from them")
+      ->required();
+  add_footer(checking,
+             "Compares logits, loss, gradients and one optimiser step. Exit status 0 only if all "
+             "are within their limits.\nExample: focus check tests/golden/topk.safetensors");
 }
 
 }  // namespace focus

@@ -186,7 +186,8 @@ void add_stability_command(CLI::App& focus) {
            "write JSON there and print a table (default: print the JSON)");
   add_device(app, o.device);
   add_threads(app, o.threads);
-  app.footer(
+  add_footer(
+      app,
       "Percentiles over rows, heads and queries, for each layer and for all layers together:\n"
       "delta_s, the dispersion of all scores; delta_h, that of the kept ones; Delta_h, the "
       "smallest\n"

@@ -244,12 +244,12 @@ int study_command(const StudyCommand& o) {
 }
 
 struct Merge {
-  std::vector<fs::path> parts;
+  std::vector<std::string> parts;
   std::string out;
 };
 
 int merge(const Merge& o) {
-  print(report_of(merge_study(o.out, o.parts), o.out));
+  print(report_of(merge_study(o.out, {o.parts.begin(), o.parts.end()}), o.out));
   return 0;
 }
 
@@ -289,18 +289,19 @@ void add_study_commands(CLI::App& focus) {
   add_threads(study, o.threads);
   add_device(study, o.device);
   add_gpus(study, o.gpus);
-  study.add_flag("--dry-run", o.dry_run,
-                 "say which runs there are and how long they take, and do nothing");
-  study.add_flag("--report", o.report,
-                 "write results.csv and summary.csv of what is there, also while runs go on");
+  add_flag(study, "--dry-run", o.dry_run,
+           "say which runs there are and how long they take, and do nothing");
+  add_flag(study, "--report", o.report,
+           "write results.csv and summary.csv of what is there, also while runs go on");
   add_value(study, "--shard", "I/N",
             "a part of the runs, one of N; join the parts with 'focus study merge'",
             [&study = o](const std::string& text) { read_shard(study, text); });
-  study.add_flag("--slurm", o.slurm,
-                 "submit the study to Slurm, as an array of shards and a job that joins them");
+  add_flag(study, "--slurm", o.slurm,
+           "submit the study to Slurm, as an array of shards and a job that joins them");
   add_whole(study, "--shards", o.slurm_shards, 1, 1000,
             "with --slurm: how many shards, each with --threads (default: up to 8, on a GPU 1)");
-  study.footer(
+  add_footer(
+      study,
       "FILE is a table (CSV): a header that names settings, a row for each group of runs.\n"
       "A cell may hold several values, separated by blanks or '|'; an empty one means the\n"
       "task's default. Columns: the flags of 'focus train', and\n"
@@ -316,25 +317,24 @@ void add_study_commands(CLI::App& focus) {
 
   const auto [merging, m] =
       add_command(study, "merge", "join the folders of shards into one study", merge);
-  merging.add_option("PART", m.parts, "the folders of the shards")->required()->type_name("");
+  add_texts(merging, "PART", "", m.parts, "the folders of the shards")->required();
   add_file(merging, "--out", "DIR", m.out, "where the whole study goes")->required();
-  merging.footer(
-      "The result is what one machine would have written.\n"
-      "Example: focus study merge --out whole part-1 part-2");
+  add_footer(merging,
+             "The result is what one machine would have written.\n"
+             "Example: focus study merge --out whole part-1 part-2");
 
   const auto [compacting, c] = add_command(
       study, "compact", "medians, quartiles and each seed's outcome of a large study", compact);
-  compacting
-      .add_option("FILE", c.files,
-                  "the table, then results.csv of studies that made its runs, or their folders")
-      ->required()
-      ->type_name("");
+  add_texts(compacting, "FILE", "", c.files,
+            "the table, then results.csv of studies that made its runs, or their folders")
+      ->required();
   add_file(compacting, "--out", "DIR", c.out, "where curves.csv and seeds.csv go")->required();
-  compacting.add_flag("--partial", c.partial,
-                      "record what is there, and say which variants are not");
-  compacting.add_option("--source", c.source, "a note on where the runs come from: a commit, say")
-      ->type_name("TEXT");
-  compacting.footer(
+  add_flag(compacting, "--partial", c.partial,
+           "record what is there, and say which variants are not");
+  add_text(compacting, "--source", "TEXT", c.source,
+           "a note on where the runs come from: a commit, say");
+  add_footer(
+      compacting,
       "results.csv has a line for each epoch of each run: too large to keep beside a lesson at\n"
       "the paper's scale. curves.csv has the quartiles over the seeds (of long runs at most 60\n"
       "epochs), seeds.csv what each seed came to. Variants are found by their settings. One that\n"

@@ -191,10 +191,9 @@ int surface(const Options& o) {
 void add_surface_command(CLI::App& focus) {
   const auto [app, o] =
       add_command(focus, "surface", "the loss on a plane through a checkpoint's weights", surface);
-  app.add_option("--checkpoint", o.checkpoints,
-                 "weights; several of one shape share their directions")
+  add_texts(app, "--checkpoint", "FILE", o.checkpoints,
+            "weights; several of one shape share their directions")
       ->required()
-      ->type_name("FILE")
       ->expected(1, 1000);
   add_file(app, "--data", "FILE", o.data, "a data file of the same task")->required();
   add_whole(app, "--grid", o.grid, 2, 4000, "points along each axis")->required()->default_str("");
@@ -204,9 +203,8 @@ void add_surface_command(CLI::App& focus) {
               o.seed = uint64_t(read_whole(text, 0, largest_seed)), o.seed_given = true;
             })
       ->default_str(std::to_string(o.seed));
-  app.add_option("--directions", o.directions,
-                 "two .safetensors files in place of drawn directions, used as they are")
-      ->type_name("FILE FILE")
+  add_texts(app, "--directions", "FILE FILE", o.directions,
+            "two .safetensors files in place of drawn directions, used as they are")
       ->expected(2);
   add_whole(app, "--samples", o.samples, 1, 10'000'000, "its first N rows (default: all)");
   add_file(app, "--out", "FILE", o.out, "write JSON there (default: print it)");
@@ -214,7 +212,8 @@ void add_surface_command(CLI::App& focus) {
   add_name(app, "--precision", o.precision, precision_of,
            "of matrix products on a device: fp32, 3xtf32, tf32, bf16");
   add_threads(app, o.threads);
-  app.footer(
+  add_footer(
+      app,
       "losses[a][b] is the mean loss of the rows at weights + x_a X + y_b Y, without dropout.\n"
       "FILE.partial is kept beside --out until the end: after Ctrl-C or a kill the same command\n"
       "goes on from there.\n"

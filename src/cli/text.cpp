@@ -156,13 +156,10 @@ void add_text_commands(CLI::App& focus) {
 
   const auto [preparing, p] = add_command(
       text, "prepare", "learn a tokenizer from a text and encode the text with it", prepare);
-  preparing.add_option("--text", p.files, "the text, in one file or several, UTF-8")
-      ->required()
-      ->type_name("FILE…");
-  preparing
-      .add_option("--held-out-text", p.held_out_files,
-                  "held-out text in files of its own (default: the end of --text)")
-      ->type_name("FILE…");
+  add_texts(preparing, "--text", "FILE…", p.files, "the text, in one file or several, UTF-8")
+      ->required();
+  add_texts(preparing, "--held-out-text", "FILE…", p.held_out_files,
+            "held-out text in files of its own (default: the end of --text)");
   add_name(preparing, "--tokenizer", p.tokenizer, tokenizer_kind_of,
            "bytes, or bpe: byte-pair encoding of bytes");
   add_whole(preparing, "--vocabulary", p.vocabulary, byte_values, largest_vocabulary,
@@ -173,7 +170,8 @@ void add_text_commands(CLI::App& focus) {
              "share of the text, at its end, that is held out");
   add_file(preparing, "--out", "DIR", p.out, "where it goes: a new folder or an empty one")
       ->required();
-  preparing.footer(
+  add_footer(
+      preparing,
       "Writes DIR/tokenizer.txt and DIR/tokens.safetensors, and prints what a model has to beat: "
       "the\ncross-entropy of counting single tokens (unigram) and pairs (bigram).\n"
       "bpe drops a byte order mark and turns CR LF into LF; bytes takes any file as it is.\n"
@@ -181,12 +179,12 @@ void add_text_commands(CLI::App& focus) {
 
   const auto [encoding, e] = add_command(text, "encode", "print the token ids of a file", encode);
   add_coding(encoding, e, "any file");
-  encoding.footer("Example: focus text encode --tokenizer out/austen letter.txt");
+  add_footer(encoding, "Example: focus text encode --tokenizer out/austen letter.txt");
 
   const auto [decoding, d] =
       add_command(text, "decode", "write the bytes that token ids stand for", decode);
   add_coding(decoding, d, "token ids with blanks between them");
-  decoding.footer("Example: echo 265 110 | focus text decode --tokenizer out/austen");
+  add_footer(decoding, "Example: echo 265 110 | focus text decode --tokenizer out/austen");
 }
 
 }  // namespace focus

@@ -199,19 +199,19 @@ int resume_command(const Resume& o) {
 void add_setting(CLI::App& app, const SettingField& field, TextMap& given) {
   const std::string name = field.name, flag = "--" + name;
   if (name == "freeze-qk") {
-    app.add_flag_callback(
-        flag, [&given] { given["freeze-qk"] = "yes"; }, field.help);
+    add_flag(
+        app, flag, [&given] { given["freeze-qk"] = "yes"; }, field.help);
     return;
   }
   std::set<std::string> defaults;
   for (const Task& task : all_tasks()) defaults.insert(field.get(RunSettings::defaults_for(task)));
-  //@ from 15
+  //@ from 06
   defaults.insert(field.get(RunSettings::defaults_for(text_task())));
   //@ end
   const bool has_default = name != "task" && name != "k";
   std::string help = field.help;
   if (has_default && defaults.size() > 1) help += " (default: the task's)";
-  CLI::Option* option =
+  const Option option =
       add_value(app, flag, kind_of(name), help, [&given, &field](const std::string& text) {
         if (text.empty() && std::string_view(field.name).ends_with("-data"))
           fail_input("the name is empty");
@@ -229,7 +229,7 @@ std::string table_of_tasks() {
        << "  task                 train  held-out  length  blocks   lr  lr-decay  epochs  batch\n";
   std::vector<const Task*> tasks;
   for (const Task& task : all_tasks()) tasks.push_back(&task);
-  //@ from 15
+  //@ from 06
   tasks.push_back(&text_task());
   //@ end
   for (const Task* task : tasks) {
@@ -256,29 +256,27 @@ void add_train_commands(CLI::App& focus) {
   add_threads(training, t.threads);
   add_device(training, t.device);
   add_gpus(training, t.gpus);
-  training
-      .add_option("--step-kernel", t.step_kernel,
-                  "cuda: auto lets one kernel make all steps where the model allows")
-      ->type_name("auto|off")
-      ->capture_default_str();
+  add_text(training, "--step-kernel", "auto|off", t.step_kernel,
+           "cuda: auto lets one kernel make all steps where the model allows");
   add_file(training, "--out", "DIR", t.out,
            "where the run goes (default: out/train-TASK-ATTENTION-kK)");
-  training.footer(
+  add_footer(
+      training,
       table_of_tasks() +
-      "\nWrites DIR/metrics.csv, DIR/settings.json and "
-      "DIR/seed-S/{last,best}.safetensors.\n"
-      "Ctrl-C finishes the step and saves; 'focus resume DIR' goes on.\n"
-      "--attention full accepts --k and ignores it.\n"
-      "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for products of models with "
-      "d-model and\nd-mlp 64 and one head; weights, sums, chosen keys and all else remain "
-      "float32. Evaluation uses it too;\n'focus resume' goes on in it.\n"
-      //@ from 15
-      "--task text predicts the next token of a text that 'focus text prepare' has made ready: "
-      "--text-data DIR,\n"
-      "--objective pooled or causal; an epoch is --train-size windows drawn at random; losses are "
-      "nats a token.\n"
-      //@ end
-      "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3");
+          "\nWrites DIR/metrics.csv, DIR/settings.json and "
+          "DIR/seed-S/{last,best}.safetensors.\n"
+          "Ctrl-C finishes the step and saves; 'focus resume DIR' goes on.\n"
+          "--attention full accepts --k and ignores it.\n"
+          "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for products of models with "
+          "d-model and\nd-mlp 64 and one head; weights, sums, chosen keys and all else remain "
+          "float32. Evaluation uses it too;\n'focus resume' goes on in it.\n"
+          //@ from 06
+          "--task text predicts the next token of a text that 'focus text prepare' has made ready: "
+          "--text-data DIR,\n"
+          "--objective pooled or causal; an epoch is --train-size windows drawn at random; losses "
+          "are nats a token.\n"
+          //@ end
+          "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3");
 
   const auto [resuming, r] =
       add_command(focus, "resume", "go on with a run that was interrupted, or add epochs to it",
@@ -293,9 +291,9 @@ void add_train_commands(CLI::App& focus) {
       ->default_str("");
   add_device(resuming, r.device)->description("where to compute (default: as before)");
   add_gpus(resuming, r.gpus);
-  resuming.footer(
-      "The result is the same, to the byte, as that of a run that was never stopped.\n"
-      "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200");
+  add_footer(resuming,
+             "The result is the same, to the byte, as that of a run that was never stopped.\n"
+             "Example: focus resume out/train-even-pairs-topk-k5 --epochs 200");
 }
 
 }  // namespace focus

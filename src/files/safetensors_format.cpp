@@ -185,9 +185,8 @@ std::string Safetensors::serialize() const {
   // PyTorch's reader needs, without the holes that the format forbids.
   std::vector<const StoredTensor*> order;
   for (const StoredTensor& tensor : tensors_) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(), [](const StoredTensor* a, const StoredTensor* b) {
-    return bytes_of(a->dtype) > bytes_of(b->dtype);
-  });
+  std::ranges::sort(order, {},
+                    [](const StoredTensor* t) { return std::pair(-int(bytes_of(t->dtype)), t); });
 
   nlohmann::ordered_json::object_t header;
   if (!metadata.empty()) header.emplace_back(metadata_key, metadata);

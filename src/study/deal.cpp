@@ -1,6 +1,8 @@
 #include "study/deal.h"
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 namespace focus {
 
@@ -16,8 +18,8 @@ std::vector<DealtPiece> lay_out(const std::vector<DealtGroup>& groups,
       pieces.push_back({g, first, count, 0, 0, groups[g].seconds(count), groups[g].fill_of(count)});
       first += count;
     }
-  std::stable_sort(pieces.begin(), pieces.end(),
-                   [](const DealtPiece& a, const DealtPiece& b) { return a.end > b.end; });
+  std::ranges::sort(pieces, {},
+                    [](const DealtPiece& p) { return std::tuple(-p.end, p.group, p.first); });
   // What the pieces of a device fill of its time, and the longest that one of them goes on beside
   // that.
   struct Load {
@@ -34,8 +36,9 @@ std::vector<DealtPiece> lay_out(const std::vector<DealtGroup>& groups,
     least->beside = std::max(least->beside, (1 - piece.fill) * piece.end);
     piece.end = least->end();
   }
-  std::stable_sort(pieces.begin(), pieces.end(),
-                   [](const DealtPiece& a, const DealtPiece& b) { return a.begin < b.begin; });
+  std::ranges::sort(pieces, {}, [](const DealtPiece& p) {
+    return std::tuple(p.begin, p.device, p.group, p.first);
+  });
   return pieces;
 }
 
@@ -51,9 +54,8 @@ std::vector<DealtPiece> deal(const std::vector<DealtGroup>& groups, int devices)
   }
   std::vector<size_t> longest(groups.size());
   for (size_t g = 0; g < groups.size(); ++g) longest[g] = g;
-  std::stable_sort(longest.begin(), longest.end(), [&](size_t a, size_t b) {
-    return groups[a].seconds(groups[a].runs) > groups[b].seconds(groups[b].runs);
-  });
+  std::ranges::sort(longest, {},
+                    [&](size_t g) { return std::pair(-groups[g].seconds(groups[g].runs), g); });
   double end = end_of(lay_out(groups, pieces_of, devices));
   for (const size_t g : longest) {
     if (groups[g].seconds(groups[g].runs) <= all / devices) break;

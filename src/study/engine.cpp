@@ -186,10 +186,8 @@ class Engine {
       if (!states_[i].failure.empty()) result.failures.push_back(states_[i].failure);
       result.metrics.insert(result.metrics.end(), curve_of(i).begin(), curve_of(i).end());
     }
-    std::stable_sort(result.metrics.begin(), result.metrics.end(),
-                     [](const auto& a, const auto& b) {
-                       return std::pair(a.epoch, a.seed) < std::pair(b.epoch, b.seed);
-                     });
+    std::ranges::sort(result.metrics, {},
+                      [](const EpochMetrics& m) { return std::pair(m.epoch, m.seed); });
     return result;
   }
 

@@ -46,14 +46,6 @@ double decayed_rate(double lr, double decay, int epochs_done) {
 }
 
 //@ from 12
-double sum_of_rates(double lr, double decay, double epochs) {
-  //@ gap 12 rate-budget
-  if (decay == 1) return lr * epochs;
-  const double part = 1 - std::pow(decay, epochs);
-  return lr * part / (1 - decay);
-  //@ end
-}
-
 namespace {
 
 constexpr double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;

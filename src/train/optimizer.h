@@ -27,12 +27,6 @@ double clip_factor(double norm, double clip);
 // The learning rate of an epoch after so many have been done: lr · decay^epochs.
 double decayed_rate(double lr, double decay, int epochs_done);
 
-//@ from 12
-// The sum of the rates of the first so many epochs, lr (1 + decay + decay² + …). For ever:
-// lr / (1 - decay), if the decay is less than 1.
-double sum_of_rates(double lr, double decay, double epochs);
-
-//@ end
 // One optimiser for one model.
 //   SGD:  w -= lr · g
 //   Adam: m = β₁m + (1-β₁)g;  v = β₂v + (1-β₂)g²;  w -= lr · m̂ / (√v̂ + ε), where m̂ = m / (1-β₁ᵗ),
