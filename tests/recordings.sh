@@ -45,6 +45,9 @@ one: cuda/one_launch/step_fp32.cu"
       echo "$steps" | head -n 1
       echo "causal: $(echo cuda/attention/0[459]_*.cu cuda/attention/11_*.cu)" ;;
     */fused_blocks*) echo "$fused" ;;
+    */surface_h200.csv)
+      echo "short: cuda/ops/attention_short.cu"
+      echo "$fused" ;;
   esac
 }
 

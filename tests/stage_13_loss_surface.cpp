@@ -56,7 +56,9 @@ bool same(const Surface& a, const Surface& b) {
 }  // namespace
 
 TEST_CASE("surface: losses and accuracies of an independent program, along the right axes") {
-  for (const auto& [name, wanted] : theory().at("surface").items()) {
+  for (const auto& item : theory().at("surface").items()) {
+    const std::string name = item.key();
+    const nlohmann::json& wanted = item.value();
     const auto& losses = wanted.at("losses");
     const int grid = int(losses.size());
     const Sliced slice(name);

@@ -385,7 +385,9 @@ TEST_CASE(
 // --- Table 6 ------------------------------------------------------------------------------------
 
 TEST_CASE("stability: every pattern's statistics are those of an independent program") {
-  for (const auto& [name, wanted] : theory().at("stability").items()) {
+  for (const auto& item : theory().at("stability").items()) {
+    const std::string name = item.key();
+    const nlohmann::json& wanted = item.value();
     const Stability got = measured(name);
     REQUIRE(got.layers.size() == wanted.at("layers").size());
     for (size_t layer = 0; layer < got.layers.size(); ++layer)
@@ -448,8 +450,8 @@ TEST_CASE("stability: separation of rows by hand") {
 
 TEST_CASE("spectral norm: known singular values, also close ones, any shape") {
   Rng rng(8, Stream::analysis, 4);
-  for (const auto& [rows, columns] :
-       {std::pair{1, 1}, {1, 7}, {7, 1}, {40, 9}, {9, 40}, {70, 70}}) {
+  for (const auto& shape : {std::pair{1, 1}, {1, 7}, {7, 1}, {40, 9}, {9, 40}, {70, 70}}) {
+    const int rows = shape.first, columns = shape.second;
     // Q diag(s) Rᵀ with Q and R products of reflections.
     const int rank = std::min(rows, columns);
     std::vector<double> a(size_t(rows) * size_t(columns), 0.0);

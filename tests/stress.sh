@@ -268,7 +268,7 @@ work() {  # in a folder of its own; each begins with another kind
   while [ $more -eq 1 ] && ! is_over; do
     more=0
     for ((i = 0; i < ${#kinds[@]}; ++i)); do
-      kind=${kinds[(i + worker) % ${#kinds[@]}]}
+      kind=${kinds[(i + worker - 1) % ${#kinds[@]}]}
       is_done "$kind" || { more=1; some "$kind"; }
     done
   done

@@ -119,8 +119,9 @@ TEST_CASE(
     const json got = json::parse(outcome.out)["all"].flatten(),
                wanted = test::theory()["stability"][name]["all"].flatten();
     CHECK(got.size() == wanted.size());
-    for (const auto& [what, value] : wanted.items()) {
-      const double g = got.at(what), w = value;
+    for (const auto& item : wanted.items()) {
+      const std::string what = item.key();
+      const double g = got.at(what), w = item.value();
       CHECK_MESSAGE(std::abs(g - w) <= 1e-6 * std::abs(w) + 1e-6, name, " ", what);
     }
     // Where every key is kept, that is said: the result has no Delta_h.

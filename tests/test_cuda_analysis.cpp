@@ -20,7 +20,9 @@ TEST_CASE("cuda: the statistics of every pattern, with queries and keys of float
   constexpr Limits limits{1e-4, 1e-5, 1e-5};
   gpu::CudaDevice device;
   Workers workers;
-  for (const auto& [name, wanted] : theory().at("stability").items()) {
+  for (const auto& item : theory().at("stability").items()) {
+    const std::string name = item.key();
+    const nlohmann::json& wanted = item.value();
     const GoldenModel<double> golden(name);
     const Stability got =
         measure_stability(device, golden.model, golden.data, golden.data.rows, workers, no_stop)
@@ -38,7 +40,9 @@ TEST_CASE("cuda: the statistics of every pattern, with queries and keys of float
 
 TEST_CASE("cuda: a surface's losses, of points beside each other") {
   gpu::CudaDevice device;
-  for (const auto& [name, wanted] : theory().at("surface").items()) {
+  for (const auto& item : theory().at("surface").items()) {
+    const std::string name = item.key();
+    const nlohmann::json& wanted = item.value();
     const GoldenModel<float> golden(name);
     const auto& losses = wanted.at("losses");
     const int grid = int(losses.size());

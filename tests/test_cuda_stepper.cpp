@@ -312,8 +312,8 @@ TEST_CASE("steppers: what attention compares, of every layer, is the CPU's") {
     Tape<float> tape(workers);
     CpuStepper cpu(tape, settings, runs.step_runs);
     runs.load(*stepper), runs.load(cpu);
-    for (const auto& [run, first, count] :
-         {std::tuple(1, 2, 3), std::tuple(0, 0, 7), std::tuple(1, 6, 1)}) {
+    for (const auto& rows : {std::tuple(1, 2, 3), std::tuple(0, 0, 7), std::tuple(1, 6, 1)}) {
+      const int run = std::get<0>(rows), first = std::get<1>(rows), count = std::get<2>(rows);
       const auto got = stepper->attention_inputs(run, Split::train, first, count);
       const auto wanted = cpu.attention_inputs(run, Split::train, first, count);
       REQUIRE(got.size() == 3);

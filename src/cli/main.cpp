@@ -79,6 +79,10 @@ int run(int argc, char** argv) {
   //@ from 14
   add_stability_command(root);
   //@ end
+  //@ from 06
+  add_text_commands(root);
+  add_generate_command(root);
+  //@ end
   add_bench_commands(root);
   const auto chosen = [&root] {
     const CLI::App* app = &root;
