@@ -68,7 +68,8 @@ struct Task {
 // All eight, in the order of the paper's appendix as the command line lists them.
 std::span<const Task> all_tasks();
 
-// The task of that name, one of the eight or text (tasks/text.h). Throws InputError that lists the names, and the nearest one if it is near.
+// The task of that name, one of the eight or text (tasks/text.h). Throws InputError that lists the
+// names, and the nearest one if it is near.
 const Task& find_task(std::string_view name);
 
 // One function in each task's file.

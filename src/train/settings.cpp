@@ -148,6 +148,7 @@ RunSettings RunSettings::defaults_for(const Task& task) {
 
 int RunSettings::vocabulary() const {
   if (text_data.empty()) return int(find_task(task).tokens.size());
+  if (text_data_record.empty()) return 256;  // not read yet: at least the bytes
   return parse_record(text_data_record, text_data).vocabulary;
 }
 
