@@ -759,13 +759,18 @@ std::vector<std::string> beginnings(const fs::path& file, const std::vector<size
   return all;
 }
 
-// The verdict of a recording, or that there is none.
+// The text of a verdict, without what `end` begins.
+std::string words_of(const fs::path& file, char end) {
+  const std::string text = read_file(file, 1 << 16).substr(std::string("verdict: ").size());
+  return text.substr(0, text.find(end));
+}
+
+// The verdict at the paper's scale; if there is none, the word of the lesson's.
 std::string verdict_of(const fs::path& lesson, const std::string& number) {
   const fs::path file = lesson / "results/paper/verdict.txt";
-  if (!fs::exists(file)) return "not run; smaller models: lesson " + number;
-  std::string text = read_file(file, 1 << 16);
-  text = text.substr(std::string("verdict: ").size());
-  return text.substr(0, text.find('\n'));
+  if (fs::exists(file)) return words_of(file, '\n');
+  return str("not run; smaller models, lesson ", number, ": ",
+             words_of(lesson / "results/verdict.txt", ':'));
 }
 
 void theory(Page& page) {
@@ -866,7 +871,8 @@ int run() {
                          "not run on list operations; rates on even pairs are among lesson 17's "
                          "controls; smaller models: lesson 12"});
   theory(page);
-  page.claims.push_back({"F13", "next-token prediction", "19–20", "not run"});
+  page.claims.push_back(
+      {"F13", "next-token prediction", "19–20", verdict_of(lessons / "15-next-token", "15")});
   sharpness(r, lessons / "17-sharpness/results/paper", page);
   controls(r, page);
   gpu_hours(r, page);

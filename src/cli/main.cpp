@@ -79,7 +79,7 @@ int run(int argc, char** argv) {
   //@ from 14
   add_stability_command(root);
   //@ end
-  //@ from 06
+  //@ from 15
   add_text_commands(root);
   add_generate_command(root);
   //@ end

@@ -10,7 +10,7 @@
 #include "files/data_file.h"
 #include "files/safetensors.h"
 #include "tasks/text.h"
-//@ from 06
+//@ from 15
 #include "text/text_data.h"
 #include "text/text_model.h"
 //@ end
@@ -107,7 +107,7 @@ struct Eval {
   int threads = default_threads();
 };
 
-//@ from 06
+//@ from 15
 // Any text, in windows: a causal model's lie side by side, a pooled one's begin at every token, or
 // at 10,000 places spread evenly.
 int eval_text(const Eval& o, const Safetensors& file) {
@@ -139,7 +139,7 @@ int eval_text(const Eval& o, const Safetensors& file) {
 //@ end
 
 int eval(const Eval& o) {
-  //@ from 06
+  //@ from 15
   if (const Safetensors file = Safetensors::read(o.checkpoint); is_text_model(file))
     return eval_text(o, file);
   //@ end

@@ -205,7 +205,7 @@ void add_setting(CLI::App& app, const SettingField& field, TextMap& given) {
   }
   std::set<std::string> defaults;
   for (const Task& task : all_tasks()) defaults.insert(field.get(RunSettings::defaults_for(task)));
-  //@ from 06
+  //@ from 15
   defaults.insert(field.get(RunSettings::defaults_for(text_task())));
   //@ end
   const bool has_default = name != "task" && name != "k";
@@ -229,7 +229,7 @@ std::string table_of_tasks() {
        << "  task                 train  held-out  length  blocks   lr  lr-decay  epochs  batch\n";
   std::vector<const Task*> tasks;
   for (const Task& task : all_tasks()) tasks.push_back(&task);
-  //@ from 06
+  //@ from 15
   tasks.push_back(&text_task());
   //@ end
   for (const Task* task : tasks) {
@@ -270,7 +270,7 @@ void add_train_commands(CLI::App& focus) {
           "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for products of models with "
           "d-model and\nd-mlp 64 and one head; weights, sums, chosen keys and all else remain "
           "float32. Evaluation uses it too;\n'focus resume' goes on in it.\n"
-          //@ from 06
+          //@ from 15
           "--task text predicts the next token of a text that 'focus text prepare' has made ready: "
           "--text-data DIR,\n"
           "--objective pooled or causal; an epoch is --train-size windows drawn at random; losses "

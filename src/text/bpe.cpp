@@ -131,6 +131,7 @@ size_t chunk_end(std::string_view text, size_t begin) {
 }
 
 void apply_merge(std::vector<TokenId>& tokens, const Merge& merge, TokenId made) {
+  //@ gap 15 apply-merge
   size_t kept = 0;
   for (size_t i = 0; i < tokens.size(); ++i) {
     const bool here =
@@ -139,6 +140,7 @@ void apply_merge(std::vector<TokenId>& tokens, const Merge& merge, TokenId made)
     if (here) ++i;
   }
   tokens.resize(kept);
+  //@ end
 }
 
 std::vector<Merge> learn_merges(std::string_view text, int count) {

@@ -53,12 +53,14 @@ CountedLoss bigram_loss(std::span<const TokenId> train, std::span<const TokenId>
 
   const auto with_strength = [&](double s) {
     double sum = 0;
+    //@ gap 15 smoothed-bigram
     for (size_t i = 1; i < held_out.size(); ++i) {
       const double prior = (counts[held_out[i]] + 1) / (double(train.size()) + vocabulary);
       const auto seen = pairs.find(pair_at(held_out, i));
       const double n = seen == pairs.end() ? 0 : seen->second;
       sum -= std::log((n + s * prior) / (followed[held_out[i - 1]] + s));
     }
+    //@ end
     return sum / double(held_out.size() - 1);
   };
   loss.held_out = with_strength(1);

@@ -61,6 +61,7 @@ TextModel load_text_model(const std::string& name) {
 }
 
 TokenId draw_token(const std::vector<float>& logits, double temperature, double uniform) {
+  //@ gap 15 draw-token
   const auto largest = std::max_element(logits.begin(), logits.end());
   if (temperature == 0) return TokenId(largest - logits.begin());
   std::vector<double> weights;
@@ -79,6 +80,7 @@ TokenId draw_token(const std::vector<float>& logits, double temperature, double 
     }
   }
   return TokenId(drawn);
+  //@ end
 }
 
 }  // namespace focus

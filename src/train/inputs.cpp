@@ -5,7 +5,7 @@
 #include "files/data_file.h"
 #include "tasks/dataset.h"
 #include "tasks/text.h"
-//@ from 06
+//@ from 15
 #include "text/text_data.h"
 //@ end
 
@@ -32,7 +32,7 @@ DataRecord parse_record(const std::string& text, const std::string& where) {
 }
 
 DataRecord record_of_file(const Task& task, const std::string& file) {
-  //@ from 06
+  //@ from 15
   if (is_text(task)) {
     const TextData text = read_text_data(file);
     return {int64_t(text.train.tokens.size() + text.held_out.tokens.size()), text.window,

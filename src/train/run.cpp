@@ -8,7 +8,7 @@
 #include "rng.h"
 #include "tasks/dataset.h"
 #include "tasks/text.h"
-//@ from 06
+//@ from 15
 #include "text/text_data.h"
 //@ end
 #include "train/checkpoint.h"
@@ -33,7 +33,7 @@ std::optional<RunError> error_of(const F& work) {
 
 std::shared_ptr<const RunData> make_run_data(const RunSettings& s, uint64_t seed) {
   const Task& task = find_task(s.task);
-  //@ from 06
+  //@ from 15
   if (is_text(task)) {
     TextData text = read_text_data(s.text_data);
     const int vocabulary = text.tokenizer.vocabulary();
