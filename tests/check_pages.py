@@ -74,8 +74,8 @@ class Tree:
 def flags_of(focus, cache={}):
     if not cache:
         commands = ["train", "resume", "predict", "show", "eval", "check", "study", "curves",
-                    "stability", "surface", "data generate", "data verify", "bench step", "bench attention",
-                    "bench one-launch", "bench device"]
+                    "stability", "surface", "text prepare", "text encode", "text decode", "generate",
+                    "data generate", "data verify", "bench step", "bench attention", "bench one-launch", "bench device"]
         for command in commands:
             text = subprocess.run([focus, *command.split(), "--help"], capture_output=True, text=True,
                                   check=False).stdout
