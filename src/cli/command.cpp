@@ -124,12 +124,12 @@ Option add_texts(CLI::App& app, const std::string& name, const std::string& kind
 }
 
 void add_flag(CLI::App& app, const std::string& name, bool& value, const std::string& help) {
-  app.add_flag(name, value, help);
+  app.add_flag(name, value, help)->disable_flag_override();
 }
 
 void add_flag(CLI::App& app, const std::string& name, std::function<void()> when_given,
               const std::string& help) {
-  app.add_flag_callback(name, when_given, help);
+  app.add_flag_callback(name, when_given, help)->disable_flag_override();
 }
 
 Option add_device(CLI::App& app, std::string& device) {
