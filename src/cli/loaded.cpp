@@ -32,10 +32,10 @@ const Task& task_of_sizes(int tokens, int ids, int classes) {
 }  // namespace
 
 template <class T>
-Loaded<T> load_checkpoint(const std::string& name) {
+Loaded<T> load_checkpoint(const std::string& name, WithoutTask without_task) {
   const Safetensors file = Safetensors::read(name);
   const auto task = [&]() -> const Task& {
-    if (!file.metadata.contains("task")) {
+    if (!file.metadata.contains("task") && without_task == WithoutTask::accepted) {
       const ModelSettings s = read_model_settings(file);
       const int tokens = s.vocabulary - 1 - s.attention.global_tokens;
       if (tokens < 1 || s.vocabulary > 256)
@@ -84,7 +84,7 @@ PaddedData read_rows(const Loaded<T>& loaded, const std::string& file, std::opti
 }
 
 #define FOCUS_INSTANTIATE(T)                                                  \
-  template Loaded<T> load_checkpoint(const std::string&);                     \
+  template Loaded<T> load_checkpoint(const std::string&, WithoutTask);        \
   template PaddedData pad_for(const Loaded<T>&, const std::vector<Example>&); \
   template PaddedData read_rows(const Loaded<T>&, const std::string&, std::optional<int>);
 FOCUS_INSTANTIATE(float)

@@ -24,11 +24,12 @@ struct Loaded {
 };
 
 // InputError unless it is a checkpoint with its task's vocabulary and classes. A file that names no
-// task, as golden files are, gets one without a rule for its labels: its tokens are written as in
-// the task with as many tokens and classes, where there is one, else as their ids, and then PAD and
-// global tokens may stand among them.
+// task, as golden files are, is for commands that need no rule for labels. It gets a task without
+// one: its tokens are written as in the task with as many tokens and classes, where there is one,
+// else as their ids, and then PAD and global tokens may stand among them.
+enum class WithoutTask { refused, accepted };
 template <class T>
-Loaded<T> load_checkpoint(const std::string& name);
+Loaded<T> load_checkpoint(const std::string& name, WithoutTask = WithoutTask::refused);
 
 template <class T>
 PaddedData pad_for(const Loaded<T>& loaded, const std::vector<Example>& examples);

@@ -134,11 +134,11 @@ std::optional<Stability> measure(Loaded<double>& loaded, const Options& o, Devic
 int stability(const Options& o) {
   check_new_file(o.out);
   const std::unique_ptr<Device> device = open_device(o.device);
-  Loaded<double> loaded = load_checkpoint<double>(o.checkpoint);
+  Loaded<double> loaded = load_checkpoint<double>(o.checkpoint, WithoutTask::accepted);
   const AttentionSettings& attention = loaded.model.settings().attention;
   std::optional<Loaded<double>> full;
   if (!o.full.empty()) {
-    full.emplace(load_checkpoint<double>(o.full));
+    full.emplace(load_checkpoint<double>(o.full, WithoutTask::accepted));
     check_pair(loaded, *full);
     read_rows(*full, o.data, o.samples);  // what is wrong shows before the work
   }

@@ -55,7 +55,7 @@ void check_alike(const Loaded<float>& first, const Loaded<float>& other) {
 std::deque<Plane> load_planes(const Options& o) {
   std::deque<Plane> planes;
   for (const std::string& name : o.checkpoints) {
-    planes.push_back({load_checkpoint<float>(name), {}, {}});
+    planes.push_back({load_checkpoint<float>(name, WithoutTask::accepted), {}, {}});
     Plane& plane = planes.back();
     check_alike(planes[0].centre, plane.centre);
     const Model<float>& model = plane.centre.model;
