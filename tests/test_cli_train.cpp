@@ -228,7 +228,7 @@ TEST_CASE("cli: queries and keys of their own size and rate, and frozen") {
     for (const char* bad : {"0", "-1", "nan", "inf", "x"})
       place.refuses(small_run("run", 2) + Words{flag, bad}, flag);
   place.refuses(small_run("run", 2) + "--freeze-qk --qk-rate 2", "--freeze-qk");
-  place.refuses(small_run("run", 2) + "--freeze-qk=3", "--freeze-qk");
+  place.refuses(small_run("run", 2) + "--freeze-qk=3", "freeze-qk was given");
   CHECK(!fs::exists(place / "run"));
   place.done(small_run("plain", 2));
   CHECK(read_all(place / "plain/settings.json").find("qk") == std::string::npos);
