@@ -866,7 +866,8 @@ int run() {
                          "not run on list operations; rates on even pairs are among lesson 17's "
                          "controls; smaller models: lesson 12"});
   theory(page);
-  page.claims.push_back({"F13", "next-token prediction", "19–20", "not run"});
+  page.claims.push_back(
+      {"F13", "next-token prediction", "19–20", "not run; smaller models: lesson 15"});
   sharpness(r, lessons / "17-sharpness/results/paper", page);
   controls(r, page);
   gpu_hours(r, page);

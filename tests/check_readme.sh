@@ -27,7 +27,7 @@ done
 sed -n '/^## The program/,/^## /p' README.md | sed -n '/^```sh/,/^```/p' | grep -v '^```' |
   sed 's/ *#.*//' > "$here/commands"
 [ -s "$here/commands" ] || bad "README.md has no commands under 'The program'"
-mkdir "$here/build" && ln -s "$focus" "$here/build/focus" && ln -s "$root/tests" "$root/lessons" "$here"
+mkdir "$here/build" && ln -s "$focus" "$here/build/focus" && ln -s "$root/tests" "$root/lessons" "$root/data" "$here"
 cd "$here" || exit 2
 while read -r command; do
   case $command in

@@ -36,15 +36,23 @@ TEST_CASE("streams: rows overlap, and the labels are the tokens that follow") {
   PaddedData data{3, 4, 65536, {10, 11, 12, 13, 14, 15, 65535}, {}, 1};
   CHECK(data.is_stream());
   CHECK(data.needed_tokens() == 7);
-  std::vector<int> tokens, one, each;
+  std::vector<int> tokens, one, each, ignored;
   for (int row : {0, 2}) {
-    append_tokens(data, row, tokens);
-    append_labels(data, row, 1, one);
-    append_labels(data, row, 4, each);
+    append_row(data, row, 1, tokens, one);
+    append_row(data, row, 4, ignored, each);
   }
   CHECK(tokens == std::vector<int>{10, 11, 12, 13, 12, 13, 14, 15});
   CHECK(one == std::vector<int>{14, 65535});
   CHECK(each == std::vector<int>{11, 12, 13, 14, 13, 14, 15, 65535});
+  // Rows two tokens apart, and an order that begins them anywhere.
+  data.row_stride = 2, data.order_stride = 1;
+  one.clear();
+  append_row(data, 1, 1, ignored, one);
+  append_drawn(data, 1, 1, ignored, one);
+  CHECK(one == std::vector<int>{65535, 15});
+  data.order_stride = 0;
+  append_drawn(data, 1, 1, ignored, one);
+  CHECK(one.back() == 65535);
   data.row_stride = 0;  // the row's length: windows one after the other
   CHECK(data.needed_tokens() == 13);
 
@@ -52,7 +60,7 @@ TEST_CASE("streams: rows overlap, and the labels are the tokens that follow") {
   CHECK(!task.is_stream());
   CHECK(task.needed_tokens() == 4);
   one.clear();
-  append_labels(task, 1, 1, one);
+  append_row(task, 1, 1, ignored, one);
   CHECK(one == std::vector<int>{8});
 }
 
@@ -89,10 +97,7 @@ TEST_CASE("next token: steps and evaluation of a stepper see the windows of the 
     const std::atomic<bool> never{false};
     const Evaluation evaluation = stepper.evaluate(Split::held_out, never)->at(0);
     tokens.clear(), labels.clear();
-    for (int row = 0; row < 4; ++row) {
-      append_tokens(val, row, tokens);
-      append_labels(val, row, s.targets(), labels);
-    }
+    for (int row = 0; row < 4; ++row) append_row(val, row, s.targets(), tokens, labels);
     const Numbers all = ReferenceModel(model, {}).logits(tokens);
     int right = 0;
     for (size_t p = 0; p < labels.size(); ++p) {
@@ -158,7 +163,8 @@ TEST_CASE("next token: a checkpoint says the objective, where it is not the usua
 TEST_CASE("next token: settings that do not go together name their flags") {
   const auto refusal = [](const auto& change) -> std::string {
     RunSettings s;
-    s.objective = Objective::causal, s.text_data = "text", s.attention = Pattern::full;
+    s.task = "text", s.objective = Objective::causal, s.text_data = "text",
+    s.attention = Pattern::full;
     change(s);
     try {
       check_settings(s);
@@ -168,16 +174,18 @@ TEST_CASE("next token: settings that do not go together name their flags") {
     return "";
   };
   CHECK(refusal([](RunSettings& s) { s.text_data = ""; }) ==
-        "--objective causal needs --text-data DIR");
+        "--task text needs --text-data DIR, which 'focus text prepare' makes");
   for (const Pattern pattern : {Pattern::block, Pattern::bottomk, Pattern::random})
     CHECK(refusal([&](RunSettings& s) { s.attention = pattern, s.k = 3; }) ==
           str("--objective causal goes with --attention full, topk or banded, not ",
               name_of(pattern)));
   CHECK(refusal([](RunSettings& s) {
           s.attention = Pattern::banded, s.k = 3, s.global_tokens = 1;
-        }) == "--objective causal goes with no --global-tokens: they see all positions");
-  CHECK(refusal([](RunSettings& s) { s.objective = Objective::classify; }) ==
-        "--text-data goes with --objective pooled or causal, not classify");
+        }) == "--global-tokens does not go with --task text");
+  CHECK(
+      refusal([](RunSettings& s) { s.objective = Objective::classify; }) ==
+      "--objective classify does not go with --task text: text has pooled and causal, every other "
+      "task classify");
   CHECK(to_text(RunSettings()).contains("objective") == false);
   CHECK(to_text(RunSettings()).contains("text-data") == false);
   ModelSettings wrong = causal_model(Pattern::full);

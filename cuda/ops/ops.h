@@ -102,7 +102,7 @@ struct BatchSource {
   const int* const* tokens;  // (R) arrays in device memory
   const int* const* labels;  // or nullptr: the tokens that follow
   const int* order;          // or nullptr: rows in their own order
-  int rows, length, row_stride, targets, per_step;
+  int rows, length, row_stride, order_stride, targets, per_step;
 };
 void gather_batch(const Runs&, const BatchSource&, int B, const Counters*, int* tokens, int* labels,
                   void* stream);

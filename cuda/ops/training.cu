@@ -18,7 +18,8 @@ __global__ void gather_batch_kernel(BatchSource source, const Counters* counters
   if (run >= size_t(runs)) return;
   const size_t place = size_t(counters->step) * size_t(source.per_step) + b;
   const size_t row = source.order ? size_t(source.order[run * rows + place]) : place;
-  const int* const from = source.tokens[run] + row * size_t(source.row_stride);
+  const int stride = source.order ? source.order_stride : source.row_stride;
+  const int* const from = source.tokens[run] + row * size_t(stride);
   tokens[i] = from[t];
   const size_t targets = size_t(source.targets);
   if (t < targets)

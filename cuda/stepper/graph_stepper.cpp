@@ -40,6 +40,7 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
                  to.data->rows,
                  to.data->length,
                  to.data->row_stride,
+                 to.data->order_stride,
                  settings.model.targets(),
                  to.batch};
   };
@@ -257,6 +258,7 @@ std::vector<AttentionInputs> GraphStepper::attention_inputs(int run, Split split
                            data.rows,
                            data.length,
                            data.row_stride,
+                           data.order_stride,
                            settings_.model.targets(),
                            1};  // so that steps count rows
   training_.counters.set({{0, 0, uint32_t(first)}});

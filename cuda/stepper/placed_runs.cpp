@@ -40,7 +40,8 @@ PlacedRuns::Part PlacedRuns::place(const PaddedData RunData::*split) const {
     part.tokens.push_back(part.memory.end()[-2].data());
     part.labels.push_back(part.memory.back().data());
   }
-  part.rows = last->rows, part.length = last->length, part.row_stride = last->stride();
+  part.rows = last->rows, part.length = last->length;
+  part.row_stride = last->stride(), part.order_stride = last->drawn_stride();
   part.tokens_on_device = DeviceArray<const int*>(part.tokens);
   if (!last->is_stream()) part.labels_on_device = DeviceArray<const int*>(part.labels);
   return part;

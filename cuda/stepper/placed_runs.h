@@ -37,7 +37,7 @@ class PlacedRuns {
 
   // One split of the data (tasks/padded_data.h): each run's tokens and labels, if it has labels.
   struct Part {
-    int rows = 0, length = 0, row_stride = 0;
+    int rows = 0, length = 0, row_stride = 0, order_stride = 0;
     std::vector<const int*> tokens, labels;                      // of each run, in device memory
     DeviceArray<const int*> tokens_on_device, labels_on_device;  // the same
     std::vector<DeviceArray<int>> memory;

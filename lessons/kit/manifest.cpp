@@ -76,7 +76,7 @@ std::vector<std::string> files_at(const Manifest& manifest, const std::string& l
   std::vector<std::string> kept;
   std::vector<std::string> all = {"Makefile", "LICENSE", ".clang-format", ".gitignore",
                                   ".gitattributes"};
-  for (const char* folder : {"src/", "tests/", "lessons/", "cuda/"})
+  for (const char* folder : {"src/", "tests/", "lessons/", "cuda/", "data/"})
     if (std::filesystem::is_directory(manifest.root / folder))
       list_files(manifest.root, folder, all);
   for (const std::string& path : all) {

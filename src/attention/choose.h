@@ -28,9 +28,11 @@ Scratch scratch_size(int length, int width) {
 // the lower index wins), so that they stand at the end of a list, where it has too few others.
 template <class T>
 void hide_later_keys(T* scores, int i0, int queries, int keys) {
+  //@ gap 15 hide-later-keys
   for (int j = i0 + 1; j < keys; ++j)
     std::fill_n(scores + ptrdiff_t{j} * block_queries, std::min(j - i0, queries),
                 -std::numeric_limits<T>::infinity());
+  //@ end
 }
 
 // The lists of up to `lanes` queries, from their columns of scores.

@@ -22,6 +22,8 @@ void add_study_commands(CLI::App& focus);
 void add_curve_commands(CLI::App& focus);
 void add_model_commands(CLI::App& focus);  // predict, show, eval, check
 void add_data_commands(CLI::App& focus);
+void add_text_commands(CLI::App& focus);
+void add_generate_command(CLI::App& focus);
 void add_surface_command(CLI::App& focus);
 void add_stability_command(CLI::App& focus);
 void add_bench_step(CLI::App& bench);

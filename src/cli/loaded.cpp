@@ -5,6 +5,7 @@
 #include <map>
 
 #include "files/data_file.h"
+#include "tasks/text.h"
 #include "train/checkpoint.h"
 
 namespace focus {
@@ -49,6 +50,9 @@ Loaded<T> load_checkpoint(const std::string& name) {
       fail_input(message.starts_with(name) ? message : name + ": metadata: " + message);
     }
   };
+  if (is_text(task()))
+    fail_input(name, ": is a model of the next token of a text: 'focus generate' and 'focus eval' ",
+               "take it, this command takes models that classify");
   Loaded<T> loaded{name, task(), Model<T>(read_model_settings(file))};
   read_weights(file, loaded.model);
   const ModelSettings& s = loaded.model.settings();

@@ -83,6 +83,10 @@ int run(int argc, char** argv) {
   //@ from 14
   add_stability_command(root);
   //@ end
+  //@ from 15
+  add_text_commands(root);
+  add_generate_command(root);
+  //@ end
   CLI::App& bench = *add_group(root, "bench", "measure speed");
   add_bench_step(bench);
 #ifdef FOCUS_KERNELS

@@ -9,6 +9,11 @@
 #include "files/atomic_file.h"
 #include "files/data_file.h"
 #include "files/safetensors.h"
+#include "tasks/text.h"
+//@ from 15
+#include "text/text_model.h"
+#include "text/text_data.h"
+//@ end
 #include "train/evaluate.h"
 #include "train/golden.h"
 #include "train/run.h"
@@ -102,7 +107,42 @@ struct Eval {
   int threads = default_threads();
 };
 
+//@ from 15
+// Any text, in windows: a causal model's lie side by side, a pooled one's begin at every token, or
+// at 10,000 places spread evenly.
+int eval_text(const Eval& o, const Safetensors& file) {
+  if (!o.logits.empty()) fail_input("--logits: a model of a text has too many to write");
+  TextModel text = text_model(file, o.checkpoint);
+  const std::string bytes = read_file(o.data, size_t{1} << 30);
+  const std::vector<TokenId> tokens = text.tokenizer.encode(bytes);
+  const ModelSettings& s = text.model.settings();
+  const int64_t places = int64_t(tokens.size()) - s.length;
+  if (places < 1)
+    fail_input(o.data, ": has ", tokens.size(), " tokens, too few for a window of ", s.length,
+               " and the token after it");
+  const bool causal = s.objective == Objective::causal;
+  const int rows =
+      int(causal ? (places + s.length - 1) / s.length : std::min<int64_t>(places, 10000));
+  PaddedData data = windows_of(tokens, s.vocabulary, s.length, rows, "data");
+  if (causal) data.row_stride = s.length;
+  Workers workers(o.threads);
+  Tape<float> tape(workers);
+  const auto result = evaluate(text.model, tape, data);
+  if (!std::isfinite(result->loss)) fail_run("the loss is ", result->loss);
+  const TextPart part{tokens, int64_t(bytes.size())};
+  print(str("text, ", name_of(s.objective), ", ", tokens.size(), " tokens, ", rows, " windows of ",
+            s.length, "\n",
+            format("loss %.6f nats a token\nbits a byte %.6f\naccuracy %.2f %%\n", result->loss,
+                   part.bits_per_byte(result->loss), result->accuracy)));
+  return 0;
+}
+//@ end
+
 int eval(const Eval& o) {
+  //@ from 15
+  if (const Safetensors file = Safetensors::read(o.checkpoint); is_text_model(file))
+    return eval_text(o, file);
+  //@ end
   Loaded<float> loaded = load_checkpoint<float>(o.checkpoint);
   const PaddedData data = read_rows(loaded, o.data);
   Workers workers(o.threads);
@@ -176,7 +216,8 @@ void add_model_commands(CLI::App& focus) {
       add_command(focus, "eval", "a checkpoint's loss and accuracy on a data file", eval);
   add_file(evaluating, "--checkpoint", "FILE", e.checkpoint, "weights, of a run on the same task")
       ->required();
-  add_file(evaluating, "--data", "FILE", e.data, "a data file, as 'focus data generate' writes it")
+  add_file(evaluating, "--data", "FILE", e.data,
+           "a data file, as 'focus data generate' writes it; any text for a model of --task text")
       ->required();
   add_file(evaluating, "--logits", "FILE", e.logits,
            "also write row,label,logit_0,… (rows count from 1)");

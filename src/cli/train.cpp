@@ -9,6 +9,7 @@
 #include "report/progress.h"
 #include "study/engine.h"
 #include "suggest.h"
+#include "tasks/text.h"
 #include "train/inputs.h"
 #include "train/interrupt.h"
 
@@ -20,7 +21,9 @@ namespace fs = std::filesystem;
 
 // "even-pairs, topk(5)"
 std::string label_of(const RunSettings& s) {
-  return s.task + ", " + attention_text(s);
+  const std::string objective =
+      s.objective == Objective::classify ? "" : str(", ", name_of(s.objective));
+  return s.task + objective + ", " + attention_text(s);
 }
 
 // Shows the epochs as they come.
@@ -156,7 +159,9 @@ RunSettings settings_of(const TextMap& given) {
 }
 
 fs::path default_folder(const RunSettings& s) {
-  std::string name = "train-" + s.task + "-" + name_of(s.attention);
+  std::string name = "train-" + s.task + "-";
+  if (s.objective == Objective::causal) name += "causal-";
+  name += name_of(s.attention);
   if (uses_k(s.attention)) name += str("-k", s.k);
   if (s.global_tokens > 0) name += str("-g", s.global_tokens);
   if (s.score_scale != 1) name += str("-scale", number_text(s.score_scale));
@@ -200,6 +205,9 @@ void add_setting(CLI::App& app, const SettingField& field, TextMap& given) {
   }
   std::set<std::string> defaults;
   for (const Task& task : all_tasks()) defaults.insert(field.get(RunSettings::defaults_for(task)));
+  //@ from 15
+  defaults.insert(field.get(RunSettings::defaults_for(text_task())));
+  //@ end
   const bool has_default = name != "task" && name != "k";
   std::string help = field.help;
   if (has_default && defaults.size() > 1) help += " (default: the task's)";
@@ -218,13 +226,18 @@ void add_setting(CLI::App& app, const SettingField& field, TextMap& given) {
 std::string table_of_tasks() {
   std::ostringstream text;
   text << "Tasks, and the paper's settings for each, which are the defaults:\n"
-       << "  task                 train  held-out  length  blocks   lr  lr-decay  epochs\n";
-  for (const Task& task : all_tasks()) {
-    const TaskDefaults& d = task.defaults;
-    text << "  " << std::left << std::setw(19) << task.name << std::right << std::setw(7)
+       << "  task                 train  held-out  length  blocks   lr  lr-decay  epochs  batch\n";
+  std::vector<const Task*> tasks;
+  for (const Task& task : all_tasks()) tasks.push_back(&task);
+  //@ from 15
+  tasks.push_back(&text_task());
+  //@ end
+  for (const Task* task : tasks) {
+    const TaskDefaults& d = task->defaults;
+    text << "  " << std::left << std::setw(19) << task->name << std::right << std::setw(7)
          << d.train_size << std::setw(10) << d.val_size << std::setw(8) << d.length << std::setw(8)
          << d.blocks << std::setw(5) << number_text(d.lr) << std::setw(10)
-         << number_text(d.lr_decay) << std::setw(8) << d.epochs << "\n";
+         << number_text(d.lr_decay) << std::setw(8) << d.epochs << std::setw(7) << d.batch << "\n";
   }
   return text.str();
 }
@@ -259,6 +272,12 @@ void add_train_commands(CLI::App& focus) {
       "--precision 3xtf32, tf32 and bf16 take a GPU's tensor cores for products of models with "
       "d-model and\nd-mlp 64 and one head; weights, sums, chosen keys and all else remain "
       "float32. Evaluation uses it too;\n'focus resume' goes on in it.\n"
+      //@ from 15
+      "--task text predicts the next token of a text that 'focus text prepare' has made ready: "
+      "--text-data DIR,\n"
+      "--objective pooled or causal; an epoch is --train-size windows drawn at random; losses are "
+      "nats a token.\n"
+      //@ end
       "Example: focus train --task even-pairs --attention topk --k 5 --seeds 3");
 
   const auto [resuming, r] =

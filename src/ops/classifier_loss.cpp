@@ -12,6 +12,7 @@ namespace {
 // Turns a row of logits into its gradient, factor · (softmax - [label]); returns its loss.
 template <class T>
 double loss_and_gradient(T* row, int N, int label, T factor) {
+  //@ gap 15 loss-and-gradient
   const bool exact = N <= most_classes_in_double;
   double loss = exact ? row_cross_entropy(row, N, label) : double(largest_of(row, N) - row[label]);
   softmax_row(row, row, N, T(1));
@@ -20,6 +21,7 @@ double loss_and_gradient(T* row, int N, int label, T factor) {
   row[label] -= T(1);
   for (int n = 0; n < N; ++n) row[n] *= factor;
   return loss;
+  //@ end
 }
 
 }  // namespace

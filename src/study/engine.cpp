@@ -32,11 +32,11 @@ constexpr const char* older_than_records =
 class DataShelf {
  public:
   std::shared_ptr<const RunData> get(const RunSettings& s, uint64_t seed) {
-    const bool from_files = !s.train_data.empty() && !s.val_data.empty();
+    const bool from_files = !s.text_data.empty() || (!s.train_data.empty() && !s.val_data.empty());
     const std::string key =
-        str(s.task, "|", s.train_data, "|", s.val_data, "|", s.train_size, "|", s.val_size, "|",
-            s.length, "|", uses_k(s.attention) ? s.k : 0, "|", s.global_tokens, "|",
-            from_files ? 0 : data_seed(find_task(s.task), seed));
+        str(s.task, "|", s.train_data, "|", s.val_data, "|", s.text_data, "|", s.train_size, "|",
+            s.val_size, "|", s.length, "|", uses_k(s.attention) ? s.k : 0, "|", s.global_tokens,
+            "|", from_files ? 0 : data_seed(find_task(s.task), seed));
     const std::lock_guard lock(mutex_);
     std::shared_ptr<const RunData> data = shelf_[key].lock();
     if (!data) shelf_[key] = data = make_run_data(s, seed);
@@ -249,8 +249,7 @@ class Engine {
     const int runs = int(shard_.size()), at_once = std::min(options_.threads, runs);
     for (const StudyVariant& v : study_.variants) {
       const RunSettings& s = v.settings;
-      const ModelSettings model =
-          s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
+      const ModelSettings model = s.model_settings(s.vocabulary(), s.length + s.global_tokens);
       if (s.precision != Precision::fp32)
         check_precision(
             s, options_.devices.empty()

@@ -36,8 +36,7 @@ EpochCost rough_cost(const RunSettings& s) {
 // How many runs fit, at the very most.
 int most_runs_in(double memory, const RunSettings& s) {
   if (memory <= 0) return most_together;
-  const ModelSettings model =
-      s.model_settings(int(find_task(s.task).tokens.size()), s.length + s.global_tokens);
+  const ModelSettings model = s.model_settings(s.vocabulary(), s.length + s.global_tokens);
   const double each = least_bytes(model, s.optimizer, std::min(s.batch, s.train_size), 1, 1);
   return int(std::clamp(memory / each, 1.0, double(most_together)));
 }

@@ -144,7 +144,7 @@ class RowReader {
     s = RunSettings::defaults_for(find_task(s.task));
     for (size_t c = 0; c < chosen.size(); ++c)
       if (chosen[c]) set(c, *chosen[c]);
-    for (std::string* file : {&s.train_data, &s.val_data})
+    for (std::string* file : {&s.train_data, &s.val_data, &s.text_data})
       if (!file->empty()) *file = std::filesystem::absolute(*file).lexically_normal().string();
     // Full attention keeps every key, whatever k says: one value of k is as good as another.
     if (!uses_k(s.attention) && s.k >= 0) s.k = 0;

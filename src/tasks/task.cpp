@@ -2,6 +2,7 @@
 
 #include "error.h"
 #include "suggest.h"
+#include "tasks/text.h"
 
 namespace focus {
 
@@ -21,6 +22,9 @@ const Task& find_task(std::string_view name) {
     names.push_back(task.name);
     known += " " + task.name;
   }
+  if (name == text_task().name) return text_task();
+  names.push_back(text_task().name);
+  known += " " + text_task().name;
   const std::string shown(name.substr(0, 40)), nearest = nearest_name(name, names);
   if (!nearest.empty()) {
     fail_input("unknown task '", shown, "': did you mean ", nearest, "? Known are", known);

@@ -29,13 +29,14 @@ struct Example {
   bool operator==(const Example&) const = default;
 };
 
-// The paper's settings for one task (section on experiments; batch 25 and SGD everywhere).
+// The paper's settings for one task (section on experiments; SGD everywhere).
 struct TaskDefaults {
   int train_size = 5000, val_size = 2000;  // examples
   int length = 40;                         // tokens; list operations: the largest size
   int blocks = 5, d_model = 64, d_mlp = 64;
   int epochs = 0;
   double lr = 0.1, lr_decay = 0.9995;
+  int batch = 25;
 };
 
 // Another way to write a token in a file or on the command line; id -1: read and dropped.
@@ -67,7 +68,7 @@ struct Task {
 // All eight, in the order of the paper's appendix as the command line lists them.
 std::span<const Task> all_tasks();
 
-// The task of that name. Throws InputError that lists the names, and the nearest one if it is near.
+// The task of that name, one of the eight or text (tasks/text.h). Throws InputError that lists the names, and the nearest one if it is near.
 const Task& find_task(std::string_view name);
 
 // One function in each task's file.

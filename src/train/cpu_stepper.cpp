@@ -95,9 +95,7 @@ int CpuStepper::gather(const PaddedData& data, const std::vector<int>& order, in
   const int first = step * settings_.batch, rows = std::min(settings_.batch, data.rows - first);
   tokens_.clear(), labels_.clear();
   for (int b = 0; b < rows; ++b) {
-    const int row = order[size_t(first + b)];
-    append_tokens(data, row, tokens_);
-    append_labels(data, row, settings_.model.targets(), labels_);
+    append_drawn(data, order[size_t(first + b)], settings_.model.targets(), tokens_, labels_);
   }
   return rows;
 }
@@ -156,8 +154,9 @@ std::vector<AttentionInputs> CpuStepper::attention_inputs(int run, Split split, 
   const RunData& both = *runs_[size_t(run)].data;
   const PaddedData& data = split == Split::train ? both.train : both.val;
   check_rows(data.rows, first, count);
-  tokens_.clear();
-  for (int row = first; row < first + count; ++row) append_tokens(data, row, tokens_);
+  tokens_.clear(), labels_.clear();
+  for (int row = first; row < first + count; ++row)
+    append_row(data, row, settings_.model.targets(), tokens_, labels_);
   tape_.reset(false);
   std::vector<AttentionInputs> all;
   states_[size_t(run)].model.visit_attention(

@@ -19,10 +19,8 @@ std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const
     if (stop && stop->load()) return std::nullopt;
     const int rows = std::min(batch, data.rows - first);
     tokens.clear(), labels.clear();
-    for (int row = first; row < first + rows; ++row) {
-      append_tokens(data, row, tokens);
-      append_labels(data, row, targets, labels);
-    }
+    for (int row = first; row < first + rows; ++row)
+      append_row(data, row, targets, tokens, labels);
     tape.reset(false);
     const Tensor<float> x = model.features(tape, tokens.data(), rows);
     const auto [weight, bias] = model.classifier();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "tasks/text.h"
 #include "train/cpu_stepper.h"
 #include "train/run.h"
 
@@ -13,7 +14,20 @@ std::string probe_name(const RunSettings& s) {
   return str(s.task, " ", name_of(s.attention), s.global_tokens > 0 ? "+global" : "", " ",
              name_of(s.activation), " ", name_of(s.optimizer),
              s.score_scale != 1 ? " score-scale" : "", s.qk_scale != 1 ? " qk-scale" : "",
-             s.qk_rate != 1 ? " qk-rate" : "", s.freeze_qk ? " freeze-qk" : "");
+             s.qk_rate != 1 ? " qk-rate" : "", s.freeze_qk ? " freeze-qk" : "",
+             s.objective == Objective::causal ? " causal" : "");
+}
+
+// In place of a user's text, which may not be there any more.
+static std::shared_ptr<const RunData> random_text(const RunSettings& s) {
+  constexpr int vocabulary = 300;
+  std::vector<TokenId> tokens;
+  Rng rng(1, Stream::data);
+  for (int i = 0; i < 400; ++i) tokens.push_back(TokenId(rng.below(vocabulary)));
+  return std::make_shared<const RunData>(
+      RunData{windows_of(tokens, vocabulary, s.length, s.train_size, "train-size"),
+              windows_of(tokens, vocabulary, s.length, s.val_size, "val-size"),
+              {}});
 }
 
 double probe_loss(const RunSettings& settings) {
@@ -23,6 +37,7 @@ double probe_loss(const RunSettings& settings) {
   s.global_tokens = std::min(settings.global_tokens, 1);
   s.activation = settings.activation;
   s.optimizer = settings.optimizer;
+  s.objective = settings.objective;
   if (settings.score_scale != 1) s.score_scale = 2;
   if (settings.qk_scale != 1) s.qk_scale = 2;
   if (settings.qk_rate != 1) s.qk_rate = 0.5;
@@ -36,7 +51,7 @@ double probe_loss(const RunSettings& settings) {
   const std::atomic<bool> never{false};
   constexpr uint64_t seed = 1;
   try {
-    Run run(s, seed, make_run_data(s, seed));
+    Run run(s, seed, is_text(find_task(s.task)) ? random_text(s) : make_run_data(s, seed));
     return run_epoch(run, tape, never)->train_loss;
   } catch (const RunError&) {
     return std::nan("");

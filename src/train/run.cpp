@@ -7,6 +7,10 @@
 #include "files/data_file.h"
 #include "rng.h"
 #include "tasks/dataset.h"
+#include "tasks/text.h"
+//@ from 15
+#include "text/text_data.h"
+//@ end
 #include "train/checkpoint.h"
 #include "train/cpu_stepper.h"
 
@@ -29,6 +33,16 @@ std::optional<RunError> error_of(const F& work) {
 
 std::shared_ptr<const RunData> make_run_data(const RunSettings& s, uint64_t seed) {
   const Task& task = find_task(s.task);
+  //@ from 15
+  if (is_text(task)) {
+    TextData text = read_text_data(s.text_data);
+    const int vocabulary = text.tokenizer.vocabulary();
+    return std::make_shared<const RunData>(RunData{
+        windows_of(std::move(text.train.tokens), vocabulary, s.length, s.train_size, "train-size"),
+        windows_of(std::move(text.held_out.tokens), vocabulary, s.length, s.val_size, "val-size"),
+        text.tokenizer.file_text()});
+  }
+  //@ end
   const auto examples = [&](const std::string& file, int size, uint32_t split) {
     return file.empty() ? generate_examples(task, size, s.length, data_seed(task, seed), split)
                         : read_data_file(task, file);
@@ -42,7 +56,7 @@ std::shared_ptr<const RunData> make_run_data(const RunSettings& s, uint64_t seed
   const auto pad = [&](const std::vector<Example>& rows) {
     return pad_examples(rows, task, multiple, s.global_tokens, longest);
   };
-  return std::make_shared<const RunData>(RunData{pad(train), pad(val)});
+  return std::make_shared<const RunData>(RunData{pad(train), pad(val), {}});
 }
 
 Run::Run(const RunSettings& settings, uint64_t seed, std::shared_ptr<const RunData> data)
@@ -71,8 +85,14 @@ Epoch Run::epoch(int later) const {
   Epoch epoch{std::vector<int>(size_t(data_->train.rows)),
               decayed_rate(settings_.lr, settings_.lr_decay, before),
               uint32_t(before) * uint32_t(steps_per_epoch())};
+  Rng rng(seed_, Stream::order, uint32_t(before));
+  if (data_->train.is_stream()) {
+    const uint32_t places = uint32_t(window_places(data_->train));
+    for (int& begin : epoch.order) begin = int(rng.below(places));
+    return epoch;
+  }
   std::iota(epoch.order.begin(), epoch.order.end(), 0);
-  Rng(seed_, Stream::order, uint32_t(before)).shuffle(epoch.order);
+  rng.shuffle(epoch.order);
   return epoch;
 }
 
@@ -119,6 +139,7 @@ Safetensors Run::checkpoint() const {
   file.metadata["best_val_accuracy"] = number_text(best_accuracy_);
   file.metadata["best_val_loss"] = number_text(best_loss_);
   file.metadata["optimizer_steps"] = std::to_string(optimizer_.steps_taken());
+  if (!data_->tokenizer.empty()) file.metadata["tokenizer"] = data_->tokenizer;
   write_weights(file, model_);
   for (size_t i = 0; i < optimizer_.first_moments().size(); ++i) {
     const Parameter<float>& p = model_.parameters()[i];

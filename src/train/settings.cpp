@@ -5,6 +5,9 @@
 #include <cmath>
 #include <limits>
 
+#include "tasks/text.h"
+#include "train/inputs.h"
+
 namespace focus {
 
 namespace {
@@ -99,6 +102,8 @@ const SettingField fields[] = {
      [](RunSettings& s, const std::string& t) { s.train_data_record = t; }, true, false},
     {"val-data-record", "", [](const RunSettings& s) { return s.val_data_record; },
      [](RunSettings& s, const std::string& t) { s.val_data_record = t; }, true, false},
+    {"text-data-record", "", [](const RunSettings& s) { return s.text_data_record; },
+     [](RunSettings& s, const std::string& t) { s.text_data_record = t; }, true, false},
 };
 
 }  // namespace
@@ -136,8 +141,14 @@ RunSettings RunSettings::defaults_for(const Task& task) {
   s.task = task.name;
   s.train_size = d.train_size, s.val_size = d.val_size, s.length = d.length;
   s.blocks = d.blocks, s.d_model = d.d_model, s.d_mlp = d.d_mlp;
-  s.epochs = d.epochs, s.lr = d.lr, s.lr_decay = d.lr_decay;
+  s.epochs = d.epochs, s.lr = d.lr, s.lr_decay = d.lr_decay, s.batch = d.batch;
+  if (is_text(task)) s.objective = Objective::pooled;
   return s;
+}
+
+int RunSettings::vocabulary() const {
+  if (text_data.empty()) return int(find_task(task).tokens.size());
+  return parse_record(text_data_record, text_data).vocabulary;
 }
 
 ModelSettings RunSettings::model_settings(int vocabulary, int padded_length) const {
@@ -242,15 +253,21 @@ void check_settings(const RunSettings& s) {
   if (s.global_tokens > 0 && !is_positional(s.attention))
     fail_input("--global-tokens ", s.global_tokens, " goes with --attention banded or block, not ",
                name_of(s.attention));
-  if ((s.objective == Objective::classify) != s.text_data.empty())
-    fail_input(s.text_data.empty()
-                   ? str("--objective ", name_of(s.objective), " needs --text-data DIR")
-                   : "--text-data goes with --objective pooled or causal, not classify");
+  if (is_text(task) != (s.objective != Objective::classify))
+    fail_input("--objective ", name_of(s.objective), " does not go with --task ", s.task,
+               ": text has pooled and causal, every other task classify");
+  if (is_text(task) && s.text_data.empty())
+    fail_input("--task text needs --text-data DIR, which 'focus text prepare' makes");
+  if (!is_text(task) && !s.text_data.empty())
+    fail_input("--text-data goes with --task text, not with --task ", s.task);
+  if (is_text(task) && !(s.train_data.empty() && s.val_data.empty()))
+    fail_input("--", s.train_data.empty() ? "val" : "train",
+               "-data does not go with --task text, whose data are --text-data");
+  if (is_text(task) && s.global_tokens > 0)
+    fail_input("--global-tokens does not go with --task text");
   if (s.objective == Objective::causal && !may_be_causal(s.attention))
     fail_input("--objective causal goes with --attention full, topk or banded, not ",
                name_of(s.attention));
-  if (s.objective == Objective::causal && s.global_tokens > 0)
-    fail_input("--objective causal goes with no --global-tokens: they see all positions");
   if (!uses_k(s.attention)) return;  // full attention keeps every key, whatever k says
   if (s.k == 0) {
     fail_input("--attention ", name_of(s.attention), " needs --k, at least 1");

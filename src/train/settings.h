@@ -41,7 +41,10 @@ struct RunSettings {
   Objective objective = Objective::classify;
   std::string text_data;  // the folder of the text's tokens; empty: a classification task
   // What they held when the run began (train/inputs.h); empty: an older run, which did not say.
-  std::string train_data_record, val_data_record;
+  std::string train_data_record, val_data_record, text_data_record;
+
+  // Token ids that the data have before padding and global tokens.
+  int vocabulary() const;
 
   // The paper's settings for the task (full attention).
   static RunSettings defaults_for(const Task& task);

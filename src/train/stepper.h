@@ -24,6 +24,7 @@ namespace focus {
 // Training and held-out data, padded for the model; shared by the runs that use the same.
 struct RunData {
   PaddedData train, val;
+  std::string tokenizer = {};  // of a text: its file (text/tokenizer.h), for checkpoints
 };
 
 // What all runs of a stepper have in common.
@@ -46,7 +47,7 @@ struct StepRun {
 
 // What the steps of one epoch need of a run.
 struct Epoch {
-  std::vector<int> order = {};  // of all its training rows
+  std::vector<int> order = {};  // of all its training rows (see order_stride)
   double rate = 0.1;            // learning rate
   uint32_t steps_before = 0;    // that the run has made up to this epoch; dropout and Adam count on
 };

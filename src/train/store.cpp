@@ -152,6 +152,7 @@ void RunFolder::restore(Run& run) {
   const RunSettings& s = run.settings();
   check_same_data(s.train_data, recorded("train-data-record"), s.train_data_record);
   check_same_data(s.val_data, recorded("val-data-record"), s.val_data_record);
+  check_same_data(s.text_data, recorded("text-data-record"), s.text_data_record);
   run.restore(file);
   const size_t done = size_t(run.epochs_done()), there = rows(run.seed()).size();
   if (there < done)
