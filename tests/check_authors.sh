@@ -71,7 +71,7 @@ one() {  # one NAME: a check that adds up its own in its last line
 if [ "${1:-}" = --run ]; then  # --run FOLDER "NAME…": one after the other; FOLDER/NAME gets the sum
   for name in $3; do
     begin=$(date +%s)
-    one "$name" > "$2/$name.log" 2>&1
+    (one "$name") > "$2/$name.log" 2>&1  # check() has a name of its own
     sum_of $? < "$2/$name.log" > "$2/$name"
     { echo "--- $name, $(($(date +%s) - begin)) s" && cat "$2/$name.log"; } > "$2/$name.said"
     cat "$2/$name.said"
