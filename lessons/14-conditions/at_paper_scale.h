@@ -63,13 +63,7 @@ inline std::string text_of(const Cell& cell) {
 
 inline std::vector<Cell> read_cell_rows(const std::filesystem::path& file) {
   std::vector<Cell> all;
-  std::istringstream lines(read_file(file, 1 << 22));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#') || line == cell_columns) continue;
-    std::vector<std::string> cells;
-    std::istringstream row(line);
-    for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
-    if (cells.size() != 10) fail_input(file.string(), ": not a row: ", line);
+  for (const std::vector<std::string>& cells : focus::read_rows(file, std::string(cell_columns))) {
     const auto number = [&](size_t i) { return parse_number(cells[i]); };
     all.push_back({cells[0],
                    uint64_t(parse_integer(cells[1])),

@@ -7,13 +7,13 @@
 #include <map>
 #include <mutex>
 #include <numeric>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "analysis/conditions.h"
 #include "analysis/sharpness.h"
 #include "files/atomic_file.h"
+#include "files/rows.h"
 #include "report/statistics.h"
 #include "study/results.h"
 #include "train/run.h"
@@ -79,13 +79,8 @@ inline std::string text_of(const ModelRow& row) {
 
 inline std::vector<ModelRow> read_rows(const std::filesystem::path& file) {
   std::vector<ModelRow> all;
-  std::istringstream lines(read_file(file, 1 << 22));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#') || line == measured_columns) continue;
-    std::vector<std::string> cells;
-    std::istringstream row(line);
-    for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
-    if (cells.size() != 21) fail_input(file.string(), ": not a row: ", line);
+  for (const std::vector<std::string>& cells :
+       focus::read_rows(file, std::string(measured_columns))) {
     ModelRow m{cells[0], cells[1], uint64_t(parse_integer(cells[2])), cells[3] == "1"};
     size_t next = 4;
     const auto take = [&] {
