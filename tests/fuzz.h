@@ -2,8 +2,12 @@
 //
 // A reader may accept the bytes or refuse them with InputError. Anything else (another exception, a
 // crash, a sanitizer's report) is a bug. Case i of seed s is always the same, so a failure is
-// repeated by running again with the seed that is printed.
+// repeated by running again with the seed that is printed. How much of a reader the cases reach is
+// seen in the number of ways in which it refused them.
 #pragma once
+
+#include <dlfcn.h>
+#include <execinfo.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -104,12 +109,25 @@ inline std::string mutate(std::string bytes, Rng& rng) {
   return bytes;
 }
 
-// The case that is running, for the message of a crash.
+// The case that is running, for the message of a crash, and the ways of refusing until now: the
+// calls that led to an exception.
 struct FuzzProgress {
   const char* name = "";
   unsigned long long seed = 0, number = 0;
+  std::set<uint64_t> refusals;
 };
 inline FuzzProgress fuzz_progress;
+
+// Does `read` accept the bytes? If it throws InputError, it refuses them.
+template <class Read>
+bool accepts(const Read& read) {
+  try {
+    read();
+    return true;
+  } catch (const InputError&) {
+    return false;
+  }
+}
 
 extern "C" inline void report_fuzz_crash(int signal) {
   std::fprintf(stderr, "%s: signal %d at case %llu of seed %llu\n", fuzz_progress.name, signal,
@@ -118,12 +136,13 @@ extern "C" inline void report_fuzz_crash(int signal) {
   std::raise(signal);
 }
 
-// Calls read(bytes) with broken copies of the corpus (which must not be empty) for `seconds`.
-// Returns the exit status: 0 if every case was read or refused with InputError, else 1.
+// Calls read(bytes) with broken copies of the corpus (which must not be empty) for `seconds`; it
+// returns whether they were accepted. Returns the exit status: 0 if each case was accepted or
+// refused, else 1.
 template <class Read>
 int run_fuzz(const char* name, const std::vector<std::string>& corpus, double seconds,
              uint64_t seed, Read read) {
-  fuzz_progress = {name, seed, 0};
+  fuzz_progress = {name, seed, 0, {}};
   for (int signal : {SIGABRT, SIGFPE, SIGSEGV}) std::signal(signal, report_fuzz_crash);
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
@@ -134,18 +153,16 @@ int run_fuzz(const char* name, const std::vector<std::string>& corpus, double se
     Rng rng(seed, Stream::analysis, number);
     const std::string bytes = mutate(corpus[rng.below(uint32_t(corpus.size()))], rng);
     try {
-      read(bytes);
-      ++accepted;
-    } catch (const InputError&) {
-      ++refused;
+      ++(read(bytes) ? accepted : refused);
     } catch (const std::exception& error) {
       std::fprintf(stderr, "%s: case %u of seed %llu: %s\n", name, number,
                    static_cast<unsigned long long>(seed), error.what());
       return 1;
     }
   }
-  std::printf("%s: %u cases, %llu accepted, %llu refused, seed %llu\n", name, number, accepted,
-              refused, static_cast<unsigned long long>(seed));
+  std::printf("%s: %u cases, %llu accepted, %llu refused in %zu ways, seed %llu\n", name, number,
+              accepted, refused, fuzz_progress.refusals.size(),
+              static_cast<unsigned long long>(seed));
   return 0;
 }
 
@@ -163,3 +180,17 @@ int fuzz_main(int argc, char** argv, const char* name, const std::vector<std::st
 }
 
 }  // namespace focus
+
+// Every throw goes through this function of the C++ runtime, and here through ours first.
+extern "C" [[noreturn, gnu::used]] void __cxa_throw(void* thrown, void* type,
+                                                    void (*destroy)(void*)) {
+  void* calls[7];
+  const int depth = ::backtrace(calls, 7);
+  uint64_t hash = 0;
+  for (int i = 1; i < depth; ++i) hash = (hash ^ uint64_t(calls[i])) * 0x9E3779B97F4A7C15u;
+  focus::fuzz_progress.refusals.insert(hash);
+  using Throw = void (*)(void*, void*, void (*)(void*));
+  static const auto real = reinterpret_cast<Throw>(::dlsym(RTLD_NEXT, "__cxa_throw"));
+  real(thrown, type, destroy);
+  std::abort();
+}
