@@ -8,9 +8,10 @@ NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/c
 GPU  := $(shell names=$$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null) && echo "$$names" | head -n 1)
 CUDA_ARCH ?= $(if $(GPU),native,compute_75)
 
-# In a student's tree nvcc is asked only where a GPU is.
-NVCC_FOR := $(filter $(if $(wildcard cuda/gpu.mk),%,gpu-%),\
-              $(filter-out help clean setup,$(or $(MAKECMDGOALS),all)))
+# In a student's tree nvcc is asked only where its kernels go to a GPU.
+GPU_PROGRAMS := $(KERNEL_LESSONS:%=$(B)/gpu-stage-%) $(B)/time-kernels
+NVCC_FOR := $(filter $(if $(wildcard cuda/gpu.mk),%,gpu-% $(GPU_PROGRAMS)),\
+              $(filter-out help clean setup start-% hint-% solution-%,$(or $(MAKECMDGOALS),all)))
 ifneq ($(and $(NVCC),$(NVCC_FOR)),)
 # From nvcc 12.9 on; a third of the time.
 NVCC_HURRY := $(if $(filter compute_%,$(CUDA_ARCH)),$(shell $(NVCC) --help 2>/dev/null | \
@@ -68,6 +69,9 @@ $(KERNEL_LESSONS:%=$(B)/gpu-stage-%): $(B)/gpu-stage-%: $$(call gpu_objects,$$(c
 	$(LINK)
 $(B)/time-kernels: $$(call gpu_objects,$$(call gpu_needs,lessons/time_kernels.cpp))
 	$(LINK)
-$(filter $(KERNEL_LESSONS:%=gpu-%),$(NUMBERS:%=gpu-%)): gpu-%: $(B)/gpu-stage-% $(B)/time-kernels
-	@$< && $(B)/time-kernels $*
+# An empty gap would stop the GPU without a word: it is looked for before anything is built.
+$(filter $(KERNEL_LESSONS:%=gpu-%),$(NUMBERS:%=gpu-%)): gpu-%:
+	@lessons/kit/student.sh filled $*
+	@+$(MAKE) --no-print-directory $(B)/gpu-stage-$* $(B)/time-kernels
+	@$(B)/gpu-stage-$* && $(B)/time-kernels $*
 endif
