@@ -98,8 +98,8 @@ struct Parser {
 
     const std::optional<DType> dtype = dtype_named(type_name);
     if (!dtype) {
-      fail_input(file, ": ", tensor, "the type '", printable(type_name),
-                 "' is not known here; convert it to F32");
+      fail_input(file, ": ", tensor, "the type ", printable(type_name),
+                 " is not known here; convert it to F32");
     }
     if (sizes.size() > limits.dimensions) {
       fail(tensor, "it has ", sizes.size(), " dimensions, more than ", limits.dimensions);
