@@ -2,12 +2,8 @@
 //
 // A reader may accept the bytes or refuse them with InputError. Anything else (another exception, a
 // crash, a sanitizer's report) is a bug. Case i of seed s is always the same, so a failure is
-// repeated by running again with the seed that is printed. How much of a reader the cases reach is
-// seen in the number of ways in which it refused them.
+// repeated by running again with the seed that is printed.
 #pragma once
-
-#include <dlfcn.h>
-#include <execinfo.h>
 
 #include <algorithm>
 #include <chrono>
@@ -17,7 +13,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -109,12 +104,10 @@ inline std::string mutate(std::string bytes, Rng& rng) {
   return bytes;
 }
 
-// The case that is running, for the message of a crash, and the ways of refusing until now: the
-// calls that led to an exception.
+// The case that is running, for the message of a crash.
 struct FuzzProgress {
   const char* name = "";
   unsigned long long seed = 0, number = 0;
-  std::set<uint64_t> refusals;
 };
 inline FuzzProgress fuzz_progress;
 
@@ -142,7 +135,7 @@ extern "C" inline void report_fuzz_crash(int signal) {
 template <class Read>
 int run_fuzz(const char* name, const std::vector<std::string>& corpus, double seconds,
              uint64_t seed, Read read) {
-  fuzz_progress = {name, seed, 0, {}};
+  fuzz_progress = {name, seed, 0};
   for (int signal : {SIGABRT, SIGFPE, SIGSEGV}) std::signal(signal, report_fuzz_crash);
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
@@ -160,9 +153,8 @@ int run_fuzz(const char* name, const std::vector<std::string>& corpus, double se
       return 1;
     }
   }
-  std::printf("%s: %u cases, %llu accepted, %llu refused in %zu ways, seed %llu\n", name, number,
-              accepted, refused, fuzz_progress.refusals.size(),
-              static_cast<unsigned long long>(seed));
+  std::printf("%s: %u cases, %llu accepted, %llu refused, seed %llu\n", name, number, accepted,
+              refused, static_cast<unsigned long long>(seed));
   return 0;
 }
 
@@ -180,17 +172,3 @@ int fuzz_main(int argc, char** argv, const char* name, const std::vector<std::st
 }
 
 }  // namespace focus
-
-// Every throw goes through this function of the C++ runtime, and here through ours first.
-extern "C" [[noreturn, gnu::used]] void __cxa_throw(void* thrown, void* type,
-                                                    void (*destroy)(void*)) {
-  void* calls[7];
-  const int depth = ::backtrace(calls, 7);
-  uint64_t hash = 0;
-  for (int i = 1; i < depth; ++i) hash = (hash ^ uint64_t(calls[i])) * 0x9E3779B97F4A7C15u;
-  focus::fuzz_progress.refusals.insert(hash);
-  using Throw = void (*)(void*, void*, void (*)(void*));
-  static const auto real = reinterpret_cast<Throw>(::dlsym(RTLD_NEXT, "__cxa_throw"));
-  real(thrown, type, destroy);
-  std::abort();
-}
