@@ -84,7 +84,7 @@ $(B)/obj/%.o: %.cpp | $(AFTER_SETUP) $(READ_ONCE:=.gch)
 	$(Q)$(CXX) $(CXXFLAGS) $(addprefix -include ,$(READ_ONCE)) -MMD -MP -c -o $@ $<
 
 ARCHIVE = @echo "  AR   $@"; $(if $(filter 1,$(V)),set -x;) rm -f $@ && ar rcs $@ $^
-LINK    = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o $@ $^
+LINK    = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # Below, $$ waits until the lesson's number, $*, is known.
 .SECONDEXPANSION:
@@ -92,6 +92,19 @@ LINK    = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o
 # The kernels, from lesson 08 on: CUDA_BENCH and CUDA_LIBRARY for focus, lesson_kernels for the
 # lessons.
 -include cuda/cuda.mk
+
+# SentencePiece, from lesson 15 on and optional: it learns the paper's tokenizer. SENTENCEPIECE= builds
+# without it.
+ifneq ($(wildcard src/text/sentencepiece.cpp),)
+SENTENCEPIECE = $(shell pkg-config --libs sentencepiece 2>/dev/null)
+$(B)/obj/src/text/sentencepiece.o: CXXFLAGS += $(if $(SENTENCEPIECE),-DFOCUS_SENTENCEPIECE \
+  $(shell pkg-config --cflags sentencepiece 2>/dev/null))
+$(B)/obj/src/text/sentencepiece.o: $(B)/obj/sentencepiece.txt
+$(B)/obj/sentencepiece.txt: always | $(AFTER_SETUP)
+	@mkdir -p $(@D) && echo '$(SENTENCEPIECE)' | cmp -s - $@ || echo '$(SENTENCEPIECE)' > $@
+only_where_used := -Wl,--as-needed
+LDLIBS += $(if $(SENTENCEPIECE),$(only_where_used) $(SENTENCEPIECE))
+endif
 
 $(B)/libfocus.a: $(call object,$(ENGINE))
 	$(ARCHIVE)
