@@ -9,8 +9,7 @@ GPU  := $(shell names=$$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/de
 CUDA_ARCH ?= $(if $(GPU),native,compute_75)
 
 # In a student's tree nvcc is asked only where its kernels go to a GPU.
-GPU_PROGRAMS := $(KERNEL_LESSONS:%=$(B)/gpu-stage-%) $(B)/time-kernels
-NVCC_FOR := $(filter $(if $(wildcard cuda/gpu.mk),%,gpu-% $(GPU_PROGRAMS)),\
+NVCC_FOR := $(filter $(if $(wildcard cuda/gpu.mk),%,gpu-%),\
               $(filter-out help clean setup start-% hint-% solution-%,$(or $(MAKECMDGOALS),all)))
 ifneq ($(and $(NVCC),$(NVCC_FOR)),)
 # From nvcc 12.9 on; a third of the time.
@@ -69,9 +68,10 @@ $(KERNEL_LESSONS:%=$(B)/gpu-stage-%): $(B)/gpu-stage-%: $$(call gpu_objects,$$(c
 	$(LINK)
 $(B)/time-kernels: $$(call gpu_objects,$$(call gpu_needs,lessons/time_kernels.cpp))
 	$(LINK)
-# An empty gap would stop the GPU without a word: it is looked for before anything is built.
-$(filter $(KERNEL_LESSONS:%=gpu-%),$(NUMBERS:%=gpu-%)): gpu-%:
+# An empty gap would stop the GPU without a word: where there is one nothing is built.
+filled = $(shell lessons/kit/student.sh filled $* > /dev/null 2>&1 && echo yes)
+$(filter $(KERNEL_LESSONS:%=gpu-%),$(NUMBERS:%=gpu-%)): gpu-%: \
+    $$(if $$(filled),$(B)/gpu-stage-% $(B)/time-kernels)
 	@lessons/kit/student.sh filled $*
-	@+$(MAKE) --no-print-directory $(B)/gpu-stage-$* $(B)/time-kernels
 	@$(B)/gpu-stage-$* && $(B)/time-kernels $*
 endif
