@@ -8,12 +8,14 @@ namespace focus::gpu {
 namespace {
 
 __global__ void activate_forward(Activation a, const float* x, float* y, size_t n) {
+  wait_for_previous();
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < n) y[i] = activation_value(a, x[i]);
 }
 
 __global__ void activate_backward(Activation a, const float* x, const float* dy, float* dx,
                                   size_t n) {
+  wait_for_previous();
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < n) dx[i] = dy[i] * activation_slope(a, x[i]);
 }
@@ -21,12 +23,13 @@ __global__ void activate_backward(Activation a, const float* x, const float* dy,
 }  // namespace
 
 void activation_forward(Activation a, size_t n, const float* x, float* y, void* stream) {
-  launch({"activate_forward", (n + 255) / 256, 256}, stream, activate_forward, a, x, y, n);
+  launch(early({"activate_forward", (n + 255) / 256, 256}), stream, activate_forward, a, x, y, n);
 }
 
 void activation_backward(Activation a, size_t n, const float* x, const float* dy, float* dx,
                          void* stream) {
-  launch({"activate_backward", (n + 255) / 256, 256}, stream, activate_backward, a, x, dy, dx, n);
+  launch(early({"activate_backward", (n + 255) / 256, 256}), stream, activate_backward, a, x, dy,
+         dx, n);
 }
 
 }  // namespace focus::gpu

@@ -14,6 +14,7 @@ namespace {
 // out = base + dropout(x), base may be nullptr. `per_run` numbers of each run, `groups` of eight.
 __global__ void add_dropout_kernel(float* out, const float* base, const float* x, DropoutDraw draw,
                                    size_t per_run, size_t groups, int runs) {
+  wait_for_previous();
   const size_t thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const size_t run = thread / groups, group = thread % groups;
   if (run >= size_t(runs)) return;
@@ -59,7 +60,7 @@ DropoutDraw dropout_draw(const uint64_t* seeds, const uint32_t* step, uint32_t s
 void add_dropout(const Runs& runs, size_t n, const float* base, const float* x,
                  const DropoutDraw& draw, float* y, void* stream) {
   const size_t groups = (n + 7) / 8;
-  launch({"add_dropout", (groups * size_t(runs.count) + 127) / 128, 128}, stream,
+  launch(early({"add_dropout", (groups * size_t(runs.count) + 127) / 128, 128}), stream,
          add_dropout_kernel, y, base, x, draw, n, groups, runs.count);
 }
 

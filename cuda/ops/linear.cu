@@ -198,6 +198,7 @@ struct RowsTile {
 template <int SIDE>
 __global__ void __launch_bounds__(Tile<SIDE>::threads, SIDE == large ? 2 : 4)
     linear_forward_kernel(Sizes s, const float* x, const float* w, const float* bias, float* y) {
+  wait_for_previous();
   SharedMemory shared;
   float* const memory = shared.array<float>(4 * Tile<SIDE>::floats);
   const RowsTile<SIDE> tile(s, int(blockIdx.x), s.out);
@@ -283,6 +284,7 @@ __global__ void __launch_bounds__(Tile<SIDE>::threads, SIDE == large ? 2 : 4)
     linear_backward_kernel(Sizes s, const float* x, const float* w, const float* dy, float* dx,
                            bool accumulate, float* weight_parts, float* input_parts,
                            int weight_blocks) {
+  wait_for_previous();
   SharedMemory shared;
   float* const memory = shared.array<float>(4 * Tile<SIDE>::floats);
   const int block = int(blockIdx.x);
@@ -294,6 +296,7 @@ __global__ void __launch_bounds__(Tile<SIDE>::threads, SIDE == large ? 2 : 4)
 
 // dw += its parts, db likewise, in the chunks' order. A thread a number.
 __global__ void linear_sum(Sizes s, const float* parts, float* dw, float* db) {
+  wait_for_previous();
   const size_t weights = size_t(s.out) * size_t(s.in), size = weights + size_t(s.out);
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x, run = i / size, e = i % size;
   if (run >= size_t(s.runs)) return;
@@ -308,6 +311,7 @@ __global__ void linear_sum(Sizes s, const float* parts, float* dw, float* db) {
 // dx := the sum of its parts, or += it.
 __global__ void linear_input_sum(Sizes s, size_t numbers, const float* parts, float* dx,
                                  bool accumulate) {
+  wait_for_previous();
   const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= numbers) return;
   float sum = 0;
@@ -337,8 +341,8 @@ void linear_forward(const Runs& runs, const LinearSize& size, const float* x,
   const Sizes s(runs, size);
   for_side(rows_side(s, s.out), [&](auto side) {
     constexpr int SIDE = decltype(side)::value;
-    launch({"linear_forward", size_t(s.tiles(s.out, SIDE) * s.runs), Tile<SIDE>::threads,
-            Tile<SIDE>::shared_size},
+    launch(early({"linear_forward", size_t(s.tiles(s.out, SIDE) * s.runs), Tile<SIDE>::threads,
+                  Tile<SIDE>::shared_size}),
            stream, linear_forward_kernel<SIDE>, s, x, layer.weight, layer.bias, y);
   });
 }
@@ -360,8 +364,8 @@ void linear_backward(const Runs& runs, const LinearSize& size, const float* x, c
       const int weight_blocks =
           weights ? s.chunks() * s.runs * tiles_for(s.out, SIDE) * tiles_for(s.in, SIDE) : 0;
       const int input_blocks = inputs ? s.tiles(s.in, SIDE) * s.runs * n : 0;
-      launch({"linear_backward", size_t(weight_blocks + input_blocks), Tile<SIDE>::threads,
-              Tile<SIDE>::shared_size},
+      launch(early({"linear_backward", size_t(weight_blocks + input_blocks), Tile<SIDE>::threads,
+                    Tile<SIDE>::shared_size}),
              stream, linear_backward_kernel<SIDE>, s, x, weight, dy, dx, accumulate, parts,
              input_parts, weight_blocks);
     });
@@ -370,9 +374,9 @@ void linear_backward(const Runs& runs, const LinearSize& size, const float* x, c
   start(s.weight_side, true, together);
   if (!together) start(input_side, false, true);
   if (n > 1)
-    launch({"linear_input_sum", blocks_of(s.input_floats()), 128}, stream, linear_input_sum, s,
-           s.input_floats(), input_parts, dx, accumulate);
-  launch({"linear_sum", blocks_of(s.sums_of_weights()), 128}, stream, linear_sum, s, parts,
+    launch(early({"linear_input_sum", blocks_of(s.input_floats()), 128}), stream, linear_input_sum,
+           s, s.input_floats(), input_parts, dx, accumulate);
+  launch(early({"linear_sum", blocks_of(s.sums_of_weights()), 128}), stream, linear_sum, s, parts,
          to.weight, to.bias);
 }
 
