@@ -1,6 +1,7 @@
-// Attention of short sequences where no backward follows, as in evaluation: a block computes one
-// head of one sequence and keeps nothing but the output. Up to 64 tokens, 64 wide, all keys or the
-// k largest or smallest.
+// Attention of short sequences: a block computes one head of one sequence and keeps nothing but the
+// output and, for a backward, either the log of the sum of a row's weights or its k keys and their
+// weights. Up to 64 tokens, 64 or 128 wide; all keys that a query sees, or the k largest or
+// smallest.
 //
 // A thread's tile of the scores is ROWS queries, 8 apart, by KEYS keys, 16 apart: it reads
 // ROWS + KEYS rows from shared memory for ROWS · KEYS products, where a warp for each query
@@ -15,11 +16,13 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int D = 64, threads = 128;
-constexpr int PITCH = D + 4;  // of a query or key: eight one after the other lie in different banks
-constexpr int most_chosen = 16;
+constexpr int threads = 128, most_chosen = 16;
+// Of a query or key: eight one after the other lie in different banks.
+template <int D>
+constexpr int pitch_of = D + 4;
 
 // Starts copying `rows` rows of a head, and zeros after the last token.
+template <int D>
 __device__ __forceinline__ void stage(const AttentionCall& c, const float* from, int rows,
                                       float* to, int pitch) {
   from += c.at(int(blockIdx.x), 0);
@@ -39,14 +42,18 @@ __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {
 // A thread's scores, and what becomes of them. Bit b of a row's `kept`: key(b) is one of its keys.
 template <int ROWS, int KEYS>
 struct Scores {
+  int T;
+  bool causal;
   ThreadPosition<16> at;
   unsigned row_lanes;  // of the warp, those that hold the same rows
   float s[ROWS][KEYS] = {};
   unsigned kept[ROWS] = {};
 
-  __device__ Scores() : row_lanes(0x33333333u << 2 * at.row_in_warp) {}
+  __device__ explicit Scores(const AttentionCall& c)
+      : T(c.T), causal(c.causal), row_lanes(0x33333333u << 2 * at.row_in_warp) {}
   __device__ int row(int a) const { return at.y + 8 * a; }
   __device__ int key(int b) const { return at.x + 16 * b; }
+  __device__ int seen(int a) const { return causal ? min(row(a) + 1, T) : T; }  // keys
   static __device__ float row_max(float x) { return ThreadPosition<16>::reduce_row(x, Maximum{}); }
   __device__ unsigned lanes(bool which) const {
     return __ballot_sync(all_lanes, which) & row_lanes;
@@ -58,19 +65,19 @@ struct Scores {
     for (int b = 0; b < KEYS; ++b) kept[a] |= unsigned(key(b) < count) << b;
   }
   // The k largest (sign 1) or smallest (sign -1), of equal ones the lower key. A turn finds one.
-  __device__ void choose(int T, int k, float sign) {
+  __device__ void choose(int k, float sign) {
     for (int found = 0; found < k; ++found)
 #pragma unroll
       for (int a = 0; a < ROWS; ++a) {
         float best = -INFINITY;
 #pragma unroll
         for (int b = 0; b < KEYS; ++b)
-          if (left(a, b, T)) best = fmaxf(best, sign * s[a][b]);
+          if (left(a, b)) best = fmaxf(best, sign * s[a][b]);
         best = row_max(best);
         bool open = true;  // nothing is found yet
 #pragma unroll
         for (int b = 0; b < KEYS; ++b) {  // in a row of lanes, keys ascend
-          const unsigned equal = lanes(left(a, b, T) && sign * s[a][b] == best);
+          const unsigned equal = lanes(left(a, b) && sign * s[a][b] == best);
           const bool first = (equal & (0u - equal)) == 1u << (threadIdx.x % 32);
           kept[a] |= unsigned(open && first) << b;
           open = open && equal == 0;
@@ -78,15 +85,15 @@ struct Scores {
       }
   }
   // s := their softmax, 0 where a key is not kept. A row with a NaN keeps its first k keys, and has
-  // no other weights than NaN.
-  __device__ void softmax(int T, int k, float scale) {
+  // no other weights than NaN. lse: the logs of the sums of exp(scale · score).
+  __device__ void softmax(int k, float scale, float (&lse)[ROWS]) {
 #pragma unroll
     for (int a = 0; a < ROWS; ++a) {
       bool nan = false;
       float top = -INFINITY, sum = 0;
 #pragma unroll
       for (int b = 0; b < KEYS; ++b) {
-        nan |= key(b) < T && s[a][b] != s[a][b];
+        nan |= key(b) < seen(a) && s[a][b] != s[a][b];
         if (kept[a] >> b & 1) top = fmaxf(top, s[a][b]);
       }
       nan = lanes(nan) != 0;
@@ -98,67 +105,77 @@ struct Scores {
       }
       sum = ThreadPosition<16>::reduce_row(sum, Sum{});
       if (nan) sum = NAN;
-      if (nan) keep_first(a, k);
+      lse[a] = scale * top + logf(sum);
+      if (nan) keep_first(a, min(k, seen(a)));
 #pragma unroll
       for (int b = 0; b < KEYS; ++b) s[a][b] /= sum;
     }
   }
 
  private:
-  __device__ bool left(int a, int b, int T) const {
-    return key(b) < T && !(kept[a] >> b & 1);
+  __device__ bool left(int a, int b) const {
+    return key(b) < seen(a) && !(kept[a] >> b & 1);
   }
 };
 
-template <int ROWS>
-using Output = float[ROWS][4];
+// Of each row D / 64 vectors, 64 numbers apart.
+template <int D, int ROWS>
+using Output = float4[ROWS][D / 64];
 
-__device__ __forceinline__ void add_value(float (&out)[4], float weight, float4 value) {
-  out[0] += weight * value.x, out[1] += weight * value.y;
-  out[2] += weight * value.z, out[3] += weight * value.w;
+__device__ __forceinline__ void add_value(float4& out, float weight, float4 value) {
+  out.x += weight * value.x, out.y += weight * value.y;
+  out.z += weight * value.z, out.w += weight * value.w;
 }
 
-// out += the weights at p, a row each PITCH, times the values at v, D each.
-template <int ROWS>
-__device__ __forceinline__ void add_all(Output<ROWS>& out, const float* p, const float* v, int T) {
+// out += the weights at p, a row each pitch, times the values at v, D each.
+template <int D, int ROWS>
+__device__ __forceinline__ void add_all(Output<D, ROWS>& out, const float* p, const float* v,
+                                        int T) {
   for (int j = 0; j < T; j += 4) {  // weights after the last key are 0
-    float4 values[4];
 #pragma unroll
-    for (int b = 0; b < 4; ++b) values[b] = load4(v + (j + b) * D);
+    for (int h = 0; h < D / 64; ++h) {
+      float4 values[4];
 #pragma unroll
-    for (int a = 0; a < ROWS; ++a) {
-      const float4 w = load4(p + 8 * a * PITCH + j);
-      add_value(out[a], w.x, values[0]), add_value(out[a], w.y, values[1]);
-      add_value(out[a], w.z, values[2]), add_value(out[a], w.w, values[3]);
+      for (int b = 0; b < 4; ++b) values[b] = load4(v + (j + b) * D + 64 * h);
+#pragma unroll
+      for (int a = 0; a < ROWS; ++a) {
+        const float4 w = load4(p + 8 * a * pitch_of<D> + j);
+        add_value(out[a][h], w.x, values[0]), add_value(out[a][h], w.y, values[1]);
+        add_value(out[a][h], w.z, values[2]), add_value(out[a][h], w.w, values[3]);
+      }
     }
   }
 }
 // The same of `count` pairs, a weight and its key.
-template <int ROWS>
-__device__ __forceinline__ void add_listed(Output<ROWS>& out, const float* p, const float* v,
+template <int D, int ROWS>
+__device__ __forceinline__ void add_listed(Output<D, ROWS>& out, const float* p, const float* v,
                                            int count) {
   for (int e = 0; e < count; ++e)
 #pragma unroll
     for (int a = 0; a < ROWS; ++a) {
-      const float2 entry = load2(p + 8 * a * PITCH + 2 * e);
-      add_value(out[a], entry.x, load4(v + int(__float_as_uint(entry.y)) * D));
+      const float2 entry = load2(p + 8 * a * pitch_of<D> + 2 * e);
+#pragma unroll
+      for (int h = 0; h < D / 64; ++h)
+        add_value(out[a][h], entry.x, load4(v + int(__float_as_uint(entry.y)) * D + 64 * h));
     }
 }
 
-template <int ROWS, int KEYS>
+template <int D, int ROWS, int KEYS>
 __global__ void __launch_bounds__(threads) attention_short_kernel(AttentionCall c) {
-  constexpr int rows = 8 * ROWS;
+  constexpr int rows = 8 * ROWS, PITCH = pitch_of<D>;
   SharedMemory shared;
   float *const q = shared.array<float>(rows * PITCH), *const k = shared.array<float>(rows * PITCH);
   float* const v = shared.array<float>(rows * D);
+  const int batch_head = int(blockIdx.x);
   wait_for_previous();
-  stage(c, c.q, rows, q, PITCH), stage(c, c.k_rows, rows, k, PITCH), stage(c, c.v, rows, v, D);
+  stage<D>(c, c.q, rows, q, PITCH), stage<D>(c, c.k_rows, rows, k, PITCH);
+  stage<D>(c, c.v, rows, v, D);
   __pipeline_wait_prior(1);
   __syncthreads();  // queries and keys are there
 
-  Scores<ROWS, KEYS> scores;
+  Scores<ROWS, KEYS> scores(c);
   float* const own = q + scores.at.y * PITCH;  // the first of the thread's rows
-#pragma unroll
+#pragma unroll 8
   for (int d = 0; d < D; d += 4) {
     float4 keys[KEYS];
 #pragma unroll
@@ -174,64 +191,92 @@ __global__ void __launch_bounds__(threads) attention_short_kernel(AttentionCall 
   const int count = all ? c.T : min(c.k, c.T);
   if (all)
 #pragma unroll
-    for (int a = 0; a < ROWS; ++a) scores.keep_first(a, count);
+    for (int a = 0; a < ROWS; ++a) scores.keep_first(a, scores.seen(a));
   else
-    scores.choose(c.T, count, c.pattern == Pattern::topk ? 1.f : -1.f);
-  scores.softmax(c.T, count, c.scale);
+    scores.choose(count, c.pattern == Pattern::topk ? 1.f : -1.f);
+  float lse[ROWS];
+  scores.softmax(count, c.scale, lse);
   __syncwarp();  // the warp does not read its queries any more
 #pragma unroll
   for (int a = 0; a < ROWS; ++a) {
+    const int row = scores.row(a);
+    if (c.lse && row < c.T && scores.at.x == 0)
+      c.lse[size_t(batch_head) * size_t(c.T) + size_t(row)] = lse[a];
+    if (all) {
+#pragma unroll
+      for (int b = 0; b < KEYS; ++b) {
+        const int key = scores.key(b);
+        const float kept = row < c.T && key < c.T ? c.factor(batch_head, row, key) : 0.f;
+        own[8 * a * PITCH + key] = kept * scores.s[a][b];
+      }
+      continue;
+    }
     int listed = 0;
+    const auto list = [&](int place, int key, float weight) {
+      float kept = 1;
+      if (row < c.T && c.p) {
+        const size_t e = (size_t(batch_head) * size_t(c.T) + size_t(row)) * size_t(c.k);
+        c.keys[e + size_t(place)] = key, c.p[e + size_t(place)] = weight;
+        kept = c.factor(batch_head, row, place);
+      }
+      store2(own + 8 * a * PITCH + 2 * place,
+             make_float2(kept * weight, __uint_as_float(unsigned(key))));
+    };
 #pragma unroll
     for (int b = 0; b < KEYS; ++b) {
-      if (all) {
-        own[8 * a * PITCH + scores.key(b)] = scores.s[a][b];
-        continue;
-      }
       const bool kept = scores.kept[a] >> b & 1;
       const unsigned lanes = scores.lanes(kept);
-      const int place = listed + __popc(lanes & ((1u << (threadIdx.x % 32)) - 1));
       if (kept)
-        store2(own + 8 * a * PITCH + 2 * place,
-               make_float2(scores.s[a][b], __uint_as_float(unsigned(scores.key(b)))));
+        list(listed + __popc(lanes & ((1u << (threadIdx.x % 32)) - 1)), scores.key(b),
+             scores.s[a][b]);
       listed += __popc(lanes);
     }
+    // A query that sees fewer has all of them; the list has others, without weight.
+    if (scores.at.x >= listed && scores.at.x < count) list(scores.at.x, scores.at.x, 0);
   }
   __pipeline_wait_prior(0);
   __syncthreads();  // the values are there, and the warp's weights
 
-  Output<ROWS> out = {};
+  Output<D, ROWS> out = {};
   if (all)
-    add_all<ROWS>(out, own, v + 4 * scores.at.x, c.T);
+    add_all<D, ROWS>(out, own, v + 4 * scores.at.x, c.T);
   else
-    add_listed<ROWS>(out, own, v + 4 * scores.at.x, count);
+    add_listed<D, ROWS>(out, own, v + 4 * scores.at.x, count);
 #pragma unroll
   for (int a = 0; a < ROWS; ++a)
-    if (scores.row(a) < c.T)
-      store4(c.o + c.at(int(blockIdx.x), scores.row(a)) + size_t(4 * scores.at.x),
-             make_float4(out[a][0], out[a][1], out[a][2], out[a][3]));
+#pragma unroll
+    for (int h = 0; h < D / 64; ++h)
+      if (scores.row(a) < c.T)
+        store4(c.o + c.at(batch_head, scores.row(a)) + size_t(64 * h + 4 * scores.at.x), out[a][h]);
 }
 
-template <int ROWS, int KEYS>
+template <int D, int ROWS, int KEYS>
 void start(const AttentionCall& c, void* stream) {
+  constexpr int rows = 8 * ROWS;
   launch(early({"attention_short", size_t(c.B) * size_t(c.H), threads,
-                shared_bytes_for(8 * ROWS * PITCH, 8 * ROWS * PITCH, 8 * ROWS * D)}),
-         stream, attention_short_kernel<ROWS, KEYS>, c);
+                shared_bytes_for(rows * pitch_of<D>, rows * pitch_of<D>, rows * D)}),
+         stream, attention_short_kernel<D, ROWS, KEYS>, c);
+}
+
+template <int D>
+void start(const AttentionCall& c, void* stream) {
+  if (c.T <= 16) return start<D, 2, 1>(c, stream);
+  if (c.T <= 32) return start<D, 4, 2>(c, stream);
+  if (c.T <= 40) return start<D, 5, 3>(c, stream);
+  if (c.T <= 48) return start<D, 6, 3>(c, stream);
+  start<D, 8, 4>(c, stream);
 }
 
 }  // namespace
 
-bool fits_attention_short(Pattern pattern, int k, int T, int width) {
+bool fits_attention_short(Pattern pattern, int k, int T, int D) {
   const bool chosen = pattern == Pattern::topk || pattern == Pattern::bottomk;
-  return T <= 64 && width == D && (pattern == Pattern::full || (chosen && k <= most_chosen));
+  if (T > 64 || !(pattern == Pattern::full || (chosen && k <= most_chosen))) return false;
+  return D == 64 || (D == 128 && device().shared_memory >= size_t(100) * 1024);
 }
 
 void attention_short(const AttentionCall& c, void* stream) {
-  if (c.T <= 16) return start<2, 1>(c, stream);
-  if (c.T <= 32) return start<4, 2>(c, stream);
-  if (c.T <= 40) return start<5, 3>(c, stream);
-  if (c.T <= 48) return start<6, 3>(c, stream);
-  start<8, 4>(c, stream);
+  c.D == 64 ? start<64>(c, stream) : start<128>(c, stream);
 }
 
 }  // namespace focus::gpu
