@@ -29,8 +29,8 @@ CXXFLAGS += $(if $(wildcard lesson.txt),-D_GLIBCXX_ASSERTIONS)
 CXXFLAGS += -std=c++20 -march=$(ARCH) $(WARNINGS) $(FLAGS) -Isrc -I. -pthread
 LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 # -O3 is for the code that computes. Elsewhere it gains nothing and doubles the compile time.
-$(foreach calm,tests lessons src/cli src/files src/report src/study,$(B)/obj/$(calm)/%.o): \
-  FLAGS := $(FLAGS:-O3=-O1)
+CALM := tests lessons src/cli src/files src/report src/study
+$(CALM:%=$(B)/obj/%/%.o) $(B)/obj/calm.h.gch: FLAGS := $(FLAGS:-O3=-O1)
 
 ENGINE  := $(filter-out src/cli/main.cpp,$(wildcard src/*.cpp src/*/*.cpp))
 LESSONS := $(sort $(patsubst lessons/%/lesson.cpp,%,$(wildcard lessons/[0-9][0-9]-*/lesson.cpp)))
@@ -65,33 +65,51 @@ AFTER_SETUP := $(filter setup,$(MAKECMDGOALS))
 
 # --- building -------------------------------------------------------------------------------------
 
-# A third of a fresh student's tree's compile time would be the same standard headers again and again:
-# g++ reads them once. Where the checkout's objects came with the tree there is little to compile.
-ifneq ($(and $(wildcard lesson.txt),$(if $(findstring clang,$(CXX)),,g++)),)
-ifeq ($(and $(wildcard $(B)/obj/tests/stage_main.o),$(if $(wildcard $(B)/obj/std.h.gch),,reused)),)
+# Below, $$ waits until the file's or lesson's number's stem, $*, is known.
+.SECONDEXPANSION:
+
+# A third of most files' compile time would be the same standard headers again and again: g++ reads
+# them once for each set of options. Not under ccache, which then keeps nothing, nor where the
+# checkout's objects came with the tree: there is little to compile. clang and the other modes see
+# what each file includes itself.
 STD := algorithm array atomic cmath cstdint cstring deque filesystem functional map memory mutex \
        optional set sstream string thread vector
+IS_CCACHE := $(findstring ccache,$(realpath $(shell command -v $(firstword $(CXX)) 2> /dev/null)))
+REUSED := $(if $(wildcard $(B)/obj/std.h.gch),,$(and $(wildcard lesson.txt),\
+            $(wildcard $(B)/obj/tests/stage_main.o)))
+ifeq ($(MODE)$(findstring clang,$(CXX))$(IS_CCACHE)$(REUSED),release)
 READ_ONCE := $(B)/obj/std.h
-$(READ_ONCE).gch: | $(AFTER_SETUP)
-	@mkdir -p $(@D) && printf '#include <%s>\n' $(STD) > $(READ_ONCE)
-	$(Q)$(CXX) $(CXXFLAGS) -x c++-header -o $@ $(READ_ONCE)
+$(CALM:%=$(B)/obj/%/%.o): READ_ONCE := $(B)/obj/calm.h
+read_once = $(if $(filter $(ALONE),$(1)),,$(B)/obj/$(if $(filter $(CALM:%=%/%),$(1)),calm,std).h.gch)
 endif
-endif
+$(B)/obj/%.h.gch: | $(AFTER_SETUP)
+	@mkdir -p $(@D) && printf '#include <%s>\n' $(STD) > $(@:.gch=)
+	$(Q)$(CXX) $(CXXFLAGS) $(LINES) -x c++-header -o $@ $(@:.gch=)
 
-$(B)/obj/%.o: %.cpp | $(AFTER_SETUP) $(READ_ONCE:=.gch)
+$(B)/obj/%.o: %.cpp | $(AFTER_SETUP) $$(call read_once,$$*)
 	@mkdir -p $(@D)
 	@echo "  CXX  $<"
 	$(Q)$(CXX) $(CXXFLAGS) $(addprefix -include ,$(READ_ONCE)) -MMD -MP -c -o $@ $<
 
 ARCHIVE = @echo "  AR   $@"; $(if $(filter 1,$(V)),set -x;) rm -f $@ && ar rcs $@ $^
-LINK    = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o $@ $^
-
-# Below, $$ waits until the lesson's number, $*, is known.
-.SECONDEXPANSION:
+LINK    = @echo "  LINK $@"; $(if $(filter 1,$(V)),set -x;) $(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # The kernels, from lesson 08 on: CUDA_BENCH and CUDA_LIBRARY for focus, lesson_kernels for the
 # lessons.
 -include cuda/cuda.mk
+
+# SentencePiece, from lesson 15 on and optional: it learns the paper's tokenizer. SENTENCEPIECE= builds
+# without it.
+ifneq ($(wildcard src/text/sentencepiece.cpp),)
+SENTENCEPIECE = $(shell pkg-config --libs sentencepiece 2>/dev/null)
+$(B)/obj/src/text/sentencepiece.o: CXXFLAGS += $(if $(SENTENCEPIECE),-DFOCUS_SENTENCEPIECE \
+  $(shell pkg-config --cflags sentencepiece 2>/dev/null))
+$(B)/obj/src/text/sentencepiece.o: $(B)/obj/sentencepiece.txt
+$(B)/obj/sentencepiece.txt: always | $(AFTER_SETUP)
+	@mkdir -p $(@D) && echo '$(SENTENCEPIECE)' | cmp -s - $@ || echo '$(SENTENCEPIECE)' > $@
+only_where_used := -Wl,--as-needed
+LDLIBS += $(if $(SENTENCEPIECE),$(only_where_used) $(SENTENCEPIECE))
+endif
 
 $(B)/libfocus.a: $(call object,$(ENGINE))
 	$(ARCHIVE)

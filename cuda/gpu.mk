@@ -15,6 +15,15 @@ $(B)/cuda-emulated-tests: $(call emulated_obj,$(filter-out $(COUNT_TEST),$(CUDA_
 	$(LINK)
 CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests
 
+# They and the steppers read the standard headers and doctest once.
+ifneq ($(READ_ONCE),)
+HOST_ONCE := $(B)/obj/emulated/host.h
+$(HOST_ONCE).gch: STD += doctest/doctest.h
+$(HOST_ONCE).gch: CXXFLAGS += -fPIC
+$(call emulated_obj,$(CUDA_TESTS) $(CUDA_HOST) $(EMULATOR) $(wildcard cuda/bench/*.cpp cuda/lesson/*.cpp)): \
+  | $(HOST_ONCE).gch
+endif
+
 ifeq ($(NVCC),)
 CUDA_SUMMARY := no nvcc: the kernels are tested on the CPU
 endif

@@ -8,9 +8,9 @@ NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/c
 GPU  := $(shell names=$$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null) && echo "$$names" | head -n 1)
 CUDA_ARCH ?= $(if $(GPU),native,compute_75)
 
-# In a student's tree nvcc is asked only where a GPU is.
+# In a student's tree nvcc is asked only where its kernels go to a GPU.
 NVCC_FOR := $(filter $(if $(wildcard cuda/gpu.mk),%,gpu-%),\
-              $(filter-out help clean setup,$(or $(MAKECMDGOALS),all)))
+              $(filter-out help clean setup start-% hint-% solution-%,$(or $(MAKECMDGOALS),all)))
 ifneq ($(and $(NVCC),$(NVCC_FOR)),)
 # From nvcc 12.9 on; a third of the time.
 NVCC_HURRY := $(if $(filter compute_%,$(CUDA_ARCH)),$(shell $(NVCC) --help 2>/dev/null | \
@@ -68,6 +68,10 @@ $(KERNEL_LESSONS:%=$(B)/gpu-stage-%): $(B)/gpu-stage-%: $$(call gpu_objects,$$(c
 	$(LINK)
 $(B)/time-kernels: $$(call gpu_objects,$$(call gpu_needs,lessons/time_kernels.cpp))
 	$(LINK)
-$(filter $(KERNEL_LESSONS:%=gpu-%),$(NUMBERS:%=gpu-%)): gpu-%: $(B)/gpu-stage-% $(B)/time-kernels
-	@$< && $(B)/time-kernels $*
+# An empty gap would stop the GPU without a word: where there is one nothing is built.
+filled = $(shell lessons/kit/student.sh filled $* > /dev/null 2>&1 && echo yes)
+$(filter $(KERNEL_LESSONS:%=gpu-%),$(NUMBERS:%=gpu-%)): gpu-%: \
+    $$(if $$(filled),$(B)/gpu-stage-% $(B)/time-kernels)
+	@lessons/kit/student.sh filled $*
+	@$(B)/gpu-stage-$* && $(B)/time-kernels $*
 endif

@@ -41,9 +41,10 @@ std::map<std::string, std::string> recorded_times() {
   return times;
 }
 
-void time_ladder() {
-  const BenchSize size;
-  const std::map<std::string, std::string> recorded = recorded_times();
+// size: the recorded one, or one that fits a smaller GPU.
+void time_ladder(const BenchSize& size) {
+  std::map<std::string, std::string> recorded;
+  if (size.B == BenchSize{}.B) recorded = recorded_times();
   std::printf("%d sequences, %d heads, %d tokens, width %d; TFLOP/s of what the result needs\n",
               size.B, size.H, size.T, size.D);
   std::printf("%-4s %-44s %-9s %-8s %10s %9s %12s\n", "rung", "kernel", "pass", "pattern", "ms",
@@ -96,8 +97,13 @@ int main([[maybe_unused]] int argc, [[maybe_unused]] char** argv) {
       return 0;
     }
     //@ end
-    time_ladder();
-    return 0;
+    for (BenchSize size;; size.B /= 2) try {
+        time_ladder(size);
+        return 0;
+      } catch (const OutOfMemory& error) {
+        if (size.B == 1) throw;
+        std::printf("out of memory: once more, with half as many sequences\n");
+      }
   } catch (const InputError& error) {
     std::cerr << error.what() << "\n";
     return 2;

@@ -58,6 +58,21 @@ sed -i '/volatile bool on/d; s/return/retrun/' src/tensor/softmax.h
 expect 2 "src/tensor/softmax.h:.*error" "what does not compile says where" make test-01 $fast
 cd "$root" || exit 2
 
+# --- a student's kernels on a GPU, played by two scripts ---
+mkdir "$here/bin" && "$kit" start 08 "$here/kernels" > "$log" || exit 2
+printf '#!/bin/sh\necho "NVIDIA H200"\n' > "$here/bin/nvidia-smi"
+printf '#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" != -o ] || echo object > "$2"; shift; done\n' > "$here/bin/nvcc"
+chmod +x "$here"/bin/*
+on_a_gpu() { PATH=$here/bin:$PATH make -C "$here/kernels" "NVCC=$here/bin/nvcc" "$@"; }
+expect 2 "the gap 'grid' is empty; write it at cuda/attention/01_naive.cu:[0-9]" "gpu-08 names what is empty" on_a_gpu gpu-08
+check "and builds nothing" sh -c "! grep -q '  CXX\|  NVCC' '$log'"
+for gap in $("$kit" hints 08 | awk -F'\t' '$2 == "place" {print $1}'); do "$kit" fill "$here/kernels" "$gap"; done
+expect 0 'NVCC cuda/attention/01_naive.cu' "else it compiles the tree's kernels with nvcc" on_a_gpu -n gpu-08
+printf '#!/bin/sh\nexit 9\n' > "$here/bin/nvidia-smi"
+expect 0 "no GPU here: make test-08" "without a GPU it says what to do" on_a_gpu gpu-08
+rm -r "$here/kernels"
+cd "$root" || exit 2
+
 # --- an instructor ---
 # The grader's own checks are in check_grader.sh; here it meets a real lesson.
 all="$here/a class"

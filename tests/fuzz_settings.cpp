@@ -28,11 +28,13 @@ int main(int argc, char** argv) {
     corpus.push_back(plan_text(plan));
   }
   return fuzz_main(argc, argv, "fuzz_settings", corpus, [](const std::string& bytes) {
-    const TrainPlan plan = parse_plan(bytes, "fuzz.json");
-    check_settings(plan.settings);
-    require(!plan.seeds.empty() && plan.seeds.size() <= 1000, "number of seeds");
-    require(plan.threads >= 1 && plan.threads <= 1024, "number of threads");
-    const std::string text = plan_text(plan);
-    require(plan_text(parse_plan(text, "again")) == text, "round trip");
+    return accepts([&] {
+      const TrainPlan plan = parse_plan(bytes, "fuzz.json");
+      check_settings(plan.settings);
+      require(!plan.seeds.empty() && plan.seeds.size() <= 1000, "number of seeds");
+      require(plan.threads >= 1 && plan.threads <= 1024, "number of threads");
+      const std::string text = plan_text(plan);
+      require(plan_text(parse_plan(text, "again")) == text, "round trip");
+    });
   });
 }

@@ -82,7 +82,7 @@ measure() {  # measure NAME: the recording, on standard output
     screening_h200)
       head_lines "focus bench attention --attention topk --rung N --batch B --heads H --length T --k K, width 64"
       echo "$columns"
-      for size in "25 1 600 5" "16 16 2048 5" "16 16 2048 16"; do
+      for size in "25 1 96 5" "25 1 160 5" "25 1 320 5" "25 1 600 5" "16 16 2048 5" "16 16 2048 16"; do
         for rung in 9 16 17; do
           # shellcheck disable=SC2086
           set -- $size

@@ -17,6 +17,10 @@ same=$({ sources .; sources "$tree"; } | xargs awk -v tree="$tree" '
   END {for (file in text) if (text[file] == text[tree substr(file, 2)]) print substr(file, 3)}')
 same=" $(echo $same) "
 
+# What an object was built with comes before it.
+if [ -f build/obj/sentencepiece.txt ]; then
+  mkdir -p "$tree/build/obj" && cp build/obj/sentencepiece.txt "$tree/build/obj/"
+fi
 find build/obj -name '*.d' | while read -r list; do
   object=${list%.d}.o
   [ "$object" != build/obj/src/cli/bench_commands.o ] || continue  # has options of its own

@@ -31,7 +31,20 @@ if [ "${1:-}" = authors ]; then
   need munge env PATH="$PATH:/usr/sbin" command -v munged
 fi
 
+root=
+[ "$(id -u)" -eq 0 ] || root=sudo
+install="env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
+# SentencePiece, for two tokenizers of lesson 15: taken where apt knows it, and no fault where not.
+optional() {
+  [ "${1:-}" != authors ] && ! pkg-config --exists sentencepiece 2> /dev/null || return
+  apt-cache show libsentencepiece-dev > /dev/null 2>&1 &&
+    $root timeout 120 $install -q=2 pkg-config libsentencepiece-dev > /dev/null 2>&1 &&
+    echo "setup: installed libsentencepiece-dev" ||
+    echo "setup: no libsentencepiece-dev here; only focus text's tokenizers unigram and sentencepiece-bpe need it"
+}
+
 if [ -z "$missing" ]; then
+  optional "$@"
   echo "setup: nothing is missing"
   exit 0
 fi
@@ -43,20 +56,16 @@ if ! command -v apt-get > /dev/null; then
   echo "  with your package manager (gnuplot and pandoc are optional: figures as SVG, the book), then go on."
   exit 1
 fi
-root=
-if [ "$(id -u)" -ne 0 ]; then
-  if ! command -v sudo > /dev/null; then
-    echo "setup: you are not root and there is no sudo. Ask an administrator for:"
-    echo "  apt-get install$missing"
-    exit 1
-  fi
-  root=sudo
+if [ -n "$root" ] && ! command -v sudo > /dev/null; then
+  echo "setup: you are not root and there is no sudo. Ask an administrator for:"
+  echo "  apt-get install$missing"
+  exit 1
 fi
-install="env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
 echo "setup: ${root:+$root }apt-get install$missing"
 $root apt-get update -q=2 && $root $install -q=2 $missing > /dev/null || {
   echo "setup: apt-get failed; run this to see why:"
   echo "  ${root:+$root }apt-get update && ${root:+$root }apt-get install$missing"
   exit 1
 }
+optional "$@"
 echo "setup: done"

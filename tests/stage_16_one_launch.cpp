@@ -532,6 +532,37 @@ TEST_CASE("steps: a run that meets a NaN stops as it was, the one beside it goes
                 "got changed weights after a loss that is not a number");
 }
 
+TEST_CASE("steps: so does one whose loss is a number and whose gradient is none") {
+  const StepSettings settings{.model = model_of(Pattern::full, 0, 5, 1, 0), .batch = 2};
+  RandomRun good(settings, 6, 2), bad(settings, 6, 1);
+  // W_v gives 0, which W_o makes nothing of; but on the way back W_o's size is met by a number.
+  for (Parameter<float>& p : bad.model.parameters())
+    for (float& w : p.value) {
+      if (p.name.find("W_v") != std::string::npos) w = 0;
+      if (p.name.ends_with("W_o.weight")) w = 3e38f;
+      if (p.name == "linear.weight") w *= 500;
+    }
+  const auto made_by = [&](std::vector<RandomRun*> runs) {
+    std::vector<StepRun> step_runs;
+    std::vector<Epoch> epochs;
+    for (const RandomRun* run : runs)
+      step_runs.push_back(run->step_run), epochs.push_back(run->epoch);
+    OneLaunch kernel(settings, step_runs);
+    for (size_t r = 0; r < runs.size(); ++r)
+      kernel.load(int(r), runs[r]->model, runs[r]->optimizer);
+    return kernel.train(epochs, 0, 3, never_stop);
+  };
+  const auto made = made_by({&good, &bad});
+  CHECK_MESSAGE(made[1].failed, "got no failure from a gradient that is not a number");
+  REQUIRE_MESSAGE(made[1].losses.size() == 1,
+                  str("got ", made[1].losses.size(), " steps of the run that fails, wanted 1"));
+  CHECK_MESSAGE(std::isfinite(made[1].losses[0]), "got the loss ", made[1].losses[0]);
+  CHECK_MESSAGE(!std::isfinite(made[1].norm), "got the norm ", made[1].norm, ", wanted inf or nan");
+  CHECK_MESSAGE(made[0].losses == made_by({&good})[0].losses,
+                "got other losses beside another run");
+  CHECK_MESSAGE(made[1].losses == made_by({&bad})[0].losses, "got another loss beside another run");
+}
+
 TEST_CASE("steps: a block that does not come is an error, not a hang") {
   const StepSettings settings{.model = model_of(Pattern::full, 0, 5, 1, 0), .batch = 2};
   RandomRun run(settings, 4, 1);

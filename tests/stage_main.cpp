@@ -6,7 +6,8 @@
 // the environment variable FOCUS_FAILED=FILE the failing test cases of this run are written there.
 // Where no mistake is recognised, the gap with the mistake that is most alike is the likely one.
 //
-// A test case that has run for 60 seconds (FOCUS_SECONDS) ends the program, with the same report.
+// A test case that has run for 60 seconds (FOCUS_SECONDS) ends the program, with the same report;
+// so does one that loses the GPU (make gpu-NN).
 //
 // With FOCUS_VERDICT=FD the program reads a secret from that file descriptor at its start, and at
 // the end writes there the secret, the numbers of test cases and of failed ones, and their names:
@@ -99,7 +100,8 @@ struct StageReporter : doctest::IReporter {
   std::string next_gap;                       // the first of them
   Names all_failed, all_stopped, empty_gaps;  // stopped: by an empty gap
   Names ran;
-  int ended = 0;  // test cases
+  int ended = 0;      // test cases
+  bool whole = true;  // all of them run
 
   explicit StageReporter(const doctest::ContextOptions& options) : out(*options.cout) {}
 
@@ -131,6 +133,13 @@ struct StageReporter : doctest::IReporter {
       print_lines(message, "        ");
       print_lines(notes, "        note: ");
       out << "        at " << file << ":" << line << "\n";
+    }
+    if (message.find("CUDA: ") != std::string::npos) {
+      out << "        CUDA refuses every later call: the tests after it were not run. If a kernel\n"
+             "        failed, `make test-"
+          << lesson << "` finds its line, block and thread on the CPU\n";
+      whole = false;
+      end_here();
     }
   }
 
@@ -191,6 +200,9 @@ struct StageReporter : doctest::IReporter {
     out << "  ENDLESS " << test->m_name << "\n        not at its end after " << seconds
         << " s; the tests after it were not run" << std::endl;
     all_failed.insert(test->m_name);
+    end_here();
+  }
+  [[noreturn]] void end_here() {
     const int failed_cases = int(all_failed.size() + all_stopped.size());
     report(std::max(ended + 1, failed_cases), failed_cases);
     _exit(1);
@@ -201,7 +213,8 @@ struct StageReporter : doctest::IReporter {
       out << "  EMPTY " << message << "\n        " << tests << " test" << (tests == 1 ? "" : "s")
           << " stopped there\n";
     if (failed_cases > 0) {
-      const std::vector<Mistake> alike = mistakes_like(all_failed, all_stopped, empty_gaps);
+      std::vector<Mistake> alike;
+      if (whole) alike = mistakes_like(all_failed, all_stopped, empty_gaps);
       if (!alike.empty())
         out << "  Known mistake" << (alike.size() == 1 ? " that fails" : "s that fail")
             << " the same tests:\n";

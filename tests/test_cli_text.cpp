@@ -69,10 +69,22 @@ TEST_CASE("cli: texts that cannot be prepared") {
   refuses(story(), "--vocabulary 255", "--vocabulary: 255 is not between 256");
   refuses(story(), "", "--vocabulary is missing");
   refuses(story(), "--tokenizer bytes --vocabulary 300", "has a vocabulary of 256");
-  refuses(story(), "--tokenizer words --vocabulary 300", "use bytes or bpe");
+  refuses(story(), "--tokenizer words --vocabulary 300",
+          "use bytes, bpe, unigram or sentencepiece-bpe");
   refuses(story(), "--vocabulary 300 --window 5000", "--window 5000: the held-out part has");
   refuses("short", "--tokenizer bytes --window 8", "--window 8");
   place.refuses("text prepare --text no.txt --vocabulary 300 --out prepared", "no.txt");
+  // Held-out text of its own is looked at like the other.
+  write_all(place / "story.txt", story());
+  write_all(place / "valid.txt", "the king\n\xe9");
+  refuses(story(), "--vocabulary 300 --held-out-text valid.txt", "valid.txt: byte 9, 0xe9");
+  write_all(place / "valid.txt", "the king\n");
+  refuses(story(), "--vocabulary 300 --held-out-text valid.txt", "the held-out part has");
+  const std::string all = place.done(
+      "text prepare --text story.txt --held-out-text valid.txt --vocabulary 300 --window 1 --out "
+      "all");
+  CHECK(all.find(str("training ", std::string(10 - std::to_string(story().size()).size(), ' '),
+                     story().size(), " bytes")) != std::string::npos);
 
   // The byte tokenizer takes what is no text; the other one drops what is no part of it.
   write_all(place / "story.txt", "\xff" + story());

@@ -13,6 +13,7 @@
 #include "rng.h"
 #include "tasks/text.h"
 #include "text/ngrams.h"
+#include "text/sentencepiece.h"
 #include "text/text_data.h"
 #include "text/text_model.h"
 #include "text/utf8.h"
@@ -167,6 +168,113 @@ TEST_CASE("a tokenizer's file that is wrong is refused with its line") {
   for (int i = 0; i < 44; ++i) doubling += i == 0 ? "1 1\n" : str(255 + i, " ", 255 + i, "\n");
   refused(doubling, "more than 64 bytes");
   refused(std::string(3 << 20, 'x'), "at most");
+}
+
+// A unigram tokenizer's file, of pieces and their scores.
+static std::string unigram_file(const std::vector<std::pair<std::string, std::string>>& pieces) {
+  std::string text =
+      str("semantic-focus tokenizer 1\nkind unigram\nvocabulary ", 256 + pieces.size(), "\n");
+  for (const auto& [bytes, score] : pieces) {
+    text += score + " ";
+    char hex[3];
+    for (const char c : bytes) std::snprintf(hex, sizeof hex, "%02x", uint8_t(c)), text += hex;
+    text += "\n";
+  }
+  return text;
+}
+
+TEST_CASE("unigram: the cut with the largest sum of scores") {
+  const std::vector<std::pair<std::string, std::string>> pieces = {
+      {" ", "-2.5"},   {"a", "-1.25"},  {"b", "-3"},        {"ab", "-3.5"}, {" a", "-3.25"},
+      {"ba", "-4.75"}, {"aba", "-4.5"}, {"\xc3\xa9", "-6"}, {"bb", "-5.5"}, {" ab", "-4"}};
+  const Tokenizer tokenizer = Tokenizer::parse(unigram_file(pieces), "F");
+  CHECK(tokenizer.file_text() == unigram_file(pieces));
+  // What it makes of a word, as the sum of its scores; -16: a character that is no piece.
+  const auto score_of = [&](const std::vector<TokenId>& tokens) {
+    double sum = 0;
+    for (const TokenId t : tokens) sum += t < 256 ? -16 : std::stod(pieces[t - 256u].second);
+    return sum;
+  };
+  // The best of all cuts, from the right.
+  const auto best_of = [&](const std::string& word) {
+    std::vector<double> best(word.size() + 1, -HUGE_VAL);
+    best[0] = 0;
+    for (size_t end = 1; end <= word.size(); ++end) {
+      best[end] = best[end - 1] - 16;
+      for (const auto& [bytes, score] : pieces)
+        if (word.substr(0, end).ends_with(bytes))
+          best[end] = std::max(best[end], best[end - bytes.size()] + std::stod(score));
+    }
+    return best.back();
+  };
+  Rng rng(8, Stream::analysis);
+  for (int i = 0; i < 200; ++i) {
+    std::string word(1 + rng.below(12), 'a');
+    for (char& c : word) c = "aabbc"[rng.below(5)];
+    if (rng.below(2) == 1) word[0] = ' ';
+    CAPTURE(word);
+    const std::vector<TokenId> tokens = tokenizer.encode(word);
+    CHECK(score_of(tokens) == doctest::Approx(best_of(word)));
+    CHECK(tokenizer.decode(tokens) == word);
+  }
+  // A piece of several bytes; a character that is no piece, whole or cut short.
+  CHECK(tokenizer.encode("\xc3\xa9") == std::vector<TokenId>{256 + 7});
+  CHECK(tokenizer.encode("\xc3\xa8") == std::vector<TokenId>{0xc3, 0xa8});
+  CHECK(tokenizer.encode("a\xe2\x82") == std::vector<TokenId>{257, 0xe2, 0x82});
+  for (uint32_t seed = 1; seed <= 5; ++seed) {
+    const std::string any = any_bytes(6000, seed) + std::string(5000, 'a');
+    CHECK(tokenizer.decode(tokenizer.encode(any)) == any);
+  }
+}
+
+TEST_CASE("a unigram tokenizer's file that is wrong is refused with its line") {
+  const auto refused = [](const std::string& line, const char* reason) {
+    CAPTURE(line);
+    const std::string head = "semantic-focus tokenizer 1\nkind unigram\nvocabulary 258\n-1 61\n";
+    CHECK_THROWS_WITH_AS(Tokenizer::parse(head + line, "F"), Contains(reason), InputError);
+  };
+  for (const char* number : {"", "x", "nan", "inf", "-1.0", "1e99", "-1.", "0x1", "-0.10"})
+    refused(str(number, " 62\n"), "F, line 5: should be a piece: a number");
+  refused("-1\n", "should be a piece");
+  for (const char* hex : {"6", "6g", "6A", "626", " 62", "62 ", "-1"})
+    refused(str("-1 ", hex, "\n"), "not in hexadecimal");
+  refused("-1 \n", "1 to 64 bytes, not 0");
+  refused(str("-1 ", std::string(130, '6'), "\n"), "1 to 64 bytes, not 65");
+  refused("-2 61\n", "stands there twice");
+  refused("-1 62", "cut short");
+  refused("-1 62\n-1 63\n", "nothing should follow");
+}
+
+TEST_CASE("sentencepiece: what it learns makes every byte come back") {
+  const auto learn = [](TokenizerKind kind, int vocabulary, const std::string& text) {
+    return Tokenizer::learn(kind, text, vocabulary);
+  };
+  if (!has_sentencepiece()) {
+    CHECK_THROWS_WITH_AS(learn(TokenizerKind::unigram, 300, story()),
+                         Contains("install libsentencepiece-dev"), InputError);
+    return;
+  }
+  Rng rng(9, Stream::analysis);
+  std::vector<std::string> words(100);
+  for (std::string& word : words)
+    for (uint32_t left = 3 + rng.below(6); left > 0; --left) word += char('a' + rng.below(26));
+  // Signs of two and three bytes, the library's own for a blank, a line longer than it takes.
+  std::string text = "caf\xc3\xa9 \xe2\x82\xac 5\n\xe2\x96\x81 x  y\n" + std::string(9000, 'a');
+  for (int i = 0; i < 4000; ++i) text += (i % 12 ? " " : "\n") + words[rng.below(100)];
+  for (const TokenizerKind kind : {TokenizerKind::unigram, TokenizerKind::sentencepiece_bpe}) {
+    CAPTURE(name_of(kind));
+    const Tokenizer tokenizer = learn(kind, 400, text);
+    CHECK(tokenizer.vocabulary() == 400);
+    CHECK(tokenizer.encode(text).size() * 2 < text.size());
+    CHECK(Tokenizer::parse(tokenizer.file_text(), "F").file_text() == tokenizer.file_text());
+    CHECK(learn(kind, 400, text).file_text() == tokenizer.file_text());
+    for (const std::string& any : {text, any_bytes(3000, 3), std::string("\0 \xe2\x96", 4)})
+      CHECK(tokenizer.decode(tokenizer.encode(any)) == any);
+    CHECK_THROWS_WITH_AS(learn(kind, 5000, text), Contains("is more than this text allows"),
+                         InputError);
+  }
+  CHECK_THROWS_WITH_AS(learn(TokenizerKind::unigram, 256, text), Contains("is too small"),
+                       InputError);
 }
 
 TEST_CASE("a vocabulary that a text does not allow") {

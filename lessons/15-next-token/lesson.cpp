@@ -24,24 +24,26 @@ namespace {
 // The rule's: topk(5) reaches full's last training loss in at most this share of the epochs.
 constexpr double most_of_epochs = 0.75;
 
-// What study.csv varies beside the attention; the first is judged.
-constexpr const char* settings[] = {"pooled sgd", "pooled adam", "causal adam"};
-
 // --- the text ------------------------------------------------------------------------------------
 
-// What study.csv names, under the names that it has there.
-constexpr const char* prepared_folder = "out/text-austen";
 constexpr const char* novels[] = {"data/text/sense-and-sensibility.txt",
                                   "data/text/pride-and-prejudice.txt"};
-constexpr int vocabulary = 512;
 
-TextData prepared_text() {
-  if (kind_of(prepared_folder) != PathKind::missing) return read_text_data(prepared_folder);
+// The novels made ready, under the names that the tables have for them.
+struct Prepared {
+  const char* folder;
+  int vocabulary, window;
+};
+constexpr Prepared laptop = {"out/text-austen", 512, 32};             // study.csv, demo.csv
+constexpr Prepared paper_scale = {"out/text-austen-4096", 4096, 64};  // paper.csv
+
+TextData prepared_text(const Prepared& p) {
+  if (kind_of(p.folder) != PathKind::missing) return read_text_data(p.folder);
   std::string text;
   for (const char* novel : novels) text += read_file(novel, size_t{1} << 24);
   const auto [train, held_out] = split_text(text, 0.1);
-  const TextData data = prepare_text(train, held_out, TokenizerKind::bpe, vocabulary, 32);
-  write_text_data(data, prepared_folder);
+  const TextData data = prepare_text(train, held_out, TokenizerKind::bpe, p.vocabulary, p.window);
+  write_text_data(data, p.folder);
   return data;
 }
 
@@ -61,6 +63,7 @@ std::vector<Loss> baselines_of(const TextData& data) {
                    rounded(data.train.bits_per_byte(loss.train)),
                    rounded(data.held_out.bits_per_byte(loss.held_out))});
   };
+  const int vocabulary = data.tokenizer.vocabulary();
   add("unigram", unigram_loss(data.train.tokens, data.held_out.tokens, vocabulary));
   add("bigram", bigram_loss(data.train.tokens, data.held_out.tokens, vocabulary));
   return all;
@@ -85,8 +88,7 @@ std::string row_of(const Loss& l) {
 
 constexpr const char* prompt =
     "It is a truth universally acknowledged, that a single man in possession of a good fortune, "
-    "must "
-    "be in want of a";
+    "must be in want of a";
 
 // What a trained model makes of the prompt; line breaks as blanks, so that it fits into a table.
 std::string sample_of(Run& run) {
@@ -110,10 +112,10 @@ std::string sample_of(Run& run) {
 // --- figure and tables ---------------------------------------------------------------------------
 
 Panel panel_of(const StudyResults& results, const std::vector<Loss>& baselines,
-               const char* objective, bool held_out) {
+               const std::string& setting, bool held_out) {
   Panel panel = curve_panel(
-      results.with_rest(objective), held_out ? &EpochMetrics::val_loss : &EpochMetrics::train_loss,
-      str(objective, held_out ? ": held-out text" : ": training text"), "nats a token");
+      results.with_rest(setting), held_out ? &EpochMetrics::val_loss : &EpochMetrics::train_loss,
+      str(setting, held_out ? ": held-out text" : ": training text"), "nats a token");
   const std::vector<double> x = panel.series[0].x;
   for (const Loss& b : baselines) {
     Series line{b.model};
@@ -122,6 +124,20 @@ Panel panel_of(const StudyResults& results, const std::vector<Loss>& baselines,
     panel.series.push_back(std::move(line));
   }
   return panel;
+}
+
+// A row for each setting that the table has beside the attention.
+Figure figure_of(const StudyResults& results, const std::vector<Loss>& baselines,
+                 const Prepared& text) {
+  Figure figure{"Predicting the next token: all keys and the best ones"};
+  for (const std::string& setting : results.rests())
+    for (const bool held_out : {false, true})
+      figure.panels.push_back(panel_of(results, baselines, setting, held_out));
+  figure.columns = 2;
+  figure.caption =
+      str("Two novels by Jane Austen, vocabulary ", text.vocabulary, ", windows of ", text.window,
+          " tokens; medians and quartiles of ", results.variants[0].seeds.size(), " seeds.");
+  return figure;
 }
 
 double last_of(const StudiedVariant& v, double EpochMetrics::*metric) {
@@ -166,7 +182,7 @@ struct Judgement {
   std::string words;
 };
 
-// README, "The rule of the verdict".
+// README, "The rule of the verdict": topk(5) against full attention in one setting.
 Judgement judge(const StudyResults& results, const std::string& setting) {
   const StudiedVariant &full = results.variant("full " + setting),
                        &topk = results.variant("topk(5) " + setting);
@@ -184,23 +200,46 @@ Judgement judge(const StudyResults& results, const std::string& setting) {
   return j;
 }
 
+// What is recorded of paper.csv: figure, table and verdict, by README's second rule.
+void tell_paper_scale(Lesson& out) {
+  const std::filesystem::path folder = out.recorded() / "paper";
+  if (!std::filesystem::exists(folder / "results.csv")) return;
+  const StudyResults results = read_results(folder / "results.csv");
+  const std::vector<Loss> baselines = read_baselines(folder / "baselines.csv");
+  int judged = 0, reproduced = 0;
+  std::string words;
+  for (const std::string& setting : results.rests()) {
+    bool has_learnt = false;
+    for (const char* mechanism : {"full ", "topk(5) "})
+      has_learnt |= last_of(results.variant(mechanism + setting), &EpochMetrics::train_loss) <
+                    baselines[0].train;
+    const bool counts = setting.starts_with("pooled") && has_learnt;
+    const Judgement j = judge(results, setting);
+    judged += counts, reproduced += counts && j.reproduced;
+    words += j.words + (counts ? "; " : " (not judged); ");
+  }
+  words += str("sooner by a quarter in ", reproduced, " of the ", judged, " models judged");
+  out.paper_scale(figure_of(results, baselines, paper_scale), table_of(results, baselines),
+                  judged > 0 && reproduced == judged, words);
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-15", "does focus help to predict the next token of a text?");
-  const bool redraw = out.options().redraw;
+  const bool redraw = out.options().redraw, at_paper_scale = out.options().paper_scale;
   std::vector<Loss> baselines;
   if (redraw) {
     baselines = read_baselines(out.recorded() / "baselines.csv");
   } else {
-    baselines = baselines_of(prepared_text());  // before the table is read: it names the folder
+    // Before the table is read: it names the folder.
+    baselines = baselines_of(prepared_text(at_paper_scale ? paper_scale : laptop));
     std::vector<std::string> rows;
     for (const Loss& b : baselines) rows.push_back(row_of(b));
     out.table(baseline_columns, rows, "baselines.csv");
   }
-  Study study = lesson_study(out);
-  for (StudyVariant& v : study.variants) v.settings.text_data = prepared_folder;
-  if (out.options().paper_scale) {
-    // The table is made for a GPU: here it is only described.
-    std::cout << "SCALE=paper is " << study.runs.size()
+  const Study study = lesson_study(out);
+  if (at_paper_scale) {
+    std::cout << "The text is ready in " << paper_scale.folder << ". paper.csv is "
+              << study.runs.size()
               << " runs for a GPU; see how long they take, then start them:\n"
                  "  build/focus study lessons/15-next-token/paper.csv --out out/lesson-15-paper "
                  "--device cuda --dry-run\n";
@@ -214,16 +253,7 @@ int lesson(int argc, char** argv) {
   });
   if (!results) return out.interrupted();
 
-  Figure figure{"Predicting the next token: all keys and the five best"};
-  for (const char* setting : settings)
-    for (const bool held_out : {false, true})
-      figure.panels.push_back(panel_of(*results, baselines, setting, held_out));
-  figure.columns = 2;
-  const RunSettings& s = study.variants[0].settings;
-  figure.caption =
-      str("Two novels by Jane Austen, vocabulary ", vocabulary, ", windows of ", s.length,
-          " tokens; medians and quartiles of ", results->variants[0].seeds.size(), " seeds.");
-  out.figure(figure);
+  out.figure(figure_of(*results, baselines, laptop));
 
   const std::string table = table_of(*results, baselines);
   out.page_table("losses.md", table);
@@ -239,10 +269,13 @@ int lesson(int argc, char** argv) {
     std::cout << text << "\n";
   }
 
+  if (redraw) tell_paper_scale(out);
+  // The paper's own setting is the first; the others are told.
+  const std::vector<std::string> settings = results->rests();
   const Judgement judged = judge(*results, settings[0]);
   std::string words = judged.words + "; not judged";
-  for (const char* setting : {settings[1], settings[2]}) {
-    const Judgement other = judge(*results, setting);
+  for (size_t i = 1; i < settings.size(); ++i) {
+    const Judgement other = judge(*results, settings[i]);
     words += str(", ", other.words, other.reproduced ? " (would count)" : " (would not count)");
   }
   return out.verdict(judged.reproduced, words);

@@ -3,6 +3,7 @@
 # too):
 #
 #   student.sh files NN       the files under test and the gaps in them
+#   student.sh filled NN      fails and names the gaps that are empty
 #   student.sh hint NN        the next step of help for the first gap that is empty; GAP= chooses one,
 #                             STEP=1..3 repeats a step
 #   student.sh passed NN      remembers that the stage test passed, and says what to notice
@@ -51,6 +52,18 @@ case $do in
     [ -e "$folder/gaps.tsv" ] || exit 0
     table | awk -F"$tab" '$2 == "place" {print $3}' | sort -u |
       while read -r file; do echo "testing $PWD/$file"; done
+    ;;
+
+  filled)
+    none=
+    for name in $(gaps); do
+      is_empty "$name" || continue
+      place=$(field "$name" place)
+      line=$(grep -n "^[^/]*GAP(\"$nn\", \"$name\")" "$place" | cut -d: -f1)
+      echo "  EMPTY lesson $nn: the gap '$name' is empty; write it at $place:$line"
+      none=1
+    done
+    [ -z "$none" ] || fail "a GPU cannot say which gap stops it: fill these first. make test-$nn tests the others on the CPU"
     ;;
 
   hint)

@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <fstream>
 #include <set>
 
 #include "error.h"
@@ -106,10 +108,12 @@ std::map<std::string, std::string> contents(const Manifest& manifest, const std:
   return files;
 }
 
+// Not synced to the disk, file by file: a tree can be made again, and waiting would take seconds.
 void write(const fs::path& root, const std::string& path, const std::string& text,
            const fs::path& like) {
   fs::create_directories((root / path).parent_path());
-  write_file_atomically(root / path, text);
+  std::ofstream file(root / path, std::ios::binary);
+  if (!(file << text).flush()) fail_file("cannot write", root / path, errno);
   if (fs::exists(like)) fs::permissions(root / path, fs::status(like).permissions());
 }
 

@@ -160,8 +160,10 @@ void add_text_commands(CLI::App& focus) {
       ->required();
   add_texts(preparing, "--held-out-text", "FILE…", p.held_out_files,
             "held-out text in files of its own (default: the end of --text)");
-  add_name(preparing, "--tokenizer", p.tokenizer, tokenizer_kind_of,
-           "bytes, or bpe: byte-pair encoding of bytes");
+  add_name(
+      preparing, "--tokenizer", p.tokenizer, tokenizer_kind_of,
+      "bytes, bpe (byte-pair encoding of bytes), or learnt by the library SentencePiece: unigram, "
+      "sentencepiece-bpe");
   add_whole(preparing, "--vocabulary", p.vocabulary, byte_values, largest_vocabulary,
             "how many different tokens; 256 of them are the bytes");
   add_whole(preparing, "--window", p.window, 1, 16384,
@@ -174,7 +176,7 @@ void add_text_commands(CLI::App& focus) {
       preparing,
       "Writes DIR/tokenizer.txt and DIR/tokens.safetensors, and prints what a model has to beat: "
       "the\ncross-entropy of counting single tokens (unigram) and pairs (bigram).\n"
-      "bpe drops a byte order mark and turns CR LF into LF; bytes takes any file as it is.\n"
+      "bytes takes any file as it is; the others drop a byte order mark and turn CR LF into LF.\n"
       "Example: focus text prepare --text data/text/*.txt --vocabulary 512 --out out/austen");
 
   const auto [encoding, e] = add_command(text, "encode", "print the token ids of a file", encode);

@@ -33,10 +33,7 @@ std::vector<Word> different_chunks(std::string_view text) {
   std::unordered_map<std::string_view, size_t> index;
   std::vector<Word> words;
   size_t held = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = chunk_end(text, begin);
-    const std::string_view chunk = text.substr(begin, end - begin);
-    begin = end;
+  for_chunks(text, chunk_end, [&](std::string_view chunk) {
     const auto known = index.find(chunk);
     if (known != index.end()) {
       ++words[known->second].times;
@@ -47,7 +44,7 @@ std::vector<Word> different_chunks(std::string_view text) {
       word.times = 1;
       held += chunk.size();
     }
-  }
+  });
   return words;
 }
 

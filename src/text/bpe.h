@@ -25,6 +25,16 @@ inline constexpr size_t longest_chunk = 64;  // bytes: what encoding a chunk cos
 // blank belongs to the word after it.
 size_t chunk_end(std::string_view text, size_t begin);
 
+// Calls f with one chunk of the text after the other; `end` says where one ends.
+template <class F>
+void for_chunks(std::string_view text, size_t (*end)(std::string_view, size_t), const F& f) {
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t stop = end(text, begin);
+    f(text.substr(begin, stop - begin));
+    begin = stop;
+  }
+}
+
 struct Merge {
   TokenId left = 0, right = 0;
   bool operator==(const Merge&) const = default;

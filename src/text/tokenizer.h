@@ -2,6 +2,9 @@
 //
 //   bytes    each byte is a token; takes anything
 //   bpe      byte-level byte-pair encoding, learnt from a text (text/bpe.h); takes anything, too
+//   unigram  pieces with probabilities (text/unigram.h), learnt by the library SentencePiece, and
+//   the
+//            bytes for what they do not match
 //
 // decode(encode(bytes)) == bytes, whatever the bytes are.
 //
@@ -12,6 +15,9 @@
 //   vocabulary 512
 //   32 116                 for bpe one line for each merge: token 256 is made of 32 and 116,
 //   …                      token 257 of the two ids on the next line, and so on
+//   -7.25 206f66           for unigram one line for each piece: the logarithm of its probability,
+//   and
+//                          its bytes in hexadecimal
 #pragma once
 
 #include <span>
@@ -22,10 +28,13 @@
 
 #include "tasks/padded_data.h"
 #include "text/bpe.h"
+#include "text/unigram.h"
 
 namespace focus {
 
-enum class TokenizerKind { bytes, bpe };
+// sentencepiece_bpe: merges that SentencePiece learns (on characters, not on bytes); what is learnt
+// is a tokenizer of the kind bpe.
+enum class TokenizerKind { bytes, bpe, unigram, sentencepiece_bpe };
 const char* name_of(TokenizerKind kind);
 TokenizerKind tokenizer_kind_of(const std::string& name);  // InputError lists the names
 
@@ -35,8 +44,8 @@ class Tokenizer {
  public:
   Tokenizer();  // bytes
 
-  // Learns from a text. InputError unless 256 <= vocabulary <= 65536 and the text has that many
-  // pairs that occur twice or more; for bytes, unless it is 256.
+  // Learns from a text. InputError unless 256 <= vocabulary <= 65536 and the text allows so many:
+  // for bpe, has that many pairs that occur twice or more; for bytes, unless it is 256.
   static Tokenizer learn(TokenizerKind kind, std::string_view text, int vocabulary);
 
   // The file's contents, and a tokenizer from them: InputError names `where` and the line. At most
@@ -55,11 +64,15 @@ class Tokenizer {
 
  private:
   void add_merge(const Merge& merge);
+  void add_piece(std::string_view bytes, float score);
+  void add_merges_of(std::string_view piece, int vocabulary);
   void encode_chunk(std::string_view chunk, std::vector<TokenId>& tokens) const;
 
   TokenizerKind kind_ = TokenizerKind::bytes;
   std::vector<Merge> merges_;
   std::unordered_map<uint32_t, TokenId> made_;  // of a pair, left << 16 | right
+  UnigramPieces pieces_;
+  std::vector<float> scores_;  // of the pieces
   std::vector<std::string> token_bytes_;
 };
 

@@ -98,7 +98,7 @@ TrainPlan parse_plan(std::string_view bytes, const std::string& name) {
   TextMap text = parse_flat_object(bytes, name);
   TrainPlan plan;
   if (const std::string version = take(text, "format_version", name); version != format_version)
-    fail_input(name, ": format version ", version, ", this program reads ", format_version);
+    fail_input(name, ": format version '", version, "', this program reads ", format_version);
   try {
     plan.seeds = parse_seeds(take(text, "seeds", name), name);
     if (text.count("device")) plan.device = take(text, "device", name);

@@ -16,6 +16,7 @@ import datetime
 import re
 import statistics
 import subprocess
+import sys
 import time
 
 import torch
@@ -50,6 +51,15 @@ def eager(s, compiled=False):
     (tokens,), (labels,) = data(s, 1)
     called = torch.compile(model) if compiled else model
     return lambda: training_step(called, optimizer, tokens, labels, CLIP)
+
+
+def compile_ahead():
+    """Compiles every model in a process of its own, side by side, which is not timed. PyTorch keeps on disk
+    what they made, and this process finds it there: one after another it takes minutes."""
+    children = [subprocess.Popen([sys.executable, __file__, "--compile", f"{attention},{length},{blocks}"])
+                for length, blocks, seeds in SHAPES if seeds == 1 for attention in ("full", "topk")]
+    if any([child.wait() != 0 for child in children]):
+        sys.exit("gpu_step.py: a model does not compile")
 
 
 def stacked(s, seeds):
@@ -116,8 +126,15 @@ def main():
     parser.add_argument("--out", default="tests/pytorch/results/gpu_step.csv")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--skip", nargs="*", default=[])
+    parser.add_argument("--compile", metavar="ATTENTION,LENGTH,BLOCKS", help="this model, and no more")
     a = parser.parse_args()
     torch.manual_seed(1)
+    if a.compile:
+        attention, length, blocks = a.compile.split(",")
+        eager(settings(attention, int(length), int(blocks)), compiled=True)()
+        return
+    if "compiled" not in a.skip:
+        compile_ahead()
     lines = [f"# {torch.cuda.get_device_name()}, torch {torch.__version__}, {datetime.date.today()}, float32 where no other is named, "
              f"batch {BATCH}, d 64, dropout 0.01; milliseconds a step, "
              f"{'one round' if a.rounds == 1 else f'median of {a.rounds} rounds'} in turns",
