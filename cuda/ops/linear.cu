@@ -1,9 +1,10 @@
-// y = x Wᵀ + b and its gradients, in tiles of 128 × 128 numbers, or of 64 × 64 where larger ones
-// would leave a part of the GPU without work. Both factors of a tile's product go through shared
-// memory, 8 deep at a time, inner number by inner number, and a thread sums 8 × 8 (8 × 4) numbers
-// in registers: 4 reads of 16 bytes for 64 multiply-adds. While it multiplies, its part of the next
-// 16 is on the way to its registers, and goes to the other half of the shared memory after that. A
-// number is the same sum in tiles of either size.
+// y = x Wᵀ + b and its gradients (x, y and theirs start at multiples of 16 bytes), in tiles of 128
+// × 128 numbers, or of 64 × 64 where larger ones would leave a part of the GPU without work. Both
+// factors of a tile's product go through shared memory, 8 deep at a time, inner number by inner
+// number, and a thread sums 8 × 8 (8 × 4) numbers in registers: 4 reads of 16 bytes for 64
+// multiply-adds. While it multiplies, its part of the next 8 is on the way to its registers, and
+// goes to the other half of the shared memory after that. A number is the same sum in tiles of
+// either size.
 //
 // dW and db are sums over all rows of a run. A block sums a chunk of them; another kernel adds the
 // chunks in order. So the bits do not depend on how many blocks there are or when they run. So does
@@ -39,6 +40,7 @@ __host__ __device__ constexpr int tiles_for(int n, int size) {
 // Sizes of one call; M rows in each run.
 struct Sizes {
   int M, in, out, runs;
+  bool vectors;       // every row starts at a multiple of 16 bytes, if the first does
   int weight_side;    // of the tiles of dW
   int chunk;          // rows of a part of dW
   int outputs_chunk;  // outputs of a part of dx
@@ -46,7 +48,8 @@ struct Sizes {
 
   Sizes(const Runs& r, const LinearSize& size)
       : M(size.rows), in(size.in), out(size.out), runs(r.count), stride(r.stride) {
-    weight_side = in >= large && out >= large ? large : small;
+    vectors = in % 4 == 0 && out % 4 == 0 && stride % 4 == 0;
+    weight_side = vectors && in >= large && out >= large ? large : small;
     // Every chunk writes a part as large as W: of a large W, fewer, as long as there are 256
     // blocks.
     const int64_t rows =
@@ -89,7 +92,7 @@ class Part {
   __device__ __forceinline__ void load() {
     x = make_float4(0, 0, 0, 0);
     if (rows_left_ > 0 && left_ > 0) {
-      if (vectors_) {
+      if (SIDE == large || vectors_) {
         x = load4(next_);
       } else {
         const int numbers = ROWS_LIE_TOGETHER ? left_ : rows_left_;
@@ -324,10 +327,12 @@ template <class F>
 void for_side(int side, const F& f) {
   side == large ? f(std::integral_constant<int, large>{}) : f(std::integral_constant<int, small>{});
 }
-// The side of the tiles of a result of M rows and so many columns: large ones, if there are enough.
-int rows_side(const Sizes& s, int columns) {
+// The side of the tiles of a result of M rows and so many columns: large ones, which read whole
+// vectors only, if there are enough.
+int rows_side(const Sizes& s, int columns, const float* weight) {
+  const bool vectors = s.vectors && reinterpret_cast<uintptr_t>(weight) % 16 == 0;
   const bool enough = s.tiles(columns, large) * s.runs >= device().multiprocessors * 3 / 2;
-  return s.M >= large && columns >= large && enough ? large : small;
+  return vectors && s.M >= large && columns >= large && enough ? large : small;
 }
 
 size_t blocks_of(size_t threads) {
@@ -339,7 +344,7 @@ size_t blocks_of(size_t threads) {
 void linear_forward(const Runs& runs, const LinearSize& size, const float* x,
                     const LinearLayer& layer, float* y, void* stream) {
   const Sizes s(runs, size);
-  for_side(rows_side(s, s.out), [&](auto side) {
+  for_side(rows_side(s, s.out, layer.weight), [&](auto side) {
     constexpr int SIDE = decltype(side)::value;
     launch(early({"linear_forward", size_t(s.tiles(s.out, SIDE) * s.runs), Tile<SIDE>::threads,
                   Tile<SIDE>::shared_size}),
@@ -356,7 +361,7 @@ void linear_backward(const Runs& runs, const LinearSize& size, const float* x, c
                      const float* dy, float* dx, bool accumulate, const LinearGradient& to,
                      float* parts, void* stream) {
   const Sizes s(runs, size);
-  const int n = s.input_parts(), input_side = n > 1 ? small : rows_side(s, s.in);
+  const int n = s.input_parts(), input_side = n > 1 ? small : rows_side(s, s.in, weight);
   float* const input_parts = n > 1 ? parts + s.weight_floats() : nullptr;
   const auto start = [&](int of_side, bool weights, bool inputs) {
     for_side(of_side, [&](auto side) {
