@@ -663,6 +663,10 @@ void controls(const Records& r, Page& page) {
 // One GPU (an H200), ten seeds: of the seven tasks an epoch takes an eighth of a second whatever
 // the mechanism; of list operations full attention 9 s, the others about 4.
 double gpu_minutes(const RunSettings& s, size_t seeds) {
+  if (s.task == "text") {  // a step of one run, by its blocks, and a third of it for evaluation
+    const double ms = s.blocks * (s.d_model <= 32 ? 0.3 : 1.5), steps = s.train_size / s.batch;
+    return double(seeds) * s.epochs * steps * ms * 4 / 3 / 60000;
+  }
   const double epoch = s.task != "list-operations" ? 0.125 : s.attention == Pattern::full ? 9 : 4;
   return s.epochs * epoch * std::max(1.0, double(seeds) / 10) / 60;
 }
@@ -684,7 +688,10 @@ void not_run(const std::vector<fs::path>& tables, const Records& r, Page& page) 
   double total = 0;
   std::map<std::string, bool> seen;
   for (const fs::path& table : tables)
-    for (const StudyVariant& v : read_study(table).variants) {
+    for (StudyVariant v : read_study(table).variants) {
+      // Without this machine's folders.
+      if (const size_t at = v.settings.text_data.find("out/"); at != std::string::npos)
+        v.settings.text_data.erase(0, at);
       TextMap settings = to_text(v.settings);
       for (const char* key : {"task", "attention", "k", "epochs"}) settings.erase(key);
       if (r.find(v.settings.task, name_of(v.settings.attention), v.settings.k, settings)) continue;
@@ -699,7 +706,7 @@ void not_run(const std::vector<fs::path>& tables, const Records& r, Page& page) 
   page.body += str(
       "## Not run\n\nRows of the lessons' `paper.csv` that nobody has run yet, each with its "
       "command and an "
-      "estimate in minutes of one H200 (ten seeds together): ",
+      "estimate in minutes of one H200 (ten seeds together; of text three): ",
       format("%.0f", total),
       " minutes in all. `build/focus study TABLE --device cuda --out DIR` runs a whole table.\n\n"
       "| variant | command | minutes |\n|---|---|---|\n",
@@ -878,7 +885,7 @@ int run() {
   gpu_hours(r, page);
   not_run({lessons / "07-activations/paper.csv", lessons / "14-conditions/paper.csv",
            lessons / "17-sharpness/paper.csv", lessons / "17-sharpness/controls.csv",
-           lessons / "06-generalisation/list-operations.csv"},
+           lessons / "06-generalisation/list-operations.csv", lessons / "15-next-token/deeper.csv"},
           r, page);
   const std::string text = str(
       "# Findings at the paper's scale\n\nThe paper's claims beside our measurements at its own "

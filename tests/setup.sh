@@ -37,8 +37,10 @@ install="env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-reco
 # SentencePiece, for two tokenizers of lesson 15: taken where apt knows it, and no fault where not.
 optional() {
   [ "${1:-}" != authors ] && ! pkg-config --exists sentencepiece 2> /dev/null || return
+  wanted="pkg-config libsentencepiece-dev"
   apt-cache show libsentencepiece-dev > /dev/null 2>&1 &&
-    $root timeout 120 $install -q=2 pkg-config libsentencepiece-dev > /dev/null 2>&1 &&
+    $root timeout 40 $install -q=2 --download-only $wanted > /dev/null 2>&1 &&
+    $root $install -q=2 $wanted > /dev/null 2>&1 &&
     echo "setup: installed libsentencepiece-dev" ||
     echo "setup: no libsentencepiece-dev here; only focus text's tokenizers unigram and sentencepiece-bpe need it"
 }

@@ -76,6 +76,9 @@ TEST_CASE("cli: predict and eval refuse") {
   place.refuses("predict --checkpoint run 0", "it is a folder");
   place.refuses({"predict", "--checkpoint", (golden_folder() / "topk.safetensors").string(), "0"},
                 "task");
+  write_all(place / "mine", "mine");
+  place.refuses({"eval", "--checkpoint", file, "--data", "none", "--logits", "mine"},
+                "there already");
   write_all(place / "long.tsv", "Source\tTarget\n0 1\t1\n0 0 0 0 0 0 0 0 0 0 0 0 0\t0\n");
   place.refuses({"eval", "--checkpoint", file, "--data", "long.tsv"}, "line 3: 13 tokens");
   write_all(place / "good.tsv", "Source\tTarget\n0 1\t1\n");

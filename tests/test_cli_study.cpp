@@ -179,12 +179,17 @@ TEST_CASE("cli: studies refuse what does not fit") {
   place.refuses(study("o", "--slurm --shards 9"), "--shards: 9 is not between 1 and 8");
   place.refuses(study("o", "--slurm --device tpu"), "'tpu' is not a device");
   place.refuses(study("o", "--slurm --gpus 2"), "--gpus is for --device cuda");
+  for (const char* two : {"--slurm --dry-run", "--slurm --report", "--report --dry-run"})
+    place.refuses(study("o", two), "give one of them");
   for (const char* gpus : {"0", "-1", "all", "1.5"})
     place.refuses(study("o", {"--gpus", gpus}), "--gpus");
   place.refuses(study("o", "--gpus 2"), "--gpus is for --device cuda");
   fs::create_directories(place / "full");
   write_all(place / "full/file", "mine");
   place.refuses(study("full"), "holds other files and no study");
+  fs::create_directories(place / "noted");
+  write_all(place / "noted/study.csv", "mine");  // a name that the study would take
+  place.refuses(study("noted"), "holds other files and no study");
   place.refuses(study("t.csv"), "is a file, not a folder");
 
   // A folder in which another process works.

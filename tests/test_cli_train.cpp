@@ -148,6 +148,15 @@ TEST_CASE("cli: resume of a finished, a missing and a damaged run") {
   damaged("run/settings.json", other("\"k\": \"3\"", "\"k\": \"30\""), "--k 30");
   damaged("run/settings.json", other("even-pairs", "odd-pairs"), "unknown task 'odd-pairs'");
   damaged("run/settings.json", other("\"lr\"", "\"rl\""), "'lr' is missing");
+  damaged("run/settings.json", other("\"lr\": \"0.1\"", "\"lr\": \"0.5\""),
+          last + ": was trained with --lr 0.1, but run/settings.json says 0.5");
+  // Another run's settings, or its checkpoint, that would fit.
+  place.done(small_run("sharp", 2) + "--score-scale 2");
+  const auto of_sharp = [&](const std::string& file) {
+    return [bytes = read_all(place / file)](const std::string&) { return bytes; };
+  };
+  damaged("run/settings.json", of_sharp("sharp/settings.json"), "--score-scale 1, but run/sett");
+  damaged(last, of_sharp("sharp/" + first_seed + "/last.safetensors"), "--score-scale 2, but run");
   damaged("run/metrics.csv", half, "run/metrics.csv, line");
   damaged("run/metrics.csv", nothing, "run/metrics.csv, line 1");
   damaged(last, half, last);

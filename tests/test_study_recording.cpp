@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "error.h"
+#include "files/atomic_file.h"
 #include "study/recording.h"
 
 using namespace focus;
@@ -52,6 +53,10 @@ TEST_CASE("recording: what is kept of each seed and epoch, through its files") {
   std::filesystem::remove_all(folder);
   write_recording(make_recording(parse_study(table, "t.csv"), {results_of(table)}, false), folder);
   const Recording r = read_recording(folder);
+  write_recording(r, folder);  // anew
+  write_file_atomically(folder / "curves.csv", "mine");
+  CHECK_THROWS_AS(write_recording(r, folder), InputError);
+  CHECK(read_file(folder / "curves.csv", 100) == "mine");
   std::filesystem::remove_all(folder);
   REQUIRE(r.variants.size() == 2);
   CHECK(r.not_run.empty());

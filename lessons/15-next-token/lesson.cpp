@@ -236,7 +236,9 @@ int lesson(int argc, char** argv) {
     for (const Loss& b : baselines) rows.push_back(row_of(b));
     out.table(baseline_columns, rows, "baselines.csv");
   }
-  const Study study = lesson_study(out);
+  Study study = lesson_study(out);
+  // As the table has it, without this machine's folders.
+  for (StudyVariant& v : study.variants) v.settings.text_data = laptop.folder;
   if (at_paper_scale) {
     std::cout << "The text is ready in " << paper_scale.folder << ". paper.csv is "
               << study.runs.size()

@@ -95,7 +95,7 @@ void check_new_file(const std::string& file) {
   if (file.empty()) return;
   const std::filesystem::path path(file);
   if (std::filesystem::exists(std::filesystem::symlink_status(path)))
-    fail_input(file, " is there already, and nothing is overwritten; give another --out");
+    fail_input(file, " is there already, and nothing is overwritten; give another name");
   if (path.has_parent_path() && !std::filesystem::is_directory(path.parent_path()))
     fail_input("cannot write ", file, ": there is no folder ", path.parent_path().string());
 }

@@ -143,6 +143,7 @@ int eval(const Eval& o) {
   if (const Safetensors file = Safetensors::read(o.checkpoint); is_text_model(file))
     return eval_text(o, file);
   //@ end
+  check_new_file(o.logits);
   Loaded<float> loaded = load_checkpoint<float>(o.checkpoint);
   const PaddedData data = read_rows(loaded, o.data);
   Workers workers(o.threads);
@@ -150,7 +151,8 @@ int eval(const Eval& o) {
   std::vector<float> logits;
   const auto result = evaluate(loaded.model, tape, data, nullptr, &logits);
   if (!std::isfinite(result->loss)) fail_run("the loss is ", result->loss);
-  if (!o.logits.empty()) write_file_atomically(o.logits, logits_csv(data.labels, logits));
+  if (!o.logits.empty())
+    write_file_atomically(o.logits, logits_csv(data.labels, logits), IfThere::refuse);
   print(str(loaded.task.name, ", ", data.rows, " examples\n",
             format("loss %.6f\naccuracy %.2f %%\n", result->loss, result->accuracy)));
   return 0;

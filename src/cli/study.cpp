@@ -186,6 +186,8 @@ int study_command(const StudyCommand& o) {
   // Not for CLI11 to check: it would want them of the commands below as well.
   if (o.table.empty() || o.out.empty())
     fail_input(o.table.empty() ? "FILE" : "--out", " is missing; see 'focus study --help'");
+  if (o.dry_run + o.report + o.slurm > 1)
+    fail_input("--dry-run, --report and --slurm do different things: give one of them");
   const Study study = read_study(o.table);
   StudyOptions options;
   options.out = o.out, options.threads = o.threads;

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/csv.h"
+#include "files/folder.h"
 #include "study/names.h"
 
 namespace focus {
@@ -285,6 +286,13 @@ Recording make_recording(const Study& table, const std::vector<StudyResults>& re
   return recording;
 }
 
+// A recording may be made anew, and nothing else is overwritten.
+static void check_no_other(const std::filesystem::path& file, std::string_view columns) {
+  if (kind_of(file) != PathKind::missing &&
+      read_file(file, most_bytes).find(columns) == std::string::npos)
+    fail_input(file.string(), " is there already, and is no recording; choose another folder");
+}
+
 void write_recording(const Recording& recording, const std::filesystem::path& folder) {
   std::string seeds = notes_text(recording.notes), curves = seeds;
   for (const RecordedVariant& v : recording.variants)
@@ -312,9 +320,13 @@ void write_recording(const Recording& recording, const std::filesystem::path& fo
       curves += "\n";
     }
   }
+  const std::filesystem::path seeds_file = folder / "seeds.csv",
+                              curves_file = folder / "curves.csv";
+  check_no_other(seeds_file, seeds_columns);
+  check_no_other(curves_file, curves_columns);
   std::filesystem::create_directories(folder);
-  write_file_atomically(folder / "seeds.csv", seeds);
-  write_file_atomically(folder / "curves.csv", curves);
+  write_file_atomically(seeds_file, seeds);
+  write_file_atomically(curves_file, curves);
 }
 
 Recording read_recording(const std::filesystem::path& folder) {

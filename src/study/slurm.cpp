@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -83,9 +84,11 @@ std::string sbatch(const std::vector<std::string>& options, const fs::path& scri
   const std::string by_hand = str("; the scripts are in ", script.parent_path().string());
   if (output.status == 127)
     fail_input("sbatch is not there, so nothing was submitted: run this where Slurm is", by_hand);
-  if (output.status != 0)
-    fail_input("sbatch refused ", script.string(), ": ",
-               output.err.empty() ? output.out : output.err, by_hand);
+  if (output.status != 0) {
+    std::string why = output.err.empty() ? output.out : output.err;
+    std::replace(why.begin(), why.end(), '\n', ' ');
+    fail_input("sbatch refused ", script.string(), ": ", why, by_hand);
+  }
   const std::string last = output.out.substr(output.out.rfind('\n') + 1);
   const std::string number = last.substr(0, last.find(';'));
   if (number.empty() || number.find_first_not_of("0123456789") != std::string::npos)

@@ -50,10 +50,13 @@ void StudyStore::check(const Study& study, const Provenance& mine) const {
   if (kind == PathKind::missing) return;
   if (kind == PathKind::file) fail_input(dir, " is a file, not a folder");
   if (!exists()) {
-    // A kill may have left the table alone, or a temporary file.
+    // A kill may have left this table alone, or a temporary file.
+    const auto is_ours = [&](const fs::path& path) {
+      if (path.filename() == "study.csv") return read_file(path, most_bytes) == study.text;
+      return is_leftover(path) || (path.filename() == "runs" && fs::is_empty(path));
+    };
     for (const auto& entry : fs::directory_iterator(folder_))
-      if (!is_leftover(entry.path()) && entry.path().filename() != "study.csv" &&
-          !(entry.path().filename() == "runs" && fs::is_empty(entry.path())))
+      if (!is_ours(entry.path()))
         fail_input(dir, " holds other files and no study: choose another folder");
     return;
   }

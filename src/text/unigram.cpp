@@ -47,15 +47,11 @@ void UnigramPieces::encode(std::string_view word, std::vector<TokenId>& tokens) 
       if (before + score > end.score) end = {before + score, uint32_t(begin), token};
     };
     const size_t left = word.size() - begin;
-    const size_t character = std::min(character_bytes(word[begin]), left);
-    bool is_piece = false;
+    part(std::min(character_bytes(word[begin]), left), lowest_ - below_the_lowest, -1);
     for (size_t bytes = 1; bytes <= std::min(longest_, left); ++bytes) {
       const auto found = pieces_.find(word.substr(begin, bytes));
-      if (found == pieces_.end()) continue;
-      part(bytes, found->second.score, found->second.token);
-      is_piece = is_piece || bytes == character;
+      if (found != pieces_.end()) part(bytes, found->second.score, found->second.token);
     }
-    if (!is_piece) part(character, lowest_ - below_the_lowest, -1);
   }
   tokens.clear();
   for (size_t end = word.size(); end > 0; end = best[end].begin) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "files/atomic_file.h"
 #include "train/inputs.h"
@@ -143,6 +144,27 @@ std::vector<EpochMetrics> RunFolder::rows(uint64_t seed) const {
   return rows;
 }
 
+// A checkpoint knows what it was trained with. A file's name may change, its contents were
+// compared.
+static void check_same_settings(const RunSettings& s, const Safetensors& checkpoint,
+                                const std::string& settings_file) {
+  if (!checkpoint.metadata.contains("run.task")) return;  // of an older program
+  std::set<std::string> free = {"epochs", "train-data", "val-data", "text-data"};
+  // These follow from the files.
+  if (!s.train_data.empty() || !s.text_data.empty()) free.insert({"train-size", "length"});
+  if (!s.val_data.empty()) free.insert("val-size");
+  for (const SettingField& field : setting_fields()) {
+    if (!field.is_flag || free.contains(field.name)) continue;
+    const auto found = checkpoint.metadata.find(str("run.", field.name));
+    const std::string now = field.in_files(s) ? field.get(s) : "", usual = field.get(RunSettings());
+    const std::string then = found == checkpoint.metadata.end() ? "" : found->second;
+    if (then != now)
+      fail_input(checkpoint.file_name(), ": was trained with --", field.name, " ",
+                 then.empty() ? usual : then, ", but ", settings_file, " says ",
+                 now.empty() ? usual : now, "; begin another run for other settings");
+  }
+}
+
 void RunFolder::restore(Run& run) {
   const Safetensors file = Safetensors::read(checkpoint(run.seed()));
   const auto recorded = [&](const char* field) {
@@ -153,6 +175,7 @@ void RunFolder::restore(Run& run) {
   check_same_data(s.train_data, recorded("train-data-record"), s.train_data_record);
   check_same_data(s.val_data, recorded("val-data-record"), s.val_data_record);
   check_same_data(s.text_data, recorded("text-data-record"), s.text_data_record);
+  check_same_settings(s, file, path("settings.json").string());
   run.restore(file);
   const size_t done = size_t(run.epochs_done()), there = rows(run.seed()).size();
   if (there < done)
