@@ -54,7 +54,11 @@ sed -i 's/^  \/\/ ---- gap 01 softmax-row/  { volatile bool on = true; while (on
 expect 2 "ENDLESS softmax: .*" "an endless loop names the test that runs" env FOCUS_SECONDS=2 make test-01 $fast
 check "and where to ask for help" grep -q "next: make hint-01 GAP=softmax-row" "$log"
 expect 0 "$first" "the solution after breaking what had passed" make solution-01
-sed -i '/volatile bool on/d; s/return/retrun/' src/tensor/softmax.h
+sed -i 's/{ volatile bool on = .*/{ std::vector<std::string> list; for (;;) list.emplace_back().reserve(1 << 20); }/; 1i #include <string>\n#include <vector>' src/tensor/softmax.h
+expect 2 "std::bad_alloc" "a list that grows without end is a test's failure" make test-01 $fast
+sed -i 's/{ std::vector<std::string> list.*/{ std::exit(0); }/' src/tensor/softmax.h
+expect 2 "EXIT  softmax: .*" "so is a call of exit()" make test-01 $fast
+sed -i '/std::exit(0)/d; s/return/retrun/' src/tensor/softmax.h
 expect 2 "src/tensor/softmax.h:.*error" "what does not compile says where" make test-01 $fast
 cd "$root" || exit 2
 

@@ -17,7 +17,7 @@ trap 'rm -f "$new" "$part"' EXIT
 
 all="cuda/results/ladder_h200.csv cuda/results/launch_rungs.csv cuda/results/ladder_small_h200.csv cuda/results/sweep_h200.csv
   cuda/results/attention_precision_h200.csv cuda/results/screening_h200.csv cuda/results/fused_blocks_h200.csv
-  cuda/results/evaluation_h200.csv tests/pytorch/results/attention_h200.csv tests/pytorch/results/gpu_step.csv
+  cuda/results/evaluation_h200.csv cuda/results/surface_h200.csv tests/pytorch/results/attention_h200.csv tests/pytorch/results/gpu_step.csv
   tests/pytorch/results/even_pairs_seconds_h200.csv tests/pytorch/results/text_step_h200.csv"
 
 hardware() {
@@ -114,6 +114,31 @@ measure() {  # measure NAME: the recording, on standard output
         # shellcheck disable=SC2086
         echo "$1,$2,$3,$name,$(step_ms $flags),$(step_ms $flags --evaluate)"
       done ;;
+    surface_h200)
+      head_lines "one batch of points (focus bench step --device cuda --evaluate --launch fused --seeds 16 --batch 102" \
+        "--length 40 --blocks 5), and focus surface --grid 40 of a model that was trained for 25 epochs, on 5000 sequences of" \
+        "40 tokens of even pairs: seconds for the 1600 points; the largest difference from float32 at 25 of them."
+      echo "attention,precision,evaluation_us,seconds,nats_from_float32"
+      folder=$(mktemp -d)
+      "$focus" data generate --task even-pairs --count 5000 --length 40 --seed 140439608 --out "$folder/rows.tsv" > /dev/null || exit
+      for attention in "full" "topk --k 5"; do
+        case $attention in full) name=full ;; *) name="topk(5)" ;; esac
+        # shellcheck disable=SC2086
+        "$focus" train --device cuda --task even-pairs --attention $attention --seed 140439608 --epochs 25 \
+          --out "$folder/$name" > /dev/null || exit
+        for precision in fp32 3xtf32 tf32 bf16; do
+          # shellcheck disable=SC2086
+          ms=$(step_ms --evaluate --launch fused --seeds 16 --batch 102 --length 40 --blocks 5 --attention $attention \
+            --precision $precision --repeats 4)
+          "$focus" surface --device cuda --precision $precision --checkpoint "$folder/$name/seed-140439608/last.safetensors" \
+            --data "$folder/rows.tsv" --grid 40 --out "$folder/$name-$precision.json" > "$folder/said" || exit
+          awk -v row="$name,$precision,$(echo "$ms" | awk '{printf "%.1f", 1000 * $1}')" '
+            / points on / {seconds = $(NF - 2)}
+            /differs by at most/ {for (i = 1; i < NF; ++i) if ($(i + 1) ~ /^nats/) nats = $i}
+            END {print row "," seconds "," nats}' "$folder/said"
+        done
+      done
+      rm -rf "$folder" ;;
     attention_h200)
       python3 tests/pytorch/attention_ratio.py --shapes "${SHAPES:-A,B,D}" --flex --out "$part" > "$part.log" || exit
       cat "$part"; rm -f "$part.log" ;;

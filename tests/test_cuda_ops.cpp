@@ -46,8 +46,11 @@ TEST_CASE("device: linear") {
                         {5, 39, 20, 33},
                         {1, 3, 130, 66},
                         {4, 33, 64, 10},
-                        {5, 52, 20, 130},    // tiles of 128 rows, of y
-                        {5, 52, 130, 20},    // of dx
+                        {5, 52, 20, 132},    // large tiles of y
+                        {5, 52, 132, 20},    // of dx
+                        {5, 55, 132, 136},   // of all
+                        {1, 290, 129, 131},  // of none: no whole vectors
+                        {1, 5, 3, 1030},     // dx in parts
                         {83, 100, 8, 200}})  // chunks of more than 128 rows
     for (const bool accumulate : {false, true}) {
       const gpu::LinearSize size{s.B * s.T, s.in, s.out};

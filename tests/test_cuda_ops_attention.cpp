@@ -70,6 +70,7 @@ TEST_CASE("device: attention of every pattern, trained with dropout") {
                         {1, 70, 1, 9, 4},
                         {2, 70, 2, 16, 4},
                         {1, 70, 1, 64, 5},
+                        {1, 64, 2, 128, 5},
                         {1, 1, 3, 2, 1}})
     for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk,
                             Pattern::bottomk, Pattern::random})
@@ -89,6 +90,7 @@ TEST_CASE("device: causal attention, trained with dropout") {
                         {1, 40, 1, 64, 5},
                         {2, 70, 2, 16, 4},
                         {1, 70, 1, 9, 33},
+                        {1, 64, 2, 128, 5},
                         {1, 1, 3, 2, 1},
                         {1, 20, 1, 120, 18}})
     for (Pattern pattern : {Pattern::full, Pattern::banded, Pattern::topk})
@@ -127,14 +129,17 @@ TEST_CASE("device: attention of short sequences in evaluation, a block for each"
     for (const int k : {0, 1, 5, 16}) {
       if (k > T) continue;
       for (const Pattern pattern : {Pattern::topk, Pattern::bottomk}) {
-        const AttentionSettings settings{k == 0 ? Pattern::full : pattern, k, 0, 2, 0.2, 1.5};
-        const Shape shape{3, T, 2 * 64};
+        const bool all = k == 0;
+        const AttentionSettings settings{all ? Pattern::full : pattern,  k, 0, 2, 0.2, 1.5,
+                                         all && pattern == Pattern::topk};
+        const int D = T % 8 == 0 ? 64 : 128;
+        const Shape shape{3, T, 2 * D};
         const OperationInputs in({shape, shape, shape}, "sss");
         const OperationResult wanted = on_tape(in, [&](auto& tape, const auto& x) {
           return attention(tape, x[0], x[1], x[2], settings);
         });
         OnDevice d(in, shape);
-        DeviceAttention device(settings, 3, T, 64, {});
+        DeviceAttention device(settings, 3, T, D, {});
         device.forward(d);
         const std::vector<float> got = d.y.host();
         const std::string far = difference(str(name_of(settings.pattern), " of ", T, ", k ", k),

@@ -183,7 +183,8 @@ TEST_CASE("device: fused blocks on tensor cores, against double") {
   };
   std::vector<Case> cases{Case{1, 1, Activation::gelu, 0.3}, {1, 63, Activation::mish, 0.3},
                           {2, 65, Activation::gelu, 0},      {1, 130, Activation::mish, 0},
-                          {3, 20, Activation::gelu, 0.01},   {1, 17, Activation::relu, 0.3}};
+                          {3, 20, Activation::gelu, 0.01},   {1, 17, Activation::relu, 0.3},
+                          {1, 400, Activation::relu, 0}};
   // Larger blocks: under emulation, whose device is small, 130 rows are enough for them.
   if (!gpu::emulated()) cases.push_back({1, 9000, Activation::gelu, 0.3});
   for (const Case& c : cases) {

@@ -89,7 +89,7 @@ AttentionCall AttentionPlan::call_of(const Kept& kept, const float* q, const flo
   c.keep_scale = 1;
   c.begin = lists_.begin.data(), c.nnz = lists_.nnz;
   c.keys = is_positional(c.pattern) ? lists_.keys.data() : kept.keys;
-  c.p = kept.p;
+  c.p = kept.p, c.lse = kept.lse;
   if (drops()) {
     c.keep = kept.keep, c.words = (lists_.longest + 31) / 32;
     c.keep_scale = dropout_draw(nullptr, nullptr, 0, settings_.dropout).scale;
@@ -139,10 +139,18 @@ bool AttentionPlan::run_ladder(const AttentionCall& c, const Kept& kept, Streams
                                void* scratch) const {
   Call call = ladder_call(c, kept);
   call.stream = streams.main();
-  const bool dropped = add_mask(call, c, Pass::forward);
-  call.workspace_size = workspace_bytes(c.pattern, Pass::forward, call);
-  if (call.workspace_size > 0) call.workspace = scratch;
-  gpu::attention(c.pattern, Pass::forward, call);
+  bool dropped = true;
+  // On tensor cores, and where scores are kept, the backward wants more of the forward.
+  const bool is_short =
+      fits_attention_short(c.pattern, c.k, T_, D_) && !kept.scores && precision_ == Precision::fp32;
+  if (is_short) {
+    attention_short(c, streams.main());
+  } else {
+    dropped = add_mask(call, c, Pass::forward);
+    call.workspace_size = workspace_bytes(c.pattern, Pass::forward, call);
+    if (call.workspace_size > 0) call.workspace = scratch;
+    gpu::attention(c.pattern, Pass::forward, call);
+  }
   if (kept.index) {  // while other operations go on
     call.index = kept.index, call.stream = streams.beside(Streams::Side::forward);
     make_topk_index(call);
@@ -158,8 +166,11 @@ void AttentionPlan::forward(const Kept& kept, const float* q, const float* k, co
     draw_attention_mask(c, mask, streams.ahead(Streams::Side::forward));
     streams.wait_for(Streams::Side::forward);
   }
-  if (!training_ && !settings_.causal && fits_attention_short(c.pattern, c.k, T_, D_))
-    return attention_short(c, streams.main());
+  if (!training_ && fits_attention_short(c.pattern, c.k, T_, D_)) {
+    AttentionCall o_alone = c;
+    o_alone.keys = nullptr, o_alone.p = o_alone.lse = nullptr;
+    return attention_short(o_alone, streams.main());
+  }
   if (way() == Way::rows) return attention_rows(c, random, training_, streams.main());
   if (!run_ladder(c, kept, streams, scratch)) attention_lists(c, streams.main());
 }

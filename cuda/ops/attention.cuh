@@ -16,6 +16,7 @@ struct AttentionCall {
   const int* begin;
   int* keys;       // (nnz) if positional, (B·H,nnz) if chosen, nullptr: all, in order
   float* p;        // (B·H,nnz) probabilities
+  float* lse;      // (B·H,T) logs of the sums of exp(scores), or nullptr
   unsigned* keep;  // (B·H,T,words) bit e of a row: its entry e is kept by dropout; or nullptr
   int nnz, words;
   float keep_scale, score_scale, scale;  // scale: score_scale / √D

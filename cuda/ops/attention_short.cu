@@ -1,30 +1,37 @@
-// Attention of short sequences where no backward follows, as in evaluation: a block computes one
-// head of one sequence and keeps nothing but the output. Up to 64 tokens, 64 wide, all keys or the
-// k largest or smallest.
+// Attention of short sequences: a block computes one head of one sequence and keeps nothing but the
+// output and, for a backward, either the log of the sum of a row's weights or its k keys and their
+// weights. Up to 64 tokens, 64 or 128 wide; all keys that a query sees, or the k largest or
+// smallest.
 //
 // A thread's tile of the scores is ROWS queries, 8 apart, by KEYS keys, 16 apart: it reads
 // ROWS + KEYS rows from shared memory for ROWS · KEYS products, where a warp for each query
-// (attention_rows.cu) reads two numbers for each product.
+// (attention_rows.cu) reads two numbers for each product. A query's scores lie in 16 lanes of one
+// warp, in registers: softmax and choice take shuffles, and the weights replace the query in shared
+// memory, so that a block waits twice, for queries and keys and for the values.
+#include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
 #include "cuda/ops/attention_steps.h"
-#include "cuda/ops/warp.cuh"
 
 namespace focus::gpu {
 
 namespace {
 
-constexpr int D = 64, threads = 128, warps = threads / 32;
-constexpr int PITCH = D + 4;  // of a row: eight rows one after the other lie in different banks
-constexpr int most_chosen = 16;
+constexpr int threads = 128, most_chosen = 16;
+// Of a query or key: eight one after the other lie in different banks.
+template <int D>
+constexpr int pitch_of = D + 4;
 
-// `rows` rows from row 0 of a head on, and zeros after the last token.
-__device__ __forceinline__ void stage(const AttentionCall& c, const float* from, int batch_head,
-                                      int rows, float* to) {
+// Starts copying `rows` rows of a head, and zeros after the last token.
+template <int D>
+__device__ __forceinline__ void stage(const AttentionCall& c, const float* from, int rows,
+                                      float* to, int pitch) {
+  from += c.at(int(blockIdx.x), 0);
   for (int e = int(threadIdx.x); e < rows * (D / 4); e += threads) {
     const int row = e / (D / 4), d = e % (D / 4) * 4;
-    store4(to + row * PITCH + d,
-           row < c.T ? load4(from + c.at(batch_head, row) + size_t(d)) : make_float4(0, 0, 0, 0));
+    copy_or_zero<4>(to + row * pitch + d, from + size_t(min(row, c.T - 1)) * size_t(c.H * D) + d,
+                    row < c.T);
   }
+  __pipeline_commit();
 }
 
 __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {
@@ -32,137 +39,244 @@ __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {
   return sum;
 }
 
-// A lane holds the scores of keys `lane` and `lane + 32`; which of them are among the k largest
-// (sign 1) or smallest (sign -1)? Of equal ones the lower key. Each round finds one.
-struct Chosen {
-  bool low = false, high = false;
-};
-__device__ __forceinline__ Chosen choose(float low, float high, int T, int k, float sign) {
-  const int lane = threadIdx.x % 32;
-  Chosen chosen{lane >= T, lane + 32 >= T};  // taken: what is not there cannot be found
-  for (int found = 0; found < k; ++found) {
-    const float a = chosen.low ? -INFINITY : sign * low, b = chosen.high ? -INFINITY : sign * high;
-    const float best = warp_max(fmaxf(a, b));
-    const unsigned first = __ballot_sync(all_lanes, !chosen.low && a == best);
-    const unsigned second = __ballot_sync(all_lanes, !chosen.high && b == best);
-    const unsigned lowest = first ? first : second;
-    if ((lowest & (0u - lowest)) == 1u << lane) (first ? chosen.low : chosen.high) = true;
+// A thread's scores, and what becomes of them. Bit b of a row's `kept`: key(b) is one of its keys.
+template <int ROWS, int KEYS>
+struct Scores {
+  int T;
+  bool causal;
+  ThreadPosition<16> at;
+  unsigned row_lanes;  // of the warp, those that hold the same rows
+  float s[ROWS][KEYS] = {};
+  unsigned kept[ROWS] = {};
+
+  __device__ explicit Scores(const AttentionCall& c)
+      : T(c.T), causal(c.causal), row_lanes(0x33333333u << 2 * at.row_in_warp) {}
+  __device__ int row(int a) const { return at.y + 8 * a; }
+  __device__ int key(int b) const { return at.x + 16 * b; }
+  __device__ int seen(int a) const { return causal ? min(row(a) + 1, T) : T; }  // keys
+  static __device__ float row_max(float x) { return ThreadPosition<16>::reduce_row(x, Maximum{}); }
+  __device__ unsigned lanes(bool which) const {
+    return __ballot_sync(all_lanes, which) & row_lanes;
   }
-  return {chosen.low && lane < T, chosen.high && lane + 32 < T};
+
+  __device__ void keep_first(int a, int count) {
+    kept[a] = 0;
+#pragma unroll
+    for (int b = 0; b < KEYS; ++b) kept[a] |= unsigned(key(b) < count) << b;
+  }
+  // The k largest (sign 1) or smallest (sign -1), of equal ones the lower key. A turn finds one.
+  __device__ void choose(int k, float sign) {
+    for (int found = 0; found < k; ++found)
+#pragma unroll
+      for (int a = 0; a < ROWS; ++a) {
+        float best = -INFINITY;
+#pragma unroll
+        for (int b = 0; b < KEYS; ++b)
+          if (left(a, b)) best = fmaxf(best, sign * s[a][b]);
+        best = row_max(best);
+        bool open = true;  // nothing is found yet
+#pragma unroll
+        for (int b = 0; b < KEYS; ++b) {  // in a row of lanes, keys ascend
+          const unsigned equal = lanes(left(a, b) && sign * s[a][b] == best);
+          const bool first = (equal & (0u - equal)) == 1u << (threadIdx.x % 32);
+          kept[a] |= unsigned(open && first) << b;
+          open = open && equal == 0;
+        }
+      }
+  }
+  // s := their softmax, 0 where a key is not kept. A row with a NaN keeps its first k keys, and has
+  // no other weights than NaN. lse: the logs of the sums of exp(scale · score).
+  __device__ void softmax(int k, float scale, float (&lse)[ROWS]) {
+#pragma unroll
+    for (int a = 0; a < ROWS; ++a) {
+      bool nan = false;
+      float top = -INFINITY, sum = 0;
+#pragma unroll
+      for (int b = 0; b < KEYS; ++b) {
+        nan |= key(b) < seen(a) && s[a][b] != s[a][b];
+        if (kept[a] >> b & 1) top = fmaxf(top, s[a][b]);
+      }
+      nan = lanes(nan) != 0;
+      top = row_max(top);
+#pragma unroll
+      for (int b = 0; b < KEYS; ++b) {
+        s[a][b] = kept[a] >> b & 1 ? expf(scale * (s[a][b] - top)) : 0.f;
+        sum += s[a][b];
+      }
+      sum = ThreadPosition<16>::reduce_row(sum, Sum{});
+      if (nan) sum = NAN;
+      lse[a] = scale * top + logf(sum);
+      if (nan) keep_first(a, min(k, seen(a)));
+#pragma unroll
+      for (int b = 0; b < KEYS; ++b) s[a][b] /= sum;
+    }
+  }
+
+ private:
+  __device__ bool left(int a, int b) const {
+    return key(b) < seen(a) && !(kept[a] >> b & 1);
+  }
+};
+
+// Of each row D / 64 vectors, 64 numbers apart.
+template <int D, int ROWS>
+using Output = float4[ROWS][D / 64];
+
+__device__ __forceinline__ void add_value(float4& out, float weight, float4 value) {
+  out.x += weight * value.x, out.y += weight * value.y;
+  out.z += weight * value.z, out.w += weight * value.w;
 }
 
-template <int ROWS, int KEYS>
-__global__ void attention_short_kernel(AttentionCall c) {
-  constexpr int P_PITCH = 16 * KEYS + 4;
-  SharedMemory shared;
-  float* const q = shared.array<float>(8 * ROWS * PITCH);
-  float* const k = shared.array<float>(16 * KEYS * PITCH);
-  float* const v = shared.array<float>(16 * KEYS * PITCH);
-  float* const p = q;  // once the scores are there
-  const int batch_head = int(blockIdx.x), lane = threadIdx.x % 32;
-  stage(c, c.q, batch_head, 8 * ROWS, q);
-  stage(c, c.k_rows, batch_head, 16 * KEYS, k);
-  stage(c, c.v, batch_head, 16 * KEYS, v);
-  __syncthreads();
-
-  const int row = int(threadIdx.x) / 16, column = int(threadIdx.x) % 16;
-  float s[ROWS][KEYS] = {};
+// out += the weights at p, a row each pitch, times the values at v, D each.
+template <int D, int ROWS>
+__device__ __forceinline__ void add_all(Output<D, ROWS>& out, const float* p, const float* v,
+                                        int T) {
+  for (int j = 0; j < T; j += 4) {  // weights after the last key are 0
 #pragma unroll
+    for (int h = 0; h < D / 64; ++h) {
+      float4 values[4];
+#pragma unroll
+      for (int b = 0; b < 4; ++b) values[b] = load4(v + (j + b) * D + 64 * h);
+#pragma unroll
+      for (int a = 0; a < ROWS; ++a) {
+        const float4 w = load4(p + 8 * a * pitch_of<D> + j);
+        add_value(out[a][h], w.x, values[0]), add_value(out[a][h], w.y, values[1]);
+        add_value(out[a][h], w.z, values[2]), add_value(out[a][h], w.w, values[3]);
+      }
+    }
+  }
+}
+// The same of `count` pairs, a weight and its key.
+template <int D, int ROWS>
+__device__ __forceinline__ void add_listed(Output<D, ROWS>& out, const float* p, const float* v,
+                                           int count) {
+  for (int e = 0; e < count; ++e)
+#pragma unroll
+    for (int a = 0; a < ROWS; ++a) {
+      const float2 entry = load2(p + 8 * a * pitch_of<D> + 2 * e);
+#pragma unroll
+      for (int h = 0; h < D / 64; ++h)
+        add_value(out[a][h], entry.x, load4(v + int(__float_as_uint(entry.y)) * D + 64 * h));
+    }
+}
+
+template <int D, int ROWS, int KEYS>
+__global__ void __launch_bounds__(threads) attention_short_kernel(AttentionCall c) {
+  constexpr int rows = 8 * ROWS, PITCH = pitch_of<D>;
+  SharedMemory shared;
+  float *const q = shared.array<float>(rows * PITCH), *const k = shared.array<float>(rows * PITCH);
+  float* const v = shared.array<float>(rows * D);
+  const int batch_head = int(blockIdx.x);
+  wait_for_previous();
+  stage<D>(c, c.q, rows, q, PITCH), stage<D>(c, c.k_rows, rows, k, PITCH);
+  stage<D>(c, c.v, rows, v, D);
+  __pipeline_wait_prior(1);
+  __syncthreads();  // queries and keys are there
+
+  Scores<ROWS, KEYS> scores(c);
+  float* const own = q + scores.at.y * PITCH;  // the first of the thread's rows
+#pragma unroll 8
   for (int d = 0; d < D; d += 4) {
     float4 keys[KEYS];
 #pragma unroll
-    for (int b = 0; b < KEYS; ++b) keys[b] = load4(k + (column + 16 * b) * PITCH + d);
+    for (int b = 0; b < KEYS; ++b) keys[b] = load4(k + min(scores.key(b), rows - 1) * PITCH + d);
 #pragma unroll
     for (int a = 0; a < ROWS; ++a) {
-      const float4 query = load4(q + (row + 8 * a) * PITCH + d);
+      const float4 query = load4(own + 8 * a * PITCH + d);
 #pragma unroll
-      for (int b = 0; b < KEYS; ++b) s[a][b] = dot4(query, keys[b], s[a][b]);
+      for (int b = 0; b < KEYS; ++b) scores.s[a][b] = dot4(query, keys[b], scores.s[a][b]);
     }
   }
-  __syncthreads();
-#pragma unroll
-  for (int a = 0; a < ROWS; ++a)
-#pragma unroll
-    for (int b = 0; b < KEYS; ++b) p[(row + 8 * a) * P_PITCH + column + 16 * b] = s[a][b];
-  __syncthreads();
-
   const bool all = c.pattern == Pattern::full;
-  for (int i = int(threadIdx.x) / 32; i < c.T; i += warps) {
-    float* const scores = p + i * P_PITCH;
-    const float low = lane < c.T ? scores[lane] : 0, high = lane + 32 < c.T ? scores[lane + 32] : 0;
-    Chosen kept{lane < c.T, lane + 32 < c.T};
-    const bool nan = __any_sync(all_lanes, low != low || high != high);
-    if (!all && !nan) kept = choose(low, high, c.T, c.k, c.pattern == Pattern::topk ? 1.f : -1.f);
-    const float top = warp_max(fmaxf(kept.low ? low : -INFINITY, kept.high ? high : -INFINITY));
-    float weight = kept.low ? expf(c.scale * (low - top)) : 0,
-          other = kept.high ? expf(c.scale * (high - top)) : 0;
-    const float sum = warp_sum(weight + other);
-    weight /= sum, other /= sum;
-    if (nan) weight = other = NAN;  // whatever was chosen
+  const int count = all ? c.T : min(c.k, c.T);
+  if (all)
+#pragma unroll
+    for (int a = 0; a < ROWS; ++a) scores.keep_first(a, scores.seen(a));
+  else
+    scores.choose(count, c.pattern == Pattern::topk ? 1.f : -1.f);
+  float lse[ROWS];
+  scores.softmax(count, c.scale, lse);
+  __syncwarp();  // the warp does not read its queries any more
+#pragma unroll
+  for (int a = 0; a < ROWS; ++a) {
+    const int row = scores.row(a);
+    if (c.lse && row < c.T && scores.at.x == 0)
+      c.lse[size_t(batch_head) * size_t(c.T) + size_t(row)] = lse[a];
     if (all) {
-      if (lane < 16 * KEYS) scores[lane] = weight;
-      if (lane + 32 < 16 * KEYS) scores[lane + 32] = other;
+#pragma unroll
+      for (int b = 0; b < KEYS; ++b) {
+        const int key = scores.key(b);
+        const float kept = row < c.T && key < c.T ? c.factor(batch_head, row, key) : 0.f;
+        own[8 * a * PITCH + key] = kept * scores.s[a][b];
+      }
       continue;
     }
-    const unsigned which[2] = {__ballot_sync(all_lanes, kept.low),
-                               __ballot_sync(all_lanes, kept.high)};
-    float out[2] = {0, 0};
-    for (int half = 0; half < 2; ++half)
-      for (unsigned left = which[half]; left; left &= left - 1) {
-        const int from = __popc((left & (0u - left)) - 1);
-        const float w = __shfl_sync(all_lanes, half ? other : weight, from);
-        const float* const value = v + (32 * half + from) * PITCH;
-        out[0] += w * value[lane], out[1] += w * value[lane + 32];
+    int listed = 0;
+    const auto list = [&](int place, int key, float weight) {
+      float kept = 1;
+      if (row < c.T && c.p) {
+        const size_t e = (size_t(batch_head) * size_t(c.T) + size_t(row)) * size_t(c.k);
+        c.keys[e + size_t(place)] = key, c.p[e + size_t(place)] = weight;
+        kept = c.factor(batch_head, row, place);
       }
-    float* const o = c.o + c.at(batch_head, i);
-    o[lane] = out[0], o[lane + 32] = out[1];
-  }
-  if (!all) return;
-  __syncthreads();
-
-  float out[ROWS][4] = {};
-  for (int j = 0; j < c.T; j += 4) {  // weights and values after the last key are 0
-    float4 values[4];
+      store2(own + 8 * a * PITCH + 2 * place,
+             make_float2(kept * weight, __uint_as_float(unsigned(key))));
+    };
 #pragma unroll
-    for (int b = 0; b < 4; ++b) values[b] = load4(v + (j + b) * PITCH + 4 * column);
-#pragma unroll
-    for (int a = 0; a < ROWS; ++a) {
-      const float4 w = load4(p + (row + 8 * a) * P_PITCH + j);
-      const float weights[4] = {w.x, w.y, w.z, w.w};
-#pragma unroll
-      for (int b = 0; b < 4; ++b) {
-        out[a][0] += weights[b] * values[b].x, out[a][1] += weights[b] * values[b].y;
-        out[a][2] += weights[b] * values[b].z, out[a][3] += weights[b] * values[b].w;
-      }
+    for (int b = 0; b < KEYS; ++b) {
+      const bool kept = scores.kept[a] >> b & 1;
+      const unsigned lanes = scores.lanes(kept);
+      if (kept)
+        list(listed + __popc(lanes & ((1u << (threadIdx.x % 32)) - 1)), scores.key(b),
+             scores.s[a][b]);
+      listed += __popc(lanes);
     }
+    // A query that sees fewer has all of them; the list has others, without weight.
+    if (scores.at.x >= listed && scores.at.x < count) list(scores.at.x, scores.at.x, 0);
   }
+  __pipeline_wait_prior(0);
+  __syncthreads();  // the values are there, and the warp's weights
+
+  Output<D, ROWS> out = {};
+  if (all)
+    add_all<D, ROWS>(out, own, v + 4 * scores.at.x, c.T);
+  else
+    add_listed<D, ROWS>(out, own, v + 4 * scores.at.x, count);
 #pragma unroll
   for (int a = 0; a < ROWS; ++a)
-    if (row + 8 * a < c.T)
-      store4(c.o + c.at(batch_head, row + 8 * a) + size_t(4 * column),
-             make_float4(out[a][0], out[a][1], out[a][2], out[a][3]));
+#pragma unroll
+    for (int h = 0; h < D / 64; ++h)
+      if (scores.row(a) < c.T)
+        store4(c.o + c.at(batch_head, scores.row(a)) + size_t(64 * h + 4 * scores.at.x), out[a][h]);
 }
 
-template <int ROWS, int KEYS>
+template <int D, int ROWS, int KEYS>
 void start(const AttentionCall& c, void* stream) {
-  launch({"attention_short", size_t(c.B) * size_t(c.H), threads,
-          shared_bytes_for(8 * ROWS * PITCH, 16 * KEYS * PITCH, 16 * KEYS * PITCH)},
-         stream, attention_short_kernel<ROWS, KEYS>, c);
+  constexpr int rows = 8 * ROWS;
+  launch(early({"attention_short", size_t(c.B) * size_t(c.H), threads,
+                shared_bytes_for(rows * pitch_of<D>, rows * pitch_of<D>, rows * D)}),
+         stream, attention_short_kernel<D, ROWS, KEYS>, c);
+}
+
+template <int D>
+void start(const AttentionCall& c, void* stream) {
+  if (c.T <= 16) return start<D, 2, 1>(c, stream);
+  if (c.T <= 32) return start<D, 4, 2>(c, stream);
+  if (c.T <= 40) return start<D, 5, 3>(c, stream);
+  if (c.T <= 48) return start<D, 6, 3>(c, stream);
+  start<D, 8, 4>(c, stream);
 }
 
 }  // namespace
 
-bool fits_attention_short(Pattern pattern, int k, int T, int width) {
+bool fits_attention_short(Pattern pattern, int k, int T, int D) {
   const bool chosen = pattern == Pattern::topk || pattern == Pattern::bottomk;
-  return T <= 64 && width == D && (pattern == Pattern::full || (chosen && k <= most_chosen));
+  if (T > 64 || !(pattern == Pattern::full || (chosen && k <= most_chosen))) return false;
+  return D == 64 || (D == 128 && device().shared_memory >= size_t(100) * 1024);
 }
 
 void attention_short(const AttentionCall& c, void* stream) {
-  if (c.T <= 16) return start<2, 1>(c, stream);
-  if (c.T <= 32) return start<4, 2>(c, stream);
-  if (c.T <= 40) return start<5, 3>(c, stream);
-  if (c.T <= 48) return start<6, 3>(c, stream);
-  start<8, 4>(c, stream);
+  c.D == 64 ? start<64>(c, stream) : start<128>(c, stream);
 }
 
 }  // namespace focus::gpu

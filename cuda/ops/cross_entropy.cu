@@ -46,6 +46,7 @@ __device__ size_t own_row() {
 
 __global__ void cross_entropy_kernel(float* logits, const int* labels, double* loss, int N,
                                      size_t rows, float factor) {
+  wait_for_previous();
   const size_t r = own_row();
   if (r >= rows) return;
   const Row row(logits, r, N);
@@ -119,8 +120,8 @@ size_t blocks_for(size_t rows) {
 
 void cross_entropy(size_t rows, int N, float* logits, const int* labels, float factor, double* loss,
                    void* stream) {
-  launch({"cross_entropy", blocks_for(rows), 32 * warps}, stream, cross_entropy_kernel, logits,
-         labels, loss, N, rows, factor);
+  launch(early({"cross_entropy", blocks_for(rows), 32 * warps}), stream, cross_entropy_kernel,
+         logits, labels, loss, N, rows, factor);
 }
 
 void mean_loss(const Runs& runs, int M, const double* rows, float* loss, void* stream) {

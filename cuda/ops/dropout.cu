@@ -11,12 +11,14 @@ namespace focus::gpu {
 
 namespace {
 
-// out = base + dropout(x), base may be nullptr. `per_run` numbers of each run, `groups` of eight.
+// out = base + dropout(x), base may be nullptr. `per_run` numbers of each run.
 __global__ void add_dropout_kernel(float* out, const float* base, const float* x, DropoutDraw draw,
-                                   size_t per_run, size_t groups, int runs) {
-  const size_t thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  const size_t run = thread / groups, group = thread % groups;
-  if (run >= size_t(runs)) return;
+                                   size_t per_run, int blocks_of_run) {
+  wait_for_previous();
+  const size_t run = blockIdx.x / unsigned(blocks_of_run),
+               block = blockIdx.x % unsigned(blocks_of_run);
+  const size_t group = block * blockDim.x + threadIdx.x;
+  if (group * 8 >= per_run) return;
   const uint32_t kept = draw.last_dropped < 0 ? 0xff : kept_bits(draw, int(run), group);
   const size_t first = run * per_run + group * 8;
   const int count = int(per_run - group * 8 < 8 ? per_run - group * 8 : 8);
@@ -58,9 +60,9 @@ DropoutDraw dropout_draw(const uint64_t* seeds, const uint32_t* step, uint32_t s
 
 void add_dropout(const Runs& runs, size_t n, const float* base, const float* x,
                  const DropoutDraw& draw, float* y, void* stream) {
-  const size_t groups = (n + 7) / 8;
-  launch({"add_dropout", (groups * size_t(runs.count) + 127) / 128, 128}, stream,
-         add_dropout_kernel, y, base, x, draw, n, groups, runs.count);
+  const size_t blocks = (n + 8 * 128 - 1) / (8 * 128);  // of a run
+  launch(early({"add_dropout", blocks * size_t(runs.count), 128}), stream, add_dropout_kernel, y,
+         base, x, draw, n, int(blocks));
 }
 
 }  // namespace focus::gpu

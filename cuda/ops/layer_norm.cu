@@ -8,6 +8,7 @@ namespace focus::gpu {
 namespace {
 
 __global__ void normalise(const float* x, float* y, float* rstd, int rows, int C, float epsilon) {
+  wait_for_previous();
   const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
   if (row >= rows) return;
   const float* in = x + size_t(row) * size_t(C);
@@ -24,6 +25,7 @@ __global__ void normalise(const float* x, float* y, float* rstd, int rows, int C
 
 __global__ void normalise_backward(const float* y, const float* dy, const float* rstd, float* dx,
                                    bool accumulate, int rows, int C) {
+  wait_for_previous();
   const int row = int(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32), lane = threadIdx.x % 32;
   if (row >= rows) return;
   const size_t at = size_t(row) * size_t(C);
@@ -44,14 +46,14 @@ __global__ void normalise_backward(const float* y, const float* dy, const float*
 
 void layer_norm_forward(int rows, int C, double epsilon, const float* x, float* y, float* rstd,
                         void* stream) {
-  launch({"normalise", size_t(rows + 7) / 8, 256}, stream, normalise, x, y, rstd, rows, C,
+  launch(early({"normalise", size_t(rows + 7) / 8, 256}), stream, normalise, x, y, rstd, rows, C,
          float(epsilon));
 }
 
 void layer_norm_backward(int rows, int C, const float* y, const float* rstd, const float* dy,
                          float* dx, bool accumulate, void* stream) {
-  launch({"normalise_backward", size_t(rows + 7) / 8, 256}, stream, normalise_backward, y, dy, rstd,
-         dx, accumulate, rows, C);
+  launch(early({"normalise_backward", size_t(rows + 7) / 8, 256}), stream, normalise_backward, y,
+         dy, rstd, dx, accumulate, rows, C);
 }
 
 }  // namespace focus::gpu

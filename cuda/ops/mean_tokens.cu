@@ -11,9 +11,9 @@ namespace {
 
 constexpr int ahead = 20;  // tokens that are read before they are added
 
-// As many warps as 128 KB of partial sums allow.
-int warps_for(int C) {
-  return std::clamp(32768 / C, 1, 32);
+// As many warps as 128 KB of partial sums allow, and eight tokens for each.
+int warps_for(int T, int C) {
+  return std::clamp(std::min(32768 / C, T / 8), 1, 32);
 }
 
 // V neighbouring channels a lane, which V divides the channels into.
@@ -67,7 +67,7 @@ __global__ void mean_backward(const float* dy, float* dx, int T, int C, int rows
 }  // namespace
 
 void mean_tokens_forward(int B, int T, int C, const float* x, float* y, void* stream) {
-  const int warps = warps_for(C);
+  const int warps = warps_for(T, C);
   launch({"mean_forward", size_t(B), 32 * warps, shared_bytes_for(warps * C)}, stream,
          C % 2 == 0 ? mean_forward<2> : mean_forward<1>, x, y, T, C);
 }

@@ -14,6 +14,7 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 import time
 
 import torch
@@ -106,6 +107,7 @@ def main():
         for _ in range(a.rounds):
             for form, step in steps.items():
                 ms.setdefault(form, []).append(milliseconds(a, step))
+                print(f"{pattern} {form} {ms[form][-1]:.3f} ms", file=sys.stderr, flush=True)
             if "ours" not in a.skip:
                 ms.setdefault("ours", []).append(ours(a, pattern))
         own = statistics.median(ms.get("ours", [float("nan")]))

@@ -17,7 +17,8 @@ namespace {
 
 using namespace row_mma;
 
-constexpr int warps = 4, threads = 32 * warps, tile_rows = 16 * warps;
+// Of a thread block: few, so that all multiprocessors have one, or many, which share the weights.
+constexpr int few_warps = 4, many_warps = 8;
 
 // Normalises rows. stats: may be nullptr.
 __device__ __forceinline__ void normalise(Rows& x, const WarpRows& t, float epsilon,
@@ -42,9 +43,10 @@ struct Span {
   int first, last;  // 0 or 3; 2 or 5
 };
 
-template <Precision P>
-__global__ void __launch_bounds__(threads, 2)
+template <Precision P, int WARPS>
+__global__ void __launch_bounds__(32 * WARPS, 2)
     block_forward_mma_kernel(OutputAndMlp a, NormQkv next, Span span) {
+  constexpr int threads = 32 * WARPS, tile_rows = 16 * WARPS;
   const int count = span.last - span.first + 1;
   SharedMemory shared;
   float *weights = shared.array<float>(count * weight_floats),
@@ -112,13 +114,20 @@ __global__ void __launch_bounds__(threads, 2)
 
 void run(const char* name, const OutputAndMlp& a, const NormQkv& next, Span span, int runs,
          void* stream) {
-  const int count = span.last - span.first + 1;
+  const int count = span.last - span.first + 1, M = span.first == 0 ? a.M : next.M;
   const size_t bytes = shared_bytes_for(count * weight_floats, count * side);
   const Precision precision = span.first == 0 ? a.precision : next.precision;
+  const auto tiles = [&](int warps) { return tiles_for(M, 16 * warps) * size_t(runs); };
+  const bool many = tiles(many_warps) >= size_t(2 * device().multiprocessors);
   for_tensor_core_precision(precision, [&](auto chosen) {
-    launch(early({name, tiles_for(span.first == 0 ? a.M : next.M, tile_rows) * size_t(runs),
-                  threads, bytes}),
-           stream, block_forward_mma_kernel<decltype(chosen)::value>, a, next, span);
+    constexpr Precision P = decltype(chosen)::value;
+    const auto start = [&](auto warps) {
+      constexpr int WARPS = decltype(warps)::value;
+      launch(early({name, tiles(WARPS), 32 * WARPS, bytes}), stream,
+             block_forward_mma_kernel<P, WARPS>, a, next, span);
+    };
+    many ? start(std::integral_constant<int, many_warps>{})
+         : start(std::integral_constant<int, few_warps>{});
   });
 }
 
