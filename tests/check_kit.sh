@@ -26,14 +26,14 @@ expect() {  # expect STATUS PATTERN NAME COMMAND...: exit status, and a pattern 
 }
 
 # --- a student ---
-tree=$here/mine
+tree="$here/my tree"
 gaps=$("$kit" hints 01 | awk -F'\t' '$2 == "place" {print $1}')
 first=$(echo "$gaps" | head -n 1) count=$(echo "$gaps" | wc -l)
 expect 0 "make test-01" "start-01 says what to do next" make start-01 DIR="$tree"
 expect 2 "exists already and nothing in it was touched" "starting again stops" make start-01 DIR="$tree"
 expect 2 "there is no lesson '99'" "an unknown lesson is named" "$kit" start 99 "$here/other"
-check "nothing of lessons after it" sh -c "cd $tree && [ ! -e lessons/02-autograd ] && [ ! -e src/attention ] && [ ! -e .git ] && ! ls tests | grep -q stage_02"
-check "no markers, no instructor's page" sh -c "cd $tree && ! grep -rn '//@\|^#@' src tests lessons Makefile && ! ls lessons/*/NOTES.md"
+check "nothing of lessons after it" sh -c "cd '$tree' && [ ! -e lessons/02-autograd ] && [ ! -e src/attention ] && [ ! -e .git ] && ! ls tests | grep -q stage_02"
+check "no markers, no instructor's page" sh -c "cd '$tree' && ! grep -rn '//@\|^#@' src tests lessons Makefile && ! ls lessons/*/NOTES.md"
 cd "$tree" || exit 2
 expect 2 "the gap '$first' is empty; write it at src/" "test-01 is red and names the gap" make test-01 $fast
 expect 2 "testing $tree/src/" "test-01 says which files it tests" make test-01 $fast
