@@ -3,6 +3,7 @@
 # table of what was tried and what was lost.
 #
 #   tests/stress.sh SECONDS BUILD [SEED]     BUILD has focus and the fuzz_* programs
+#   ONLY="full disks" tests/stress.sh ...    one kind alone
 #
 # JOBS workers (one for each processor) go round all kinds, a share of each at a time, until every
 # goal is reached or the time is over. Ctrl-C ends it early and prints the table of what ran. What
@@ -20,7 +21,7 @@ unset OMP_NUM_THREADS
 # its seconds. A fuzzer's number is that of its reads: the data file's reads each case as all eight
 # tasks.
 kinds=() ; declare -A goal
-kind() { kinds+=("$1"); goal[$1]=$2; }
+kind() { [ "${ONLY:-$1}" != "$1" ] || kinds+=("$1"); goal[$1]=$2; }
 for program in "$build"/fuzz_*; do kind "$(basename "$program")" 10000000; done
 kind "kills of train" 200
 kind "kills of study" 200
