@@ -68,16 +68,18 @@ AFTER_SETUP := $(filter setup,$(MAKECMDGOALS))
 # Below, $$ waits until the file's or lesson's number's stem, $*, is known.
 .SECONDEXPANSION:
 
-# A third of most files' compile time would be the same standard headers again and again: g++ reads
-# them once for each set of options (what it read with -O1 makes it crash with -O3). Not under ccache,
-# which then keeps nothing, nor where the checkout's objects came with the tree: there is little to
-# compile. clang and the other modes see what each file includes itself.
+# A third of most files' compile time would be the same standard headers again and again. With ONCE=1,
+# in a fresh student's tree and in .ci/run, g++ reads them once for each set of options (what it read
+# with -O1 makes it crash with -O3). Not under ccache, which then keeps nothing, nor where the checkout's
+# objects came with the tree: there is little to compile. clang and the other modes see what each file
+# includes itself.
+ONCE ?= $(if $(wildcard lesson.txt),1)
 STD := algorithm array atomic cmath cstdint cstring deque filesystem functional map memory mutex \
        optional set sstream string thread vector
 IS_CCACHE := $(findstring ccache,$(realpath $(shell command -v $(firstword $(CXX)) 2> /dev/null)))
 REUSED := $(if $(wildcard $(B)/obj/std.h.gch),,$(and $(wildcard lesson.txt),\
             $(wildcard $(B)/obj/tests/stage_main.o)))
-ifeq ($(MODE)$(findstring clang,$(CXX))$(IS_CCACHE)$(REUSED),release)
+ifeq ($(ONCE)$(MODE)$(findstring clang,$(CXX))$(IS_CCACHE)$(REUSED),1release)
 READ_ONCE := $(B)/obj/std.h
 $(CALM:%=$(B)/obj/%/%.o): READ_ONCE := $(B)/obj/calm.h
 read_once = $(if $(filter $(ALONE),$(1)),,$(B)/obj/$(if $(filter $(CALM:%=%/%),$(1)),calm,std).h.gch)
