@@ -131,8 +131,12 @@ fs::path RunFolder::checkpoint(uint64_t seed, const char* name) const {
 
 std::optional<std::string> RunFolder::outcome() const {
   if (kind_of(path("outcome.txt")) == PathKind::missing) return std::nullopt;
-  const std::string text = read_file(path("outcome.txt"), most_bytes);
-  return text.substr(0, text.find('\n'));
+  std::string line = read_file(path("outcome.txt"), most_bytes);
+  line.resize(std::min(line.find('\n'), line.size()));
+  // It will be printed, and a terminal must not obey it.
+  std::replace_if(
+      line.begin(), line.end(), [](char c) { return uint8_t(c) < ' ' || c == 127; }, '?');
+  return line;
 }
 
 std::vector<EpochMetrics> RunFolder::rows(uint64_t seed) const {
