@@ -26,14 +26,14 @@ expect() {  # expect STATUS PATTERN NAME COMMAND...: exit status, and a pattern 
 }
 
 # --- a student ---
-tree=$here/mine
+tree="$here/my tree"
 gaps=$("$kit" hints 01 | awk -F'\t' '$2 == "place" {print $1}')
 first=$(echo "$gaps" | head -n 1) count=$(echo "$gaps" | wc -l)
 expect 0 "make test-01" "start-01 says what to do next" make start-01 DIR="$tree"
 expect 2 "exists already and nothing in it was touched" "starting again stops" make start-01 DIR="$tree"
 expect 2 "there is no lesson '99'" "an unknown lesson is named" "$kit" start 99 "$here/other"
-check "nothing of lessons after it" sh -c "cd $tree && [ ! -e lessons/02-autograd ] && [ ! -e src/attention ] && [ ! -e .git ] && ! ls tests | grep -q stage_02"
-check "no markers, no instructor's page" sh -c "cd $tree && ! grep -rn '//@\|^#@' src tests lessons Makefile && ! ls lessons/*/NOTES.md"
+check "nothing of lessons after it" sh -c "cd '$tree' && [ ! -e lessons/02-autograd ] && [ ! -e src/attention ] && [ ! -e .git ] && ! ls tests | grep -q stage_02"
+check "no markers, no instructor's page" sh -c "cd '$tree' && ! grep -rn '//@\|^#@' src tests lessons Makefile && ! ls lessons/*/NOTES.md"
 cd "$tree" || exit 2
 expect 2 "the gap '$first' is empty; write it at src/" "test-01 is red and names the gap" make test-01 $fast
 expect 2 "testing $tree/src/" "test-01 says which files it tests" make test-01 $fast
@@ -54,7 +54,11 @@ sed -i 's/^  \/\/ ---- gap 01 softmax-row/  { volatile bool on = true; while (on
 expect 2 "ENDLESS softmax: .*" "an endless loop names the test that runs" env FOCUS_SECONDS=2 make test-01 $fast
 check "and where to ask for help" grep -q "next: make hint-01 GAP=softmax-row" "$log"
 expect 0 "$first" "the solution after breaking what had passed" make solution-01
-sed -i '/volatile bool on/d; s/return/retrun/' src/tensor/softmax.h
+sed -i 's/{ volatile bool on = .*/{ std::vector<std::string> list; for (;;) list.emplace_back().reserve(1 << 20); }/; 1i #include <string>\n#include <vector>' src/tensor/softmax.h
+expect 2 "std::bad_alloc" "a list that grows without end is a test's failure" make test-01 $fast
+sed -i 's/{ std::vector<std::string> list.*/{ std::exit(0); }/' src/tensor/softmax.h
+expect 2 "EXIT  softmax: .*" "so is a call of exit()" make test-01 $fast
+sed -i '/std::exit(0)/d; s/return/retrun/' src/tensor/softmax.h
 expect 2 "src/tensor/softmax.h:.*error" "what does not compile says where" make test-01 $fast
 cd "$root" || exit 2
 

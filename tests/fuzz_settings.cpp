@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "fuzz.h"
+#include "tasks/text.h"
 #include "train/store.h"
 
 using namespace focus;
@@ -27,6 +28,22 @@ int main(int argc, char** argv) {
     plan.settings.train_data = "a \"quoted\\name\"\nü.tsv";
     corpus.push_back(plan_text(plan));
   }
+  // What older files do not have.
+  TrainPlan plan;
+  plan.settings = RunSettings::defaults_for(text_task());
+  plan.settings.objective = Objective::causal;
+  plan.settings.text_data = "text";
+  plan.settings.text_data_record = "rows=12 longest=5 hash=0123456789abcdef vocabulary=262";
+  plan.settings.score_scale = 0.5, plan.settings.qk_scale = 2, plan.settings.qk_rate = 0.5;
+  plan.seeds = {1};
+  corpus.push_back(plan_text(plan));
+  plan.settings = RunSettings::defaults_for(find_task("parity"));
+  plan.settings.attention = Pattern::topk;
+  plan.settings.k = 5;
+  plan.settings.freeze_qk = true;
+  plan.settings.precision = Precision::bf16;
+  plan.device = "cuda", plan.step_kernel = "off";
+  corpus.push_back(plan_text(plan));
   return fuzz_main(argc, argv, "fuzz_settings", corpus, [](const std::string& bytes) {
     return accepts([&] {
       const TrainPlan plan = parse_plan(bytes, "fuzz.json");

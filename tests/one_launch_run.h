@@ -22,6 +22,11 @@ inline ModelSettings model_of(Pattern pattern, int k, int length, int blocks, do
   return s;
 }
 
+// Kernels are slow where they are emulated: fewer rows and cases of them.
+inline int few(int emulated, int on_a_gpu) {
+  return gpu::emulated() ? emulated : on_a_gpu;
+}
+
 // Runs with these seeds, and what a stepper needs of them.
 struct RandomRuns {
   std::deque<RandomRun> all;

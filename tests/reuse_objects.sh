@@ -9,12 +9,15 @@
 # TREE must compile with the same options: the kernels' bits are the same in every grouping only if
 # all are compiled alike.
 set -u
-tree=${1:?which tree}
+tree=$(realpath -- "${1:?which tree}") || exit
+export tree  # to awk as it is: -v would read backslashes
 
-sources() { find -L "$1/src" "$1/cuda" "$1/tests" "$1/lessons" -name '*.[ch]*' -type f 2> /dev/null; }
-same=$({ sources .; sources "$tree"; } | xargs awk -v tree="$tree" '
+sources() {
+  find -L "$1/src" "$1/cuda" "$1/tests" "$1/lessons" -name '*.[ch]*' -type f -print0 2> /dev/null
+}
+same=$({ sources .; sources "$tree"; } | xargs -0 awk '
   !/^ *\/\// {text[FILENAME] = text[FILENAME] $0 "\n"}
-  END {for (file in text) if (text[file] == text[tree substr(file, 2)]) print substr(file, 3)}')
+  END {for (file in text) if (text[file] == text[ENVIRON["tree"] substr(file, 2)]) print substr(file, 3)}')
 same=" $(echo $same) "
 
 # What an object was built with comes before it.

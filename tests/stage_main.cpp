@@ -7,7 +7,8 @@
 // Where no mistake is recognised, the gap with the mistake that is most alike is the likely one.
 //
 // A test case that has run for 60 seconds (FOCUS_SECONDS) ends the program, with the same report;
-// so does one that loses the GPU (make gpu-NN).
+// so does one that loses the GPU (make gpu-NN), and one that calls exit(). Memory is limited, so
+// that a list that grows without end fails its test and not the machine.
 //
 // With FOCUS_VERDICT=FD the program reads a secret from that file descriptor at its start, and at
 // the end writes there the secret, the numbers of test cases and of failed ones, and their names:
@@ -15,6 +16,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -134,7 +136,7 @@ struct StageReporter : doctest::IReporter {
       print_lines(notes, "        note: ");
       out << "        at " << file << ":" << line << "\n";
     }
-    if (message.find("CUDA: ") != std::string::npos) {
+    if (message.find("CUDA: ") != std::string::npos && verdict_to < 0) {
       out << "        CUDA refuses every later call: the tests after it were not run. If a kernel\n"
              "        failed, `make test-"
           << lesson << "` finds its line, block and thread on the CPU\n";
@@ -188,9 +190,18 @@ struct StageReporter : doctest::IReporter {
     if (failures > shown_a_test)
       out << "        and " << failures - shown_a_test << " more like these\n";
   }
-  void test_run_start() override { running = this; }
+  void test_run_start() override {
+    running = this;
+    std::atexit([] {
+      if (!running || verdict_to >= 0) return;
+      running->out << "  EXIT  " << running->test->m_name << "\n        exit() was called\n";
+      running->all_failed.insert(running->test->m_name);
+      running->end_here();
+    });
+  }
   void test_run_end(const doctest::TestRunStats& run) override {
     alarm(0);
+    running = nullptr;
     report(int(run.numTestCasesPassingFilters), int(run.numTestCasesFailed));
   }
 
@@ -269,11 +280,22 @@ struct StageReporter : doctest::IReporter {
 
 DOCTEST_REGISTER_REPORTER("stage", 1, StageReporter);
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool memory_is_limited = false;  // sanitizers and CUDA reserve much that they never use
+#elif defined(__has_feature)
+constexpr bool memory_is_limited =
+    !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer);
+#else
+constexpr bool memory_is_limited = true;
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string program = std::filesystem::path(argv[0]).filename().string();
   lesson = program.substr(program.rfind('-') + 1);  // stage-05
+  const rlimit four_gb{rlim_t{4} << 30, rlim_t{4} << 30};
+  if (memory_is_limited && program.starts_with("stage-")) setrlimit(RLIMIT_AS, &four_gb);
   if (const char* fd = std::getenv("FOCUS_VERDICT")) {
     verdict_to = std::atoi(fd);
     if (read(verdict_to, secret, sizeof secret) != ssize_t(sizeof secret)) return 2;

@@ -71,18 +71,21 @@ TEST_CASE("one launch: steps as the CPU's, for every pattern") {
                         Case{Pattern::topk, 5, 40, 2}, Case{Pattern::topk, 3, 7, 1},
                         Case{Pattern::topk, 16, 45, 1}, Case{Pattern::bottomk, 4, 13, 1},
                         Case{Pattern::banded, 5, 41, 1}, Case{Pattern::block, 9, 48, 1}})
-    for (double dropout : {0.0, 0.2})
-      check_errors(
-          str(name_of(c.pattern), "(", c.k, "), length ", c.length, ", dropout ", dropout),
-          compare(model_of(c.pattern, c.k, c.length, c.blocks, dropout), OptimizerKind::sgd, 3, 8));
+    for (double dropout : {0.0, 0.2}) {
+      if (gpu::emulated() && dropout == 0 && c.length > 13) continue;
+      check_errors(str(name_of(c.pattern), "(", c.k, "), length ", c.length, ", dropout ", dropout),
+                   compare(model_of(c.pattern, c.k, c.length, c.blocks, dropout),
+                           OptimizerKind::sgd, 3, few(5, 8)));
+    }
 }
 
 TEST_CASE("one launch: a factor on the scores") {
   for (double scale : {0.5, 4.0})
     for (Pattern pattern : {Pattern::full, Pattern::topk, Pattern::banded}) {
-      ModelSettings s = model_of(pattern, 5, 11, 2, 0.1);
+      ModelSettings s = model_of(pattern, 5, 11, few(1, 2), 0.1);
       s.attention.score_scale = scale;
-      check_errors(str(name_of(pattern), ", scale ", scale), compare(s, OptimizerKind::sgd, 3, 8));
+      check_errors(str(name_of(pattern), ", scale ", scale),
+                   compare(s, OptimizerKind::sgd, 3, few(5, 8)));
     }
 }
 
@@ -92,13 +95,14 @@ TEST_CASE("one launch: more sequences than the sum over them loads at once") {
 }
 
 TEST_CASE("one launch: activations, Adam, dropout in one place only") {
-  ModelSettings s = model_of(Pattern::topk, 3, 11, 2, 0.1);
+  ModelSettings s = model_of(Pattern::topk, 3, 11, few(1, 2), 0.1);
+  const int rows = few(5, 8);
   s.activation = Activation::gelu;
-  check_errors("gelu", compare(s, OptimizerKind::sgd, 3, 8));
+  check_errors("gelu", compare(s, OptimizerKind::sgd, 3, rows));
   s.activation = Activation::mish;
-  check_errors("mish", compare(s, OptimizerKind::sgd, 3, 8));
+  check_errors("mish", compare(s, OptimizerKind::sgd, 3, rows));
   s.attention.dropout = 0;
-  check_errors("no dropout on the weights", compare(s, OptimizerKind::sgd, 3, 8));
+  check_errors("no dropout on the weights", compare(s, OptimizerKind::sgd, 3, rows));
   s.dropout = 0, s.attention.dropout = 0.3;
   const Errors adam = compare(s, OptimizerKind::adam, 2, 4);
   CHECK(median(adam.loss) <= 2e-6);

@@ -127,7 +127,7 @@ TEST_CASE("precision: operation by operation, the gradient against double") {
                           Case{Pattern::banded, 3, 33, 1}}) {
       ModelSettings s = model_of(c.pattern, c.k, c.length, c.blocks, 0.1);
       s.activation = Activation::gelu;
-      const Errors e = errors_by_operations(precision, s, 2, 6, 31);
+      const Errors e = errors_by_operations(precision, s, 2, few(4, 6), 31);
       const Limits limits = gradient_limits(precision);
       INFO(str(name_of(precision), ", ", name_of(c.pattern), "(", c.k, "), length ", c.length,
                ": loss ", median(e.loss), ", gradient ", median(e.gradient)));
@@ -164,7 +164,8 @@ TEST_CASE("precision: the gradient against double, for every pattern") {
 TEST_CASE("precision: relu, with and without dropout") {
   for (const Precision precision : below_fp32)
     for (const double dropout : {0.0, 0.2}) {
-      const Errors e = errors_of(precision, model_of(Pattern::full, 0, 11, 2, dropout), 3, 9, 32);
+      const Errors e =
+          errors_of(precision, model_of(Pattern::full, 0, 11, 2, dropout), 3, few(6, 9), 32);
       const Limits limits = gradient_limits(precision);
       INFO(str(name_of(precision), ", dropout ", dropout, ": ", median(e.gradient)));
       CHECK(median(e.gradient) >= limits.least);

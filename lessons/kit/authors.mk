@@ -19,7 +19,7 @@ $(ALONE:%=$(B)/obj/%.o): READ_ONCE :=
 TEST_OBJECTS := $(filter-out $(ALONE:%=$(B)/obj/%.o),$(call object,$(wildcard tests/*.cpp)))
 $(TEST_OBJECTS): READ_ONCE := $(B)/obj/tests.h
 $(TEST_OBJECTS): | $(B)/obj/tests.h.gch
-$(B)/obj/tests.h.gch: FLAGS := $(FLAGS:-O3=-O1)
+$(B)/obj/tests.h.gch: CXXFLAGS := $(CXXFLAGS:-O3=-O1)
 $(B)/obj/tests.h.gch: STD += doctest/doctest.h
 endif
 
@@ -45,7 +45,7 @@ start-00:
 	@mkdir -p "$(PAGE_FOLDER)" && cp lessons/00-one-page/focus.cpp lessons/00-one-page/README.md "$(PAGE_FOLDER)"
 	@printf '%s\n' 'lesson-00 test-00 hint-00 solution-00:' \
 	  '	@$$(MAKE) --no-print-directory -C "$(CURDIR)" $$@ PAGE="$$(CURDIR)/focus.cpp"' > "$(PAGE_FOLDER)/Makefile"
-	@printf '%s\n' "Lesson 00 is in $(PAGE_FOLDER)" "  cd $(PAGE_FOLDER)" "  less focus.cpp" \
+	@printf '%s\n' "Lesson 00 is in $(PAGE_FOLDER)" "  cd \"$(PAGE_FOLDER)\"" "  less focus.cpp" \
 	  "  make lesson-00   # your version; make test-00 compares it with the engine"
 
 # --- tests ----------------------------------------------------------------------------------------
