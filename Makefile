@@ -30,7 +30,7 @@ CXXFLAGS += -std=c++20 -march=$(ARCH) $(WARNINGS) $(FLAGS) -Isrc -I. -pthread
 LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 # -O3 is for the code that computes. Elsewhere it gains nothing and doubles the compile time.
 CALM := tests lessons src/cli src/files src/report src/study
-$(CALM:%=$(B)/obj/%/%.o) $(B)/obj/calm.h.gch: FLAGS := $(FLAGS:-O3=-O1)
+$(CALM:%=$(B)/obj/%/%.o): FLAGS := $(FLAGS:-O3=-O1)
 
 ENGINE  := $(filter-out src/cli/main.cpp,$(wildcard src/*.cpp src/*/*.cpp))
 LESSONS := $(sort $(patsubst lessons/%/lesson.cpp,%,$(wildcard lessons/[0-9][0-9]-*/lesson.cpp)))
@@ -68,23 +68,28 @@ AFTER_SETUP := $(filter setup,$(MAKECMDGOALS))
 # Below, $$ waits until the file's or lesson's number's stem, $*, is known.
 .SECONDEXPANSION:
 
-# A third of most files' compile time would be the same standard headers again and again: g++ reads
-# them once for each set of options. Not under ccache, which then keeps nothing, nor where the
-# checkout's objects came with the tree: there is little to compile. clang and the other modes see
-# what each file includes itself.
+# A third of most files' compile time would be the same standard headers again and again. With ONCE=1,
+# in a fresh student's tree and in .ci/run, g++ reads them once for each set of options (what it read
+# with -O1 makes it crash with -O3). Not under ccache, which then keeps nothing, nor where the checkout's
+# objects came with the tree: there is little to compile. clang and the other modes see what each file
+# includes itself.
+ONCE ?= $(if $(wildcard lesson.txt),1)
 STD := algorithm array atomic cmath cstdint cstring deque filesystem functional map memory mutex \
        optional set sstream string thread vector
 IS_CCACHE := $(findstring ccache,$(realpath $(shell command -v $(firstword $(CXX)) 2> /dev/null)))
 REUSED := $(if $(wildcard $(B)/obj/std.h.gch),,$(and $(wildcard lesson.txt),\
             $(wildcard $(B)/obj/tests/stage_main.o)))
-ifeq ($(MODE)$(findstring clang,$(CXX))$(IS_CCACHE)$(REUSED),release)
+ifeq ($(ONCE)$(MODE)$(findstring clang,$(CXX))$(IS_CCACHE)$(REUSED),1release)
 READ_ONCE := $(B)/obj/std.h
 $(CALM:%=$(B)/obj/%/%.o): READ_ONCE := $(B)/obj/calm.h
 read_once = $(if $(filter $(ALONE),$(1)),,$(B)/obj/$(if $(filter $(CALM:%=%/%),$(1)),calm,std).h.gch)
 endif
+# Not with the options of the object that asks first.
+$(B)/obj/std.h.gch:  CXXFLAGS := $(CXXFLAGS)
+$(B)/obj/calm.h.gch: CXXFLAGS := $(CXXFLAGS:-O3=-O1)
 $(B)/obj/%.h.gch: | $(AFTER_SETUP)
 	@mkdir -p $(@D) && printf '#include <%s>\n' $(STD) > $(@:.gch=)
-	$(Q)$(CXX) $(CXXFLAGS) $(LINES) -x c++-header -o $@ $(@:.gch=)
+	$(Q)$(CXX) $(CXXFLAGS) -x c++-header -o $@ $(@:.gch=)
 
 $(B)/obj/%.o: %.cpp | $(AFTER_SETUP) $$(call read_once,$$*)
 	@mkdir -p $(@D)

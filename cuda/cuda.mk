@@ -22,19 +22,24 @@ emulated_obj = $(patsubst %,$(B)/obj/emulated/%.o,$(basename $(1)))
 counted_obj  = $(patsubst %,$(B)/obj/counted/%.o,$(basename $(1)))
 
 # A kernel's #pragma unroll means nothing to the C++ compiler.
-COMPILE_KERNEL = $(CXX) $(CXXFLAGS) $(addprefix -include ,$(READ_ONCE)) $(LINES) -I. -Wno-unknown-pragmas \
-  $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
+COMPILE_KERNEL = $(CXX) $(CXXFLAGS) $(addprefix -include ,$(READ_ONCE)) $(LINES) -I. \
+  -Wno-unknown-pragmas $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
+
+# The thread sanitizer puts in the calls that are counted; its library is replaced by count.cpp.
+COUNTED := -O1 -g -DNDEBUG -fsanitize=thread
 
 # Standard headers that g++ reads once (Makefile), with the options of each kind.
 once_for = $(READ_ONCE:$(B)/obj/%=$(B)/obj/$(1)/%)
 $(B)/obj/emulated/%.o: READ_ONCE := $(call once_for,emulated)
 $(B)/obj/counted/%.o: READ_ONCE := $(call once_for,counted)
+$(B)/obj/emulated/std.h.gch: CXXFLAGS := $(CXXFLAGS:-O3=-O2) -g1
+$(B)/obj/counted/std.h.gch:  CXXFLAGS := $(filter-out -O%,$(CXXFLAGS)) $(COUNTED)
 
 # -O3 emulates no faster than -O2 and takes two to four times as long to compile. A test that calls
 # the kernels' functions is compiled alike: otherwise its results may differ in the last bit.
-$(B)/obj/emulated/%.o $(B)/obj/emulated/%.gch $(B)/obj/tests/stage_16_one_launch.o: FLAGS := $(FLAGS:-O3=-O2)
+$(B)/obj/emulated/%.o $(B)/obj/tests/stage_16_one_launch.o: FLAGS := $(FLAGS:-O3=-O2)
 # The compiler notes the lines of the code, so that a fault in a kernel can name its own.
-$(B)/obj/emulated/%.o $(B)/obj/emulated/%.gch $(B)/obj/tests/stage_16_one_launch.o: LINES := -g1
+$(B)/obj/emulated/%.o $(B)/obj/tests/stage_16_one_launch.o: LINES := -g1
 $(B)/obj/tests/stage_16_one_launch.o: CXXFLAGS += -Wno-unknown-pragmas
 $(B)/obj/tests/stage_16_one_launch.o: READ_ONCE :=
 $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP) $(addsuffix .gch,$(call once_for,emulated))
@@ -49,8 +54,7 @@ $(B)/obj/emulated/%.o: %.cpp | $(AFTER_SETUP)
 $(B)/libfocus-emulated.a: $(call emulated_obj,$(KERNELS) $(CUDA_HOST) $(EMULATOR))
 	$(ARCHIVE)
 
-# The thread sanitizer puts the calls in; its library is replaced by count.cpp.
-$(B)/obj/counted/%.o $(B)/obj/counted/%.gch: FLAGS := -O1 -g -DNDEBUG -fsanitize=thread
+$(B)/obj/counted/%.o: FLAGS := $(COUNTED)
 $(B)/obj/counted/%.o: %.cu | $(AFTER_SETUP) $(addsuffix .gch,$(call once_for,counted))
 	@mkdir -p $(@D)
 	@echo "  CXX  $< (counted)"

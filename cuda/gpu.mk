@@ -19,7 +19,7 @@ CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests
 # would ask for it.
 ifneq ($(READ_ONCE),)
 HOST_ONCE := $(B)/obj/emulated/host.h
-$(HOST_ONCE).gch: CXXFLAGS += -fPIC
+$(HOST_ONCE).gch: CXXFLAGS := $(CXXFLAGS:-O3=-O2) -g1 -fPIC
 $(call emulated_obj,$(CUDA_TESTS) $(CUDA_HOST) $(EMULATOR) $(wildcard cuda/bench/*.cpp cuda/lesson/*.cpp)): \
   | $(HOST_ONCE).gch
 endif

@@ -112,7 +112,9 @@ measure() {  # measure NAME: the recording, on standard output
         # shellcheck disable=SC2086
         flags="--length $1 --blocks $2 --seeds $3 --attention $4 $k --repeats $((800 / $1))"
         # shellcheck disable=SC2086
-        echo "$1,$2,$3,$name,$(step_ms $flags),$(step_ms $flags --evaluate)"
+        step=$(step_ms $flags) evaluation=$(step_ms $flags --evaluate)
+        [ -n "$step" ] && [ -n "$evaluation" ] || exit
+        echo "$1,$2,$3,$name,$step,$evaluation"
       done ;;
     surface_h200)
       head_lines "one batch of points (focus bench step --device cuda --evaluate --launch fused --seeds 16 --batch 102" \
@@ -178,7 +180,7 @@ case ${1:-} in
 esac
 for file in "$@"; do
   name=$(basename "$file" .csv)
-  measure "$name" > "$new" || { echo "FAILED $file"; failed=1; continue; }
+  (measure "$name") > "$new" || { echo "FAILED $file"; failed=1; continue; }
   [ "$(grep -vc '^#' "$new")" -gt 1 ] || { echo "FAILED $file: nothing was measured"; failed=1; continue; }
   cp "$new" "$file" && tests/recordings.sh stamp "$file" && echo "recorded $file"
 done

@@ -25,6 +25,7 @@ kind() { [ "${ONLY:-$1}" != "$1" ] || kinds+=("$1"); goal[$1]=$2; }
 for program in "$build"/fuzz_*; do kind "$(basename "$program")" 10000000; done
 kind "kills of train" 200
 kind "kills of study" 200
+kind "kills of merge" 200
 kind "races" 1000
 kind "limits" 300
 kind "full disks" 100
@@ -77,6 +78,7 @@ task,attention,k,heads,seeds,epochs,length,train-size,val-size,d-model,d-mlp,blo
 even-pairs,full|topk,3,1|2,2,8,10,200,50,8,8,1,10
 END
 study() { run study table.csv --out "$1" --threads 2; }
+shard() { run study table.csv --out "here/part$1" --shard "$1/2"; }
 
 # The files of a folder, with a hash of each; of metrics.csv without the seconds.
 files_of() {
@@ -95,7 +97,7 @@ ends_well() {
 }
 
 mkdir here
-train here/whole && study here/whole-study || {
+train here/whole && study here/whole-study && shard 1 && shard 2 || {
   echo "make stress: the program does not run: $(cat here/err)" >&2
   exit 2
 }
@@ -141,6 +143,14 @@ kill_study() {
   done
   study here/n && [ "$(files_of here/n)" = "$whole_study" ] ||
     loses "kills of study" "$(tail -n 1 here/err)"
+}
+
+kill_merge() {
+  local merge=("$focus" study merge --out here/n here/part1 here/part2)
+  rm -rf here/n
+  for _ in 1 2 3 4; do longest=60 killed "kills of merge" "${merge[@]}"; done
+  run "${merge[@]:1}" && [ "$(files_of here/n)" = "$whole_study" ] ||
+    loses "kills of merge" "$(tail -n 1 here/err)"
 }
 
 both() {  # both A B: two commands at once; their exit statuses in $a and $b
@@ -251,6 +261,7 @@ some() {  # some KIND: a share of its tries
   case $1 in
     "kills of train") command=kill_train times=2 ;;
     "kills of study") command=kill_study times=2 ;;
+    "kills of merge") command=kill_merge times=4 ;;
     races) command=race times=10 ;;
     limits) command=limit times=4 ;;
     "full disks") command=full_disk times=2 ;;
@@ -264,7 +275,7 @@ work() {  # in a folder of its own; each begins with another kind
   worker=$1 RANDOM=$((seed * 1000 + $1))
   trap 'kill $(jobs -p) 2> /dev/null' TERM
   mkdir -p "$place/$worker/here" && cd "$place/$worker" || exit
-  cp ../table.csv . && cp -r ../here/killed here
+  cp ../table.csv . && cp -r ../here/{killed,part1,part2} here
   local i kind more=1
   while [ $more -eq 1 ] && ! is_over; do
     more=0

@@ -109,6 +109,19 @@ TEST_CASE("cli: shards joined are what one machine makes") {
   CHECK(place.done(study("m")).find("8 are over") != std::string::npos);
   same_files(place / "whole", place / "m");
 
+  // Killed at any moment, it is made by the same command.
+  Rng rng(4, Stream::analysis);
+  const Words merge = "study merge --out killed part1 part2 part3";
+  for (int i = 0; i < 12; ++i) {
+    fs::remove_all(place / "killed");
+    Process process(merge, place.path());
+    std::this_thread::sleep_for(std::chrono::milliseconds(5 + rng.below(60)));
+    process.send(SIGKILL);
+    process.wait();
+    place.done(merge);
+    same_files(place / "whole", place / "killed");
+  }
+
   // A part that is cut short, or of another study.
   fs::path cut;
   for (const auto& entry : fs::directory_iterator(place / "part2/runs")) {

@@ -19,7 +19,7 @@ $(ALONE:%=$(B)/obj/%.o): READ_ONCE :=
 TEST_OBJECTS := $(filter-out $(ALONE:%=$(B)/obj/%.o),$(call object,$(wildcard tests/*.cpp)))
 $(TEST_OBJECTS): READ_ONCE := $(B)/obj/tests.h
 $(TEST_OBJECTS): | $(B)/obj/tests.h.gch
-$(B)/obj/tests.h.gch: FLAGS := $(FLAGS:-O3=-O1)
+$(B)/obj/tests.h.gch: CXXFLAGS := $(CXXFLAGS:-O3=-O1)
 $(B)/obj/tests.h.gch: STD += doctest/doctest.h
 endif
 

@@ -121,12 +121,18 @@ RunState StudyStore::state(const Study& study, const StudyRun& run) const {
 void StudyStore::copy_run(const Study& study, const StudyRun& run, const StudyStore& from) const {
   constexpr size_t most_checkpoint_bytes = size_t{1} << 32;
   const auto source = from.folder(study, run), target = folder(study, run);
+  const auto copy = [&](const char* file) {
+    write_file_atomically(target->path(file), read_file(source->path(file), most_bytes));
+  };
   target->begin();
+  // In this order: after a kill, a run without a checkpoint has not begun, one without an outcome
+  // is not over.
+  copy("settings.json");
+  copy("metrics.csv");
   if (source->has_checkpoint(run.seed))  // one that failed early has none
     write_file_atomically(target->checkpoint(run.seed),
                           read_file(source->checkpoint(run.seed), most_checkpoint_bytes));
-  for (const char* file : {"settings.json", "metrics.csv", "outcome.txt"})  // the outcome last
-    write_file_atomically(target->path(file), read_file(source->path(file), most_bytes));
+  copy("outcome.txt");
 }
 
 void StudyStore::write_results(const Study& study, const StudyResults& results) const {
