@@ -7,7 +7,10 @@ SCALE ?= laptop
 V     ?= 0
 Q     := $(if $(filter 1,$(V)),,@)
 JOBS  ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+# A make that another one starts shares its processors.
+ifeq ($(findstring jobserver,$(shell echo "$$MAKEFLAGS")),)
 MAKEFLAGS += -j$(JOBS)
+endif
 
 # The release build lives in build/ itself, every other mode in a folder of its own.
 B := build$(if $(filter release,$(MODE)),,/$(MODE))
@@ -81,6 +84,7 @@ REUSED := $(if $(wildcard $(B)/obj/std.h.gch),,$(and $(wildcard lesson.txt),\
             $(wildcard $(B)/obj/tests/stage_main.o)))
 ifeq ($(ONCE)$(MODE)$(findstring clang,$(CXX))$(IS_CCACHE)$(REUSED),1release)
 READ_ONCE := $(B)/obj/std.h
+CXXFLAGS += -Wno-array-bounds  # of which g++ 12 then warns falsely where strings are added
 $(CALM:%=$(B)/obj/%/%.o): READ_ONCE := $(B)/obj/calm.h
 read_once = $(if $(filter $(ALONE),$(1)),,$(B)/obj/$(if $(filter $(CALM:%=%/%),$(1)),calm,std).h.gch)
 endif

@@ -15,10 +15,10 @@ $(B)/cuda-emulated-tests: $(call emulated_obj,$(filter-out $(COUNT_TEST),$(CUDA_
 	$(LINK)
 CUDA_TEST_PROGRAMS := $(B)/cuda-emulated-tests
 
-# They and the steppers read the standard headers and doctest once.
+# They and the steppers read the standard headers once. Not doctest: what the library is made of
+# would ask for it.
 ifneq ($(READ_ONCE),)
 HOST_ONCE := $(B)/obj/emulated/host.h
-$(HOST_ONCE).gch: STD += doctest/doctest.h
 $(HOST_ONCE).gch: CXXFLAGS := $(CXXFLAGS:-O3=-O2) -g1 -fPIC
 $(call emulated_obj,$(CUDA_TESTS) $(CUDA_HOST) $(EMULATOR) $(wildcard cuda/bench/*.cpp cuda/lesson/*.cpp)): \
   | $(HOST_ONCE).gch

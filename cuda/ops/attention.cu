@@ -89,7 +89,7 @@ AttentionCall AttentionPlan::call_of(const Kept& kept, const float* q, const flo
   c.keep_scale = 1;
   c.begin = lists_.begin.data(), c.nnz = lists_.nnz;
   c.keys = is_positional(c.pattern) ? lists_.keys.data() : kept.keys;
-  c.p = kept.p, c.lse = kept.lse;
+  c.p = kept.p, c.lse = kept.lse, c.k_places = way() == Way::chosen;
   if (drops()) {
     c.keep = kept.keep, c.words = (lists_.longest + 31) / 32;
     c.keep_scale = dropout_draw(nullptr, nullptr, 0, settings_.dropout).scale;
@@ -171,6 +171,9 @@ void AttentionPlan::forward(const Kept& kept, const float* q, const float* k, co
     o_alone.keys = nullptr, o_alone.p = o_alone.lse = nullptr;
     return attention_short(o_alone, streams.main());
   }
+  const bool chosen = c.pattern == Pattern::topk || c.pattern == Pattern::bottomk;
+  if (way() == Way::rows && chosen && fits_attention_short(c.pattern, c.k, T_, D_))
+    return attention_short(c, streams.main());
   if (way() == Way::rows) return attention_rows(c, random, training_, streams.main());
   if (!run_ladder(c, kept, streams, scratch)) attention_lists(c, streams.main());
 }

@@ -21,6 +21,7 @@ struct AttentionCall {
   int nnz, words;
   float keep_scale, score_scale, scale;  // scale: score_scale / √D
   bool causal;
+  bool k_places;  // keys and p have k places for each row, also where it sees fewer
 
   // How many keys, from the first on, a query sees.
   __device__ int seen(int query) const { return causal ? query + 1 : T; }

@@ -16,7 +16,7 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int threads = 128, most_chosen = 16;
+constexpr int threads = 128, most_chosen = 32;
 // Of a query or key: eight one after the other lie in different banks.
 template <int D>
 constexpr int pitch_of = D + 4;
@@ -160,8 +160,15 @@ __device__ __forceinline__ void add_listed(Output<D, ROWS>& out, const float* p,
     }
 }
 
+// Blocks for which a multiprocessor has shared memory.
+template <int D, int ROWS>
+constexpr int at_once = D == 128    ? 2
+                        : ROWS <= 5 ? 7
+                                    : 4;
+
 template <int D, int ROWS, int KEYS>
-__global__ void __launch_bounds__(threads) attention_short_kernel(AttentionCall c) {
+__global__ void __launch_bounds__(threads, at_once<D, ROWS>)
+    attention_short_kernel(AttentionCall c) {
   constexpr int rows = 8 * ROWS, PITCH = pitch_of<D>;
   SharedMemory shared;
   float *const q = shared.array<float>(rows * PITCH), *const k = shared.array<float>(rows * PITCH);
@@ -214,8 +221,9 @@ __global__ void __launch_bounds__(threads) attention_short_kernel(AttentionCall 
     int listed = 0;
     const auto list = [&](int place, int key, float weight) {
       float kept = 1;
-      if (row < c.T && c.p) {
-        const size_t e = (size_t(batch_head) * size_t(c.T) + size_t(row)) * size_t(c.k);
+      if (row < c.T && c.p && (c.k_places || place < scores.seen(a))) {
+        const size_t e = c.k_places ? (size_t(batch_head) * size_t(c.T) + size_t(row)) * size_t(c.k)
+                                    : size_t(batch_head) * size_t(c.nnz) + size_t(c.begin[row]);
         c.keys[e + size_t(place)] = key, c.p[e + size_t(place)] = weight;
         kept = c.factor(batch_head, row, place);
       }
@@ -232,7 +240,8 @@ __global__ void __launch_bounds__(threads) attention_short_kernel(AttentionCall 
       listed += __popc(lanes);
     }
     // A query that sees fewer has all of them; the list has others, without weight.
-    if (scores.at.x >= listed && scores.at.x < count) list(scores.at.x, scores.at.x, 0);
+    for (int place = scores.at.x; place < count; place += 16)
+      if (place >= listed) list(place, place, 0);
   }
   __pipeline_wait_prior(0);
   __syncthreads();  // the values are there, and the warp's weights

@@ -11,8 +11,8 @@ void draw_attention_mask(const AttentionCall&, const DropoutDraw&, void* stream)
 // pattern; in evaluation its step is ignored.
 void attention_rows(const AttentionCall&, const DropoutDraw& draw, bool training, void* stream);
 
-// The same for short sequences: o; lse of all keys, or of chosen ones keys and p (B·H,T,k), unless
-// they are nullptr.
+// The same for short sequences: o; lse of all keys, or keys and p of chosen ones, unless they are
+// nullptr.
 bool fits_attention_short(Pattern, int k, int T, int D);
 void attention_short(const AttentionCall&, void* stream);
 

@@ -1,4 +1,4 @@
-"""Opens every page of the book in a browser, at two widths, light and dark (check_book.sh calls it).
+"""Opens every page of the book in a browser, wide and light, narrow and dark (check_book.sh calls it).
 
     check_book.py BROWSER FOLDER [SCREENSHOTS]
 
@@ -224,37 +224,37 @@ def main():
         for page in pages:
             verdict(f"{page.name}, links", check_links(folder, page, seen[page], ids))
             verdict(f"{page.name}, text", [f"not rendered: {raw}" for raw in seen[page]["raw"]])
-        for name, (width, height) in WIDTHS.items():
+        # What is wide does not depend on colours, nor what is blank on the width: each once.
+        for (name, (width, height)), scheme in zip(WIDTHS.items(), ("light", "dark")):
             browser.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                          deviceScaleFactor=1, mobile=name == "phone")
-            for scheme in ("light", "dark"):
-                browser.call("Emulation.setEmulatedMedia",
-                             features=[{"name": "prefers-color-scheme", "value": scheme}])
-                for page in pages:
-                    if page.stem.endswith("-notes") and (name, scheme) != ("phone", "light"):
-                        continue
-                    browser.open(page)
-                    found, png = browser.evaluate(PAGE % width), browser.screenshot()
-                    wrong = [f"a broken figure: {f}" for f in found["broken"]]
-                    if found["overflow"] > 0 or found["wide"]:
-                        wrong.append(f"{found['overflow']} pixels wider than the screen: "
-                                     + "; ".join(found["wide"]))
-                    wrong += [f"scrolls without a sign of it: {what}" for what in found["unmarked"]]
-                    # A page of text has hundreds of shades at its letters' edges.
-                    if found["text"] < 200 or not browser.colours(png) > 20:
-                        wrong.append("the page is blank")
-                    if page.name.startswith("attention"):
-                        wrong += check_attention(browser)
-                    if page.name == "scores.html":
-                        wrong += check_scores(browser)
-                    wrong += browser.complaints()
-                    verdict(f"{page.name}, {name}, {scheme}", wrong)
-                    if shots:
-                        os.makedirs(shots, exist_ok=True)
-                        full = browser.call("Page.captureScreenshot", format="png",
-                                            captureBeyondViewport=True)["data"]
-                        pathlib.Path(shots, f"{page.stem}-{name}-{scheme}.png").write_bytes(
-                            base64.b64decode(full))
+            browser.call("Emulation.setEmulatedMedia",
+                         features=[{"name": "prefers-color-scheme", "value": scheme}])
+            for page in pages:
+                if page.stem.endswith("-notes") and name != "phone":
+                    continue
+                browser.open(page)
+                found, png = browser.evaluate(PAGE % width), browser.screenshot()
+                wrong = [f"a broken figure: {f}" for f in found["broken"]]
+                if found["overflow"] > 0 or found["wide"]:
+                    wrong.append(f"{found['overflow']} pixels wider than the screen: "
+                                 + "; ".join(found["wide"]))
+                wrong += [f"scrolls without a sign of it: {what}" for what in found["unmarked"]]
+                # A page of text has hundreds of shades at its letters' edges.
+                if found["text"] < 200 or not browser.colours(png) > 20:
+                    wrong.append("the page is blank")
+                if page.name.startswith("attention"):
+                    wrong += check_attention(browser)
+                if page.name == "scores.html":
+                    wrong += check_scores(browser)
+                wrong += browser.complaints()
+                verdict(f"{page.name}, {name}, {scheme}", wrong)
+                if shots:
+                    os.makedirs(shots, exist_ok=True)
+                    full = browser.call("Page.captureScreenshot", format="png",
+                                        captureBeyondViewport=True)["data"]
+                    pathlib.Path(shots, f"{page.stem}-{name}-{scheme}.png").write_bytes(
+                        base64.b64decode(full))
     except RuntimeError as error:
         print(f"FAILED {error}")
         failed += 1
