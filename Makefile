@@ -7,7 +7,10 @@ SCALE ?= laptop
 V     ?= 0
 Q     := $(if $(filter 1,$(V)),,@)
 JOBS  ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+# A make that another one starts shares its processors.
+ifeq ($(findstring jobserver,$(shell echo "$$MAKEFLAGS")),)
 MAKEFLAGS += -j$(JOBS)
+endif
 
 # The release build lives in build/ itself, every other mode in a folder of its own.
 B := build$(if $(filter release,$(MODE)),,/$(MODE))

@@ -48,6 +48,7 @@ expect 0 "0 of $count gaps filled, next: $first" "progress" make progress
 for gap in $gaps; do "$kit" --root "$root" fill "$tree" "$gap" || bad "fill $gap"; done
 expect 0 "not tested yet" "progress, filled" make progress
 expect 0 "Lesson 01 is done" "filled with our code it is green" make test-01 $fast
+check "and make has nothing to warn of" sh -c "! grep -q '^make.*warning' '$log'"
 expect 0 "passed on" "progress, passed" make progress
 expect 0 "$first" "the solution after success" make solution-01
 sed -i 's/^  \/\/ ---- gap 01 softmax-row/  { volatile bool on = true; while (on) {} }\n&/' src/tensor/softmax.h
