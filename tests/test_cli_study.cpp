@@ -2,6 +2,7 @@
 // as if it had been left alone.
 #include "cli.h"
 #include "rng.h"
+#include "study/provenance.h"
 #include "study/slurm.h"
 
 using namespace focus;
@@ -234,7 +235,12 @@ TEST_CASE("cli: a study's data files: names in quotes, records, true sizes") {
     CHECK(results.find(" train-size=30 val-size=20 length=6 ") != std::string::npos);
     CHECK(read_all(place / out / "study.txt").find(str(name, ": rows=30 longest=6 hash=")) !=
           std::string::npos);
+    place.done({"study", "compact", "d.csv", out, "--out", out + "-short"});
   }
+  Provenance two_lines;
+  two_lines.data["two\nlines.tsv"] = {};
+  CHECK_THROWS_WITH_AS(provenance_text(two_lines), doctest::Contains("holds a line break"),
+                       InputError);
   place.refuses("study d.csv --out op --length 3", "unknown flag");
   write_all(place / "e.csv", "length," + columns + "7,full,plain.tsv,20,2,2,8,8,1\n");
   place.refuses("study e.csv --out e", "e.csv, line 2: --length 7 contradicts ");

@@ -93,6 +93,15 @@ TEST_CASE("recording: variants are found by their settings, in any results and u
       results_of("task,attention,heads,seed,epochs\neven-pairs|parity,full,1|2,3 2 1 4,100\n");
   const Recording r = make_recording(parse_study(table, "t.csv"), {one, two}, false);
   CHECK(r.variants[0].name == "full");
+  // A data file decides sizes, and its name may hold blanks.
+  const char* const of_file =
+      "task,attention,train-data,seed,epochs\neven-pairs,full,\"a b.tsv\",1,100\n";
+  StudyResults filed = results_of(of_file);
+  std::string& note = filed.variants[0].settings_note;
+  note.replace(note.find("train-size=5000"), 15, "train-size=20");
+  const Recording f = make_recording(parse_study(of_file, "t.csv"), {filed}, false);
+  CHECK(f.variants[0].settings.train_size == 20);
+  CHECK(f.variants[0].settings.train_data.ends_with("a b.tsv"));
   // The table's seeds, in its order.
   CHECK(r.variants[0].seeds[0].seed == 1);
   CHECK(r.variants[0].seeds[0].epochs == 30);

@@ -80,8 +80,11 @@ std::string provenance_text(const Provenance& provenance) {
   text += str("first-date: ", provenance.first_date, "\nlast-date: ", provenance.last_date, "\n");
   for (const std::string& hardware : provenance.hardware) text += str("hardware: ", hardware, "\n");
   if (provenance.has_data_records) text += "data-records: yes\n";
-  for (const auto& [file, record] : provenance.data)
+  for (const auto& [file, record] : provenance.data) {
+    if (file.find('\n') != std::string::npos)
+      fail_input(file, ": the name holds a line break, which study.txt cannot; rename it");
     text += str("data ", file, ": ", record_text(record), "\n");
+  }
   for (const auto& [name, loss] : provenance.probes)
     text += str("probe ", name, ": ", number_text(loss), "\n");
   return text;

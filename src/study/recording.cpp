@@ -12,6 +12,7 @@
 #include "files/csv.h"
 #include "files/folder.h"
 #include "study/names.h"
+#include "train/inputs.h"
 
 namespace focus {
 
@@ -49,16 +50,25 @@ std::string fine(double value) {
   return number(value, 6);
 }
 
-// "task=parity attention=full …"; settings that the line does not name have their usual value.
+// "task=parity attention=full …"; settings that the line does not name have their usual value. What
+// does not begin with a setting's name belongs to the word before it: the name of a file may hold
+// blanks.
 RunSettings settings_of_note(const std::string& note, const std::string& where) {
   TextMap text;
   for (const SettingField& field : setting_fields())
     if (field.get(RunSettings{}).empty()) text[field.name] = "";
+  std::string key;
   std::istringstream words(note);
-  for (std::string word; words >> word;) {
-    const size_t equals = word.find('=');
-    if (equals == std::string::npos) fail_input(where, ": '", word, "' is no setting=value");
-    text[word.substr(0, equals)] = word.substr(equals + 1);
+  for (std::string word; std::getline(words, word, ' ');) {
+    const std::string name = word.substr(0, word.find('='));
+    const bool is_setting = std::ranges::any_of(
+        setting_fields(), [&](const SettingField& field) { return name == field.name; });
+    if (is_setting && name.size() < word.size())
+      text[key = name] = word.substr(name.size() + 1);
+    else if (key.ends_with("-data"))
+      text[key] += " " + word;
+    else
+      fail_input(where, ": '", word, "' is no setting=value");
   }
   return settings_from_text(text, where);
 }
@@ -242,7 +252,9 @@ Recording make_recording(const Study& table, const std::vector<StudyResults>& re
     const Candidate *found = nullptr, *nearest = nullptr;
     size_t least = SIZE_MAX;
     for (const Candidate& c : candidates) {
-      if (identity_text(c.settings) == identity_text(asked.settings)) {
+      RunSettings wanted = asked.settings;
+      take_sizes_of_files(wanted, c.settings);
+      if (identity_text(c.settings) == identity_text(wanted)) {
         if (found) fail_input("'", asked.name, "' is recorded more than once");
         found = &c;
       }
@@ -275,6 +287,7 @@ Recording make_recording(const Study& table, const std::vector<StudyResults>& re
       picked.push_back(s);
     }
     recording.variants.push_back(record(asked, v, picked));
+    take_sizes_of_files(recording.variants.back().settings, found->settings);
     for (const auto& [key, value] : found->results->notes) {
       if (key == "date" || key == "hardware") add_once(recording.notes, key, value);
       if (key == "failed" && value.starts_with(v.name + ", seed "))

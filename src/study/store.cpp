@@ -95,11 +95,7 @@ RunState StudyStore::state(const Study& study, const StudyRun& run) const {
     check_same_data(s.train_data, there.settings.train_data_record, s.train_data_record);
     check_same_data(s.val_data, there.settings.val_data_record, s.val_data_record);
     check_same_data(s.text_data, there.settings.text_data_record, s.text_data_record);
-    // These follow from the files.
-    if (!s.train_data.empty())
-      there.settings.train_size = s.train_size, there.settings.length = s.length;
-    if (!s.val_data.empty()) there.settings.val_size = s.val_size;
-    if (!s.text_data.empty()) there.settings.length = s.length;
+    take_sizes_of_files(there.settings, s);
     if (identity_text(there.settings) != identity_text(s) || there.seeds != plan.seeds)
       fail_input(folder.path("settings.json").string(),
                  ": has other settings than the folder's name");

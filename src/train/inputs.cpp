@@ -85,6 +85,12 @@ void read_records(const RunSettings& s, DataRecords& records) {
     if (!file.empty() && !records.contains(file)) records[file] = record_of_file(task, file);
 }
 
+void take_sizes_of_files(RunSettings& s, const RunSettings& from) {
+  if (!s.train_data.empty()) s.train_size = from.train_size, s.length = from.length;
+  if (!s.val_data.empty()) s.val_size = from.val_size;
+  if (!s.text_data.empty()) s.length = from.length;
+}
+
 void take_sizes_of_files(RunSettings& s, const DataRecords& records,
                          const std::set<std::string>& given) {
   const auto take = [&](const char* flag, int& setting, int64_t held, const std::string& file,

@@ -48,5 +48,7 @@ void read_records(const RunSettings& settings, DataRecords& records);
 // text, length is the window it was prepared for, unless it is given.
 void take_sizes_of_files(RunSettings& settings, const DataRecords& records,
                          const std::set<std::string>& given);
+// The same sizes from settings that have them already, with the same files.
+void take_sizes_of_files(RunSettings& settings, const RunSettings& from);
 
 }  // namespace focus

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "files/atomic_file.h"
 #include "train/inputs.h"
@@ -148,30 +147,30 @@ std::vector<EpochMetrics> RunFolder::rows(uint64_t seed) const {
   return rows;
 }
 
-// A checkpoint knows what it was trained with. A file's name may change, its contents were
+// A checkpoint knows what it was trained with. A data file's name may change: what is in it was
 // compared.
-static void check_same_settings(const RunSettings& s, const Safetensors& checkpoint,
+static void check_same_settings(const RunSettings& now, const Safetensors& checkpoint,
                                 const std::string& settings_file) {
   if (!checkpoint.metadata.contains("run.task")) return;  // of an older program
-  std::set<std::string> free = {"epochs", "train-data", "val-data", "text-data"};
-  // These follow from the files.
-  if (!s.train_data.empty() || !s.text_data.empty()) free.insert({"train-size", "length"});
-  if (!s.val_data.empty()) free.insert("val-size");
+  RunSettings then = now;
   for (const SettingField& field : setting_fields()) {
-    if (!field.is_flag || free.contains(field.name)) continue;
-    RunSettings recorded;
     const auto found = checkpoint.metadata.find(str("run.", field.name));
-    if (found == checkpoint.metadata.end() && !field.may_be_missing) continue;
+    const bool is_there = found != checkpoint.metadata.end();
+    if (!is_there && !field.may_be_missing) continue;
     try {
-      if (found != checkpoint.metadata.end()) field.set(recorded, found->second);
+      field.set(then, is_there ? found->second : field.get(RunSettings()));
     } catch (const InputError& error) {
       fail_input(checkpoint.file_name(), ": metadata: run.", field.name, ": ", error.what());
     }
-    if (field.get(recorded) != field.get(s))
-      fail_input(checkpoint.file_name(), ": was trained with --", field.name, " ",
-                 field.get(recorded), ", but ", settings_file, " says ", field.get(s),
-                 "; begin another run for other settings");
   }
+  then.epochs = now.epochs;
+  then.train_data = now.train_data, then.val_data = now.val_data, then.text_data = now.text_data;
+  take_sizes_of_files(then, now);
+  for (const SettingField& field : setting_fields())
+    if (field.is_flag && field.get(then) != field.get(now))
+      fail_input(checkpoint.file_name(), ": was trained with --", field.name, " ", field.get(then),
+                 ", but ", settings_file, " says ", field.get(now),
+                 "; begin another run for other settings");
 }
 
 void RunFolder::restore(Run& run) {
