@@ -84,7 +84,8 @@ REUSED := $(if $(wildcard $(B)/obj/std.h.gch),,$(and $(wildcard lesson.txt),\
             $(wildcard $(B)/obj/tests/stage_main.o)))
 ifeq ($(ONCE)$(MODE)$(findstring clang,$(CXX))$(IS_CCACHE)$(REUSED),1release)
 READ_ONCE := $(B)/obj/std.h
-CXXFLAGS += -Wno-array-bounds  # of which g++ 12 then warns falsely where strings are added
+# Of strings whose header was read before, g++ 12 warns falsely.
+CXXFLAGS += $(addprefix -Wno-,array-bounds restrict stringop-overflow stringop-overread)
 $(CALM:%=$(B)/obj/%/%.o): READ_ONCE := $(B)/obj/calm.h
 read_once = $(if $(filter $(ALONE),$(1)),,$(B)/obj/$(if $(filter $(CALM:%=%/%),$(1)),calm,std).h.gch)
 endif
