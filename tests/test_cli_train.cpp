@@ -162,6 +162,8 @@ TEST_CASE("cli: resume of a finished, a missing and a damaged run") {
   damaged(last, half, last);
   damaged(last, nothing, last);
   damaged(last, other("\"epochs_done\":\"2\"", "\"epochs_done\":\"x\""), "epochs_done");
+  damaged(last, other("\"run.lr\":\"0.1\"", "\"run.lr\":\"0,1\""),
+          last + ": metadata: run.lr: '0,1'");
   fs::remove(place / last);
   place.refuses("resume run --epochs 3", "cannot read " + last);
 }

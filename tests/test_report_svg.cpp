@@ -102,4 +102,10 @@ TEST_CASE("svg: drawn, or one calm sentence") {
                    " (status 3): no such terminal"));
   ::setenv("PATH", saved.c_str(), 1);
   CHECK(!fs::exists(folder.path / "g.svg"));
+
+  const char* temporary = std::getenv("TMPDIR");
+  const std::string saved_temporary = temporary ? temporary : "";
+  ::setenv("TMPDIR", (folder.path / "none").c_str(), 1);
+  CHECK_THROWS_AS(write_figure(sample(), folder.path / "g.svg", &why), InputError);
+  temporary ? ::setenv("TMPDIR", saved_temporary.c_str(), 1) : ::unsetenv("TMPDIR");
 }

@@ -26,11 +26,14 @@ struct TemporaryFolder {
   fs::path path;
 
   TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "focus-figure-XXXXXX").string();
-    if (!::mkdtemp(name.data())) {
-      fail_input("cannot make a folder in ", fs::temp_directory_path().string(), ": ",
-                 std::generic_category().message(errno), "; set TMPDIR to a folder you may write");
-    }
+    const char* advice = "; set TMPDIR to a folder you may write";
+    std::error_code error;
+    const fs::path place = fs::temp_directory_path(error);
+    if (error) fail_input("no folder for temporary files: ", error.message(), advice);
+    std::string name = (place / "focus-figure-XXXXXX").string();
+    if (!::mkdtemp(name.data()))
+      fail_input("cannot make a folder in ", place.string(), ": ",
+                 std::generic_category().message(errno), advice);
     path = name;
   }
   ~TemporaryFolder() {

@@ -131,8 +131,12 @@ fs::path RunFolder::checkpoint(uint64_t seed, const char* name) const {
 
 std::optional<std::string> RunFolder::outcome() const {
   if (kind_of(path("outcome.txt")) == PathKind::missing) return std::nullopt;
-  const std::string text = read_file(path("outcome.txt"), most_bytes);
-  return text.substr(0, text.find('\n'));
+  std::string line = read_file(path("outcome.txt"), most_bytes);
+  line.resize(std::min(line.find('\n'), line.size()));
+  // It will be printed, and a terminal must not obey it.
+  std::replace_if(
+      line.begin(), line.end(), [](char c) { return uint8_t(c) < ' ' || c == 127; }, '?');
+  return line;
 }
 
 std::vector<EpochMetrics> RunFolder::rows(uint64_t seed) const {
@@ -155,13 +159,18 @@ static void check_same_settings(const RunSettings& s, const Safetensors& checkpo
   if (!s.val_data.empty()) free.insert("val-size");
   for (const SettingField& field : setting_fields()) {
     if (!field.is_flag || free.contains(field.name)) continue;
+    RunSettings recorded;
     const auto found = checkpoint.metadata.find(str("run.", field.name));
-    const std::string now = field.in_files(s) ? field.get(s) : "", usual = field.get(RunSettings());
-    const std::string then = found == checkpoint.metadata.end() ? "" : found->second;
-    if (then != now)
+    if (found == checkpoint.metadata.end() && !field.may_be_missing) continue;
+    try {
+      if (found != checkpoint.metadata.end()) field.set(recorded, found->second);
+    } catch (const InputError& error) {
+      fail_input(checkpoint.file_name(), ": metadata: run.", field.name, ": ", error.what());
+    }
+    if (field.get(recorded) != field.get(s))
       fail_input(checkpoint.file_name(), ": was trained with --", field.name, " ",
-                 then.empty() ? usual : then, ", but ", settings_file, " says ",
-                 now.empty() ? usual : now, "; begin another run for other settings");
+                 field.get(recorded), ", but ", settings_file, " says ", field.get(s),
+                 "; begin another run for other settings");
   }
 }
 
