@@ -16,7 +16,7 @@ ifneq ($(and $(NVCC),$(NVCC_FOR)),)
 NVCC_HURRY := $(if $(filter compute_%,$(CUDA_ARCH)),$(shell $(NVCC) --help 2>/dev/null | \
                 grep -q Ofast-compile && echo --Ofast-compile=max))
 # Host code under nvcc is compiled without -march and -Wpedantic: the code that nvcc generates warns.
-NVCCFLAGS := -std=c++20 -arch=$(CUDA_ARCH) -O$(if $(NVCC_HURRY),1,3) -lineinfo $(NVCC_HURRY) \
+NVCCFLAGS := -std=c++20 -arch=$(CUDA_ARCH) -O$(if $(NVCC_HURRY),0,3) -lineinfo $(NVCC_HURRY) \
              -I. -Isrc --threads 1 -Xcompiler -Wall,-Wextra,-fPIC $(NVCC_EXTRA)
 # The machine's g++, if nvcc takes it, or the one that a packaged nvcc brings with it.
 NVCC_HOST := -ccbin $(if $(findstring clang,$(CXX)),g++,$(CXX))

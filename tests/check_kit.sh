@@ -78,6 +78,14 @@ expect 0 "no GPU here: make test-08" "without a GPU it says what to do" on_a_gpu
 rm -r "$here/kernels"
 cd "$root" || exit 2
 
+# A copy by `cp -r checkout/*` lacks some files: that is said, and no half of a tree is made.
+mkdir "$here/copy" && cp -r Makefile LICENSE src cuda data tests lessons "$here/copy"
+expect 2 "names .clang-format, which does not exist: the checkout is not whole" "a checkout without its dot files" "$kit" --root "$here/copy" start 01 "$here/half"
+check "makes no tree" [ ! -e "$here/half" ]
+cp .clang-format .gitignore .gitattributes "$here/copy"
+expect 0 "make test-01" "an unpacked archive, without git, will do" "$kit" --root "$here/copy" start 01 "$here/half"
+rm -r "$here/copy" "$here/half"
+
 # --- an instructor ---
 # The grader's own checks are in check_grader.sh; here it meets a real lesson.
 all="$here/a class"

@@ -57,7 +57,8 @@ Manifest read_manifest(const std::filesystem::path& root) {
     for (const std::string& file : lesson.files)
       if (!std::filesystem::exists(root / file))
         fail_input(path.string(), ": lesson ", lesson.number, " names ", file,
-                   ", which does not exist");
+                   ", which does not exist: the checkout is not whole (cp -r with * leaves out "
+                   "names that begin with a dot)");
   }
   return manifest;
 }
