@@ -203,8 +203,7 @@ limit() {  # little of something; then, with enough, all is as if nothing had be
       3) ulimit -u 1 ;;
     esac
     exec "$focus" $command
-  ) > here/out 2> here/err < /dev/null; } 2> /dev/null
-  status=$?
+  ) 2>&1 > here/out < /dev/null | cat > here/err; status=${PIPESTATUS[0]}; } 2> /dev/null
   [ ! -e "$place/stop" ] || return
   tries limits
   case $status in
