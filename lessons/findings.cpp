@@ -664,7 +664,7 @@ void controls(const Records& r, Page& page) {
 // the mechanism; of list operations full attention 9 s, the others about 4.
 double gpu_minutes(const RunSettings& s, size_t seeds) {
   if (s.task == "text") {  // a step of one run, by its blocks, and a third of it for evaluation
-    const double ms = s.blocks * (s.d_model <= 32 ? 0.3 : 1.5), steps = s.train_size / s.batch;
+    const double ms = s.blocks * (s.d_model <= 32 ? 0.45 : 1.0), steps = s.train_size / s.batch;
     return double(seeds) * s.epochs * steps * ms * 4 / 3 / 60000;
   }
   const double epoch = s.task != "list-operations" ? 0.125 : s.attention == Pattern::full ? 9 : 4;

@@ -161,19 +161,20 @@ Said run_page(const cli::Words& arguments) {
 }  // namespace
 
 TEST_CASE("data: the engine's, padding included, for every seed and length") {
-  for (const auto& [length, k, seed] : {std::tuple{20, 5, uint64_t{153476998}},
-                                        {20, 0, uint64_t{153476998}},
-                                        {7, 3, uint64_t{0}},
-                                        {2, 2, UINT64_MAX},
-                                        {41, 0, uint64_t{1} << 40}}) {
-    const one_page::Settings s = page_settings(length, k, seed);
+  struct Case {
+    int length, k;
+    uint64_t seed;
+  };
+  for (const Case& c : {Case{20, 5, 153476998}, Case{20, 0, 153476998}, Case{7, 3, 0},
+                        Case{2, 2, UINT64_MAX}, Case{41, 0, uint64_t{1} << 40}}) {
+    const one_page::Settings s = page_settings(c.length, c.k, c.seed);
     const Rows page = one_page::even_pairs(s);
-    const auto engine = make_run_data(engine_settings(s), seed);
+    const auto engine = make_run_data(engine_settings(s), c.seed);
     REQUIRE(int(page.size()) == engine->train.rows);
     int wrong = 0;
     for (int i = 0; i < engine->train.rows; ++i)
       wrong += !is_row(page[size_t(i)], engine->train, i);
-    CHECK_MESSAGE(wrong == 0, "length ", length, ", k ", k, ", seed ", seed,
+    CHECK_MESSAGE(wrong == 0, "length ", c.length, ", k ", c.k, ", seed ", c.seed,
                   ": rows that differ: ", wrong);
   }
 }

@@ -54,12 +54,16 @@ TEST_CASE("trees are distinct within a set") {
 }
 
 TEST_CASE("no tree stands in both sets, whatever their sizes") {
-  for (const auto& [train, held_out] : {std::pair{150, 140}, {40, 150}, {150, 3}}) {
-    const std::set<std::string> a = trees(train, 4, train_split);
+  struct Sizes {
+    int train, held_out;
+  };
+  for (const Sizes& n : {Sizes{150, 140}, Sizes{40, 150}, Sizes{150, 3}}) {
+    const std::set<std::string> a = trees(n.train, 4, train_split);
     int shared = 0;
-    for (const std::string& tree : trees(held_out, 4, held_out_split)) shared += a.count(tree) > 0;
-    CHECK_MESSAGE(shared == 0, "of ", held_out, " held-out trees, ", shared,
-                  " are among the training set's ", train);
+    for (const std::string& tree : trees(n.held_out, 4, held_out_split))
+      shared += a.count(tree) > 0;
+    CHECK_MESSAGE(shared == 0, "of ", n.held_out, " held-out trees, ", shared,
+                  " are among the training set's ", n.train);
   }
 }
 

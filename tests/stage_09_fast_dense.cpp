@@ -53,7 +53,7 @@ TEST_CASE("online softmax: a first score of minus infinity weighs nothing") {
 }
 
 TEST_CASE("register tiles: one score far above the others, whichever it is") {
-  for (int place : {5, 20, 40, 55}) {  // each in another one of a thread's columns
+  for (int place = 3; place < 64; place += 8) {  // in each of a thread's columns
     const Sizes s{1, 64, 1, 16};
     Numbers q = normal_numbers(s, 1), k = normal_numbers(s, 2);
     for (int t = 0; t < s.T; ++t) q[s.at(0, t, 0)] = 20;
@@ -144,12 +144,12 @@ TEST_CASE("bands and blocks: a row of lanes a token") {
 
 TEST_CASE("any order of threads and blocks gives the same bits") {
   Problem x({1, 67, 2, 16});
-  for (const auto& [forward, backward] : {std::pair{2, 2}, {3, 5}, {4, 5}}) {
-    CAPTURE(forward);
+  for (const auto& rungs : {std::pair{2, 2}, {3, 5}, {4, 5}}) {
+    CAPTURE(rungs.first);
     std::vector<std::vector<float>> seen;
     for (int i = 0; i < 2; ++i) {  // run() shuffles anew each time
-      x.run.run(gpu::Pass::forward, forward);
-      x.run.run(gpu::Pass::backward, backward);
+      x.run.run(gpu::Pass::forward, rungs.first);
+      x.run.run(gpu::Pass::backward, rungs.second);
       std::vector<float> all = x.run.o.host();
       for (auto* more : {&x.run.dq, &x.run.dk, &x.run.dv})
         for (float value : more->host()) all.push_back(value);

@@ -39,10 +39,10 @@ std::map<std::string, std::string> files_of(const fs::path& folder) {
 void same_files(const fs::path& a, const fs::path& b) {
   const auto one = files_of(a), other = files_of(b);
   CHECK(one.size() == other.size());
-  for (const auto& [name, bytes] : one) {
-    CAPTURE(name);
-    REQUIRE(other.contains(name));
-    CHECK((other.at(name) == bytes));
+  for (const auto& file : one) {
+    CAPTURE(file.first);
+    REQUIRE(other.contains(file.first));
+    CHECK((other.at(file.first) == file.second));
   }
 }
 

@@ -8,6 +8,10 @@
 // (attention_rows.cu) reads two numbers for each product. A query's scores lie in 16 lanes of one
 // warp, in registers: softmax and choice take shuffles, and the weights replace the query in shared
 // memory, so that a block waits twice, for queries and keys and for the values.
+//
+// Measured on an H200, each launch alone: 1632 heads of 40 tokens, 64 wide, 50 µs (predicted: 30;
+// 75 with scores and weights in shared memory), top-5 76; 512 heads of 64 tokens, 128 wide, 77 µs
+// (predicted: 40; rung 04: 97), top-5 100 (rung 09: 141).
 #include "cuda/attention/tile.cuh"
 #include "cuda/device/launch.h"
 #include "cuda/ops/attention_steps.h"

@@ -160,7 +160,7 @@ std::string table_of(const Study& study, const StudyResults& results,
       "epochs to 95 % | held-out % |\n|---|---|---|---|---|---|---|---|\n";
   for (const auto& [base, variants] : sweeps_of(study))
     for (const auto& [factor, name] : variants) {
-      const auto at = [&](double (*value)(const Sharpness&)) {
+      const auto at = [&starts, &name = name](double (*value)(const Sharpness&)) {
         return median(values_of(starts, name, value));
       };
       const StudiedVariant& v = results.variant(name);
