@@ -53,7 +53,7 @@ TEST_CASE("online softmax: a first score of minus infinity weighs nothing") {
 }
 
 TEST_CASE("register tiles: one score far above the others, whichever it is") {
-  for (int place : {5, 20, 40, 55}) {  // each in another one of a thread's columns
+  for (int place = 3; place < 64; place += 8) {  // in each of a thread's columns
     const Sizes s{1, 64, 1, 16};
     Numbers q = normal_numbers(s, 1), k = normal_numbers(s, 2);
     for (int t = 0; t < s.T; ++t) q[s.at(0, t, 0)] = 20;

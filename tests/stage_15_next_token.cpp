@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "attention/choose.h"
 #include "attention_run.h"
 #include "gradient_check.h"
 #include "model_run.h"
@@ -89,6 +90,19 @@ TEST_CASE("causal: the weights of every query, against a plain reference") {
           reference_attention(s, q, k, v, reference_mask(settings, s, q, k), {}, 1, d_o);
       CHECK(difference(str(name_of(pattern), "(", kept, "): "), s, got, wanted, 16) == "");
     }
+  // Of every block of queries, and nothing behind the last key.
+  constexpr int keys = 150;
+  for (const int i0 : {0, sparse::block_queries, 2 * sparse::block_queries}) {
+    const int queries = std::min(sparse::block_queries, keys - i0);
+    std::vector<double> scores(size_t((keys + 1) * sparse::block_queries), 1);
+    sparse::hide_later_keys(scores.data(), i0, queries, keys);
+    for (int j = 0; j <= keys; ++j)
+      for (int i = 0; i < queries; ++i) {
+        const double score = scores[size_t(j * sparse::block_queries + i)];
+        CHECK_MESSAGE(std::isinf(score) == (j < keys && j > i0 + i), "query ", i0 + i, ", key ", j,
+                      " of ", keys, ": got the score ", score);
+      }
+  }
 }
 
 TEST_CASE("causal: another token changes nothing before it") {
