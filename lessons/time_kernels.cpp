@@ -1,7 +1,7 @@
 // `make gpu-NN`: how long the kernels of this tree take on this machine's GPU, beside what was
 // recorded on an H200.
 //
-//   time-kernels [NN]     lesson 16: steps in one launch; else the ladder of attention
+//   time-kernels [NN]     lesson NN's rungs of attention (none: all); 16: steps in one launch
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -41,8 +41,14 @@ std::map<std::string, std::string> recorded_times() {
   return times;
 }
 
+bool is_of_lesson(int rung, const std::string& lesson) {
+  if (lesson == "08") return rung == 1;
+  if (lesson == "10") return rung >= 6 && rung <= 11;
+  return lesson != "09" || (rung >= 2 && rung <= 5) || rung == 12 || rung == 13;
+}
+
 // size: the recorded one, or one that fits a smaller GPU.
-void time_ladder(const BenchSize& size) {
+void time_ladder(const BenchSize& size, const std::string& lesson) {
   std::map<std::string, std::string> recorded;
   if (size.B == BenchSize{}.B) recorded = recorded_times();
   std::printf("%d sequences, %d heads, %d tokens, width %d; TFLOP/s of what the result needs\n",
@@ -52,7 +58,7 @@ void time_ladder(const BenchSize& size) {
   for (const Pattern pattern : {Pattern::full, Pattern::banded, Pattern::block, Pattern::topk}) {
     std::unique_ptr<AttentionBench> bench;
     for (const Rung& rung : ladder()) {
-      if (!rung.has_pattern(pattern)) continue;
+      if (!rung.has_pattern(pattern) || !is_of_lesson(rung.number, lesson)) continue;
       if (!bench) bench = std::make_unique<AttentionBench>(pattern, size);
       if (!rung.unsupported(bench->call()).empty()) continue;
       const Measurement m = bench->measure(rung.pass, rung, 5);
@@ -98,7 +104,7 @@ int main([[maybe_unused]] int argc, [[maybe_unused]] char** argv) {
     }
     //@ end
     for (BenchSize size;; size.B /= 2) try {
-        time_ladder(size);
+        time_ladder(size, argc > 1 ? argv[1] : "");
         return 0;
       } catch (const OutOfMemory& error) {
         if (size.B == 1) throw;
