@@ -166,9 +166,9 @@ __device__ __forceinline__ void add_listed(Output<D, ROWS>& out, const float* p,
 
 // Blocks for which a multiprocessor has shared memory.
 template <int D, int ROWS>
-constexpr int at_once = D == 128    ? 2
-                        : ROWS <= 5 ? 7
-                                    : 4;
+[[maybe_unused]] constexpr int at_once = D == 128    ? 2
+                                         : ROWS <= 5 ? 7
+                                                     : 4;
 
 template <int D, int ROWS, int KEYS>
 __global__ void __launch_bounds__(threads, at_once<D, ROWS>)

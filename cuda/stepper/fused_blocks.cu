@@ -19,7 +19,6 @@ class FusedBlocks final : public Blocks {
       : model_(model),
         attention_(model.settings.attention, model.runs, B, model.settings.length,
                    model.settings.d_model, model.precision, training, *model.lists),
-        training_(training),
         M_(B * model.settings.length),
         scratch_(scratch) {
     const ModelSettings& s = model.settings;
@@ -146,7 +145,6 @@ class FusedBlocks final : public Blocks {
 
   const ModelOnDevice& model_;
   AttentionPlan attention_;
-  bool training_;
   int M_;  // rows of each run
   Scratch& scratch_;
   std::vector<Block> blocks_;
