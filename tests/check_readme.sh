@@ -33,7 +33,9 @@ while read -r command; do
     *" train "* | *" resume "*)
       touch begun
       sh -c "exec timeout -s INT 300 $command" > log 2>&1 < /dev/null &
-      while kill -0 $! 2> /dev/null && [ -z "$(find runs -name last.safetensors -newer begun 2> /dev/null)" ]; do
+      # The lines after it use this seed's.
+      while kill -0 $! 2> /dev/null &&
+        [ -z "$(find runs -path '*/seed-153476998/last.safetensors' -newer begun 2> /dev/null)" ]; do
         sleep 0.2
       done
       kill -INT $! 2> /dev/null

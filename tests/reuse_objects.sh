@@ -1,8 +1,9 @@
 #!/bin/sh
 # Spares TREE, which has sources of this checkout beside changed ones, compiling what would come out
 # the same: copies those objects of build/ of which all files are the same in TREE, included ones
-# too, but for whole lines of comments (tags are comments). What is not certainly the same is left
-# to TREE's make.
+# too, but for whole lines of comments (tags are comments). A file that asks for another with
+# __has_include is the same only if TREE has that one, too. What is not certainly the same is left to
+# TREE's make.
 #
 #   tests/reuse_objects.sh TREE     in the root, once TREE is written
 #
@@ -17,7 +18,10 @@ sources() {
 }
 same=$({ sources .; sources "$tree"; } | xargs -0 awk '
   !/^ *\/\// {text[FILENAME] = text[FILENAME] $0 "\n"}
-  END {for (file in text) if (text[file] == text[ENVIRON["tree"] substr(file, 2)]) print substr(file, 3)}')
+  /__has_include\("/ {split($0, part, "\""); asks[FILENAME] = part[2]}
+  END {for (file in text)
+         if (text[file] == text[ENVIRON["tree"] substr(file, 2)] &&
+             (!(file in asks) || text[ENVIRON["tree"] "/" asks[file]] != "")) print substr(file, 3)}')
 same=" $(echo $same) "
 
 # What an object was built with comes before it.
