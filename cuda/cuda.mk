@@ -39,7 +39,7 @@ $(B)/obj/counted/std.h.gch:  CXXFLAGS := $(filter-out -O%,$(CXXFLAGS)) $(COUNTED
 # the kernels' functions is compiled alike: otherwise its results may differ in the last bit.
 $(B)/obj/emulated/%.o $(B)/obj/tests/stage_16_one_launch.o: FLAGS := $(FLAGS:-O3=-O2)
 # The compiler notes the lines of the code, so that a fault in a kernel can name its own.
-$(B)/obj/emulated/%.o $(B)/obj/tests/stage_16_one_launch.o: LINES := -g1
+$(B)/obj/emulated/%.o: LINES := -g1
 $(B)/obj/tests/stage_16_one_launch.o: CXXFLAGS += -Wno-unknown-pragmas
 $(B)/obj/tests/stage_16_one_launch.o: READ_ONCE :=
 $(B)/obj/emulated/%.o: %.cu | $(AFTER_SETUP) $(addsuffix .gch,$(call once_for,emulated))

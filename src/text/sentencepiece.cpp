@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "error.h"
+#include "text/utf8.h"
 
 // The Makefile says whether pkg-config has found the library.
 #ifdef FOCUS_SENTENCEPIECE
@@ -33,7 +34,7 @@ class LinesOf : public sentencepiece::SentenceIterator {
   void Next() override {
     at_end_ = rest_.empty();
     size_t end = std::min({rest_.find('\n'), rest_.size(), most_line_bytes});
-    while (end > 0 && end < rest_.size() && (uint8_t(rest_[end]) & 0xc0) == 0x80) --end;
+    while (end > 0 && end < rest_.size() && continues_character(rest_[end])) --end;
     line_ = rest_.substr(0, end);
     rest_.remove_prefix(std::min(rest_.size(), end + (end < rest_.size() && rest_[end] == '\n')));
   }
@@ -116,8 +117,7 @@ std::vector<Piece> learn_unigram_pieces(std::string_view text, int count) {
 std::vector<Piece> learn_bpe_pieces(std::string_view text, int vocabulary) {
   std::vector<Piece> pieces = learn(text, "bpe", vocabulary + 1, false);
   std::erase_if(pieces, [](const Piece& piece) {
-    return std::count_if(piece.bytes.begin(), piece.bytes.end(),
-                         [](char c) { return (uint8_t(c) & 0xc0) != 0x80; }) < 2;
+    return piece.bytes.size() - size_t(std::ranges::count_if(piece.bytes, continues_character)) < 2;
   });
   return pieces;
 }

@@ -122,7 +122,7 @@ std::pair<std::string_view, std::string_view> split_text(std::string_view text,
   constexpr size_t near = 1000;
   if (line != text.npos && cut - line < near) cut = line + 1;
   // Not within a character.
-  while (cut > 0 && cut < text.size() && (uint8_t(text[cut]) & 0xc0) == 0x80) --cut;
+  while (cut > 0 && cut < text.size() && continues_character(text[cut])) --cut;
   return {text.substr(0, cut), text.substr(cut)};
 }
 

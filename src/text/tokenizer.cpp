@@ -7,6 +7,7 @@
 #include "enum_names.h"
 #include "error.h"
 #include "text/sentencepiece.h"
+#include "text/utf8.h"
 
 namespace focus {
 
@@ -128,7 +129,7 @@ void Tokenizer::add_merges_of(std::string_view piece, int full) {
   };
   for (size_t at = 0; at < piece.size();) {
     size_t end = at + 1;
-    while (end < piece.size() && (uint8_t(piece[end]) & 0xc0) == 0x80) ++end;
+    while (end < piece.size() && continues_character(piece[end])) ++end;
     for (size_t stop = at + 2; stop <= end; ++stop) {
       encode_chunk(piece.substr(at, stop - at), tokens);
       if (tokens.size() == 2) add(tokens[0], tokens[1]);

@@ -2,9 +2,8 @@
 //
 //   bytes    each byte is a token; takes anything
 //   bpe      byte-level byte-pair encoding, learnt from a text (text/bpe.h); takes anything, too
-//   unigram  pieces with probabilities (text/unigram.h), learnt by the library SentencePiece, and
-//   the
-//            bytes for what they do not match
+//   unigram  pieces with probabilities (text/unigram.h), learnt by the library SentencePiece;
+//            bytes for what no piece matches
 //
 // decode(encode(bytes)) == bytes, whatever the bytes are.
 //
@@ -15,9 +14,8 @@
 //   vocabulary 512
 //   32 116                 for bpe one line for each merge: token 256 is made of 32 and 116,
 //   …                      token 257 of the two ids on the next line, and so on
-//   -7.25 206f66           for unigram one line for each piece: the logarithm of its probability,
-//   and
-//                          its bytes in hexadecimal
+//   -7.25 206f66           for unigram one line for each piece: the logarithm of its
+//                          probability, and its bytes in hexadecimal
 #pragma once
 
 #include <span>
