@@ -1,6 +1,9 @@
 // The transformer's blocks with all but attention in a few fused kernels
 // (cuda/fast/blocks/block.cuh): one for the first block's norm and q, k, v; one for the rest of a
 // block together with the next one's norm and q, k, v; one for the rest of the last.
+#include <cmath>
+#include <cstdlib>
+
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/stepper/model_pass.h"
 
@@ -60,7 +63,26 @@ class FusedBlocks final : public Blocks {
       blocks_.push_back(b);
       scratch.need(attention_.scratch_bytes(b.kept));
     }
-    if (!training) return;
+    if (!training) {
+      const AttentionSettings& attention = s.attention;
+      const Pattern pattern = attention.pattern;
+      all_ = {B,
+              s.length,
+              s.blocks,
+              pattern == Pattern::full ? 0 : attention.k,
+              pattern == Pattern::bottomk ? -1.f : 1.f,
+              float(attention.score_scale) / std::sqrt(float(s.d_model)),
+              s.activation,
+              float(s.first_layer_norm_epsilon),
+              float(s.layer_norm_epsilon),
+              model.runs.stride,
+              model.weights + model.at.blocks[0].q.weight,
+              nullptr,
+              nullptr};
+      short_ = !std::getenv("FOCUS_OLD") &&
+               fits_short_sequences(model.precision, pattern, attention.causal, s.length);
+      return;
+    }
     other_d_ = layout.take<float>(numbers), d_attended_ = layout.take<float>(numbers);
     for (float*& d : d_qkv_) d = layout.take<float>(numbers);
     parts_ = layout.take<float>(part_floats_of(M_, blocks_.size() > 1 ? 6 : 3, model.runs.count));
@@ -68,6 +90,12 @@ class FusedBlocks final : public Blocks {
 
   float* forward(float* x, Streams& streams, const VisitAttention& visit) override {
     const int R = model_.runs.count;
+    if (short_ && !visit) {
+      ShortSequences a = all_;
+      a.x = x, a.y = blocks_[0].rest.y;
+      short_sequences(a, model_.precision, R, streams.main());
+      return a.y;
+    }
     blocks_[0].norm_qkv.x = x;
     norm_qkv_forward(blocks_[0].norm_qkv, R, streams.main());
     for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -145,7 +173,9 @@ class FusedBlocks final : public Blocks {
 
   const ModelOnDevice& model_;
   AttentionPlan attention_;
-  int M_;  // rows of each run
+  bool short_ = false;    // evaluation takes one kernel:
+  ShortSequences all_{};  // with these arguments
+  int M_;                 // rows of each run
   Scratch& scratch_;
   std::vector<Block> blocks_;
   std::vector<BlockNoise> noise_;

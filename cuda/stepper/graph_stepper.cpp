@@ -1,6 +1,7 @@
 #include "cuda/stepper/graph_stepper.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "error.h"
 
@@ -9,7 +10,7 @@ namespace focus::gpu {
 namespace {
 
 constexpr int steps_ahead = 16;          // that the device may be behind when a stop is asked for
-constexpr int evaluated_tokens = 65536;  // in one pass
+const int evaluated_tokens = std::getenv("FOCUS_TOKENS") ? std::atoi(std::getenv("FOCUS_TOKENS")) : 65536;  // in one pass
 
 std::vector<uint64_t> seeds_of(const PlacedRuns& runs) {
   std::vector<uint64_t> seeds;

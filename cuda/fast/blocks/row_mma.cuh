@@ -26,29 +26,35 @@ namespace focus::gpu::row_mma {
 constexpr int side = 64, weight_floats = side * side;
 constexpr int own = 16;  // columns of each of a lane's two rows
 
-// at[h][4·p + x]: row g + 8·h, column 16·p + 4·t + x.
-struct Rows {
-  float at[2][own];
+// at[h][4·p + x]: row g + 8·h, column 16·p + 4·t + x, of 16·GROUPS columns.
+template <int GROUPS>
+struct Columns {
+  float at[2][4 * GROUPS];
+};
+using Rows = Columns<side / 16>;
+
+struct Lane {
+  int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
 };
 
-template <class F>
+template <int GROUPS = side / 16, class F>
 __device__ __forceinline__ void each(const F& f) {
 #pragma unroll
   for (int h = 0; h < 2; ++h)
 #pragma unroll
-    for (int c = 0; c < own; ++c) f(h, c);
+    for (int c = 0; c < 4 * GROUPS; ++c) f(h, c);
 }
 
 // The rows of a block, a warp's and a lane's place in them.
-struct WarpRows {
-  int run, g, t, first;  // first: the lane's first row in the tile
-  int left;              // rows of the run from there on
-  size_t row;            // the lane's first row among those of all runs
+struct WarpRows : Lane {
+  int run, first;  // first: the lane's first row in the tile
+  int left;        // rows of the run from there on
+  size_t row;      // the lane's first row among those of all runs
 
   __device__ WarpRows(int rows_of_run, int rows) {
-    const int tiles = (rows_of_run + rows - 1) / rows, lane = int(threadIdx.x) % 32;
+    const int tiles = (rows_of_run + rows - 1) / rows;
     const int begin = int(blockIdx.x) % tiles * rows;
-    run = int(blockIdx.x) / tiles, g = lane / 4, t = lane % 4;
+    run = int(blockIdx.x) / tiles;
     first = int(threadIdx.x) / 32 * 16 + g, left = rows_of_run - begin - first;
     row = size_t(run) * size_t(rows_of_run) + size_t(begin + first);
   }
@@ -91,10 +97,10 @@ __device__ __forceinline__ void add(Rows& to, const WarpRows& t, const float* fr
 }
 
 // As products read them.
-template <Precision P>
-__device__ __forceinline__ Rows operand(const Rows& x) {
-  Rows result;
-  each([&](int h, int c) { result.at[h][c] = gpu::operand<P>(x.at[h][c]); });
+template <Precision P, int GROUPS>
+__device__ __forceinline__ Columns<GROUPS> operand(const Columns<GROUPS>& x) {
+  Columns<GROUPS> result;
+  each<GROUPS>([&](int h, int c) { result.at[h][c] = gpu::operand<P>(x.at[h][c]); });
   return result;
 }
 
@@ -102,6 +108,20 @@ __device__ __forceinline__ Rows operand(const Rows& x) {
 __device__ __forceinline__ float row_sum(float value) {
   value += __shfl_xor_sync(all_lanes, value, 1);
   return value + __shfl_xor_sync(all_lanes, value, 2);
+}
+
+// Normalises the lane's row h. Returns its mean and 1/σ.
+__device__ __forceinline__ float2 normalise(Rows& x, int h, float epsilon) {
+  float sum = 0, squares = 0;
+#pragma unroll
+  for (int c = 0; c < own; ++c) sum += x.at[h][c];
+  const float mean = row_sum(sum) / float(side);
+#pragma unroll
+  for (int c = 0; c < own; ++c) squares += (x.at[h][c] - mean) * (x.at[h][c] - mean);
+  const float rstd = 1.f / sqrtf(row_sum(squares) / float(side) + epsilon);
+#pragma unroll
+  for (int c = 0; c < own; ++c) x.at[h][c] = (x.at[h][c] - mean) * rstd;
+  return make_float2(mean, rstd);
 }
 
 // The activation, or its slope, of many numbers: chosen once.
@@ -202,44 +222,54 @@ __device__ __forceinline__ void add_step(float (&c)[N][4], const typename Factor
 }
 
 // c += A B, A as operand() leaves it: b(p, q, v) sets v[o][x] to B's number at row 16·p + 4·t + x
-// and column 16·q + 2·g + o.
-template <Precision P, class LoadB>
-__device__ __forceinline__ void add_product(Rows& c, const Rows& a, const LoadB& b) {
+// and column 16·q + 2·g + o. B_IS: what is known of B's numbers.
+template <Precision P, Numbers B_IS, int INNER, int GROUPS, class LoadB>
+__device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<INNER>& a,
+                                            const LoadB& b) {
   using F = Factors<P>;
-  float sums[2][4][4];  // of columns 0 to 31 and 32 to 63
-  each([&](int h, int n) { sums[n / 8][n / 4 % 2 * 2 + n % 2][2 * h + n % 4 / 2] = c.at[h][n]; });
+  constexpr int most = GROUPS < 2 ? GROUPS : 2;  // groups of columns in a step, 4 tiles of 8
+  constexpr int steps = GROUPS / most, left = GROUPS % most;
+  float sums[steps][2 * most][4], last[left + 1][4];
+  const auto sum_of = [&](int h, int n) -> float& {
+    const int group = n / 4, tile = group % most * 2 + n % 2, i = 2 * h + n % 4 / 2;
+    return group < steps * most ? sums[group / most][tile][i] : last[n % 2][i];
+  };
+  each<GROUPS>([&](int h, int n) { sum_of(h, n) = c.at[h][n]; });
 #pragma unroll
-  for (int p = 0; p < 4; ++p) {
+  for (int p = 0; p < INNER; ++p) {
     typename F::A x[2];
 #pragma unroll
     for (int s = 0; s < 2; ++s)
       x[s] =
           F::template of<Numbers::rounded>(RawA{{a.at[0][4 * p + s], a.at[1][4 * p + s],
                                                  a.at[0][4 * p + 2 + s], a.at[1][4 * p + 2 + s]}});
+    const auto step = [&](auto& to, int first, auto groups) {
+      constexpr int N = decltype(groups)::value;
+      typename F::B y[2 * N][2];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      typename F::B y[4][2];
-#pragma unroll
-      for (int q = 0; q < 2; ++q) {
+      for (int q = 0; q < N; ++q) {
         float v[2][4];
-        b(p, 2 * half + q, v);
+        b(p, first + q, v);
 #pragma unroll
         for (int o = 0; o < 2; ++o)
 #pragma unroll
           for (int s = 0; s < 2; ++s)
-            y[2 * q + o][s] = F::template of<Numbers::weights>(RawB{{v[o][s], v[o][2 + s]}});
+            y[2 * q + o][s] = F::template of<B_IS>(RawB{{v[o][s], v[o][2 + s]}});
       }
-      add_step<P>(sums[half], x, y);
-    }
+      add_step<P>(to, x, y);
+    };
+#pragma unroll
+    for (int s = 0; s < steps; ++s) step(sums[s], s * most, std::integral_constant<int, most>{});
+    if constexpr (left > 0) step(last, steps * most, std::integral_constant<int, left>{});
   }
-  each([&](int h, int n) { c.at[h][n] = sums[n / 8][n / 4 % 2 * 2 + n % 2][2 * h + n % 4 / 2]; });
+  each<GROUPS>([&](int h, int n) { c.at[h][n] = sum_of(h, n); });
 }
 
-// c += A Wᵀ, W copied by_row.
-template <Precision P>
-__device__ __forceinline__ void add_by_transposed(Rows& c, const WarpRows& t, const Rows& a,
+// c += A Wᵀ, W copied by_row: as many rows as c has columns.
+template <Precision P, Numbers W_IS = Numbers::weights, int GROUPS>
+__device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t, const Rows& a,
                                                   const float* w) {
-  add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
+  add_product<P, W_IS>(c, a, [&](int p, int q, float(&v)[2][4]) {
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
       const float4 u = load4(w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p));
@@ -247,10 +277,11 @@ __device__ __forceinline__ void add_by_transposed(Rows& c, const WarpRows& t, co
     }
   });
 }
-// c += A W, W copied by_column.
-template <Precision P>
-__device__ __forceinline__ void add_by(Rows& c, const WarpRows& t, const Rows& a, const float* w) {
-  add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
+// c += A W, W copied by_column: as many rows as A has columns.
+template <Precision P, Numbers W_IS = Numbers::weights, int INNER>
+__device__ __forceinline__ void add_by(Rows& c, const Lane& t, const Columns<INNER>& a,
+                                       const float* w) {
+  add_product<P, W_IS>(c, a, [&](int p, int q, float(&v)[2][4]) {
 #pragma unroll
     for (int x = 0; x < 4; ++x) {
       const float2 u = load2(w + swizzled<Swizzle::by_column>(4 * t.t, t.g / 2, 16 * p + x, 4 * q) +
