@@ -168,6 +168,22 @@ __device__ __forceinline__ void copy_weight(float* to, const float* from, int th
   for (int more = 0; more < side; more += COPYING / 16)
     __pipeline_memcpy_async(to + swizzled<S>(row, v, more, 0), from + more * side, 16);
 }
+// The thread's part of a weight that it has copied becomes what products read, once for all warps:
+// rounded, or two numbers of bf16 in the place of one.
+template <Precision P, Swizzle S, int COPYING>
+__device__ __forceinline__ void prepare_weight(float* w, int thread) {
+  if constexpr (P == Precision::tf32x3) return;
+#pragma unroll
+  for (int more = 0; more < side; more += COPYING / 16) {
+    float* const at = w + swizzled<S>(thread / 16, thread % 16, more, 0);
+    const float4 u = load4(at);
+    if constexpr (P == Precision::bf16)
+      store2(at,
+             make_float2(__uint_as_float(to_bf16s(u.x, u.z)), __uint_as_float(to_bf16s(u.y, u.w))));
+    else
+      store4(at, gpu::operand<P>(u));
+  }
+}
 __device__ __forceinline__ void copy_bias(float* to, const float* from) {
   const int e = int(threadIdx.x) * 4;
   if (e < side) __pipeline_memcpy_async(to + e, from + e, 16);
@@ -221,9 +237,16 @@ __device__ __forceinline__ void add_step(float (&c)[N][4], const typename Factor
   }
 }
 
-// c += A B, A as operand() leaves it: b(p, q, v) sets v[o][x] to B's number at row 16·p + 4·t + x
-// and column 16·q + 2·g + o. B_IS: what is known of B's numbers.
-template <Precision P, Numbers B_IS, int INNER, int GROUPS, class LoadB>
+// Of the column o of two neighbouring ones, what b[o] holds of 16 rows: v[x] from row 4·t + x.
+template <Precision P, Numbers B_IS>
+__device__ __forceinline__ void set_factors(typename Factors<P>::B (&b)[2], const float (&v)[4]) {
+#pragma unroll
+  for (int s = 0; s < 2; ++s) b[s] = Factors<P>::template of<B_IS>(RawB{{v[s], v[2 + s]}});
+}
+
+// c += A B, A as operand() leaves it: b(p, q, y) sets y[o] to B's factors at rows 16·p + 4·t + x
+// and column 16·q + 2·g + o.
+template <Precision P, int INNER, int GROUPS, class LoadB>
 __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<INNER>& a,
                                             const LoadB& b) {
   using F = Factors<P>;
@@ -247,15 +270,7 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
       constexpr int N = decltype(groups)::value;
       typename F::B y[2 * N][2];
 #pragma unroll
-      for (int q = 0; q < N; ++q) {
-        float v[2][4];
-        b(p, first + q, v);
-#pragma unroll
-        for (int o = 0; o < 2; ++o)
-#pragma unroll
-          for (int s = 0; s < 2; ++s)
-            y[2 * q + o][s] = F::template of<B_IS>(RawB{{v[o][s], v[o][2 + s]}});
-      }
+      for (int q = 0; q < N; ++q) b(p, first + q, y + 2 * q);
       add_step<P>(to, x, y);
     };
 #pragma unroll
@@ -265,15 +280,24 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
   each<GROUPS>([&](int h, int n) { c.at[h][n] = sum_of(h, n); });
 }
 
-// c += A Wᵀ, W copied by_row: as many rows as c has columns.
-template <Precision P, Numbers W_IS = Numbers::weights, int GROUPS>
+// c += A Wᵀ, W copied by_row: as many rows as c has columns. PREPARED: prepare_weight() has seen
+// it.
+template <Precision P, Numbers W_IS = Numbers::weights, bool PREPARED = false, int GROUPS>
 __device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t, const Rows& a,
                                                   const float* w) {
-  add_product<P, W_IS>(c, a, [&](int p, int q, float(&v)[2][4]) {
+  using B = typename Factors<P>::B;
+  add_product<P>(c, a, [&](int p, int q, B(*y)[2]) {
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
-      const float4 u = load4(w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p));
-      v[o][0] = u.x, v[o][1] = u.y, v[o][2] = u.z, v[o][3] = u.w;
+      const float* const at = w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p);
+      if constexpr (PREPARED && P == Precision::bf16) {
+        const float2 u = load2(at);
+        y[o][0].at[0] = __float_as_uint(u.x), y[o][1].at[0] = __float_as_uint(u.y);
+      } else {
+        const float4 u = load4(at);
+        const float v[4] = {u.x, u.y, u.z, u.w};
+        set_factors<P, PREPARED ? Numbers::rounded : W_IS>(y[o], v);
+      }
     }
   });
 }
@@ -281,13 +305,17 @@ __device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane
 template <Precision P, Numbers W_IS = Numbers::weights, int INNER>
 __device__ __forceinline__ void add_by(Rows& c, const Lane& t, const Columns<INNER>& a,
                                        const float* w) {
-  add_product<P, W_IS>(c, a, [&](int p, int q, float(&v)[2][4]) {
+  using B = typename Factors<P>::B;
+  add_product<P>(c, a, [&](int p, int q, B(*y)[2]) {
+    float v[2][4];
 #pragma unroll
     for (int x = 0; x < 4; ++x) {
       const float2 u = load2(w + swizzled<Swizzle::by_column>(4 * t.t, t.g / 2, 16 * p + x, 4 * q) +
                              t.g % 2 * 2);
       v[0][x] = u.x, v[1][x] = u.y;
     }
+#pragma unroll
+    for (int o = 0; o < 2; ++o) set_factors<P, W_IS>(y[o], v[o]);
   });
 }
 

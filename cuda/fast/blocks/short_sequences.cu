@@ -7,6 +7,8 @@
 // A query's scores lie in four lanes, 12 in each. Choosing keys looks for the k-th largest score, a
 // turn for each; scores that a choice depends on are made in 3xtf32, which a choice cannot tell
 // from float32 more often than two sums in other orders.
+#include <cstdlib>
+
 #include "cuda/device/launch.h"
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/fast/blocks/row_mma.cuh"
@@ -43,8 +45,8 @@ __device__ __forceinline__ int key_of(const Lane& lane, int c) {
 
 // Bit c: score c of row h is one of the row's k largest, of equal ones the lower key. One turn for
 // each, whatever the scores are.
-__device__ __forceinline__ unsigned choose_one_by_one(const Scores& s, const Lane& lane, int h, int k,
-                                                   int T) {
+__device__ __forceinline__ unsigned choose_one_by_one(const Scores& s, const Lane& lane, int h,
+                                                      int k, int T) {
   unsigned kept = 0;
   for (int found = 0; found < k; ++found) {
     float best = -INFINITY;
@@ -117,7 +119,7 @@ __device__ __forceinline__ void softmax(Scores& s, const unsigned (&kept)[2], co
   }
 }
 
-template <Precision P, bool CHOOSES>
+template <Precision P, bool CHOOSES, bool PREPARED>
 __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequences a) {
   constexpr Precision of_scores = CHOOSES ? Precision::tf32x3 : P;
   SharedMemory shared;
@@ -147,6 +149,14 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
                               16);
     __pipeline_commit();
   };
+  const auto wait_for_copies = [&](int half) {
+    __pipeline_wait_prior(0);
+    if (PREPARED)
+      prepare_weight<P, Swizzle::by_row, copying>(
+          weights + (3 * half + int(threadIdx.x) / copying) * weight_floats,
+          int(threadIdx.x) % copying);
+    __syncthreads();
+  };
   const auto product = [&](const Rows& in, int layer) {
     Rows out;
 #pragma unroll
@@ -154,7 +164,8 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
       const float4 b = load4(biases + layer * side + 16 * p + 4 * lane.t);
       set_vector(out, 0, p, b), set_vector(out, 1, p, b);
     }
-    add_by_transposed<P>(out, lane, operand<P>(in), weights + layer * weight_floats);
+    add_by_transposed<P, Numbers::weights, PREPARED>(out, lane, operand<P>(in),
+                                                     weights + layer * weight_floats);
     return out;
   };
 
@@ -171,8 +182,8 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
 
 #pragma unroll 1
   for (int block = 0; block < a.blocks; ++block) {
-    __pipeline_wait_prior(0);
-    __syncthreads();  // q's, k's and v's weights are there; nobody reads the others, keys or values
+    wait_for_copies(
+        0);  // q's, k's and v's weights are there; nobody reads the others, keys or values
     start_copying(block, 1);
     Rows in = x, acc;
     for (int h = 0; h < 2; ++h) normalise(in, h, block == 0 ? a.first_epsilon : a.epsilon);
@@ -193,8 +204,8 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
                    gpu::operand<P>(v));
         }
     }
-    __pipeline_wait_prior(0);
-    __syncthreads();  // keys, values and the other weights are there; nobody reads the first ones
+    wait_for_copies(
+        1);  // keys, values and the other weights are there; nobody reads the first ones
     if (block + 1 < a.blocks) start_copying(block + 1, 0);
 
     Scores s{};
@@ -255,8 +266,15 @@ void short_sequences(const ShortSequences& a, Precision precision, int runs, voi
   const LaunchSize size = early({"short_sequences", blocks, threads, shared_bytes});
   for_tensor_core_precision(precision, [&](auto chosen) {
     constexpr Precision P = decltype(chosen)::value;
-    a.k > 0 ? launch(size, stream, short_sequences_kernel<P, true>, a)
-            : launch(size, stream, short_sequences_kernel<P, false>, a);
+    const bool prepared = !std::getenv("FOCUS_UNPREPARED");
+    a.k > 0 ? launch(size, stream,
+                     prepared ? short_sequences_kernel<P, true, true>
+                              : short_sequences_kernel<P, true, false>,
+                     a)
+            : launch(size, stream,
+                     prepared ? short_sequences_kernel<P, false, true>
+                              : short_sequences_kernel<P, false, false>,
+                     a);
   });
 }
 
