@@ -121,6 +121,12 @@ OperationResult blocks_on_device(const OperationInputs& in, const ModelSettings&
   return result;
 }
 
+// What the blocks make of x in evaluation.
+std::vector<double> output_on_device(const OperationInputs& in, const ModelSettings& s,
+                                     Precision precision) {
+  return blocks_on_device(in, s, in.shapes[0][0], precision, true, {}, false).output;
+}
+
 // Relative errors of the output, of x's gradient, of all weights' and all biases'.
 std::array<double, 4> errors_of(const OperationResult& got, const OperationResult& wanted) {
   std::array<double, 4> error{}, size{};
@@ -237,24 +243,48 @@ TEST_CASE("device: all blocks of short sequences in one kernel, against double")
                         {1, 4, 17, Pattern::bottomk, 3, Activation::relu},
                         {1, 1, 48, Pattern::topk, 47, Activation::relu},
                         {1, 2, 33, Pattern::topk, 1, Activation::relu}}) {
-    const ModelSettings s = blocks_of({c.pattern, c.k, 0, 1, 0}, c.T, c.blocks, c.activation, 0);
+    ModelSettings s = blocks_of({c.pattern, c.k, 0, 1, 0}, c.T, c.blocks, c.activation, 0);
+    s.attention.score_scale = 1.5;
     const OperationInputs in = block_inputs(s, c.B);
     const OperationResult wanted =
         on_tape(in, [&](auto& tape, const auto& x) { return through_blocks(tape, x, s); }, {});
     for (const Limits& limits : below_fp32) {
       REQUIRE(gpu::fits_short_sequences(limits.precision, c.pattern, false, c.T));
       gpu::shuffle_threads(uint64_t(c.T));
-      const double error = relative_error(
-          blocks_on_device(in, s, c.B, limits.precision, true, {}, false).output, wanted.output);
+      const double error = relative_error(output_on_device(in, s, limits.precision), wanted.output);
       INFO(str(name_of(limits.precision), ", ", c.blocks, " blocks of ", c.T, " tokens, ",
                name_of(c.pattern), ": ", error));
-      MESSAGE(str(name_of(limits.precision), ", ", c.blocks, " blocks of ", c.T, " tokens, ",
-                  name_of(c.pattern), ": ", error));
-      CHECK(error <= (c.k > 0 && limits.precision != Precision::tf32x3 ? 0.1 : limits.most * c.blocks));
+      // Queries and keys of few digits may choose another key where two scores are near.
+      const bool may_choose_others = c.k > 0 && limits.precision != Precision::tf32x3;
+      CHECK(error <= (may_choose_others ? 0.1 : limits.most * c.blocks));
       CHECK(error >= limits.least);
     }
   }
   gpu::shuffle_threads(0);
+}
+
+// Keys without a weight are equal, so all scores of a query are, and the first keys are chosen; a
+// NaN stays in its sequence.
+TEST_CASE("device: short sequences with equal scores, and with a NaN") {
+  const int T = 21, B = 3;
+  const ModelSettings s = blocks_of({Pattern::topk, 4, 0, 1, 0}, T, 1, Activation::relu, 0);
+  OperationInputs in = block_inputs(s, B);
+  std::fill(in.values[3].begin(), in.values[3].end(), 0);  // W_k
+  const OperationResult wanted =
+      on_tape(in, [&](auto& tape, const auto& x) { return through_blocks(tape, x, s); }, {});
+  for (const Limits& limits : below_fp32) {
+    const std::vector<double> got = output_on_device(in, s, limits.precision);
+    CHECK(relative_error(got, wanted.output) <= limits.most);
+    OperationInputs with_nan = in;
+    const size_t sequence = size_t(T * s.d_model);
+    with_nan.values[0][sequence + 77] = NAN;
+    const std::vector<double> seen = output_on_device(with_nan, s, limits.precision);
+    for (size_t i = 0; i < seen.size(); ++i)
+      if (i / sequence == 1)
+        REQUIRE(std::isnan(seen[i]));
+      else
+        REQUIRE(seen[i] == got[i]);
+  }
 }
 
 TEST_CASE("device: runs of fused blocks have the bits of each alone") {

@@ -88,7 +88,7 @@ __device__ __forceinline__ void choose(unsigned (&kept)[2], const Scores& s, con
 #pragma unroll
     for (int c = 0; c < 4 * tiles; ++c)
       kept[h] |= unsigned(key_of(lane, c) < T && s.at[h][c] >= bound[h]) << c;
-    right = right && (row_sum(__popc(kept[h])) == k || !has[h]);
+    right &= row_sum(__popc(kept[h])) == k || !has[h];
   }
   if (__ballot_sync(all_lanes, right) == all_lanes) return;
   for (int h = 0; h < 2; ++h) kept[h] = choose_one_by_one(s, lane, h, k, T);
