@@ -117,7 +117,9 @@ TEST_CASE("surface: a partial file goes on, and is refused where it is not its o
 TEST_CASE("surface: JSON has the contract's keys, and null where a loss is none") {
   Surface surface(2, 0.5);
   for (size_t i = 0; i < 4; ++i) surface.points[i] = Evaluation{double(i) / 3, 25.0 * double(i)};
-  const auto one = nlohmann::json::parse(surface_json({surface}, {"a"}, 9));
+  const auto one = nlohmann::json::parse(surface_json({surface}, {{"a", "topk(5)", 1.5}}, 9));
+  CHECK(one.at("attention") == "topk(5)");
+  CHECK(one.at("norm") == 1.5);
   CHECK(one.at("grid") == 2);
   CHECK(one.at("range") == 0.5);
   CHECK(one.at("samples") == 9);
@@ -125,7 +127,8 @@ TEST_CASE("surface: JSON has the contract's keys, and null where a loss is none"
   CHECK(one.at("losses")[1][0].get<double>() == 2.0 / 3);
   CHECK(one.at("accuracies")[0][1] == 25);
   surface.points[1]->loss = HUGE_VAL;
-  const auto two = nlohmann::json::parse(surface_json({surface, surface}, {"a", "b"}, 9));
+  const auto two = nlohmann::json::parse(
+      surface_json({surface, surface}, {{"a", "full", 1}, {"b", "full", 1}}, 9));
   CHECK(two.at(1).at("checkpoint") == "b");
   CHECK(two.at(0).at("losses")[0][1].is_null());
 }

@@ -7,7 +7,7 @@
 #include "prediction.h"
 #include "report/figure.h"
 #include "study/recording.h"
-#include "train/checkpoint.h"
+#include "train/settings.h"
 
 namespace focus {
 
@@ -43,8 +43,7 @@ inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to)
   const size_t dot = name.find('.');
   if (dot == name.npos) fail_input(file.string(), ": not TASK.SEED.json");
   const nlohmann::json all = nlohmann::json::parse(read_file(file, 1 << 22));
-  const int length =
-      read_model_settings(Safetensors::read(all.at("checkpoint").get<std::string>())).length;
+  const int length = all.at("length");
   for (const nlohmann::json& row : all.at("inequalities"))
     to.push_back({name.substr(0, dot),
                   uint64_t(parse_integer(name.substr(dot + 1))),

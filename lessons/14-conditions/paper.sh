@@ -5,7 +5,8 @@
 #
 #   lessons/14-conditions/paper.sh OUT [TASK ...]        without tasks: all eight
 #
-# Then `build/lesson-14 --scale paper --out OUT` makes table, figure and verdict of OUT/stability.
+# Then `build/lesson-14 --scale paper --out OUT` makes table, figure and verdict of OUT/stability; it
+# needs nothing else of OUT. OUT/stability/made-on.txt says on which machine they were made.
 # Settings: DEVICE (cuda), TRAIN: more flags for `focus train`.
 set -eu
 out=${1:?usage: paper.sh OUT [TASK ...]}
@@ -14,14 +15,16 @@ shift
   solve-equation cycle-navigation parity list-operations
 focus=build/focus device=${DEVICE:-cuda}
 mkdir -p "$out/stability" "$out/data" "$out/models"
+"$(dirname "$0")"/../made-on.sh "$device" "$out/stability"
 
 for task in "$@"; do
   for attention in full "topk --k 5"; do
     dir=$out/models/$task.relu.${attention%% *}
-    [ -f "$dir/metrics.csv" ] && continue
-    # shellcheck disable=SC2086  # two words, several flags
-    $focus train --task "$task" --attention $attention --activation relu --seeds 10 \
-      --device "$device" ${TRAIN:-} --out "$dir" > "$dir.log" 2>&1 || { tail -3 "$dir.log"; exit 1; }
+    command="train --task $task --attention $attention --activation relu --seeds 10"
+    command+=" --device $device ${TRAIN:-} --out $dir"
+    [ ! -f "$dir/settings.json" ] || command="resume $dir"
+    # shellcheck disable=SC2086  # several words
+    $focus $command > "$dir.log" 2>&1 || { tail -3 "$dir.log"; exit 1; }
   done
   for dir in "$out/models/$task.relu.topk"/seed-*; do
     seed=${dir##*-} length=40 data_seed=${dir##*-}
