@@ -347,7 +347,8 @@ int measure_at_paper_scale(Lesson& out) {
     std::cout << "Table 6 is not measured: that needs lessons/14-conditions/paper.sh "
               << to.string() << "\nand a GPU\n";
   else
-    out.table(cell_columns, lines, "paper/measured.csv");
+    out.table_of(to / "stability", "lessons/14-conditions/paper.sh", cell_columns, lines,
+                 "paper/measured.csv");
   {
     ShareProgress progress("untrained models");
     std::mutex mutex;
