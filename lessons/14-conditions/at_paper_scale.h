@@ -77,14 +77,17 @@ inline std::vector<Cell> read_cell_rows(const std::filesystem::path& file) {
 // those of the untrained models.
 
 inline constexpr int paper_rows = 25;  // of each model: 1000 queries of each of its layers
-inline constexpr const char* paper_mechanisms[] = {"full", "full*4", "topk(5)", "topk(9)",
-                                                   "banded(5)"};
+inline constexpr const char* paper_mechanisms[] = {"full",    "full*4",  "topk(2)",
+                                                   "topk(5)", "topk(9)", "banded(5)"};
 
 class RecordedRuns {
  public:
   explicit RecordedRuns(const std::filesystem::path& lessons) {
-    for (const char* folder : {"06-generalisation", "17-sharpness"})
-      recordings_.push_back(read_recording(lessons / folder / "results/paper"));
+    for (const char* folder : {"06-generalisation", "17-sharpness", "14-conditions"}) {
+      const std::filesystem::path recorded = lessons / folder / "results/paper";
+      if (std::filesystem::exists(recorded / "seeds.csv"))
+        recordings_.push_back(read_recording(recorded));
+    }
   }
   const RecordedVariant* find(const std::string& task, const std::string& mechanism) const {
     for (const Recording& r : recordings_)
