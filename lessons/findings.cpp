@@ -336,17 +336,16 @@ struct Arm {
   std::string task, attention;
   int k = 0;
   double c = 1, entropy = 0;
-  const RecordedVariant* run = nullptr;
+  const RecordedVariant* run = nullptr;  // nullptr: not run
 };
 
-// Those that have been run.
 std::vector<Arm> arms(const Records& r, const fs::path& file) {
   std::vector<Arm> all;
   for (const auto& cells : read_rows(file, "task,attention,k,score_scale,entropy")) {
     Arm arm{cells[0], cells[1], int(parse_integer(cells[2])), parse_number(cells[3]),
             parse_number(cells[4])};
     arm.run = at_scale(r, arm.task, arm.attention, arm.k, arm.c);
-    if (arm.run) all.push_back(arm);
+    all.push_back(arm);
   }
   return all;
 }
@@ -383,16 +382,16 @@ std::string at_equal_entropy(const std::vector<Arm>& all) {
     const Arm *five = nullptr, *full = nullptr;
     for (const Arm& a : all)
       if (a.task == task && a.attention == "topk" && a.k == 5 && a.c == 1) five = &a;
-    if (!five) continue;
+    if (!five || !five->run) continue;
     for (const Arm& a : all)
       if (a.task == task && a.attention == "full" &&
           (!full || std::abs(a.entropy - five->entropy) < std::abs(full->entropy - five->entropy)))
         full = &a;
+    if (!full->run) continue;
     const Against c(*five->run, *full->run);
     const std::string what = in_words(c, "adds", "takes away");
-    text += str(text.empty() ? "" : "; ", task, ": topk(5) at C = 1 (entropy ",
-                format("%.2f", five->entropy), ") against full at C = ", c_text(full->c), " (",
-                format("%.2f", full->entropy), "): ", c.text(), ", sparsity ", what);
+    text += str("| ", task, " | ", format("%.2f", five->entropy), " | C = ", c_text(full->c), ", ",
+                format("%.2f", full->entropy), " | ", c.text(), " | sparsity ", what, " |\n");
   }
   return text;
 }
@@ -404,7 +403,7 @@ std::string one_curve(const std::vector<Arm>& all) {
   std::string pair;
   std::vector<const Arm*> here;
   for (const Arm& a : all)
-    if (a.task == "even-pairs") here.push_back(&a);
+    if (a.task == "even-pairs" && a.run) here.push_back(&a);
   for (const Arm* a : here) {
     entropies.push_back(a->entropy), epochs.push_back(median_of(*a->run));
     for (const Arm* b : here) {
@@ -509,24 +508,27 @@ std::string sharpness(const Records& r, const fs::path& folder, Page& page) {
       "C = 1 on ",
       suffices.size(), " (S2); at C = 4 topk(5) is still faster by a factor of 1.25 or more on ",
       adds.size(), " (", list(adds), "; S3)");
-  page.body +=
-      str("## Sparsity, or sharpness? (lesson 17; the paper does not ask)\n\n"
-          "![Epochs against C](17-sharpness/results/paper/figure.svg)\n\n"
-          "softmax(C · Q Kᵀ / √d). Epochs to 95 % training accuracy, median and [quartiles] of ten "
-          "seeds.\n\n",
-          grid,
-          "\nBy the [rules](17-sharpness/RULES.md) that were written before the runs (factor above "
-          "1: the first named needs "
-          "fewer epochs):\n\n",
-          judged, "\n**", words,
-          ".**\n\n- S4, at equal entropy before training: ", at_equal_entropy(measured),
-          ".\n- Control 4, ", one_curve(measured),
-          ".\n- S5, where "
-          "it hurts: ",
-          hurts.empty() ? "nowhere among the runs made" : list(hurts),
-          "; by a point or less, with nine or ten seeds: ", list(little),
-          ".\n- S6, a sharper softmax makes banded(5) faster on: ", list(bands), " (run on ",
-          list(bands_run), ").\n\n");
+  page.body += str(
+      "## Sparsity, or sharpness? (lesson 17; the paper does not ask)\n\n"
+      "![Epochs against C](17-sharpness/results/paper/figure.svg)\n\n"
+      "softmax(C · Q Kᵀ / √d). Epochs to 95 % training accuracy, median and [quartiles] of ten "
+      "seeds.\n\n",
+      grid,
+      "\nBy the [rules](17-sharpness/RULES.md) that were written before the runs (factor above "
+      "1: the first named needs "
+      "fewer epochs):\n\n",
+      judged, "\n**", words,
+      ".**\n\nS4, at equal entropy: topk(5) at C = 1 against full attention at the C whose mean "
+      "entropy before training comes nearest, in nats (a query that attends to n keys alike has "
+      "ln n).\n\n| task | topk(5) | full | epochs, topk(5) against full | |\n"
+      "|---|---|---|---|---|\n",
+      at_equal_entropy(measured), "\n- Control 4, ", one_curve(measured),
+      ".\n- S5, where "
+      "it hurts: ",
+      hurts.empty() ? "nowhere among the runs made" : list(hurts),
+      "; by a point or less, with nine or ten seeds: ", list(little),
+      ".\n- S6, a sharper softmax makes banded(5) faster on: ", list(bands), " (run on ",
+      list(bands_run), ").\n\n");
   page.claims.push_back(
       {"—", "what helps is sparsity (the paper's reading)", "—", "lesson 17: " + words});
   draw_sharpness(r, folder / "figure.svg");
