@@ -191,26 +191,26 @@ inline std::string paper_table_of(const std::vector<PooledCell>& cells) {
   return text;
 }
 
-// The left sides by percentile, ours with the range of the seeds, the paper's dashed.
+// The left sides by percentile on the paper's tasks, ours with the range of the seeds, the paper's
+// dashed.
 inline Figure paper_figure_of(const std::vector<PooledCell>& cells) {
   Figure figure{"Table 6 at the paper's size: the conditions hold below 1"};
   for (const bool weights : {true, false}) {
     Panel panel{weights ? "Weights" : "Inputs", "percentile", "left side"};
     for (const PooledCell& p : cells) {
+      const PaperSides* paper = paper_of(p.task);
+      if (!paper) continue;
       const std::vector<double>& values = weights ? p.weights : p.inputs;
       auto at = std::find_if(panel.series.begin(), panel.series.end(),
                              [&](const Series& s) { return s.name == p.task; });
       if (at == panel.series.end()) {
-        const PaperSides* paper = paper_of(p.task);
-        if (paper) {
-          Series theirs{p.task + ", paper"};
-          theirs.style = Style::dashed;
-          for (size_t i = 0; i < 4; ++i) {
-            theirs.x.push_back(table_percentiles[i]);
-            theirs.y.push_back(weights ? paper->weights[i] : paper->inputs[i]);
-          }
-          panel.series.push_back(theirs);
+        Series theirs{p.task + ", paper"};
+        theirs.style = Style::dashed;
+        for (size_t i = 0; i < 4; ++i) {
+          theirs.x.push_back(table_percentiles[i]);
+          theirs.y.push_back(weights ? paper->weights[i] : paper->inputs[i]);
         }
+        panel.series.push_back(theirs);
         at = panel.series.insert(panel.series.end(), Series{p.task});
       }
       at->x.push_back(p.percentile), at->y.push_back(median(values));
