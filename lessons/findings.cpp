@@ -1055,7 +1055,8 @@ int run() {
   Records r;
   for (const char* folder : {"06-generalisation/results/paper", "07-activations/results/paper",
                              "17-sharpness/results/paper", "17-sharpness/results/controls",
-                             "17-sharpness/results/more-controls"})
+                             "17-sharpness/results/more-controls", "14-conditions/results/paper",
+                             "06-generalisation/results/list-operations"})
     r.add(folder);
   Page page;
   figure_one(r, page);
