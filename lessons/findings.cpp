@@ -269,6 +269,39 @@ void figure_one(const Records& r, Page& page) {
            list(memorised))});
 }
 
+// Figure 7: the one long task. Fewer seeds than the rules ask for are told and not judged.
+void figure_seven(const Records& r, Page& page) {
+  const char* task = "list-operations";
+  const RecordedVariant *full = r.find(task, "full"), *five = r.find(task, "topk", 5);
+  if (!full || !five) return;
+  const auto each = [](const RecordedVariant& v, const auto& of) {
+    std::string text;
+    for (const SeedOutcome& s : v.seeds) text += (text.empty() ? "" : " ") + of(s);
+    return text;
+  };
+  std::string rows;
+  for (const RecordedVariant* v : {full, five})
+    rows += str(
+        "| ", v->mechanism, " | ",
+        each(*v,
+             [](const SeedOutcome& s) {
+               return s.epochs ? std::to_string(*s.epochs) : std::string("none");
+             }),
+        " | ", each(*v, [](const SeedOutcome& s) { return format("%.2f", s.last.train_loss); }),
+        " | ", each(*v, [](const SeedOutcome& s) { return format("%.1f", s.best_val_accuracy); }),
+        " | ", each(*v, [](const SeedOutcome& s) { return format("%.1f", s.last.val_accuracy); }),
+        " |\n");
+  const Against c(*five, *full);
+  page.body += str(
+      "## List operations (figure 7)\n\n", full->seeds.size(), " seeds, ", full->settings.epochs,
+      " epochs. Learnt: a training loss of 2.0 or less. ",
+      full->seeds.size() < size_t(of_ten) ? "So few seeds are told, not judged: " : "",
+      "topk(5) against full attention ", c.text(),
+      ".\n\n| | epochs, each seed | last training loss | best held-out, % | held-out at the end, % "
+      "|\n|---|---|---|---|---|\n",
+      rows, "\n");
+}
+
 void figure_two(const Records& r, Page& page) {
   std::string table =
       "| task | activation | full | topk(5) | topk(5) against full | held-out at the end | F5 |\n"
@@ -861,7 +894,9 @@ std::vector<NotRun> not_run(const Records& r) {
         v.settings.text_data.erase(0, at);
       TextMap settings = to_text(v.settings);
       for (const char* key : {"task", "attention", "k", "epochs"}) settings.erase(key);
-      if (r.find(v.settings.task, name_of(v.settings.attention), v.settings.k, settings)) continue;
+      const RecordedVariant* there =
+          r.find(v.settings.task, name_of(v.settings.attention), v.settings.k, settings);
+      if (there && there->seeds.size() >= v.seeds.size()) continue;
       const std::string command = command_of(v.settings, v.seeds.size());
       if (seen[command]) continue;
       seen[command] = true;
@@ -1060,6 +1095,7 @@ int run() {
     r.add(folder);
   Page page;
   figure_one(r, page);
+  figure_seven(r, page);
   figure_two(r, page);
   page.claims.push_back({"F6", "so with other depths and heads", "3a, 3b",
                          verdict_of(lessons / "11-architecture", "11")});
