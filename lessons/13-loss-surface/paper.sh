@@ -11,39 +11,16 @@
 # Then `build/lesson-13 --scale paper --out OUT` makes table, figure and verdict of OUT/surfaces; it
 # needs nothing else of OUT. OUT/surfaces/made-on.txt says on which machine they were made.
 #
-# SKIP_MATCHED=1 leaves out those at equal training loss. Settings: DEVICE (cuda), SEEDS (those of
-# `seeds`), MECHANISMS (full topk) of `models`, ALONE=1: trains each seed as a run of its own, as is
-# always done for list operations, ROWS of `seeds` (500), PRECISION of `fine` (fp32), TRAIN: more
-# flags for `focus train`.
-set -eu
+# SKIP_MATCHED=1 leaves out those at equal training loss. Settings: SEEDS (those of `seeds`), MECHANISMS
+# (full topk) of `models`, ROWS of `seeds` (500), PRECISION of `fine` (fp32); and lessons/paper_runs.sh's.
 out=${1:?usage: paper.sh OUT [TASK.ACTIVATION.PART ...]}
 shift
+. "$(dirname "$0")/../paper_runs.sh"
 [ $# -gt 0 ] || set -- {even-pairs,missing-duplicate}.relu.{seeds,fine} {parity,list-operations}.relu.seeds \
   {even-pairs,missing-duplicate}.gelu.fine {parity,list-operations}.{relu,gelu}.fine
-focus=build/focus device=${DEVICE:-cuda} matched_loss=0.1 mechanisms=${MECHANISMS:-full topk}
+matched_loss=0.1 mechanisms=${MECHANISMS:-full topk}
 first=140439608 # the paper's for this
-mkdir -p "$out/surfaces" "$out/data" "$out/models"
-"$(dirname "$0")"/../made-on.sh "$device" "$out/surfaces"
-
-# run TASK ACTIVATION MECHANISM SEED: the folder of the run that trains this seed.
-run() {
-  local folder=$out/models/$1.$2.$3
-  [ "$1" != list-operations ] && [ -z "${ALONE:-}" ] || folder+=.$4
-  echo "$folder"
-}
-
-# train FOLDER TASK ACTIVATION MECHANISM SEED [EPOCHS]: to so many epochs in all, else as the paper.
-train() {
-  local folder=$1 command=(train --task "$2" --activation "$3" --attention "$4" --device "$device")
-  [ "$4" = full ] || command+=(--k 5)
-  # All ten seeds of the paper at once, if the folder is not one seed's.
-  case $folder in *."$5" | *."$5".matched) command+=(--seed "$5") ;; *) command+=(--seeds 10) ;; esac
-  # shellcheck disable=SC2206  # several flags
-  command+=(${TRAIN:-} --out "$folder")
-  [ ! -f "$folder/settings.json" ] || command=(resume "$folder")
-  [ -z "${6:-}" ] || command+=(--epochs "$6")
-  $focus "${command[@]}" > "$folder.log" 2>&1 || { tail -3 "$folder.log"; return 1; }
-}
+made_on "$out/surfaces"
 
 # matched TASK ACTIVATION MECHANISM SEED...: RUN.matched/SEED.safetensors, each as it is after the
 # first epoch whose training loss is at most 0.1. A run is the beginning of every longer one: one
@@ -71,16 +48,6 @@ models() {
     done
     [ -n "${SKIP_MATCHED:-}" ] || matched "$1" "$2" "$mechanism" "${@:3}"
   done
-}
-
-# rows TASK SEED: the rows that seed trains on.
-rows() {
-  local file=$out/data/$1.$2.tsv seed=$2 length=40
-  [ "$1" = list-operations ] && seed=1 length=600
-  case ${TRAIN:-} in *--length*) length=${TRAIN#*--length } length=${length%% *} ;; esac
-  [ -f "$file" ] || $focus data generate --task "$1" --count 5000 --length $length --seed "$seed" \
-    --out "$file" > /dev/null
-  echo "$file"
 }
 
 # surface NAME GRID SAMPLES PRECISION DATA DIRECTION FULL TOPK: three side by side, since half of the
