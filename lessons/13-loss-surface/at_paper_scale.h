@@ -3,9 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "files/safetensors.h"
 #include "surroundings.h"
-#include "train/checkpoint.h"
 
 namespace focus {
 
@@ -29,13 +27,7 @@ inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRo
     fail_input(file.string(), ": not TASK.ACTIVATION.STATE.SEED.DIRECTION.json");
   const nlohmann::json all = nlohmann::json::parse(read_file(file, 1 << 28));
   for (const nlohmann::json& surface : all) {
-    const Safetensors weights = Safetensors::read(surface.at("checkpoint").get<std::string>());
-    Model<float> model(read_model_settings(weights));
-    read_weights(weights, model);
-    const AttentionSettings& attention = model.settings().attention;
-    const std::string mechanism = attention.pattern == Pattern::full
-                                      ? "full"
-                                      : str(name_of(attention.pattern), "(", attention.k, ")");
+    const std::string mechanism = surface.at("attention");
     const int direction = int(parse_integer(parts[4]));
     const auto add = [&](const char* what, int of_direction, double x, double value) {
       to.push_back(
@@ -50,11 +42,10 @@ inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRo
       for (const auto& loss : row)
         losses.push_back(loss.is_null() ? std::nan("") : loss.get<double>());
     if (direction == 1) {
-      double squares = 0;
-      for (const Parameter<float>& p : model.parameters())
-        for (float w : p.value) squares += double(w) * double(w);
-      add("norm", 0, 0, std::sqrt(squares));
+      add("norm", 0, 0, surface.at("norm"));
       add("rows", 0, 0, surface.at("samples"));
+      // Of these rows, at the weights themselves: an odd grid's middle.
+      if (grid % 2 == 1) add("accuracy", 0, 0, surface.at("accuracies")[grid / 2][grid / 2]);
     }
     const bool fine = parts[2] == "fine";
     for (int steps = 1; steps * step < 0.71; ++steps) {

@@ -228,13 +228,16 @@ template <class F>
 Prediction judge(const std::vector<AgainstFull>& topk, const char* name, const F& predictor) {
   int signs = 0;
   for (const AgainstFull& c : topk) signs += (predictor(c) < 0) == (c.measured < 0);
-  const double rho = centred_spearman(topk, predictor), of_k = centred_spearman(topk, by_k);
+  const Estimate own = centred_spearman(topk, predictor);
+  const double rho = own.value, of_k = centred_spearman(topk, by_k).value;
   bool each = true;
-  for (const AgainstFull& c : topk) each = each && centred_spearman(topk, predictor, c.task) > 0;
+  for (const AgainstFull& c : topk)
+    each = each && centred_spearman(topk, predictor, c.task).value > 0;
   char numbers[200];
   std::snprintf(numbers, sizeof numbers,
-                "%s: sign right in %d of %zu, rank correlation within tasks %.2f (k alone %.2f)",
-                name, signs, topk.size(), rho, of_k);
+                "%s: sign right in %d of %zu, rank correlation within tasks %.2f, %.2f to %.2f if "
+                "tasks are resampled (k alone %.2f)",
+                name, signs, topk.size(), rho, own.low, own.high, of_k);
   return {4 * signs >= 3 * int(topk.size()) && rho >= 0.3 && each && rho > std::abs(of_k), numbers};
 }
 
@@ -347,7 +350,8 @@ int measure_at_paper_scale(Lesson& out) {
     std::cout << "Table 6 is not measured: that needs lessons/14-conditions/paper.sh "
               << to.string() << "\nand a GPU\n";
   else
-    out.table(cell_columns, lines, "paper/measured.csv");
+    out.table_of(to / "stability", "lessons/14-conditions/paper.sh", cell_columns, lines,
+                 "paper/measured.csv");
   {
     ShareProgress progress("untrained models");
     std::mutex mutex;
