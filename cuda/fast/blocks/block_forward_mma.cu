@@ -23,11 +23,11 @@ constexpr int few_warps = 4, many_warps = 8;
 // stats: may be nullptr.
 __device__ __forceinline__ void normalise_rows(Rows& x, const WarpRows& t, float epsilon,
                                                float2* stats) {
+  float2 own_stats[2];
+  normalise(x, epsilon, own_stats);
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const float2 of_row = normalise(x, h, epsilon);
-    if (t.t == 0 && t.has(h) && stats) stats[t.row_of(h)] = of_row;
-  }
+  for (int h = 0; h < 2; ++h)
+    if (t.t == 0 && t.has(h) && stats) stats[t.row_of(h)] = own_stats[h];
 }
 
 // The layers W_o, the MLP's two, q, k, v have the numbers 0 to 5; these are the ones to make.

@@ -6,11 +6,9 @@
 // Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
 // 3: 16 bytes at a time, as memory is read and written. To the tensor core
 // (cuda/fast/tensor_cores/mma.h) the even ones of 16 columns are one tile of 8, the odd ones
-// another: its lane's columns 2t and 2t + 1 in each are those four. The same numbers are the next
-// product's first factor as they stand, since the order of the inner numbers is free: the step of 8
-// with the even ones takes 4t as its number t and 4t + 2 as its number t + 4. Weights are read
-// accordingly, from rows whose vectors of 16 bytes are exchanged (`swizzled`) so that the lanes of
-// one load use different banks.
+// another: its lane's columns 2t and 2t + 1 in each are those four. The same numbers are the XX
+// whose vectors of 16 bytes are exchanged (`swizzled`) so that the lanes of one load use different
+// banks.
 //
 // A row lies in four lanes: sums over its channels take two shuffles. All but products is in
 // float32, the sums over a bias too.
@@ -110,18 +108,23 @@ __device__ __forceinline__ float row_sum(float value) {
   return value + __shfl_xor_sync(all_lanes, value, 2);
 }
 
-// Normalises the lane's row h. Returns its mean and 1/σ.
-__device__ __forceinline__ float2 normalise(Rows& x, int h, float epsilon) {
-  float sum = 0, squares = 0;
+// Normalises the lane's rows. Sets their means and 1/σ.
+__device__ __forceinline__ void normalise(Rows& x, float epsilon, float2 (&stats)[2]) {
+  // Sums of fours and of those: one number after the other would wait for each.
+  const auto sum_of = [](const float(&of)[own]) {
+    float sum[4];
 #pragma unroll
-  for (int c = 0; c < own; ++c) sum += x.at[h][c];
-  const float mean = row_sum(sum) / float(side);
+    for (int c = 0; c < 4; ++c) sum[c] = (of[c] + of[c + 4]) + (of[c + 8] + of[c + 12]);
+    return row_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  };
 #pragma unroll
-  for (int c = 0; c < own; ++c) squares += (x.at[h][c] - mean) * (x.at[h][c] - mean);
-  const float rstd = 1.f / sqrtf(row_sum(squares) / float(side) + epsilon);
+  for (int h = 0; h < 2; ++h) stats[h].x = sum_of(x.at[h]) / float(side);
+  each([&](int h, int c) { x.at[h][c] -= stats[h].x; });
+  float squares[2][own];
+  each([&](int h, int c) { squares[h][c] = x.at[h][c] * x.at[h][c]; });
 #pragma unroll
-  for (int c = 0; c < own; ++c) x.at[h][c] = (x.at[h][c] - mean) * rstd;
-  return make_float2(mean, rstd);
+  for (int h = 0; h < 2; ++h) stats[h].y = 1.f / sqrtf(sum_of(squares[h]) / float(side) + epsilon);
+  each([&](int h, int c) { x.at[h][c] *= stats[h].y; });
 }
 
 // The activation, or its slope, of many numbers: chosen once.
@@ -179,7 +182,7 @@ __device__ __forceinline__ void prepare_weight(float* w, int thread) {
     const float4 u = load4(at);
     if constexpr (P == Precision::bf16)
       store2(at,
-             make_float2(__uint_as_float(to_bf16s(u.x, u.z)), __uint_as_float(to_bf16s(u.y, u.w))));
+             make_float2(__uint_as_float(to_bf16s(u.x, u.y)), __uint_as_float(to_bf16s(u.z, u.w))));
     else
       store4(at, gpu::operand<P>(u));
   }
@@ -241,12 +244,12 @@ __device__ __forceinline__ void add_step(float (&c)[N][4], const typename Factor
 template <Precision P, Numbers B_IS>
 __device__ __forceinline__ void set_factors(typename Factors<P>::B (&b)[2], const float (&v)[4]) {
 #pragma unroll
-  for (int s = 0; s < 2; ++s) b[s] = Factors<P>::template of<B_IS>(RawB{{v[s], v[2 + s]}});
+  for (int s = 0; s < 2; ++s) b[s] = Factors<P>::template of<B_IS>(RawB{{v[2 * s], v[2 * s + 1]}});
 }
 
 // c += A B, A as operand() leaves it: b(p, q, y) sets y[o] to B's factors at rows 16·p + 4·t + x
 // and column 16·q + 2·g + o.
-template <Precision P, int INNER, int GROUPS, class LoadB>
+template <Precision P, int TURN = 4, int INNER, int GROUPS, class LoadB>
 __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<INNER>& a,
                                             const LoadB& b) {
   using F = Factors<P>;
@@ -258,14 +261,15 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
     return group < steps * most ? sums[group / most][tile][i] : last[n % 2][i];
   };
   each<GROUPS>([&](int h, int n) { sum_of(h, n) = c.at[h][n]; });
-#pragma unroll
-  for (int p = 0; p < INNER; ++p) {
+  Columns<INNER> rest = a;
+  const auto add_group = [&](int in_turn, int p) {
     typename F::A x[2];
 #pragma unroll
-    for (int s = 0; s < 2; ++s)
-      x[s] =
-          F::template of<Numbers::rounded>(RawA{{a.at[0][4 * p + s], a.at[1][4 * p + s],
-                                                 a.at[0][4 * p + 2 + s], a.at[1][4 * p + 2 + s]}});
+    for (int s = 0; s < 2; ++s) {
+      const int e = 4 * in_turn + 2 * s;
+      x[s] = F::template of<Numbers::rounded>(
+          RawA{{rest.at[0][e], rest.at[1][e], rest.at[0][e + 1], rest.at[1][e + 1]}});
+    }
     const auto step = [&](auto& to, int first, auto groups) {
       constexpr int N = decltype(groups)::value;
       typename F::B y[2 * N][2];
@@ -276,17 +280,25 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
 #pragma unroll
     for (int s = 0; s < steps; ++s) step(sums[s], s * most, std::integral_constant<int, most>{});
     if constexpr (left > 0) step(last, steps * most, std::integral_constant<int, left>{});
+  };
+  constexpr int turn = INNER % TURN == 0 ? TURN : INNER;
+#pragma unroll 1
+  for (int first = 0; first < INNER; first += turn) {
+#pragma unroll
+    for (int p = 0; p < turn; ++p) add_group(p, first + p);
+    each<INNER - turn>([&](int h, int n) { rest.at[h][n] = rest.at[h][n + 4 * turn]; });
   }
   each<GROUPS>([&](int h, int n) { c.at[h][n] = sum_of(h, n); });
 }
 
 // c += A Wᵀ, W copied by_row: as many rows as c has columns. PREPARED: prepare_weight() has seen
 // it.
-template <Precision P, Numbers W_IS = Numbers::weights, bool PREPARED = false, int GROUPS>
+template <Precision P, Numbers W_IS = Numbers::weights, bool PREPARED = false, int TURN = 4,
+          int GROUPS>
 __device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t, const Rows& a,
                                                   const float* w) {
   using B = typename Factors<P>::B;
-  add_product<P>(c, a, [&](int p, int q, B(*y)[2]) {
+  add_product<P, TURN>(c, a, [&](int p, int q, B(*y)[2]) {
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
       const float* const at = w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p);

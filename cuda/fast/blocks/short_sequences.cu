@@ -119,7 +119,7 @@ __device__ __forceinline__ void softmax(Scores& s, const unsigned (&kept)[2], co
   }
 }
 
-template <Precision P, bool CHOOSES, bool PREPARED>
+template <Precision P, bool CHOOSES, int TURN>
 __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequences a) {
   constexpr Precision of_scores = CHOOSES ? Precision::tf32x3 : P;
   SharedMemory shared;
@@ -151,10 +151,9 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
   };
   const auto wait_for_copies = [&](int half) {
     __pipeline_wait_prior(0);
-    if (PREPARED)
-      prepare_weight<P, Swizzle::by_row, copying>(
-          weights + (3 * half + int(threadIdx.x) / copying) * weight_floats,
-          int(threadIdx.x) % copying);
+    prepare_weight<P, Swizzle::by_row, copying>(
+        weights + (3 * half + int(threadIdx.x) / copying) * weight_floats,
+        int(threadIdx.x) % copying);
     __syncthreads();
   };
   const auto product = [&](const Rows& in, int layer) {
@@ -164,8 +163,8 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
       const float4 b = load4(biases + layer * side + 16 * p + 4 * lane.t);
       set_vector(out, 0, p, b), set_vector(out, 1, p, b);
     }
-    add_by_transposed<P, Numbers::weights, PREPARED>(out, lane, operand<P>(in),
-                                                     weights + layer * weight_floats);
+    add_by_transposed<P, Numbers::weights, true, TURN>(out, lane, in,
+                                                       weights + layer * weight_floats);
     return out;
   };
 
@@ -186,7 +185,9 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
         0);  // q's, k's and v's weights are there; nobody reads the others, keys or values
     start_copying(block, 1);
     Rows in = x, acc;
-    for (int h = 0; h < 2; ++h) normalise(in, h, block == 0 ? a.first_epsilon : a.epsilon);
+    float2 stats[2];
+    normalise(in, block == 0 ? a.first_epsilon : a.epsilon, stats);
+    in = operand<P>(in);
 #pragma unroll 1
     for (int n = 0; n < 3; ++n) {  // k, v, q
       acc = product(in, (n + 1) % 3);
@@ -209,7 +210,8 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
     if (block + 1 < a.blocks) start_copying(block + 1, 0);
 
     Scores s{};
-    add_by_transposed<of_scores, Numbers::rounded>(s, lane, operand<of_scores>(acc), keys);
+    add_by_transposed<of_scores, Numbers::rounded, false, TURN>(s, lane, operand<of_scores>(acc),
+                                                                keys);
     unsigned kept[2];
     if (CHOOSES) {
       each<tiles>([&](int h, int c) {
@@ -228,6 +230,7 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
     softmax(s, kept, lane, a.scale, a.T);
     in = Rows{};
     add_by<P, Numbers::rounded>(in, lane, operand<P>(s), values);
+    in = operand<P>(in);
 
 #pragma unroll 1
     for (int n = 0; n < 3; ++n) {  // W_o, the MLP's first and second
@@ -236,11 +239,11 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
         with_activation(a.activation, [&](Activation chosen) {
           each([&](int h, int c) { in.at[h][c] = activation_value(chosen, acc.at[h][c]); });
         });
+        in = operand<P>(in);
         continue;
       }
       each([&](int h, int c) { in.at[h][c] = x.at[h][c] += acc.at[h][c]; });
-      if (n == 0)
-        for (int h = 0; h < 2; ++h) normalise(in, h, a.epsilon);
+      if (n == 0) normalise(in, a.epsilon, stats), in = operand<P>(in);
     }
   }
 #pragma unroll
@@ -266,15 +269,14 @@ void short_sequences(const ShortSequences& a, Precision precision, int runs, voi
   const LaunchSize size = early({"short_sequences", blocks, threads, shared_bytes});
   for_tensor_core_precision(precision, [&](auto chosen) {
     constexpr Precision P = decltype(chosen)::value;
-    const bool prepared = !std::getenv("FOCUS_UNPREPARED");
-    a.k > 0 ? launch(size, stream,
-                     prepared ? short_sequences_kernel<P, true, true>
-                              : short_sequences_kernel<P, true, false>,
-                     a)
-            : launch(size, stream,
-                     prepared ? short_sequences_kernel<P, false, true>
-                              : short_sequences_kernel<P, false, false>,
-                     a);
+    const char* t = std::getenv("FOCUS_TURN");
+    const bool two = t ? *t == '2' : P == Precision::tf32x3;
+    if (two)
+      a.k > 0 ? launch(size, stream, short_sequences_kernel<P, true, 2>, a)
+              : launch(size, stream, short_sequences_kernel<P, false, 2>, a);
+    else
+      a.k > 0 ? launch(size, stream, short_sequences_kernel<P, true, 4>, a)
+              : launch(size, stream, short_sequences_kernel<P, false, 4>, a);
   });
 }
 
