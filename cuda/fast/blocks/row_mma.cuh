@@ -6,9 +6,12 @@
 // Lane 4·g + t holds of the rows g and g + 8 of its warp the columns 16·p + 4·t … + 3, p from 0 to
 // 3: 16 bytes at a time, as memory is read and written. To the tensor core
 // (cuda/fast/tensor_cores/mma.h) the even ones of 16 columns are one tile of 8, the odd ones
-// another: its lane's columns 2t and 2t + 1 in each are those four. The same numbers are the XX
-// whose vectors of 16 bytes are exchanged (`swizzled`) so that the lanes of one load use different
-// banks.
+// another: its lane's columns 2t and 2t + 1 in each are those four. The same numbers are the next
+// product's first factor as they stand, since the order of the inner numbers is free: 4t and 4t + 1
+// are the numbers t and t + 4 of one step of 8, 4t + 2 and 4t + 3 those of another. So a vector of
+// a weight's row is two steps' factors, in neighbouring registers, as an instruction wants them.
+// Weights lie in rows whose vectors of 16 bytes are exchanged (`swizzled`) so that the lanes of one
+// load use different banks.
 //
 // A row lies in four lanes: sums over its channels take two shuffles. All but products is in
 // float32, the sums over a bias too.
@@ -171,8 +174,8 @@ __device__ __forceinline__ void copy_weight(float* to, const float* from, int th
   for (int more = 0; more < side; more += COPYING / 16)
     __pipeline_memcpy_async(to + swizzled<S>(row, v, more, 0), from + more * side, 16);
 }
-// The thread's part of a weight that it has copied becomes what products read, once for all warps:
-// rounded, or two numbers of bf16 in the place of one.
+// The thread's part of a weight that it has copied becomes what products read (Numbers::prepared),
+// once for all warps: rounded, or two numbers of bf16 in the place of one.
 template <Precision P, Swizzle S, int COPYING>
 __device__ __forceinline__ void prepare_weight(float* w, int thread) {
   if constexpr (P == Precision::tf32x3) return;
@@ -240,7 +243,7 @@ __device__ __forceinline__ void add_step(float (&c)[N][4], const typename Factor
   }
 }
 
-// Of the column o of two neighbouring ones, what b[o] holds of 16 rows: v[x] from row 4·t + x.
+// Of 16 inner numbers the lane's, v[x] the one at 4·t + x, as factors of two steps of 8.
 template <Precision P, Numbers B_IS>
 __device__ __forceinline__ void set_factors(typename Factors<P>::B (&b)[2], const float (&v)[4]) {
 #pragma unroll
@@ -249,7 +252,8 @@ __device__ __forceinline__ void set_factors(typename Factors<P>::B (&b)[2], cons
 
 // c += A B, A as operand() leaves it: b(p, q, y) sets y[o] to B's factors at rows 16·p + 4·t + x
 // and column 16·q + 2·g + o.
-template <Precision P, int TURN = 4, int INNER, int GROUPS, class LoadB>
+template <Precision P, int TURN = (P == Precision::tf32x3 ? 2 : 4), int INNER, int GROUPS,
+          class LoadB>
 __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<INNER>& a,
                                             const LoadB& b) {
   using F = Factors<P>;
@@ -281,6 +285,8 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
     for (int s = 0; s < steps; ++s) step(sums[s], s * most, std::integral_constant<int, most>{});
     if constexpr (left > 0) step(last, steps * most, std::integral_constant<int, left>{});
   };
+  // At 3xtf32 a loop: the compiler would make the parts of all of A first, and have no registers
+  // left for factors of B but one after the other.
   constexpr int turn = INNER % TURN == 0 ? TURN : INNER;
 #pragma unroll 1
   for (int first = 0; first < INNER; first += turn) {
@@ -291,9 +297,8 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
   each<GROUPS>([&](int h, int n) { c.at[h][n] = sum_of(h, n); });
 }
 
-// c += A Wᵀ, W copied by_row: as many rows as c has columns. PREPARED: prepare_weight() has seen
-// it.
-template <Precision P, Numbers W_IS = Numbers::weights, bool PREPARED = false, int TURN = 4,
+// c += A Wᵀ, W copied by_row: as many rows as c has columns.
+template <Precision P, Numbers W_IS = Numbers::weights, int TURN = (P == Precision::tf32x3 ? 2 : 4),
           int GROUPS>
 __device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t, const Rows& a,
                                                   const float* w) {
@@ -302,13 +307,13 @@ __device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
       const float* const at = w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p);
-      if constexpr (PREPARED && P == Precision::bf16) {
+      if constexpr (W_IS == Numbers::prepared && P == Precision::bf16) {
         const float2 u = load2(at);
         y[o][0].at[0] = __float_as_uint(u.x), y[o][1].at[0] = __float_as_uint(u.y);
       } else {
         const float4 u = load4(at);
         const float v[4] = {u.x, u.y, u.z, u.w};
-        set_factors<P, PREPARED ? Numbers::rounded : W_IS>(y[o], v);
+        set_factors<P, W_IS>(y[o], v);
       }
     }
   });

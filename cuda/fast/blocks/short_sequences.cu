@@ -163,8 +163,7 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
       const float4 b = load4(biases + layer * side + 16 * p + 4 * lane.t);
       set_vector(out, 0, p, b), set_vector(out, 1, p, b);
     }
-    add_by_transposed<P, Numbers::weights, true, TURN>(out, lane, in,
-                                                       weights + layer * weight_floats);
+    add_by_transposed<P, Numbers::prepared, TURN>(out, lane, in, weights + layer * weight_floats);
     return out;
   };
 
@@ -210,8 +209,7 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
     if (block + 1 < a.blocks) start_copying(block + 1, 0);
 
     Scores s{};
-    add_by_transposed<of_scores, Numbers::rounded, false, TURN>(s, lane, operand<of_scores>(acc),
-                                                                keys);
+    add_by_transposed<of_scores, Numbers::rounded, TURN>(s, lane, operand<of_scores>(acc), keys);
     unsigned kept[2];
     if (CHOOSES) {
       each<tiles>([&](int h, int c) {
