@@ -251,9 +251,9 @@ __device__ __forceinline__ void set_factors(typename Factors<P>::B (&b)[2], cons
 }
 
 // c += A B, A as operand() leaves it: b(p, q, y) sets y[o] to B's factors at rows 16·p + 4·t + x
-// and column 16·q + 2·g + o.
-template <Precision P, int TURN = (P == Precision::tf32x3 ? 2 : 4), int INNER, int GROUPS,
-          class LoadB>
+// and column 16·q + 2·g + o. TURN: so many groups of 16 inner numbers are a turn of a loop, if that
+// divides them; all else is unrolled.
+template <Precision P, int TURN = 4, int INNER, int GROUPS, class LoadB>
 __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<INNER>& a,
                                             const LoadB& b) {
   using F = Factors<P>;
@@ -285,8 +285,6 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
     for (int s = 0; s < steps; ++s) step(sums[s], s * most, std::integral_constant<int, most>{});
     if constexpr (left > 0) step(last, steps * most, std::integral_constant<int, left>{});
   };
-  // At 3xtf32 a loop: the compiler would make the parts of all of A first, and have no registers
-  // left for factors of B but one after the other.
   constexpr int turn = INNER % TURN == 0 ? TURN : INNER;
 #pragma unroll 1
   for (int first = 0; first < INNER; first += turn) {
@@ -298,8 +296,7 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
 }
 
 // c += A Wᵀ, W copied by_row: as many rows as c has columns.
-template <Precision P, Numbers W_IS = Numbers::weights, int TURN = (P == Precision::tf32x3 ? 2 : 4),
-          int GROUPS>
+template <Precision P, Numbers W_IS = Numbers::weights, int TURN = 4, int GROUPS>
 __device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t, const Rows& a,
                                                   const float* w) {
   using B = typename Factors<P>::B;
