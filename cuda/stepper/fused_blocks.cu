@@ -1,8 +1,8 @@
 // The transformer's blocks with all but attention in a few fused kernels
 // (cuda/fast/blocks/block.cuh): one for the first block's norm and q, k, v; one for the rest of a
-// block together with the next one's norm and q, k, v; one for the rest of the last.
+// block together with the next one's norm and q, k, v; one for the rest of the last. Below float32
+// the evaluation of short sequences takes one kernel for everything.
 #include <cmath>
-#include <cstdlib>
 
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/stepper/model_pass.h"
@@ -65,22 +65,15 @@ class FusedBlocks final : public Blocks {
     }
     if (!training) {
       const AttentionSettings& attention = s.attention;
-      const Pattern pattern = attention.pattern;
-      all_ = {B,
-              s.length,
-              s.blocks,
-              pattern == Pattern::full ? 0 : attention.k,
-              pattern == Pattern::bottomk ? -1.f : 1.f,
-              float(attention.score_scale) / std::sqrt(float(s.d_model)),
-              s.activation,
-              float(s.first_layer_norm_epsilon),
-              float(s.layer_norm_epsilon),
-              model.runs.stride,
-              model.weights + model.at.blocks[0].q.weight,
-              nullptr,
-              nullptr};
-      short_ = !std::getenv("FOCUS_OLD") &&
-               fits_short_sequences(model.precision, pattern, attention.causal, s.length);
+      short_ = fits_short_sequences(model.precision, attention.pattern, attention.causal, s.length);
+      all_.B = B, all_.T = s.length, all_.blocks = s.blocks;
+      all_.k = attention.pattern == Pattern::full ? 0 : attention.k;
+      all_.sign = attention.pattern == Pattern::bottomk ? -1 : 1;
+      all_.scale = float(attention.score_scale) / std::sqrt(float(s.d_model));
+      all_.activation = s.activation, all_.epsilon = float(s.layer_norm_epsilon);
+      all_.first_epsilon = float(s.first_layer_norm_epsilon);
+      all_.stride = model.runs.stride;
+      all_.parameters = model.weights + model.at.blocks[0].q.weight;
       return;
     }
     other_d_ = layout.take<float>(numbers), d_attended_ = layout.take<float>(numbers);
@@ -173,9 +166,9 @@ class FusedBlocks final : public Blocks {
 
   const ModelOnDevice& model_;
   AttentionPlan attention_;
-  bool short_ = false;    // evaluation takes one kernel:
-  ShortSequences all_{};  // with these arguments
-  int M_;                 // rows of each run
+  bool short_ = false;  // one kernel makes all blocks:
+  ShortSequences all_{};
+  int M_;  // rows of each run
   Scratch& scratch_;
   std::vector<Block> blocks_;
   std::vector<BlockNoise> noise_;

@@ -178,7 +178,7 @@ __device__ __forceinline__ void copy_weight(float* to, const float* from, int th
 // once for all warps: rounded, or two numbers of bf16 in the place of one.
 template <Precision P, Swizzle S, int COPYING>
 __device__ __forceinline__ void prepare_weight(float* w, int thread) {
-  if constexpr (P == Precision::tf32x3) return;
+  static_assert(P == Precision::tf32 || P == Precision::bf16);
 #pragma unroll
   for (int more = 0; more < side; more += COPYING / 16) {
     float* const at = w + swizzled<S>(thread / 16, thread % 16, more, 0);

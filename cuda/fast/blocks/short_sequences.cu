@@ -7,8 +7,6 @@
 // A query's scores lie in four lanes, 12 in each. Choosing keys looks for the k-th largest score, a
 // turn for each; scores that a choice depends on are made in 3xtf32, which a choice cannot tell
 // from float32 more often than two sums in other orders.
-#include <cstdlib>
-
 #include "cuda/device/launch.h"
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/fast/blocks/row_mma.cuh"
@@ -119,9 +117,12 @@ __device__ __forceinline__ void softmax(Scores& s, const unsigned (&kept)[2], co
   }
 }
 
-template <Precision P, bool CHOOSES, int TURN>
+template <Precision P, bool CHOOSES>
 __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequences a) {
   constexpr Precision of_scores = CHOOSES ? Precision::tf32x3 : P;
+  // At 3xtf32 a loop: the compiler would make the parts of all of A first, and have registers left
+  // for one factor of B after the other.
+  constexpr int turn = P == Precision::tf32x3 ? 2 : 4;
   SharedMemory shared;
   float* const weights = shared.array<float>(layers * weight_floats);
   float* const biases = shared.array<float>(layers * side);
@@ -151,9 +152,10 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
   };
   const auto wait_for_copies = [&](int half) {
     __pipeline_wait_prior(0);
-    prepare_weight<P, Swizzle::by_row, copying>(
-        weights + (3 * half + int(threadIdx.x) / copying) * weight_floats,
-        int(threadIdx.x) % copying);
+    if constexpr (P != Precision::tf32x3)
+      prepare_weight<P, Swizzle::by_row, copying>(
+          weights + (3 * half + int(threadIdx.x) / copying) * weight_floats,
+          int(threadIdx.x) % copying);
     __syncthreads();
   };
   const auto product = [&](const Rows& in, int layer) {
@@ -163,7 +165,7 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
       const float4 b = load4(biases + layer * side + 16 * p + 4 * lane.t);
       set_vector(out, 0, p, b), set_vector(out, 1, p, b);
     }
-    add_by_transposed<P, Numbers::prepared, TURN>(out, lane, in, weights + layer * weight_floats);
+    add_by_transposed<P, Numbers::prepared, turn>(out, lane, in, weights + layer * weight_floats);
     return out;
   };
 
@@ -209,7 +211,7 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
     if (block + 1 < a.blocks) start_copying(block + 1, 0);
 
     Scores s{};
-    add_by_transposed<of_scores, Numbers::rounded, TURN>(s, lane, operand<of_scores>(acc), keys);
+    add_by_transposed<of_scores, Numbers::rounded, turn>(s, lane, operand<of_scores>(acc), keys);
     unsigned kept[2];
     if (CHOOSES) {
       each<tiles>([&](int h, int c) {
@@ -267,14 +269,8 @@ void short_sequences(const ShortSequences& a, Precision precision, int runs, voi
   const LaunchSize size = early({"short_sequences", blocks, threads, shared_bytes});
   for_tensor_core_precision(precision, [&](auto chosen) {
     constexpr Precision P = decltype(chosen)::value;
-    const char* t = std::getenv("FOCUS_TURN");
-    const bool two = t ? *t == '2' : P == Precision::tf32x3;
-    if (two)
-      a.k > 0 ? launch(size, stream, short_sequences_kernel<P, true, 2>, a)
-              : launch(size, stream, short_sequences_kernel<P, false, 2>, a);
-    else
-      a.k > 0 ? launch(size, stream, short_sequences_kernel<P, true, 4>, a)
-              : launch(size, stream, short_sequences_kernel<P, false, 4>, a);
+    a.k > 0 ? launch(size, stream, short_sequences_kernel<P, true>, a)
+            : launch(size, stream, short_sequences_kernel<P, false>, a);
   });
 }
 
