@@ -183,6 +183,7 @@ void Lesson::paper_scale(const Figure& figure, const std::string& table, bool re
   if (!table.empty()) write_file_atomically(to / "table.md", table);
   const std::string text = verdict_text(reproduced, reason);
   write_file_atomically(to / "verdict.txt", text);
+  if (options_.paper_scale) std::cout << "Results: " << to.string() << "\n\n";
   std::cout << "at the paper's scale, " << text << std::flush;
 }
 

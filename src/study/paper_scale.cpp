@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "study/lesson_study.h"
+
 namespace focus {
 
 namespace {
@@ -31,6 +33,8 @@ std::string cell_of(const RecordedVariant* v) {
 }  // namespace
 
 std::optional<Recording> paper_recording(const Lesson& lesson) {
+  if (lesson.options().paper_scale)
+    return make_recording(lesson_study(lesson), {results_at_paper_scale(lesson)}, false);
   const auto folder = lesson.recorded() / "paper";
   if (!lesson.options().redraw || !std::filesystem::exists(folder / "seeds.csv"))
     return std::nullopt;

@@ -11,7 +11,8 @@
 
 namespace focus {
 
-// At --redraw, if the lesson has one; what is not recorded has no figure.
+// At --redraw, if the lesson has one; what is not recorded has no figure. At the paper's scale that
+// of the runs that were made for it (study/lesson_study.h).
 std::optional<Recording> paper_recording(const Lesson& lesson);
 
 // The different values of `rest`, in order: tasks, if that is what the variants differ in.
