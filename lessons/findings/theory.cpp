@@ -15,11 +15,12 @@ struct Part {
   double minutes;
 };
 
-// Both mechanisms, ten seeds.
-double training_minutes(const std::string& task) {
+// Both mechanisms, ten seeds at once; of list operations `seeds`, one after the other.
+double training_minutes(const std::string& task, int seeds) {
   RunSettings full = RunSettings::defaults_for(find_task(task)), topk = full;
   full.attention = Pattern::full, topk.attention = Pattern::topk;
-  return gpu_minutes(full, 10) + gpu_minutes(topk, 10);
+  const double share = task == "list-operations" ? seeds / 10.0 : 1;
+  return share * (gpu_minutes(full, 10) + gpu_minutes(topk, 10));
 }
 
 // ms: a point on 5000 rows of length 40, float32; on 500 of length 600 full attention and top-5.
@@ -87,14 +88,16 @@ void theory(Page& page) {
   for (const Part& p : surface_parts()) {
     const bool fine = p.name.ends_with("fine");
     if (has(measured, str(p.task, ".", p.activation, fine ? ".fine" : ".last"))) continue;
-    add(str(p.task, ", ", p.activation, fine ? ", 200 x 200" : ", 41 x 41, five seeds"),
-        "lessons/13-loss-surface/paper.sh OUT " + p.name, p.minutes + training_minutes(p.task));
+    const int seeds = p.task == "list-operations" ? 3 : 5;
+    add(str(p.task, ", ", p.activation, fine ? ", 200 x 200" : str(", 41 x 41, ", seeds, " seeds")),
+        "lessons/13-loss-surface/paper.sh OUT " + p.name,
+        p.minutes + training_minutes(p.task, fine ? 1 : seeds));
   }
   const auto in_table = beginnings(conditions / "results/paper/measured.csv", {0});
   for (const Task& task : all_tasks())
     if (!has(in_table, task.name))
-      add(task.name + ", table 6, ten seeds", "lessons/14-conditions/paper.sh OUT " + task.name,
-          0.3 + training_minutes(task.name));
+      add(str(task.name, ", table 6, ", task.name == "list-operations" ? 3 : 10, " seeds"),
+          "lessons/14-conditions/paper.sh OUT " + task.name, 0.3 + training_minutes(task.name, 3));
   page.body += "## The loss surface and the conditions (lessons 13 and 14)\n\n";
   for (const fs::path& lesson : {surfaces, conditions}) {
     const fs::path recorded = lesson / "results/paper";
@@ -102,13 +105,17 @@ void theory(Page& page) {
     const std::string from_here = fs::relative(recorded, lessons).string();
     page.body += str("![", lesson.filename().string(), "](", from_here, "/figure.svg)\n\n",
                      read_file(recorded / "table.md", 1 << 16), "\n");
+    if (fs::exists(recorded / "surfaces.svg"))
+      page.body += str("![", lesson.filename().string(), ", 200 x 200 points](", from_here,
+                       "/surfaces.svg)\n\n");
   }
   if (rows.empty()) return;
   page.body += str(
       "Not run, with an estimate in minutes of one H200, training included: ",
       format("%.0f", total),
       " minutes in all, less where two parts share their models in one OUT. Then `build/lesson-13 "
-      "--scale paper --out OUT`, likewise lesson 14, makes table, figure and verdict.\n\n"
+      "--scale paper --out OUT`, likewise lesson 14, makes table, figure and verdict in "
+      "OUT/lesson-13/paper.\n\n"
       "| what | command | minutes |\n|---|---|---|\n",
       rows, "\n");
 }
