@@ -54,7 +54,7 @@ made_on() {
     [ ! -f "$file" ] || cat "$file"
     echo "hardware: ${hardware:-$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)}"
     echo "date: $(date -u +%Y-%m-%d)"
-    echo "version: commit $(git rev-parse --short HEAD 2> /dev/null || echo "${COMMIT:-unknown}")"
+    echo "version: commit ${COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}"
   } | awk '!seen[$0]++' > "$file.new"
   mv "$file.new" "$file"
 }

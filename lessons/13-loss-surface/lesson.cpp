@@ -359,9 +359,10 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
     tasks_that_count += judged;
     const OfState last = tell_state(t, task, "last"), matched = tell_state(t, task, "matched");
     table += last.row + (seeds_of(t, "matched").empty() ? "" : matched.row);
-    reason += str(reason.empty() ? "" : "; ", task, judged ? "" : " (not judged)", " ", last.lower,
-                  ", ", last.lower_per_norm, " of ", last.seeds, " and ", matched.lower_per_norm,
-                  " of ", matched.seeds);
+    reason += str(reason.empty() ? "" : "; ", task, judged ? "" : " (not judged)", ": ", last.lower,
+                  " of ", last.seeds, " seeds around the last weights, ", last.lower_per_norm,
+                  " per length of the weights, ", matched.lower_per_norm, " of ", matched.seeds,
+                  " at equal training loss");
     if (judged)
       all = all && last.lower == last.seeds && last.lower_per_norm == last.seeds &&
             matched.seeds > 0 && matched.lower_per_norm == matched.seeds;
@@ -369,6 +370,8 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
     figure.panels.push_back(by_radius(t, seeds, task + ": last weights", false, "last"));
     figure.panels.push_back(by_radius(t, seeds, "per length of the weights", true, "last"));
     figure.panels.push_back(by_radius(t, seeds, "at equal training loss", true, "matched"));
+    for (size_t p = figure.panels.size() - 3; p < figure.panels.size(); ++p)
+      figure.panels[p].y_range = Interval{0.001, 100};
   }
   Figure surfaces{
       "The paper's picture: 200 x 200 points, one training seed, one pair of directions"};
@@ -411,9 +414,7 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
       std::cout << why_not << "\n";
   }
   out.paper_scale(figure, table, all && tasks_that_count > 0,
-                  "seeds with which topk(5) is the less steep within 0.35: around the last weights "
-                  "per step, per length of the weights, and at equal training loss: " +
-                      reason);
+                  "topk(5) is the less steep within 0.35 with these training seeds: " + reason);
 }
 
 // The surfaces that paper.sh left in the output folder become the table.
@@ -431,6 +432,7 @@ int read_what_paper_sh_made(Lesson& out) {
   for (const std::filesystem::path& file : files) read_surfaces(file, rows);
   std::vector<std::string> lines;
   for (const PaperRow& row : rows) lines.push_back(text_of(row));
+  out.write_into("lesson-13");
   std::filesystem::create_directories(out.options().out / "paper");
   out.table_of(made, "lessons/13-loss-surface/paper.sh", paper_columns, lines,
                "paper/measured.csv");

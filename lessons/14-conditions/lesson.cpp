@@ -335,11 +335,13 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& from) {
 // Table 6 from what paper.sh left in the output folder, if it has run; and the predictors, which
 // need no training.
 int measure_at_paper_scale(Lesson& out) {
+  const std::filesystem::path from = out.options().out / "stability";
+  out.write_into("lesson-14");
   const std::filesystem::path& to = out.options().out;
   std::filesystem::create_directories(to / "paper");
   std::vector<std::filesystem::path> files;
-  if (std::filesystem::is_directory(to / "stability"))
-    for (const auto& entry : std::filesystem::directory_iterator(to / "stability"))
+  if (std::filesystem::is_directory(from))
+    for (const auto& entry : std::filesystem::directory_iterator(from))
       if (entry.path().extension() == ".json") files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   std::vector<std::string> lines;
@@ -348,10 +350,9 @@ int measure_at_paper_scale(Lesson& out) {
   for (const Cell& cell : cells) lines.push_back(text_of(cell));
   if (lines.empty())
     std::cout << "Table 6 is not measured: that needs lessons/14-conditions/paper.sh "
-              << to.string() << "\nand a GPU\n";
+              << from.parent_path().string() << "\nand a GPU\n";
   else
-    out.table_of(to / "stability", "lessons/14-conditions/paper.sh", cell_columns, lines,
-                 "paper/measured.csv");
+    out.table_of(from, "lessons/14-conditions/paper.sh", cell_columns, lines, "paper/measured.csv");
   {
     ShareProgress progress("untrained models");
     std::mutex mutex;
