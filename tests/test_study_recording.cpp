@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "study/paper_scale.h"
 #include "study/recording.h"
 
 using namespace focus;
@@ -178,4 +179,11 @@ TEST_CASE("recording: one that is not whole, or of other settings than its table
                         second, changed(second, ",20,", ",nan,")),
                 curves) == "none");
   std::filesystem::remove_all(lesson);
+}
+
+TEST_CASE("recording: a figure names the curves that were not run") {
+  Recording r = make_recording(parse_study(table, "t.csv"), {results_of(table)}, false);
+  CHECK_FALSE(says(paper_figure(r, {"full", "topk(5)"}, "").caption, "Not run"));
+  r.variants.erase(r.variants.begin());
+  CHECK(says(paper_figure(r, {"full", "topk(5)"}, "").caption, " Not run: full."));
 }
