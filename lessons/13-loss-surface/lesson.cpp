@@ -328,9 +328,9 @@ Panel fine_slopes(const Table& t, uint64_t seed, const std::string& title) {
 
 // Figures, tables and verdict, from the table that tell_paper_scale's caller has made.
 void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
-  std::map<std::string, Table> by_task, fine;  // by task and activation
+  std::map<std::string, Table> by_task, fine, lines;  // by task and activation
   for (PaperRow& row : read_paper_rows(file)) {
-    auto& tables = row.m.state == "fine" ? fine : by_task;
+    auto& tables = row.m.state == "fine" ? fine : row.m.state == "line" ? lines : by_task;
     tables[row.activation == "relu" ? row.task : row.task + ", " + row.activation].push_back(
         std::move(row.m));
   }
@@ -372,6 +372,17 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
     figure.panels.push_back(by_radius(t, seeds, "at equal training loss", true, "matched"));
     for (size_t p = figure.panels.size() - 3; p < figure.panels.size(); ++p)
       figure.panels[p].y_range = Interval{0.001, 100};
+  }
+  for (const auto& entry : lines) {
+    const Table& t = entry.second;
+    Panel zoomed{entry.first + ": the steepest step", "step", "slope"};
+    for (const std::string& m : {full, topk})
+      zoomed.series.push_back(
+          over(m, places(t, "steepest"), seeds_of(t, "line"), [&](uint64_t seed, double x) {
+            return median(values(t, "steepest", m, "line", seed, x));
+          }));
+    zoomed.log_x = zoomed.log_y = true;
+    figure.panels.push_back(zoomed);
   }
   Figure surfaces{
       "The paper's picture: 200 x 200 points, one training seed, one pair of directions"};
@@ -417,6 +428,20 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
                   "topk(5) is the less steep within 0.35 with these training seeds: " + reason);
 }
 
+// Of the models that are still there: the training seed of the paper's surfaces.
+void zoom_in_on_models(const std::filesystem::path& models, std::vector<PaperRow>& rows) {
+  if (!std::filesystem::is_directory(models)) return;
+  for (const std::string task : {"even-pairs", "missing-duplicate", "parity"})
+    for (const std::string activation : {"relu", "gelu"})
+      for (const std::string mechanism : {"full", "topk"})
+        for (const std::string alone : {"", ".140439608"}) {
+          const std::filesystem::path file = models /
+                                             (task + "." + activation + "." + mechanism + alone) /
+                                             "seed-140439608" / "last.safetensors";
+          if (std::filesystem::exists(file)) zoom_in(file, task, activation, verdict_radius, rows);
+        }
+}
+
 // The surfaces that paper.sh left in the output folder become the table.
 int read_what_paper_sh_made(Lesson& out) {
   const std::filesystem::path made = out.options().out / "surfaces";
@@ -430,6 +455,7 @@ int read_what_paper_sh_made(Lesson& out) {
   std::sort(files.begin(), files.end());
   std::vector<PaperRow> rows;
   for (const std::filesystem::path& file : files) read_surfaces(file, rows);
+  zoom_in_on_models(out.options().out / "models", rows);
   std::vector<std::string> lines;
   for (const PaperRow& row : rows) lines.push_back(text_of(row));
   out.write_into("lesson-13");
