@@ -23,6 +23,19 @@ for target in $(cat README.md data/README.md lessons/[0-9]*/README.md lessons/[0
   check "make $target exists" grep -qxF "$target" "$here/targets"
 done
 
+# What FINDINGS.md names to be run: one command of each set of flags gets as far as its folder, which
+# cannot be made.
+grep -o 'build/focus train[^`]*' lessons/FINDINGS.md | sed 's/--out .*//; s/--device cuda//' |
+  awk '{flags = ""; for (i = 1; i <= NF; ++i) if ($i ~ /^--/) flags = flags $i; if (!seen[flags]++) print}' |
+  grep -v -- --text-data > "$here/findings"
+while read -r command; do
+  said=$(sh -c "$focus ${command#* } --out /dev/null/x" 2>&1 < /dev/null)
+  case $said in
+    *'/dev/null'*) ok "$command" ;;
+    *) bad "FINDINGS.md: $command: $said" ;;
+  esac
+done < "$here/findings"
+
 sed -n '/^## The program/,/^## /p' README.md | sed -n '/^```sh/,/^```/p' | grep -v '^```' |
   sed 's/ *#.*//' > "$here/commands"
 [ -s "$here/commands" ] || bad "README.md has no commands under 'The program'"

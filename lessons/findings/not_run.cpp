@@ -29,7 +29,7 @@ std::string command_of(const RunSettings& s, size_t seeds) {
   for (const SettingField& field : setting_fields()) {
     const std::string name = field.name, value = field.get(s);
     if (name != "task" && name != "attention" && value != field.get(usual))
-      command += str(" --", name, " ", value);
+      command += str(" --", name, value == "yes" ? "" : " " + value);  // a value, or a flag
   }
   return str(command, " --seeds ", seeds, " --device cuda --out DIR");
 }

@@ -53,12 +53,16 @@ Figure paper_figure(const Recording& recording, const std::vector<std::string>& 
   const std::vector<std::string> rests = rests_of(recording);
   const size_t width = columns > 0 ? size_t(columns) : rests.size();
   figure.columns = std::max(2, int(width));
+  std::vector<std::string> not_run;
   const auto row = [&](size_t from, Band RecordedVariant::*band, bool with_titles,
                        const char* y_label) {
     for (size_t i = from; i < std::min(from + width, rests.size()); ++i) {
       std::vector<const RecordedVariant*> shown;
       for (const std::string& mechanism : mechanisms)
-        if (const RecordedVariant* v = find(recording, mechanism, rests[i])) shown.push_back(v);
+        if (const RecordedVariant* v = find(recording, mechanism, rests[i]))
+          shown.push_back(v);
+        else
+          add_new(not_run, rests[i].empty() ? mechanism : str(mechanism, " on ", rests[i]));
       figure.panels.push_back(recorded_panel(shown, band, with_titles ? rests[i] : "", y_label));
     }
   };
@@ -70,6 +74,9 @@ Figure paper_figure(const Recording& recording, const std::vector<std::string>& 
   figure.caption = str("The paper's scale: length ", first.settings.length, ", ",
                        first.settings.train_size, " training examples; medians and quartiles of ",
                        first.seeds.size(), " seeds. ", paper_source(recording), ".");
+  for (size_t i = 0; i < not_run.size(); ++i)
+    figure.caption +=
+        str(i == 0 ? " Not run: " : ", ", not_run[i], i + 1 < not_run.size() ? "" : ".");
   return figure;
 }
 
