@@ -81,6 +81,7 @@ inline void zoom_in(const std::filesystem::path& checkpoint, const std::string& 
   read_weights(weights, model);
   RunSettings run = RunSettings::defaults_for(find_task(task));
   run.attention = model.settings().attention.pattern, run.k = model.settings().attention.k;
+  run.length = model.settings().length;
   const std::string seed = checkpoint.parent_path().filename().string().substr(5);  // seed-S
   const Snapshot at(attention_text(run), "line", uint64_t(parse_integer(seed)), model);
   Direction X = draw_direction(model, 1, 0);
