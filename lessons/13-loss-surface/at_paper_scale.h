@@ -20,7 +20,7 @@ inline constexpr const char* paper_columns =
 
 // One file of paper.sh: TASK.ACTIVATION.STATE.SEED.DIRECTION.json, a surface for each of its
 // checkpoints, along the same Gaussian numbers.
-inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRow>& to) {
+inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRow>& to) try {
   const std::string name = file.stem().string();
   std::vector<std::string> parts;
   std::istringstream words(name);
@@ -43,6 +43,9 @@ inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRo
     for (const auto& row : surface.at("losses"))
       for (const auto& loss : row)
         losses.push_back(loss.is_null() ? std::nan("") : loss.get<double>());
+    if (grid < 2 || losses.size() != size_t(grid) * size_t(grid))
+      fail_input(file.string(), ": ", losses.size(), " losses on a grid of ", grid,
+                 "; remove it, and paper.sh makes it again");
     if (direction == 1) {
       add("norm", 0, 0, surface.at("norm"));
       add("rows", 0, 0, surface.at("samples"));
@@ -63,6 +66,9 @@ inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRo
       for (int b = 2; b < grid; b += 5)
         add("map", direction, double(a * grid + b), losses[size_t(a) * size_t(grid) + size_t(b)]);
   }
+} catch (const nlohmann::json::exception& error) {
+  fail_input(file.string(), ": not a whole surface (", error.what(),
+             "); remove it, and paper.sh makes it again");
 }
 
 // The steepest step on a line around the last weights, zoomed in, for a model that paper.sh left in

@@ -38,7 +38,7 @@ inline const PaperSides* paper_of(const std::string& task) {
 }
 
 // TASK.SEED.json of paper.sh.
-inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to) {
+inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to) try {
   const std::string name = file.stem().string();
   const size_t dot = name.find('.');
   if (dot == name.npos) fail_input(file.string(), ": not TASK.SEED.json");
@@ -50,6 +50,9 @@ inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to)
                   length,
                   {row.at("percentile"), row.at("delta_s"), row.at("delta_h"), row.at("Delta_h"),
                    row.at("beta"), row.at("weights_lhs"), row.at("inputs_lhs")}});
+} catch (const nlohmann::json::exception& error) {
+  fail_input(file.string(), ": not what focus stability writes (", error.what(),
+             "); remove it, and paper.sh makes it again");
 }
 
 inline std::string text_of(const Cell& cell) {
