@@ -106,6 +106,7 @@ class RecordedRuns {
   }
   std::vector<std::string> tasks() const {
     std::vector<std::string> all;
+    if (recordings_.empty()) return all;  // a student's tree
     for (const RecordedVariant& v : recordings_[0].variants)
       if (std::find(all.begin(), all.end(), v.settings.task) == all.end())
         all.push_back(v.settings.task);
