@@ -13,6 +13,7 @@
 #include "cli/command.h"
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/printable.h"
 #include "suggest.h"
 
 namespace {
@@ -23,11 +24,8 @@ constexpr const char* version = "focus 0.1.0 (CPU only, compiler " __VERSION__ "
 constexpr const char* version = "focus 0.1.0 (CPU only, with assertions, compiler " __VERSION__ ")";
 #endif
 
-int complain(int status, std::string message) {
-  // Names from files and command lines may hold anything; a terminal must not obey it.
-  for (char& c : message)
-    if (uint8_t(c) < ' ' || c == 127) c = '?';
-  std::fprintf(stderr, "focus: %s\n", message.c_str());
+int complain(int status, std::string_view message) {
+  std::fprintf(stderr, "focus: %s\n", focus::without_control(message).c_str());
   return status;
 }
 
