@@ -34,6 +34,8 @@ LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 # -O3 is for the code that computes. Elsewhere it gains nothing and doubles the compile time.
 CALM := tests lessons src/cli src/files src/report src/study
 $(CALM:%=$(B)/obj/%/%.o): FLAGS := $(FLAGS:-O3=-O1)
+# A student waits for the tests' main program.
+$(B)/obj/tests/stage_main.o: FLAGS := $(FLAGS:-O3=-O0)
 
 ENGINE  := $(filter-out src/cli/main.cpp,$(wildcard src/*.cpp src/*/*.cpp))
 LESSONS := $(sort $(patsubst lessons/%/lesson.cpp,%,$(wildcard lessons/[0-9][0-9]-*/lesson.cpp)))
@@ -86,6 +88,8 @@ READ_ONCE := $(B)/obj/std.h
 # Of strings whose header was read before, g++ 12 warns falsely.
 CXXFLAGS += $(addprefix -Wno-,array-bounds restrict stringop-overflow stringop-overread)
 $(CALM:%=$(B)/obj/%/%.o): READ_ONCE := $(B)/obj/calm.h
+ALONE := tests/stage_main
+$(B)/obj/tests/stage_main.o: READ_ONCE :=
 read_once = $(if $(filter $(ALONE),$(1)),,$(B)/obj/$(if $(filter $(CALM:%=%/%),$(1)),calm,std).h.gch)
 endif
 # Not with the options of the object that asks first.
