@@ -158,8 +158,10 @@ demo: $(B)/demo
 	@$(B)/demo
 
 #: make lesson-NN   run a lesson; SCALE=paper for the paper's scale
-$(NUMBERS:%=lesson-%): lesson-%: $(B)/lesson-%
-	@$(B)/lesson-$* --scale $(SCALE)
+# At the paper's scale of most lessons `focus study` makes the runs (lessons/paper_scale.sh).
+made_by_focus = $(and $(filter paper,$(SCALE)),$(wildcard lessons/$*-*/paper.csv lessons/$*-*/paper.sh))
+$(NUMBERS:%=lesson-%): lesson-%: $(B)/lesson-% $$(if $$(made_by_focus),$(B)/focus)
+	@$(if $(made_by_focus),lessons/paper_scale.sh $* $(B),$(B)/lesson-$* --scale $(SCALE))
 lesson-00: $(B)/lesson-00
 	@$(B)/lesson-00
 

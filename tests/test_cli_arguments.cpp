@@ -28,7 +28,11 @@ TEST_CASE("cli: help and version on every level") {
   const std::string train = place.done("train --help");
   for (const char* word : {"list-operations", "--seeds", "--first-layer-norm-epsilon", "0.9995"})
     CHECK(train.find(word) != std::string::npos);
-  CHECK(place.done("--version").starts_with("focus "));
+  const std::string version = place.done("--version");
+  CHECK(version.starts_with("focus "));
+  const bool no_cuda = place.run({"train", "--task", "even-pairs", "--device", "cuda"})
+                           .err.find("this build has no CUDA") != std::string::npos;
+  CHECK((version.find("CPU only") != std::string::npos) == no_cuda);
 }
 
 TEST_CASE("cli: unknown commands, flags and names suggest the nearest") {

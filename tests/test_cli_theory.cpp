@@ -73,6 +73,10 @@ TEST_CASE("cli: stability prints the contract's JSON, and with --out a table") {
   for (const char* name : {"Upsilon", "Gamma", "B", "Xi"})
     CHECK(both["all"].at(name) == std::max(both["layers"][0].at(name).get<double>(),
                                            both["layers"][1].at(name).get<double>()));
+  CHECK(alone.at("attention") == "full");
+  CHECK(alone.at("length") == 11);
+  CHECK(both.at("attention") == "topk(3)");
+  CHECK(both.at("length") == 12);  // padded to a multiple of k
   REQUIRE(both.at("inequalities").size() == 4);
   const json& row = both["inequalities"][1];
   CHECK(row.at("percentile") == 90);
@@ -172,6 +176,14 @@ TEST_CASE("cli: surface, of two checkpoints, agrees with eval at its centre") {
   REQUIRE(both.size() == 2);
   CHECK(both[0].at("axis") == std::vector<double>{-0.5, 0, 0.5});
   CHECK(both[0].at("samples") == 30);
+  CHECK(both[0].at("attention") == "full");
+  CHECK(both[1].at("attention") == "topk(3)");
+  double squares = 0;
+  const Safetensors weights = Safetensors::read(m / m.topk);
+  for (const StoredTensor& t : weights.tensors())
+    if (t.name.starts_with("e") || t.name.starts_with("l"))  // the parameters
+      for (const float w : weights.values<float>(t.name)) squares += double(w) * double(w);
+  CHECK(both[1].at("norm").get<double>() == doctest::Approx(std::sqrt(squares)).epsilon(1e-12));
   const std::string eval = m.done({"eval", "--checkpoint", m.topk, "--data", "d.tsv"});
   CHECK(std::abs(std::atof(eval.c_str() + eval.find("loss ") + 5) -
                  both[1].at("losses")[1][1].get<double>()) < 1e-6);

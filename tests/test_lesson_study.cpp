@@ -10,7 +10,9 @@
 #include <sstream>
 
 #include "error.h"
+#include "study/engine.h"
 #include "study/lesson_study.h"
+#include "study/paper_scale.h"
 
 using namespace focus;
 namespace fs = std::filesystem;
@@ -155,4 +157,34 @@ TEST_CASE("lesson study: a redraw of results that are cut short or missing says 
   CHECK(message().find("results.csv") != std::string::npos);
   fs::remove(project.lesson / "results/results.csv");
   CHECK(message().find("results.csv") != std::string::npos);
+}
+
+TEST_CASE("lesson study: the paper's scale shows the runs that focus study made, all of them") {
+  Project project;
+  const auto read = [] { return paper_recording(Program({"--scale", "paper"}).lesson); };
+  const auto problem = [&] {
+    try {
+      read();
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  CHECK(problem().find("make lesson-98 SCALE=paper") != std::string::npos);
+
+  const fs::path made = "out/lesson-98/study";
+  const Study paper = read_study(project.lesson / "paper.csv");
+  StudyOptions part;
+  part.out = made, part.shards = 2;
+  run_study(paper, part);
+  report_study(paper, made);
+  CHECK(problem().find("3 of 6 runs are not over") != std::string::npos);
+
+  part.shard = 2;
+  run_study(paper, part);
+  const std::optional<Recording> whole = read();
+  REQUIRE(whole);
+  CHECK(whole->variants.size() == 2);
+  CHECK(whole->variants[0].seeds.size() == 3);
+  CHECK(whole->variants[0].seeds[2].last.epoch == 4);
 }

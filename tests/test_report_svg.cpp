@@ -57,6 +57,30 @@ TEST_CASE("svg: the script is small, keeps spikes, and has one legend") {
   CHECK(count(gnuplot_script({}, ImageKind::png), "pngcairo") == 1);
 }
 
+TEST_CASE("svg: lines of equal height on a map") {
+  // x + y on 5 x 5 points: the line at 1.5 is straight, from (0, 1.5) to (1.5, 0) on axes of 0
+  // to 4.
+  Panel panel{.title = "a map", .x_range = Interval{0, 4}, .y_range = Interval{0, 4}};
+  panel.map = HeatMap{.columns = 5, .rows = 5, .colours = {0, 8}};
+  for (int y = 0; y < 5; ++y)
+    for (int x = 0; x < 5; ++x) panel.map->values.push_back(x + y);
+  const auto image = [&](std::vector<double> levels) {
+    panel.map->levels = std::move(levels);
+    Figure figure;
+    figure.panels = {panel};
+    const Folder folder;
+    std::string why;
+    if (!write_figure(figure, folder.path / "map.svg", &why)) return std::string();
+    return read_file(folder.path / "map.svg", 1 << 20);
+  };
+  const std::string without = image({}), one = image({1.5}), two = image({1.5, 3.5});
+  if (std::system("command -v gnuplot >/dev/null 2>&1") != 0) return;
+  const std::string white = "stroke='rgb(255, 255, 255)'";
+  CHECK(count(without, "<path") > 0);
+  CHECK(count(one, white) == count(without, white) + 1);
+  CHECK(count(two, "M") == count(one, "M") + 1);  // each line begins once
+}
+
 TEST_CASE("svg: text cannot become commands") {
   Figure figure;
   figure.panels = {

@@ -7,6 +7,8 @@
 #include <functional>
 
 #include "analysis/surface_file.h"
+#include "files/atomic_file.h"
+#include "lessons/13-loss-surface/at_paper_scale.h"
 #include "theory_golden.h"
 
 using namespace focus;
@@ -117,7 +119,9 @@ TEST_CASE("surface: a partial file goes on, and is refused where it is not its o
 TEST_CASE("surface: JSON has the contract's keys, and null where a loss is none") {
   Surface surface(2, 0.5);
   for (size_t i = 0; i < 4; ++i) surface.points[i] = Evaluation{double(i) / 3, 25.0 * double(i)};
-  const auto one = nlohmann::json::parse(surface_json({surface}, {"a"}, 9));
+  const auto one = nlohmann::json::parse(surface_json({surface}, {{"a", "topk(5)", 1.5}}, 9));
+  CHECK(one.at("attention") == "topk(5)");
+  CHECK(one.at("norm") == 1.5);
   CHECK(one.at("grid") == 2);
   CHECK(one.at("range") == 0.5);
   CHECK(one.at("samples") == 9);
@@ -125,7 +129,46 @@ TEST_CASE("surface: JSON has the contract's keys, and null where a loss is none"
   CHECK(one.at("losses")[1][0].get<double>() == 2.0 / 3);
   CHECK(one.at("accuracies")[0][1] == 25);
   surface.points[1]->loss = HUGE_VAL;
-  const auto two = nlohmann::json::parse(surface_json({surface, surface}, {"a", "b"}, 9));
+  const auto two = nlohmann::json::parse(
+      surface_json({surface, surface}, {{"a", "full", 1}, {"b", "full", 1}}, 9));
   CHECK(two.at(1).at("checkpoint") == "b");
   CHECK(two.at(0).at("losses")[0][1].is_null());
+}
+
+TEST_CASE("surface: lesson 13 reads a surface's file and needs no checkpoint") {
+  Surface surface(3, 0.5);  // step 0.5
+  for (size_t i = 0; i < 9; ++i)
+    surface.points[i] = Evaluation{i == 4 ? 0.25 : 1.0, 10 * double(i)};
+  const std::string name = str("parity.gelu.last.7.1.", getpid());
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / name,
+                              file = folder / "parity.gelu.last.7.1.json";
+  std::filesystem::create_directory(folder);
+  write_file_atomically(
+      file, surface_json({surface, surface}, {{"gone", "full", 2}, {"gone too", "topk(5)", 3}}, 9));
+  std::vector<PaperRow> rows;
+  read_surfaces(file, rows);
+  const auto value = [&](const std::string& what, const std::string& mechanism, double x) {
+    for (const PaperRow& r : rows)
+      if (r.task == "parity" && r.activation == "gelu" && r.m.what == what &&
+          r.m.mechanism == mechanism && r.m.state == "last" && r.m.seed == 7 && r.m.x == x)
+        return r.m.value;
+    return std::nan("");
+  };
+  CHECK(value("norm", "full", 0) == 2);
+  CHECK(value("norm", "topk(5)", 0) == 3);
+  CHECK(value("accuracy", "topk(5)", 0) == 40);
+  CHECK(value("rows", "full", 0) == 9);
+  CHECK(value("p99", "full", 0.5) == 1.5);  // from the middle to its neighbours
+  CHECK(value("p50", "full", 0.5) == 0);
+  // Cut short, or without one of its rows: named, and no memory beyond it is read.
+  const std::string whole = read_file(file, 1 << 20);
+  auto without = nlohmann::json::parse(whole);
+  without[1]["losses"].erase(2);
+  for (const std::string& text : {whole.substr(0, whole.size() / 2), without.dump()}) {
+    write_file_atomically(file, text);
+    const std::string got = message([&] { read_surfaces(file, rows); });
+    CHECK_MESSAGE(got.find(name.substr(0, 20)) != std::string::npos, got);
+    CHECK_MESSAGE(got.find("remove it") != std::string::npos, got);
+  }
+  std::filesystem::remove_all(folder);
 }

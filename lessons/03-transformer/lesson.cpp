@@ -75,8 +75,8 @@ Verdict judge(const VariantResult& full, const std::vector<uint64_t>& seeds, int
 }
 
 // Ten seeds of the paper's size, all of their epochs: the plateau has to be seen.
-void tell_paper_scale(Lesson& out) {
-  const StudiedVariant full = read_results(out.recorded() / "paper/results.csv").variant("full");
+void tell_paper_scale(Lesson& out, const StudyResults& results) {
+  const StudiedVariant& full = results.variant("full");
   const RunSettings settings = RunSettings::defaults_for(find_task("even-pairs"));
   const VariantResult curves{full.name, full.curves};
   const Verdict v = judge(curves, full.seeds, settings.epochs);
@@ -85,6 +85,10 @@ void tell_paper_scale(Lesson& out) {
 
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-03", "does full attention learn even pairs, and how?");
+  if (out.options().paper_scale) {
+    tell_paper_scale(out, results_at_paper_scale(out));
+    return 0;
+  }
   const Study study = lesson_study(out);
   const std::optional<StudyResults> results = study_results(out, study);
   if (!results) return out.interrupted();
@@ -92,7 +96,8 @@ int lesson(int argc, char** argv) {
   const std::vector<uint64_t>& seeds = results->variant("full").seeds;
   const VariantResult full = results->with_rest("")[0];
   out.figure(draw(full, seeds, settings));
-  if (out.options().redraw) tell_paper_scale(out);
+  if (out.options().redraw)
+    tell_paper_scale(out, read_results(out.recorded() / "paper/results.csv"));
   const Verdict v = judge(full, seeds, settings.epochs);
   return out.verdict(v.reproduced, v.reason);
 }

@@ -45,6 +45,10 @@ void tell_paper_scale(Lesson& out, const Recording& recording) {
 
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-04", "do fixed masks make attention learn faster?");
+  if (out.options().paper_scale) {
+    tell_paper_scale(out, *paper_recording(out));
+    return 0;
+  }
   const Study study = lesson_study(out);
   Dispersions dispersions(k);
   const auto measure = [&](const StudyRun& run, Run& model) {

@@ -62,6 +62,10 @@ void tell_paper_scale(Lesson& out, const Recording& recording) {
 
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?");
+  if (out.options().paper_scale) {
+    tell_paper_scale(out, *paper_recording(out));
+    return 0;
+  }
   const Study study = lesson_study(out);
   const std::optional<StudyResults> read = study_results(out, study);
   if (!read) return out.interrupted();

@@ -169,6 +169,10 @@ void tell_paper_scale(Lesson& out, const Recording& recording) {
 
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-06", "does what is learnt faster hold for unseen examples too?");
+  if (out.options().paper_scale) {
+    tell_paper_scale(out, *paper_recording(out));
+    return 0;
+  }
   const Study study = lesson_study(out);
   const std::optional<StudyResults> results = study_results(out, study);
   if (!results) return out.interrupted();

@@ -11,6 +11,7 @@
 #include "report/curves.h"
 #include "report/share_progress.h"
 #include "report/statistics.h"
+#include "report/svg_plot.h"
 #include "study/lesson_study.h"
 #include "surroundings.h"
 
@@ -21,6 +22,8 @@ namespace {
 constexpr double verdict_radius = 0.35;  // fixed before the first run
 constexpr double matched_loss = 0.1;     // the pairs of equal training loss
 constexpr double learned = 95;           // percent of the training set
+constexpr const char* judged_tasks[] = {"even-pairs", "missing-duplicate",
+                                        "parity"};  // paper's size
 
 // How much is measured around each model.
 struct Scale {
@@ -272,57 +275,171 @@ std::vector<uint64_t> seeds_of(const Table& t, const std::string& state) {
   return seeds;
 }
 
-// Figure, table and verdict, from the table that tell_paper_scale's caller has made.
-void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
-  std::map<std::string, Table> by_task;
-  for (PaperRow& row : read_paper_rows(file))
-    by_task[row.activation == "relu" ? row.task : row.task + ", " + row.activation].push_back(
-        std::move(row.m));
-  Figure figure{"The paper's size: the loss around full attention and the five best keys"};
-  figure.columns = 4;
-  figure.caption =
-      "Maps: the paper's 200 x 200 points and one training seed, every fifth point drawn. Slopes: "
-      "41 "
-      "x 41 points (step 0.05), medians and ranges of five training seeds; a seed's number is the "
-      "median of its five pairs of directions.";
-  std::string table =
-      "| task | around | 99th percentile within 0.35 per step, topk(5) / full, by training seed | "
-      "topk(5) lower | per length of the weights |\n|---|---|---|---|---|\n";
-  bool all = !by_task.empty();
-  std::string reason;
-  for (const auto& entry : by_task) {
-    const std::string& task = entry.first;
-    const Table& t = entry.second;
-    const Interval colours = colours_of(t);
-    for (const std::string& m : {full, topk})
-      figure.panels.push_back(map_panel(t, m, task + ": " + m, 1, colours));
-    for (const std::string state : {"last", "matched"}) {
-      const bool last = state == "last";
-      const std::vector<uint64_t> seeds = seeds_of(t, state);
-      figure.panels.push_back(by_radius(
-          t, seeds, last ? "slopes, last weights" : "at equal training loss", !last, state));
-      int lower = 0, lower_per_norm = 0;
-      std::string numbers;
-      for (uint64_t seed : seeds) {
-        const auto at = [&](const std::string& m, bool per_norm) {
-          return steepness(t, "p99", m, state, seed, verdict_radius, per_norm);
-        };
-        lower += at(topk, false) < at(full, false),
-            lower_per_norm += at(topk, true) < at(full, true);
-        char text[60];
-        std::snprintf(text, sizeof text, " %.3g / %.3g ", at(topk, false), at(full, false));
-        numbers += (numbers.empty() ? "" : ",") + std::string(text);
-      }
-      const int n = int(seeds.size());
-      table += str("| ", task, " | ", last ? "last weights" : "training loss 0.1", " |", numbers,
-                   "| ", lower, " of ", n, " | ", lower_per_norm, " of ", n, " |\n");
-      all = all && n > 0 && lower_per_norm == n && (!last || lower == n);
-      reason += str(reason.empty() ? "" : "; ", task, ", ", last ? "last" : "equal loss", ": ",
-                    last ? lower : lower_per_norm, " of ", n);
-    }
+// Of a seed both have learnt: the rule's seeds that count.
+bool counts(const Table& t, uint64_t seed) {
+  const auto accuracy = [&](const std::string& m) {
+    return median(values(t, "accuracy", m, "last", seed, 0));
+  };
+  return accuracy(full) >= learned && accuracy(topk) >= learned;
+}
+
+// A row of the table, and how many of the seeds that count have top-k as the less steep one.
+struct OfState {
+  std::string row;
+  int seeds = 0, lower = 0, lower_per_norm = 0;
+};
+OfState tell_state(const Table& t, const std::string& task, const std::string& state) {
+  OfState told;
+  std::string numbers;
+  for (uint64_t seed : seeds_of(t, state)) {
+    const auto at = [&](const std::string& m, bool per_norm) {
+      return steepness(t, "p99", m, state, seed, verdict_radius, per_norm);
+    };
+    const bool in = counts(t, seed);
+    char text[60];
+    std::snprintf(text, sizeof text, in ? "%.3g / %.3g" : "(%.3g / %.3g)", at(topk, false),
+                  at(full, false));
+    numbers += (numbers.empty() ? "" : ", ") + std::string(text);
+    told.seeds += in;
+    told.lower += in && at(topk, false) < at(full, false);
+    told.lower_per_norm += in && at(topk, true) < at(full, true);
   }
-  out.paper_scale(figure, table, all,
-                  "seeds with which topk(5) is the less steep within 0.35: " + reason);
+  told.row = str("| ", task, " | ", state == "last" ? "last weights" : "training loss 0.1", " | ",
+                 numbers, " | ", told.lower, " of ", told.seeds, " | ", told.lower_per_norm, " of ",
+                 told.seeds, " |\n");
+  return told;
+}
+
+// Percentiles of the fine surface's slopes by radius, as the paper draws them.
+Panel fine_slopes(const Table& t, uint64_t seed, const std::string& title) {
+  Panel panel{title, "radius", "slope per step"};
+  for (const std::string& m : {full, topk})
+    for (const char* p : {"99", "95", "75", "50"}) {
+      Series s =
+          over(str(m, ", ", p, " %"), places(t, str("p", p)), {seed}, [&](uint64_t of, double r) {
+            return steepness(t, str("p", p), m, "fine", of, r, false);
+          });
+      s.low.clear(), s.high.clear();
+      panel.series.push_back(s);
+    }
+  panel.log_y = true;
+  return panel;
+}
+
+// Figures, tables and verdict, from the table that tell_paper_scale's caller has made.
+void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
+  std::map<std::string, Table> by_task, fine, lines;  // by task and activation
+  for (PaperRow& row : read_paper_rows(file)) {
+    auto& tables = row.m.state == "fine" ? fine : row.m.state == "line" ? lines : by_task;
+    tables[row.activation == "relu" ? row.task : row.task + ", " + row.activation].push_back(
+        std::move(row.m));
+  }
+  Figure figure{
+      "The paper's size: how steep the loss is around full attention and the five best keys"};
+  figure.columns = 3;
+  figure.caption =
+      "41 x 41 points (step 0.05), 500 training rows; medians and ranges of the training seeds "
+      "with "
+      "which both have learnt; a seed's number is the median of its pairs of directions.";
+  std::string table =
+      "| task | around | 99th percentile within 0.35 per step, topk(5) / full, by training seed "
+      "(in "
+      "brackets: does not count) | topk(5) lower | per length of the weights |\n"
+      "|---|---|---|---|---|\n";
+  bool all = true;
+  int tasks_that_count = 0;
+  std::string reason;
+  for (const auto& [task, t] : by_task) {
+    std::vector<uint64_t> seeds;
+    for (uint64_t seed : seeds_of(t, "last"))
+      if (counts(t, seed)) seeds.push_back(seed);
+    const bool judged = std::find(std::begin(judged_tasks), std::end(judged_tasks), task) !=
+                            std::end(judged_tasks) &&
+                        seeds.size() >= 3;
+    tasks_that_count += judged;
+    const OfState last = tell_state(t, task, "last"), matched = tell_state(t, task, "matched");
+    table += last.row + (seeds_of(t, "matched").empty() ? "" : matched.row);
+    reason += str(reason.empty() ? "" : "; ", task, judged ? "" : " (not judged)", ": ", last.lower,
+                  " of ", last.seeds, " seeds around the last weights, ", last.lower_per_norm,
+                  " per length of the weights, ", matched.lower_per_norm, " of ", matched.seeds,
+                  " at equal training loss");
+    if (judged)
+      all = all && last.lower == last.seeds && last.lower_per_norm == last.seeds &&
+            matched.seeds > 0 && matched.lower_per_norm == matched.seeds;
+    if (seeds.empty()) continue;
+    figure.panels.push_back(by_radius(t, seeds, task + ": last weights", false, "last"));
+    figure.panels.push_back(by_radius(t, seeds, "per length of the weights", true, "last"));
+    figure.panels.push_back(by_radius(t, seeds, "at equal training loss", true, "matched"));
+    for (size_t p = figure.panels.size() - 3; p < figure.panels.size(); ++p)
+      figure.panels[p].y_range = Interval{0.001, 100};
+  }
+  for (const auto& entry : lines) {
+    const Table& t = entry.second;
+    Panel zoomed{entry.first + ": the steepest step", "step", "slope"};
+    for (const std::string& m : {full, topk})
+      zoomed.series.push_back(
+          over(m, places(t, "steepest"), seeds_of(t, "line"), [&](uint64_t seed, double x) {
+            return median(values(t, "steepest", m, "line", seed, x));
+          }));
+    zoomed.log_x = zoomed.log_y = true;
+    figure.panels.push_back(zoomed);
+  }
+  Figure surfaces{
+      "The paper's picture: 200 x 200 points, one training seed, one pair of directions"};
+  surfaces.columns = 3;
+  surfaces.caption =
+      "Every fifth point drawn, all training rows (list operations: 500), step 0.01. White: losses "
+      "of 0.1, 0.5, 1, 2 and 4.";
+  if (!fine.empty())
+    table +=
+        "\n| 200 × 200 | 99th percentile per step within 0.1, topk(5) / full | within 0.35 | "
+        "within "
+        "0.69 | at 0.35 per length of the weights |\n|---|---|---|---|---|\n";
+  for (const auto& [task, t] : fine) {
+    const uint64_t seed = t[0].seed;
+    const Interval colours = colours_of(t);
+    for (const std::string& m : {full, topk}) {
+      surfaces.panels.push_back(map_panel(t, m, task + ": loss around " + m, 1, colours));
+      surfaces.panels.back().map->levels = {0.1, 0.5, 1, 2, 4};
+    }
+    surfaces.panels.push_back(fine_slopes(t, seed, "slopes by radius"));
+    // The nearest of the radii, which are whole steps.
+    const std::vector<double> radii = places(t, "p99");
+    const auto both = [&](double radius, bool per_norm) {
+      const double nearest = *std::min_element(radii.begin(), radii.end(), [&](double a, double b) {
+        return std::abs(a - radius) < std::abs(b - radius);
+      });
+      char text[60];
+      std::snprintf(text, sizeof text, "%.3g / %.3g",
+                    steepness(t, "p99", topk, "fine", seed, nearest, per_norm),
+                    steepness(t, "p99", full, "fine", seed, nearest, per_norm));
+      return std::string(text);
+    };
+    table += str("| ", task, " | ", both(0.1, false), " | ", both(0.35, false), " | ",
+                 both(0.69, false), " | ", both(0.35, true), " |\n");
+  }
+  if (!fine.empty()) {
+    std::string why_not;
+    std::filesystem::create_directories(out.options().out / "paper");
+    if (!write_figure(surfaces, out.options().out / "paper/surfaces.svg", &why_not))
+      std::cout << why_not << "\n";
+  }
+  out.paper_scale(figure, table, all && tasks_that_count > 0,
+                  "topk(5) is the less steep within 0.35 with these training seeds: " + reason);
+}
+
+// Of the models that are still there: the training seed of the paper's surfaces.
+void zoom_in_on_models(const std::filesystem::path& models, std::vector<PaperRow>& rows) {
+  if (!std::filesystem::is_directory(models)) return;
+  for (const std::string task : {"even-pairs", "missing-duplicate", "parity"})
+    for (const std::string activation : {"relu", "gelu"})
+      for (const std::string mechanism : {"full", "topk"})
+        for (const std::string alone : {"", ".140439608"}) {
+          const std::filesystem::path file = models /
+                                             (task + "." + activation + "." + mechanism + alone) /
+                                             "seed-140439608" / "last.safetensors";
+          if (std::filesystem::exists(file)) zoom_in(file, task, activation, verdict_radius, rows);
+        }
 }
 
 // The surfaces that paper.sh left in the output folder become the table.
@@ -338,10 +455,13 @@ int read_what_paper_sh_made(Lesson& out) {
   std::sort(files.begin(), files.end());
   std::vector<PaperRow> rows;
   for (const std::filesystem::path& file : files) read_surfaces(file, rows);
+  zoom_in_on_models(out.options().out / "models", rows);
   std::vector<std::string> lines;
   for (const PaperRow& row : rows) lines.push_back(text_of(row));
+  out.write_into("lesson-13");
   std::filesystem::create_directories(out.options().out / "paper");
-  out.table(paper_columns, lines, "paper/measured.csv");
+  out.table_of(made, "lessons/13-loss-surface/paper.sh", paper_columns, lines,
+               "paper/measured.csv");
   tell_paper_scale(out, out.options().out / "paper/measured.csv");
   return 0;
 }

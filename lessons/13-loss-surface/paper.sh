@@ -4,59 +4,50 @@
 #
 #   lessons/13-loss-surface/paper.sh OUT [TASK.ACTIVATION.PART ...]
 #
-# PART is `fine`, the paper's 200 x 200 points around the last weights of its training seed, or
-# `seeds`, 41 x 41 points with five training seeds and five pairs of directions each, around the last
-# weights and at equal training loss. Without parts: all of the design, the most telling first.
-# Then `build/lesson-13 --scale paper --out OUT` makes table, figure and verdict of OUT/surfaces.
+# PART is `fine`, the paper's 200 x 200 points around the last weights of its training seed; `seeds`,
+# 41 x 41 points with five training seeds and five pairs of directions each (list operations: three
+# and two), around the last weights and at equal training loss; or `models`, the training for
+# `seeds` alone. Without parts: all of the design, the most telling first.
+# Then `build/lesson-13 --scale paper --out OUT` makes table, figures and verdict of OUT/surfaces, in
+# OUT/lesson-13/paper; it needs nothing else of OUT. OUT/surfaces/made-on.txt says on which machine they were made.
 #
-# SKIP_MATCHED=1 leaves the latter out. Settings: DEVICE (cuda), ROWS of `seeds` (500), PRECISION of `fine` (fp32), TRAIN: more flags for
-# `focus train`.
-set -eu
+# SKIP_MATCHED=1 leaves out those at equal training loss. Settings: SEEDS (those of `seeds`), MECHANISMS
+# (full topk) of `models`, ROWS of `seeds` (500), PRECISION of `fine` (fp32); and lessons/paper_runs.sh's.
 out=${1:?usage: paper.sh OUT [TASK.ACTIVATION.PART ...]}
 shift
+. "$(dirname "$0")/../paper_runs.sh"
 [ $# -gt 0 ] || set -- {even-pairs,missing-duplicate}.relu.{seeds,fine} {parity,list-operations}.relu.seeds \
   {even-pairs,missing-duplicate}.gelu.fine {parity,list-operations}.{relu,gelu}.fine
-focus=build/focus device=${DEVICE:-cuda} matched_loss=0.1
-seeds=(140439608 153476998 235510766 205084180 129959864) # the paper's for this, and four more
-mkdir -p "$out/surfaces" "$out/data" "$out/models"
+matched_loss=0.1 mechanisms=${MECHANISMS:-full topk}
+first=140439608 # the paper's for this
+made_on "$out/surfaces"
 
-# train TASK ACTIVATION: both mechanisms, all ten seeds at once.
-train() {
-  local attention dir
-  for attention in full "topk --k 5"; do
-    dir=$out/models/$1.$2.${attention%% *}
-    [ -f "$dir/metrics.csv" ] && continue
-    # shellcheck disable=SC2086  # two words, several flags
-    $focus train --task "$1" --attention $attention --activation "$2" --seeds 10 --device "$device" \
-      ${TRAIN:-} --out "$dir" > "$dir.log" 2>&1 || { tail -3 "$dir.log"; return 1; }
+# matched TASK ACTIVATION MECHANISM SEED...: RUN.matched/SEED.safetensors, each as it is after the
+# first epoch whose training loss is at most 0.1. A run is the beginning of every longer one: one
+# more stops at each of these epochs.
+matched() {
+  local task=$1 activation=$2 mechanism=$3 folder seed epoch
+  shift 3
+  for seed; do
+    folder=$(run "$task" "$activation" "$mechanism" "$seed")
+    awk -F, -v seed="$seed" -v loss=$matched_loss -v folder="$folder" \
+      '$2 == seed && $3 <= loss {print $1, seed, folder; exit}' "$folder/metrics.csv"
+  done | sort -n | while read -r epoch seed folder; do
+    [ ! -f "$folder.matched/$seed.safetensors" ] || continue
+    train "$folder.matched" "$task" "$activation" "$mechanism" "$seed" "$epoch" < /dev/null
+    cp "$folder.matched/seed-$seed/last.safetensors" "$folder.matched/$seed.safetensors"
   done
 }
 
-# at_loss TASK ACTIVATION SEED: both as they are after the first epoch whose training loss is at most
-# 0.1. A run is the beginning of every longer one.
-at_loss() {
-  [ -z "${SKIP_MATCHED:-}" ] || return 0
-  local attention dir epoch
-  for attention in full "topk --k 5"; do
-    dir=$out/models/$1.$2.${attention%% *}.$3
-    [ -f "$dir/seed-$3/last.safetensors" ] && continue
-    epoch=$(awk -F, -v seed="$3" -v loss=$matched_loss '$2 == seed && $3 <= loss {print $1; exit}' \
-      "$out/models/$1.$2.${attention%% *}/metrics.csv")
-    [ -n "$epoch" ] || return 0 # it never gets there: no pair
-    # shellcheck disable=SC2086
-    $focus train --task "$1" --attention $attention --activation "$2" --seed "$3" --epochs "$epoch" \
-      --device "$device" ${TRAIN:-} --out "$dir" > "$dir.log" 2>&1
+# models TASK ACTIVATION SEED...: what `seeds` needs.
+models() {
+  local mechanism seed
+  for mechanism in $mechanisms; do
+    for seed in "${@:3}"; do
+      train "$(run "$1" "$2" "$mechanism" "$seed")" "$1" "$2" "$mechanism" "$seed"
+    done
+    [ -n "${SKIP_MATCHED:-}" ] || matched "$1" "$2" "$mechanism" "${@:3}"
   done
-}
-
-# rows TASK SEED: the rows that seed trains on.
-rows() {
-  local file=$out/data/$1.$2.tsv seed=$2 length=40
-  [ "$1" = list-operations ] && seed=1 length=600
-  case ${TRAIN:-} in *--length*) length=${TRAIN#*--length } length=${length%% *} ;; esac
-  [ -f "$file" ] || $focus data generate --task "$1" --count 5000 --length $length --seed "$seed" \
-    --out "$file" > /dev/null
-  echo "$file"
 }
 
 # surface NAME GRID SAMPLES PRECISION DATA DIRECTION FULL TOPK: three side by side, since half of the
@@ -72,29 +63,34 @@ surface() {
 
 for part in "$@"; do
   IFS=. read -r task activation kind <<< "$part"
-  train "$task" "$activation"
-  last=$out/models/$task.$activation
   if [ "$kind" = fine ]; then
     samples=5000
     [ "$task" = list-operations ] && samples=500
-    seed=${seeds[0]}
-    surface "$task.$activation.fine.$seed.1" "${FINE:-200}" "$samples" "${PRECISION:-fp32}" \
-      "$(rows "$task" "$seed")" 1 "$last".{full,topk}/seed-"$seed"/last.safetensors
+    SKIP_MATCHED=1 models "$task" "$activation" $first
+    surface "$task.$activation.fine.$first.1" "${FINE:-200}" "$samples" "${PRECISION:-fp32}" \
+      "$(rows "$task" $first)" 1 \
+      "$(run "$task" "$activation" full $first)/seed-$first/last.safetensors" \
+      "$(run "$task" "$activation" topk $first)/seed-$first/last.safetensors"
     wait
-    cat "$out/surfaces/$task.$activation.fine.$seed.1.txt"
+    cat "$out/surfaces/$task.$activation.fine.$first.1.txt"
     continue
   fi
-  samples=${ROWS:-500} directions=5 some=("${seeds[@]}")
-  [ "$task" = list-operations ] && samples=500 directions=2 some=("${seeds[@]:0:3}")
-  for seed in "${some[@]}"; do
+  samples=${ROWS:-500} directions=5 seeds="$first 153476998 235510766 205084180 129959864"
+  [ "$task" = list-operations ] && samples=500 directions=2 seeds="$first 153476998 235510766"
+  seeds=${SEEDS:-$seeds}
+  # shellcheck disable=SC2086  # several words
+  models "$task" "$activation" $seeds
+  [ "$kind" = models ] && continue
+  for seed in $seeds; do
     data=$(rows "$task" "$seed")
-    at_loss "$task" "$activation" "$seed"
+    full=$(run "$task" "$activation" full "$seed") topk=$(run "$task" "$activation" topk "$seed")
     for direction in $(seq $directions); do
       surface "$task.$activation.last.$seed.$direction" 41 "$samples" fp32 "$data" "$direction" \
-        "$last".{full,topk}/seed-"$seed"/last.safetensors
-      [ -d "$last.full.$seed" ] && [ -d "$last.topk.$seed" ] || continue
+        {"$full","$topk"}/seed-"$seed"/last.safetensors
+      # One that never gets to that loss has no pair.
+      [ -f "$full.matched/$seed.safetensors" ] && [ -f "$topk.matched/$seed.safetensors" ] || continue
       surface "$task.$activation.matched.$seed.$direction" 41 "$samples" fp32 "$data" "$direction" \
-        "$last".{full,topk}."$seed"/seed-"$seed"/last.safetensors
+        {"$full","$topk"}.matched/"$seed".safetensors
     done
   done
   wait

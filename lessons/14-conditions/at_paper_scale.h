@@ -7,7 +7,7 @@
 #include "prediction.h"
 #include "report/figure.h"
 #include "study/recording.h"
-#include "train/checkpoint.h"
+#include "train/settings.h"
 
 namespace focus {
 
@@ -38,19 +38,21 @@ inline const PaperSides* paper_of(const std::string& task) {
 }
 
 // TASK.SEED.json of paper.sh.
-inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to) {
+inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to) try {
   const std::string name = file.stem().string();
   const size_t dot = name.find('.');
   if (dot == name.npos) fail_input(file.string(), ": not TASK.SEED.json");
   const nlohmann::json all = nlohmann::json::parse(read_file(file, 1 << 22));
-  const int length =
-      read_model_settings(Safetensors::read(all.at("checkpoint").get<std::string>())).length;
+  const int length = all.at("length");
   for (const nlohmann::json& row : all.at("inequalities"))
     to.push_back({name.substr(0, dot),
                   uint64_t(parse_integer(name.substr(dot + 1))),
                   length,
                   {row.at("percentile"), row.at("delta_s"), row.at("delta_h"), row.at("Delta_h"),
                    row.at("beta"), row.at("weights_lhs"), row.at("inputs_lhs")}});
+} catch (const nlohmann::json::exception& error) {
+  fail_input(file.string(), ": not what focus stability writes (", error.what(),
+             "); remove it, and paper.sh makes it again");
 }
 
 inline std::string text_of(const Cell& cell) {
@@ -78,14 +80,17 @@ inline std::vector<Cell> read_cell_rows(const std::filesystem::path& file) {
 // those of the untrained models.
 
 inline constexpr int paper_rows = 25;  // of each model: 1000 queries of each of its layers
-inline constexpr const char* paper_mechanisms[] = {"full", "full*4", "topk(5)", "topk(9)",
-                                                   "banded(5)"};
+inline constexpr const char* paper_mechanisms[] = {"full",    "full*4",  "topk(2)",
+                                                   "topk(5)", "topk(9)", "banded(5)"};
 
 class RecordedRuns {
  public:
   explicit RecordedRuns(const std::filesystem::path& lessons) {
-    for (const char* folder : {"06-generalisation", "17-sharpness"})
-      recordings_.push_back(read_recording(lessons / folder / "results/paper"));
+    for (const char* folder : {"06-generalisation", "17-sharpness", "14-conditions"}) {
+      const std::filesystem::path recorded = lessons / folder / "results/paper";
+      if (std::filesystem::exists(recorded / "seeds.csv"))
+        recordings_.push_back(read_recording(recorded));
+    }
   }
   const RecordedVariant* find(const std::string& task, const std::string& mechanism) const {
     for (const Recording& r : recordings_)
@@ -189,26 +194,26 @@ inline std::string paper_table_of(const std::vector<PooledCell>& cells) {
   return text;
 }
 
-// The left sides by percentile, ours with the range of the seeds, the paper's dashed.
+// The left sides by percentile on the paper's tasks, ours with the range of the seeds, the paper's
+// dashed.
 inline Figure paper_figure_of(const std::vector<PooledCell>& cells) {
   Figure figure{"Table 6 at the paper's size: the conditions hold below 1"};
   for (const bool weights : {true, false}) {
     Panel panel{weights ? "Weights" : "Inputs", "percentile", "left side"};
     for (const PooledCell& p : cells) {
+      const PaperSides* paper = paper_of(p.task);
+      if (!paper) continue;
       const std::vector<double>& values = weights ? p.weights : p.inputs;
       auto at = std::find_if(panel.series.begin(), panel.series.end(),
                              [&](const Series& s) { return s.name == p.task; });
       if (at == panel.series.end()) {
-        const PaperSides* paper = paper_of(p.task);
-        if (paper) {
-          Series theirs{p.task + ", paper"};
-          theirs.style = Style::dashed;
-          for (size_t i = 0; i < 4; ++i) {
-            theirs.x.push_back(table_percentiles[i]);
-            theirs.y.push_back(weights ? paper->weights[i] : paper->inputs[i]);
-          }
-          panel.series.push_back(theirs);
+        Series theirs{p.task + ", paper"};
+        theirs.style = Style::dashed;
+        for (size_t i = 0; i < 4; ++i) {
+          theirs.x.push_back(table_percentiles[i]);
+          theirs.y.push_back(weights ? paper->weights[i] : paper->inputs[i]);
         }
+        panel.series.push_back(theirs);
         at = panel.series.insert(panel.series.end(), Series{p.task});
       }
       at->x.push_back(p.percentile), at->y.push_back(median(values));

@@ -228,13 +228,16 @@ template <class F>
 Prediction judge(const std::vector<AgainstFull>& topk, const char* name, const F& predictor) {
   int signs = 0;
   for (const AgainstFull& c : topk) signs += (predictor(c) < 0) == (c.measured < 0);
-  const double rho = centred_spearman(topk, predictor), of_k = centred_spearman(topk, by_k);
+  const Estimate own = centred_spearman(topk, predictor);
+  const double rho = own.value, of_k = centred_spearman(topk, by_k).value;
   bool each = true;
-  for (const AgainstFull& c : topk) each = each && centred_spearman(topk, predictor, c.task) > 0;
+  for (const AgainstFull& c : topk)
+    each = each && centred_spearman(topk, predictor, c.task).value > 0;
   char numbers[200];
   std::snprintf(numbers, sizeof numbers,
-                "%s: sign right in %d of %zu, rank correlation within tasks %.2f (k alone %.2f)",
-                name, signs, topk.size(), rho, of_k);
+                "%s: sign right in %d of %zu, rank correlation within tasks %.2f, %.2f to %.2f if "
+                "tasks are resampled (k alone %.2f)",
+                name, signs, topk.size(), rho, own.low, own.high, of_k);
   return {4 * signs >= 3 * int(topk.size()) && rho >= 0.3 && each && rho > std::abs(of_k), numbers};
 }
 
@@ -332,11 +335,13 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& from) {
 // Table 6 from what paper.sh left in the output folder, if it has run; and the predictors, which
 // need no training.
 int measure_at_paper_scale(Lesson& out) {
+  const std::filesystem::path from = out.options().out / "stability";
+  out.write_into("lesson-14");
   const std::filesystem::path& to = out.options().out;
   std::filesystem::create_directories(to / "paper");
   std::vector<std::filesystem::path> files;
-  if (std::filesystem::is_directory(to / "stability"))
-    for (const auto& entry : std::filesystem::directory_iterator(to / "stability"))
+  if (std::filesystem::is_directory(from))
+    for (const auto& entry : std::filesystem::directory_iterator(from))
       if (entry.path().extension() == ".json") files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   std::vector<std::string> lines;
@@ -345,9 +350,9 @@ int measure_at_paper_scale(Lesson& out) {
   for (const Cell& cell : cells) lines.push_back(text_of(cell));
   if (lines.empty())
     std::cout << "Table 6 is not measured: that needs lessons/14-conditions/paper.sh "
-              << to.string() << "\nand a GPU\n";
+              << from.parent_path().string() << "\nand a GPU\n";
   else
-    out.table(cell_columns, lines, "paper/measured.csv");
+    out.table_of(from, "lessons/14-conditions/paper.sh", cell_columns, lines, "paper/measured.csv");
   {
     ShareProgress progress("untrained models");
     std::mutex mutex;

@@ -1,37 +1,34 @@
 #!/bin/bash
-# Table 6 at the paper's size over its ten seeds: trains full attention and top-5, and measures each
-# pair with `focus stability` on the first 1000 training rows. For a machine with a GPU. What is
-# there is not made again; lesson 13's paper.sh shares its models, if it is given the same OUT.
+# Table 6 at the paper's size over its ten seeds (list operations: three): trains full attention and
+# top-5, and measures each pair with `focus stability` on the first 1000 training rows. For a machine
+# with a GPU. What is there is not made again; lesson 13's paper.sh shares its models, if it is given
+# the same OUT.
 #
 #   lessons/14-conditions/paper.sh OUT [TASK ...]        without tasks: all eight
 #
-# Then `build/lesson-14 --scale paper --out OUT` makes table, figure and verdict of OUT/stability.
-# Settings: DEVICE (cuda), TRAIN: more flags for `focus train`.
-set -eu
+# Then `build/lesson-14 --scale paper --out OUT` makes table, figure and verdict of OUT/stability, in
+# OUT/lesson-14/paper; it needs nothing else of OUT. OUT/stability/made-on.txt says on which machine they were made.
+# Settings: SEEDS, ROWS (1000), and lessons/paper_runs.sh's.
 out=${1:?usage: paper.sh OUT [TASK ...]}
 shift
+. "$(dirname "$0")/../paper_runs.sh"
 [ $# -gt 0 ] || set -- even-pairs missing-duplicate stack-manipulation modular-arithmetic \
   solve-equation cycle-navigation parity list-operations
-focus=build/focus device=${DEVICE:-cuda}
-mkdir -p "$out/stability" "$out/data" "$out/models"
+made_on "$out/stability"
 
 for task in "$@"; do
-  for attention in full "topk --k 5"; do
-    dir=$out/models/$task.relu.${attention%% *}
-    [ -f "$dir/metrics.csv" ] && continue
-    # shellcheck disable=SC2086  # two words, several flags
-    $focus train --task "$task" --attention $attention --activation relu --seeds 10 \
-      --device "$device" ${TRAIN:-} --out "$dir" > "$dir.log" 2>&1 || { tail -3 "$dir.log"; exit 1; }
-  done
-  for dir in "$out/models/$task.relu.topk"/seed-*; do
-    seed=${dir##*-} length=40 data_seed=${dir##*-}
-    [ "$task" = list-operations ] && length=600 data_seed=1
-    case ${TRAIN:-} in *--length*) length=${TRAIN#*--length } length=${length%% *} ;; esac
-    data=$out/data/$task.$seed.tsv file=$out/stability/$task.$seed.json
-    [ -f "$data" ] || $focus data generate --task "$task" --count 5000 --length $length \
-      --seed "$data_seed" --out "$data" > /dev/null
-    [ -f "$file" ] || $focus stability --checkpoint "$dir/last.safetensors" \
-      --full "$out/models/$task.relu.full/seed-$seed/last.safetensors" --data "$data" \
-      --samples "${ROWS:-1000}" --device "$device" --out "$file" > /dev/null
+  seeds="140439608 153476998 235510766"
+  [ "$task" = list-operations ] ||
+    seeds+=" 205084180 129959864 149896109 145017219 162518970 245293503 152674004"
+  for seed in ${SEEDS:-$seeds}; do
+    file=$out/stability/$task.$seed.json
+    [ ! -f "$file" ] || continue
+    for mechanism in full topk; do
+      train "$(run "$task" relu $mechanism "$seed")" "$task" relu $mechanism "$seed"
+    done
+    $focus stability --checkpoint "$(run "$task" relu topk "$seed")/seed-$seed/last.safetensors" \
+      --full "$(run "$task" relu full "$seed")/seed-$seed/last.safetensors" \
+      --data "$(rows "$task" "$seed")" --samples "${ROWS:-1000}" --device "$device" --out "$file" \
+      > /dev/null
   done
 done

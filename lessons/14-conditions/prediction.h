@@ -129,21 +129,35 @@ inline double spearman(const std::vector<double>& x, const std::vector<double>& 
 }
 
 // The same after each task's mean was taken from both sides, so that tasks that differ do not count
-// as a prediction. `without`: this task is left out.
+// as a prediction. `without`: this task is left out. The interval is what resampled tasks give:
+// rows of one task are alike, so that the tasks are the cases.
 template <class F>
-double centred_spearman(const std::vector<AgainstFull>& all, const F& predictor,
-                        const std::string& without = "") {
-  std::map<std::string, std::vector<std::pair<double, double>>> by_task;
+Estimate centred_spearman(const std::vector<AgainstFull>& all, const F& predictor,
+                          const std::string& without = "") {
+  using Pairs = std::vector<std::pair<double, double>>;
+  std::map<std::string, Pairs> by_task;
   for (const AgainstFull& c : all)
     if (c.task != without) by_task[c.task].push_back({predictor(c), c.measured});
-  std::vector<double> x, y;
-  for (const auto& [task, pairs] : by_task) {
+  std::vector<Pairs> tasks;
+  for (auto& [task, pairs] : by_task) {
     double mx = 0, my = 0;
     for (const auto& [px, py] : pairs)
       mx += px / double(pairs.size()), my += py / double(pairs.size());
-    for (const auto& [px, py] : pairs) x.push_back(px - mx), y.push_back(py - my);
+    for (auto& [px, py] : pairs) px -= mx, py -= my;
+    tasks.push_back(std::move(pairs));
   }
-  return spearman(x, y);
+  const auto of = [&](const std::vector<size_t>& picked) {
+    std::vector<double> x, y;
+    for (const size_t t : picked)
+      for (const auto& [px, py] : tasks[t]) x.push_back(px), y.push_back(py);
+    return spearman(x, y);
+  };
+  if (!without.empty()) {
+    std::vector<size_t> each(tasks.size());
+    std::iota(each.begin(), each.end(), size_t{0});
+    return {of(each), std::nan(""), std::nan("")};
+  }
+  return bootstrap(tasks.size(), of);
 }
 
 }  // namespace focus

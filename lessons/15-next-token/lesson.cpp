@@ -200,12 +200,9 @@ Judgement judge(const StudyResults& results, const std::string& setting) {
   return j;
 }
 
-// What is recorded of paper.csv: figure, table and verdict, by README's second rule.
-void tell_paper_scale(Lesson& out) {
-  const std::filesystem::path folder = out.recorded() / "paper";
-  if (!std::filesystem::exists(folder / "results.csv")) return;
-  const StudyResults results = read_results(folder / "results.csv");
-  const std::vector<Loss> baselines = read_baselines(folder / "baselines.csv");
+// Runs of paper.csv: figure, table and verdict, by README's second rule.
+void tell_paper_scale(Lesson& out, const StudyResults& results,
+                      const std::vector<Loss>& baselines) {
   int judged = 0, reproduced = 0;
   std::string words;
   for (const std::string& setting : results.rests()) {
@@ -240,11 +237,11 @@ int lesson(int argc, char** argv) {
   // As the table has it, without this machine's folders.
   for (StudyVariant& v : study.variants) v.settings.text_data = laptop.folder;
   if (at_paper_scale) {
-    std::cout << "The text is ready in " << paper_scale.folder << ". paper.csv is "
-              << study.runs.size()
-              << " runs for a GPU; see how long they take, then start them:\n"
-                 "  build/focus study lessons/15-next-token/paper.csv --out out/lesson-15-paper "
-                 "--device cuda --dry-run\n";
+    if (std::filesystem::exists(out.options().out / "study/results.csv"))
+      tell_paper_scale(out, results_at_paper_scale(out), baselines);
+    else
+      std::cout << "The text is ready in " << paper_scale.folder
+                << "; make lesson-15 SCALE=paper makes the " << study.runs.size() << " runs.\n";
     return 0;
   }
 
@@ -271,7 +268,10 @@ int lesson(int argc, char** argv) {
     std::cout << text << "\n";
   }
 
-  if (redraw) tell_paper_scale(out);
+  const std::filesystem::path recorded = out.recorded() / "paper";
+  if (redraw && std::filesystem::exists(recorded / "results.csv"))
+    tell_paper_scale(out, read_results(recorded / "results.csv"),
+                     read_baselines(recorded / "baselines.csv"));
   // The paper's own setting is the first; the others are told.
   const std::vector<std::string> settings = results->rests();
   const Judgement judged = judge(*results, settings[0]);

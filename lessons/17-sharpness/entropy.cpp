@@ -1,6 +1,6 @@
 // results/entropy.csv: how many keys a query attends to before training, in the runs of paper.csv
-// and controls.csv on even pairs and missing duplicate. Lesson 17's rules compare arms of equal
-// entropy.
+// and, on even pairs, controls.csv. Lesson 17's rules compare arms of equal
+// entropy. `make build/entropy && build/entropy`
 #include <cstdio>
 #include <iostream>
 
@@ -50,7 +50,8 @@ int measure() {
     text += line;
     std::cout << line << std::flush;
   };
-  for (const char* task : {"even-pairs", "missing-duplicate"})
+  for (const char* task : {"even-pairs", "missing-duplicate", "stack-manipulation",
+                           "modular-arithmetic", "solve-equation", "cycle-navigation", "parity"})
     for (const double c : {0.5, 1., 2., 4., 8., 16.}) {
       add(task, Pattern::full, 0, c);
       add(task, Pattern::topk, 5, c);

@@ -204,6 +204,11 @@ Verdict judge(const StudyResults& results) {
 
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-17", "sparsity, or sharpness?");
+  if (out.options().paper_scale) {  // more tasks than this lesson's figure and rule are made for
+    std::cout << summary_table(summarise(results_at_paper_scale(out).variants))
+              << "\nlessons/17-sharpness/RULES.md says how this is judged.\n";
+    return 0;
+  }
   const Study study = lesson_study(out);
   std::vector<Start> starts;
   if (out.options().redraw) {
@@ -217,11 +222,6 @@ int lesson(int argc, char** argv) {
   }
   const std::optional<StudyResults> results = study_results(out, study);
   if (!results) return out.interrupted();
-  if (out.options().paper_scale) {  // more tasks than this lesson's figure and rule are made for
-    std::cout << summary_table(summarise(results->variants))
-              << "\nlessons/17-sharpness/RULES.md says how this is judged.\n";
-    return 0;
-  }
   out.figure(draw(study, *results, starts));
   const std::string table = table_of(study, *results, starts);
   out.page_table("factors.md", table);

@@ -117,7 +117,7 @@ report: $(B)/tables $(B)/findings $(LESSON_PROGRAMS)
 	@$(B)/findings
 	@$(B)/tables
 	@$(if $(filter 1,$(STRICT)),STRICT=1 tests/recordings.sh check)
-$(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
+$(B)/findings: $(call object,$(wildcard lessons/findings/*.cpp)) $(B)/libfocus.a
 	$(LINK)
 $(B)/entropy: $(call object,lessons/17-sharpness/entropy.cpp) $(B)/libfocus.a
 	$(LINK)

@@ -79,8 +79,15 @@ void load_partial(const std::filesystem::path& path, const std::string& what,
   fail_input(path.string(), ": cut short, its last line is missing", advice);
 }
 
-std::string surface_json(const std::vector<Surface>& surfaces,
-                         const std::vector<std::string>& checkpoints, int samples) {
+double norm_of(const Model<float>& model) {
+  double squares = 0;
+  for (const Parameter<float>& p : model.parameters())
+    for (const float w : p.value) squares += double(w) * double(w);
+  return std::sqrt(squares);
+}
+
+std::string surface_json(const std::vector<Surface>& surfaces, const std::vector<Centre>& centres,
+                         int samples) {
   using Json = nlohmann::ordered_json;
   const auto number = [](double x) { return std::isfinite(x) ? Json(x) : Json(); };
   Json all = Json::array();
@@ -96,7 +103,9 @@ std::string surface_json(const std::vector<Surface>& surfaces,
       }
       losses.push_back(loss_row), accuracies.push_back(accuracy_row);
     }
-    all.push_back({{"checkpoint", checkpoints[s]},
+    all.push_back({{"checkpoint", centres[s].checkpoint},
+                   {"attention", centres[s].attention},
+                   {"norm", centres[s].norm},
                    {"grid", surface.grid},
                    {"range", surface.range},
                    {"samples", samples},

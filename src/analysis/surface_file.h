@@ -25,11 +25,18 @@ void save_partial(const std::filesystem::path& path, const std::string& what,
 void load_partial(const std::filesystem::path& path, const std::string& what,
                   std::vector<Surface>& surfaces);
 
-// The contract's JSON: {"grid", "range", "samples", "axis", "losses", "accuracies", "checkpoint"},
-// losses[a][b] with a along X; of several surfaces a list of these. A loss that is not a number is
-// null.
-std::string surface_json(const std::vector<Surface>& surfaces,
-                         const std::vector<std::string>& checkpoints, int samples);
+// The weights that a surface lies around.
+struct Centre {
+  std::string checkpoint, attention;  // a file; "topk(5)"
+  double norm = 0;  // ‖θ‖₂: a step on the axis is this times as long in weights
+};
+double norm_of(const Model<float>& model);
+
+// The contract's JSON: {"checkpoint", "attention", "norm", "grid", "range", "samples", "axis",
+// "losses", "accuracies"}, losses[a][b] with a along X; of several surfaces a list of these. A loss
+// that is not a number is null.
+std::string surface_json(const std::vector<Surface>& surfaces, const std::vector<Centre>& centres,
+                         int samples);
 
 // Hashes of what decides a surface's points: weights and directions, rows, settings.
 std::string fingerprint(const Model<float>& model, const Direction& X, const Direction& Y);

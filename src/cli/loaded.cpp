@@ -7,6 +7,7 @@
 #include "files/data_file.h"
 #include "tasks/text.h"
 #include "train/checkpoint.h"
+#include "train/settings.h"
 
 namespace focus {
 
@@ -65,6 +66,15 @@ Loaded<T> load_checkpoint(const std::string& name, WithoutTask without_task) {
 }
 
 template <class T>
+std::string attention_of(const Loaded<T>& loaded) {
+  const AttentionSettings& a = loaded.model.settings().attention;
+  RunSettings s;
+  s.attention = a.pattern, s.k = a.k;
+  s.global_tokens = a.global_tokens, s.score_scale = a.score_scale;
+  return attention_text(s);
+}
+
+template <class T>
 PaddedData pad_for(const Loaded<T>& loaded, const std::vector<Example>& examples) {
   return pad_examples(examples, loaded.task, 0, loaded.model.settings().attention.global_tokens,
                       loaded.room());
@@ -85,6 +95,7 @@ PaddedData read_rows(const Loaded<T>& loaded, const std::string& file, std::opti
 
 #define FOCUS_INSTANTIATE(T)                                                  \
   template Loaded<T> load_checkpoint(const std::string&, WithoutTask);        \
+  template std::string attention_of(const Loaded<T>&);                        \
   template PaddedData pad_for(const Loaded<T>&, const std::vector<Example>&); \
   template PaddedData read_rows(const Loaded<T>&, const std::string&, std::optional<int>);
 FOCUS_INSTANTIATE(float)

@@ -31,6 +31,10 @@ enum class WithoutTask { refused, accepted };
 template <class T>
 Loaded<T> load_checkpoint(const std::string& name, WithoutTask = WithoutTask::refused);
 
+// What its queries attend to, as tables have it: "topk(5)" (train/settings.h).
+template <class T>
+std::string attention_of(const Loaded<T>& loaded);
+
 template <class T>
 PaddedData pad_for(const Loaded<T>& loaded, const std::vector<Example>& examples);
 

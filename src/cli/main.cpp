@@ -3,6 +3,7 @@
 // Every error ends here, as one line on standard error and an exit status: 1 when a check or a run
 // failed, 2 for bad input or environment.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -15,14 +16,22 @@
 #include "files/atomic_file.h"
 #include "files/printable.h"
 #include "suggest.h"
+#include "train/stepper.h"
 
 namespace {
 
+std::string version() {
+  using namespace focus;
+  const bool kernels = std::any_of(known_devices().begin(), known_devices().end(),
+                                   [](const KnownDevice& device) { return device.compiled; });
 #ifdef NDEBUG
-constexpr const char* version = "focus 0.1.0 (CPU only, compiler " __VERSION__ ")";
+  const char* assertions = "";
 #else
-constexpr const char* version = "focus 0.1.0 (CPU only, with assertions, compiler " __VERSION__ ")";
+  const char* assertions = "with assertions, ";
 #endif
+  return str("focus 0.1.0 (", kernels ? "CUDA" : "CPU only", ", ", assertions,
+             "compiler " __VERSION__ ")");
+}
 
 int complain(int status, std::string_view message) {
   std::fprintf(stderr, "focus: %s\n", focus::without_control(message).c_str());
@@ -53,7 +62,7 @@ int run(int argc, char** argv) {
   CLI::App root(
       "Semantic Focus, from scratch: trains transformers with full and with sparse attention.");
   root.name("focus");
-  root.set_version_flag("--version", version, "print the version and exit");
+  root.set_version_flag("--version", version(), "print the version and exit");
   root.set_help_flag("-h,--help", "print this text and exit");
   root.require_subcommand(0, 1);
   root.final_callback([&root] { need_command(root); });
@@ -90,7 +99,7 @@ int run(int argc, char** argv) {
   try {
     root.parse(argc, argv);
   } catch (const CLI::CallForVersion&) {
-    print(std::string(version) + "\n");
+    print(version() + "\n");
   } catch (const CLI::CallForHelp&) {
     print(root.help());
   } catch (const CLI::RuntimeError& ended) {

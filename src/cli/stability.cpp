@@ -145,7 +145,10 @@ int stability(const Options& o) {
   const std::atomic<bool>& stop = catch_interrupts();
   const std::optional<Stability> own = measure(loaded, o, device.get(), stop);
   if (!own) return 130;
-  Json json{{"checkpoint", o.checkpoint}, {"layers", Json::array()}};
+  Json json{{"checkpoint", o.checkpoint},
+            {"attention", attention_of(loaded)},
+            {"length", loaded.model.settings().length},
+            {"layers", Json::array()}};
   for (const Statistics& layer : own->layers) json["layers"].push_back(json_of(layer));
   json["all"] = json_of(own->all);
   std::vector<Condition> conditions;
@@ -192,7 +195,9 @@ void add_stability_command(CLI::App& focus) {
       "delta_s, the dispersion of all scores; delta_h, that of the kept ones; Delta_h, the "
       "smallest\n"
       "kept minus the largest dropped score; beta, how many queries keep a key; sensitivity, the\n"
-      "largest 2p(1-p) of a query's weights. Delta_h is left out where no key is dropped. With "
+      "largest 2p(1-p) of a query's weights. Delta_h is left out where no key is dropped. "
+      "attention\n"
+      "and length are the checkpoint's, padding and global tokens included. With "
       "--device cuda the\n"
       "model's forward is there, in float32.\n"
       "Example: focus stability --checkpoint out/topk/seed-1/last.safetensors --data train.tsv \\\n"

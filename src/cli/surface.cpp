@@ -165,7 +165,10 @@ int surface(const Options& o) {
     }
   }
   const double seconds = seconds_now() - start;
-  const std::string json = surface_json(surfaces, o.checkpoints, data[0].rows);
+  std::vector<Centre> centres;
+  for (const Plane& p : planes)
+    centres.push_back({p.centre.name, attention_of(p.centre), norm_of(p.centre.model)});
+  const std::string json = surface_json(surfaces, centres, data[0].rows);
   size_t bad = 0;
   for (const Surface& s : surfaces)
     for (const auto& point : s.points) bad += !std::isfinite(point->loss);
@@ -214,7 +217,13 @@ void add_surface_command(CLI::App& focus) {
   add_threads(app, o.threads);
   add_footer(
       app,
-      "losses[a][b] is the mean loss of the rows at weights + x_a X + y_b Y, without dropout.\n"
+      "JSON: losses[a][b] is the mean loss of the rows at weights + x_a X + y_b Y, without "
+      "dropout,\n"
+      "accuracies[a][b] the percentage that is right, axis the coordinates; beside them "
+      "checkpoint, "
+      "attention,\n"
+      "norm (the weights' 2-norm, all tensors), grid, range and samples. Of several checkpoints a "
+      "list.\n"
       "FILE.partial is kept beside --out until the end: after Ctrl-C or a kill the same command\n"
       "goes on from there.\n"
       "Example: focus surface --checkpoint out/full/seed-1/last.safetensors \\\n"

@@ -33,6 +33,7 @@ struct HeatMap {
   int columns = 0, rows = 0;
   std::vector<double> values = {};
   Interval colours = {0, 1};
+  std::vector<double> levels = {};  // lines of equal height (not in text plots)
   static constexpr int bands = 12;
   // 0 … bands-1; none where the value is not finite.
   std::optional<int> band(double value) const;

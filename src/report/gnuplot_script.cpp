@@ -150,6 +150,17 @@ void add_point_labels(std::ostringstream& out, const Panel& panel, const LegendE
           << "'\n";
 }
 
+// gnuplot's "using" for the grid's place on an axis.
+std::string map_axis(const char* index, Interval range, int points) {
+  return str("(", number(range.first), "+", index, "*",
+             number((range.second - range.first) / std::max(1, points - 1)), ")");
+}
+
+std::string map_places(const Panel& panel) {
+  return str(map_axis("$1", x_interval(panel), panel.map->columns), ":",
+             map_axis("$2", y_interval(panel), panel.map->rows), ":3");
+}
+
 void add_map(std::ostringstream& out, const Panel& panel) {
   const HeatMap& map = *panel.map;
   out << "$map << END\n";
@@ -164,12 +175,11 @@ void add_map(std::ostringstream& out, const Panel& panel) {
   out << "END\nset palette maxcolors " << HeatMap::bands
       << " defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
       << "set cbrange [" << number(low) << ":" << number(high) << "]\nset colorbox\n";
-}
-
-// gnuplot's "using" for the grid's place on an axis.
-std::string map_axis(const char* index, Interval range, int points) {
-  return str("(", number(range.first), "+", index, "*",
-             number((range.second - range.first) / std::max(1, points - 1)), ")");
+  if (map.levels.empty()) return;
+  out << "set contour base\nset cntrparam levels discrete ";
+  for (size_t i = 0; i < map.levels.size(); ++i) out << (i ? ", " : "") << number(map.levels[i]);
+  out << "\nunset surface\nset table $contour\nsplot $map matrix using " << map_places(panel)
+      << " with lines\nunset table\nset surface\nunset contour\n";
 }
 
 double right_margin(const Panel& panel) {
@@ -214,9 +224,9 @@ void add_panel(std::ostringstream& out, const Panel& panel, const std::vector<Le
   for (const LegendEntry& entry : series) add_point_labels(out, panel, entry);
   if (panel.map) add_map(out, panel);
   out << "plot ";
-  if (panel.map)
-    out << "$map matrix using " << map_axis("$1", x_interval(panel), panel.map->columns) << ":"
-        << map_axis("$2", y_range, panel.map->rows) << ":3 with image pixels, ";
+  if (panel.map) out << "$map matrix using " << map_places(panel) << " with image pixels, ";
+  if (panel.map && !panel.map->levels.empty())
+    out << "$contour using 1:2 with lines lw 1 lc rgb '#ffffff', ";
   for (size_t i = 0; i < series.size(); ++i) {
     if (series[i].series->low.empty() || series[i].series->high.empty()) continue;
     out << "$data" << i << " using 1:3:4 with filledcurves fs transparent solid 0.18 noborder"

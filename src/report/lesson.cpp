@@ -122,6 +122,35 @@ void Lesson::note(const std::string& key, const std::string& value) {
   notes_.push_back("# " + key + ": " + value);
 }
 
+void Lesson::write_into(const std::string& folder) {
+  options_.out /= folder;
+  std::filesystem::create_directories(options_.out);
+}
+
+void Lesson::table_of(const std::filesystem::path& folder, const std::string& by,
+                      const std::string& columns, const std::vector<std::string>& rows,
+                      const std::string& file) {
+  const std::filesystem::path made_on = folder / "made-on.txt";
+  std::vector<std::pair<std::string, std::string>> facts{{"from", by}};
+  std::istringstream lines(read_file(made_on, 1 << 16));
+  for (std::string line; std::getline(lines, line);) {
+    const size_t colon = line.find(": ");
+    if (colon == line.npos) fail_input(made_on.string(), ": not KEY: VALUE: ", line);
+    const std::string key = line.substr(0, colon), value = line.substr(colon + 2);
+    const auto known = std::find_if(facts.begin(), facts.end(),
+                                    [&](const auto& fact) { return fact.first == key; });
+    if (known == facts.end())
+      facts.push_back({key, value});
+    else
+      known->second += "; " + value;
+  }
+  std::vector<std::string> notes{"# scale: paper"};
+  for (const auto& [key, value] : facts) notes.push_back("# " + key + ": " + value);
+  std::swap(notes_, notes);
+  table(columns, rows, file);
+  std::swap(notes_, notes);
+}
+
 void Lesson::table(const std::string& columns, const std::vector<std::string>& rows,
                    const std::string& file) {
   std::string text = columns + "\n";
@@ -159,6 +188,7 @@ void Lesson::paper_scale(const Figure& figure, const std::string& table, bool re
   if (!table.empty()) write_file_atomically(to / "table.md", table);
   const std::string text = verdict_text(reproduced, reason);
   write_file_atomically(to / "verdict.txt", text);
+  if (options_.paper_scale) std::cout << "Results: " << to.string() << "\n\n";
   std::cout << "at the paper's scale, " << text << std::flush;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "error.h"
 #include "report/curves.h"
 #include "study/engine.h"
 
@@ -34,6 +35,7 @@ std::optional<StudyResults> study_results(
     Lesson& lesson, const Study& study, const std::function<void(const StudyRun&, Run&)>& on_model,
     const std::function<void(const StudyRun&, Run&, const EpochMetrics&)>& on_epoch_model) {
   if (lesson.options().redraw) return read_results(lesson.recorded() / "results.csv");
+  if (lesson.options().paper_scale) return results_at_paper_scale(lesson);
   int epochs = 0;
   for (const StudyVariant& v : study.variants) epochs = std::max(epochs, v.settings.epochs);
   LiveCurves live("training accuracy, median", epochs);
@@ -50,6 +52,18 @@ std::optional<StudyResults> study_results(
   if (!outcome.is_over) return std::nullopt;
   lesson.write("results.csv", results_text(study, {}, outcome.results.variants));
   return std::move(outcome.results);
+}
+
+StudyResults results_at_paper_scale(const Lesson& lesson) {
+  const std::string number = lesson.folder().filename().string().substr(0, 2);
+  const std::string advice = str("; make lesson-", number, " SCALE=paper makes them");
+  const std::filesystem::path file = lesson.options().out / "study/results.csv";
+  if (!std::filesystem::exists(file))
+    fail_input(file.string(), " is not there: no runs at the paper's scale", advice);
+  StudyResults results = read_results(file);
+  for (const auto& [key, value] : results.notes)
+    if (key == "not over") fail_input(file.string(), ": ", value, " are not over", advice);
+  return results;
 }
 
 }  // namespace focus

@@ -15,11 +15,16 @@ namespace focus {
 Study lesson_study(const Lesson& lesson);
 
 // Runs it side by side in memory, shows its mechanisms' training accuracies live, and writes
-// results.csv. At --redraw: reads the recorded results.csv instead. nullopt if interrupted.
-// `on_model` and `on_epoch_model`, if given: see StudyObserver.
+// results.csv. At --redraw: reads the recorded results.csv instead; at the paper's scale what
+// results_at_paper_scale() reads. nullopt if interrupted. `on_model` and `on_epoch_model`, if
+// given: see StudyObserver.
 std::optional<StudyResults> study_results(
     Lesson& lesson, const Study& study,
     const std::function<void(const StudyRun&, Run&)>& on_model = {},
     const std::function<void(const StudyRun&, Run&, const EpochMetrics&)>& on_epoch_model = {});
+
+// DIR/study/results.csv, which lessons/paper_scale.sh has had `focus study` make. InputError if
+// runs are missing.
+StudyResults results_at_paper_scale(const Lesson& lesson);
 
 }  // namespace focus

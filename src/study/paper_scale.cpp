@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "study/lesson_study.h"
+
 namespace focus {
 
 namespace {
@@ -31,6 +33,8 @@ std::string cell_of(const RecordedVariant* v) {
 }  // namespace
 
 std::optional<Recording> paper_recording(const Lesson& lesson) {
+  if (lesson.options().paper_scale)
+    return make_recording(lesson_study(lesson), {results_at_paper_scale(lesson)}, false);
   const auto folder = lesson.recorded() / "paper";
   if (!lesson.options().redraw || !std::filesystem::exists(folder / "seeds.csv"))
     return std::nullopt;
@@ -44,24 +48,35 @@ std::vector<std::string> rests_of(const Recording& recording) {
 }
 
 Figure paper_figure(const Recording& recording, const std::vector<std::string>& mechanisms,
-                    const std::string& title) {
+                    const std::string& title, int columns) {
   Figure figure{title};
   const std::vector<std::string> rests = rests_of(recording);
-  figure.columns = std::max(2, int(rests.size()));
-  const auto row = [&](Band RecordedVariant::*band, bool with_titles, const char* y_label) {
-    for (const std::string& rest : rests) {
+  const size_t width = columns > 0 ? size_t(columns) : rests.size();
+  figure.columns = std::max(2, int(width));
+  std::vector<std::string> not_run;
+  const auto row = [&](size_t from, Band RecordedVariant::*band, bool with_titles,
+                       const char* y_label) {
+    for (size_t i = from; i < std::min(from + width, rests.size()); ++i) {
       std::vector<const RecordedVariant*> shown;
       for (const std::string& mechanism : mechanisms)
-        if (const RecordedVariant* v = find(recording, mechanism, rest)) shown.push_back(v);
-      figure.panels.push_back(recorded_panel(shown, band, with_titles ? rest : "", y_label));
+        if (const RecordedVariant* v = find(recording, mechanism, rests[i]))
+          shown.push_back(v);
+        else
+          add_new(not_run, rests[i].empty() ? mechanism : str(mechanism, " on ", rests[i]));
+      figure.panels.push_back(recorded_panel(shown, band, with_titles ? rests[i] : "", y_label));
     }
   };
-  row(&RecordedVariant::train_loss, true, "training cross-entropy");
-  row(&RecordedVariant::val_accuracy, false, "held-out accuracy, %");
+  for (size_t from = 0; from < rests.size(); from += width) {
+    row(from, &RecordedVariant::train_loss, true, "training cross-entropy");
+    row(from, &RecordedVariant::val_accuracy, false, "held-out accuracy, %");
+  }
   const RecordedVariant& first = recording.variants[0];
   figure.caption = str("The paper's scale: length ", first.settings.length, ", ",
                        first.settings.train_size, " training examples; medians and quartiles of ",
                        first.seeds.size(), " seeds. ", paper_source(recording), ".");
+  for (size_t i = 0; i < not_run.size(); ++i)
+    figure.caption +=
+        str(i == 0 ? " Not run: " : ", ", not_run[i], i + 1 < not_run.size() ? "" : ".");
   return figure;
 }
 

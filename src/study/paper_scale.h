@@ -11,16 +11,18 @@
 
 namespace focus {
 
-// At --redraw, if the lesson has one; what is not recorded has no figure.
+// At --redraw, if the lesson has one; what is not recorded has no figure. At the paper's scale that
+// of the runs that were made for it (study/lesson_study.h).
 std::optional<Recording> paper_recording(const Lesson& lesson);
 
 // The different values of `rest`, in order: tasks, if that is what the variants differ in.
 std::vector<std::string> rests_of(const Recording& recording);
 
 // A column for each of `rests`: above the training loss, below the held-out accuracy of these
-// mechanisms, medians with the quartile band over the seeds.
+// mechanisms, medians with the quartile band over the seeds. The columns go on below after as many
+// as `columns`; 0: all beside each other.
 Figure paper_figure(const Recording& recording, const std::vector<std::string>& mechanisms,
-                    const std::string& title);
+                    const std::string& title, int columns = 0);
 
 // For a page, a row for each of `rests`, a column for each mechanism: the median of the epochs to
 // the target and, in brackets, that of the held-out accuracy after the last epoch. "not run" where
