@@ -86,20 +86,27 @@ inline constexpr const char* paper_mechanisms[] = {"full",    "full*4",  "topk(2
 class RecordedRuns {
  public:
   explicit RecordedRuns(const std::filesystem::path& lessons) {
-    for (const char* folder : {"06-generalisation", "17-sharpness", "14-conditions"}) {
-      const std::filesystem::path recorded = lessons / folder / "results/paper";
-      if (std::filesystem::exists(recorded / "seeds.csv"))
-        recordings_.push_back(read_recording(recorded));
-    }
+    for (const char* folder : {"06-generalisation/results/paper", "17-sharpness/results/paper",
+                               "14-conditions/results/paper", "17-sharpness/results/controls"})
+      if (std::filesystem::exists(lessons / folder / "seeds.csv"))
+        recordings_.push_back(read_recording(lessons / folder));
   }
+  // With the paper's settings for the task, but for the attention and the number of epochs.
   const RecordedVariant* find(const std::string& task, const std::string& mechanism) const {
+    const auto others = [](const RunSettings& s) {
+      TextMap text = to_text(s);
+      for (const char* key : {"attention", "k", "score-scale", "epochs"}) text.erase(key);
+      return text;
+    };
+    const TextMap wanted = others(RunSettings::defaults_for(find_task(task)));
     for (const Recording& r : recordings_)
       for (const RecordedVariant& v : r.variants)
-        if (v.settings.task == task && v.mechanism == mechanism) return &v;
+        if (v.mechanism == mechanism && others(v.settings) == wanted) return &v;
     return nullptr;
   }
   std::vector<std::string> tasks() const {
     std::vector<std::string> all;
+    if (recordings_.empty()) return all;  // a student's tree
     for (const RecordedVariant& v : recordings_[0].variants)
       if (std::find(all.begin(), all.end(), v.settings.task) == all.end())
         all.push_back(v.settings.task);

@@ -270,7 +270,7 @@ std::vector<AgainstFull> compare_recorded(const RecordedRuns& recorded,
     const RecordedVariant* by_full = recorded.find(task, "full");
     for (const char* mechanism : paper_mechanisms) {
       const RecordedVariant* own = recorded.find(task, mechanism);
-      if (!own || own == by_full) continue;
+      if (!own || !by_full || own == by_full) continue;
       for (const SeedOutcome& outcome : own->seeds)
         for (const SeedOutcome& of_full : by_full->seeds) {
           const ModelRow *a = row_of(rows, task, "full", outcome.seed, false),
