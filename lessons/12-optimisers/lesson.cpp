@@ -58,7 +58,7 @@ int lesson(int argc, char** argv) {
 
   std::cout << "The rates of SGD, summed over the epochs until the task is learnt:\n";
   for (const std::string& s : settings) {
-    const RunSettings& run = settings_of(study, str("full ", s));
+    const RunSettings run = settings_of(study, str("full ", s));
     if (run.optimizer != OptimizerKind::sgd) continue;
     std::cout << "  " << s << ": " << rates_text(run, read->variant(str("topk(5) ", s))) << ", "
               << rates_text(run, read->variant(str("full ", s))) << "; without end "
