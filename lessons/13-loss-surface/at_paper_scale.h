@@ -50,7 +50,7 @@ inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRo
       add("norm", 0, 0, surface.at("norm"));
       add("rows", 0, 0, surface.at("samples"));
       // Of these rows, at the weights themselves: an odd grid's middle.
-      if (grid % 2 == 1) add("accuracy", 0, 0, surface.at("accuracies")[grid / 2][grid / 2]);
+      if (grid % 2 == 1) add("accuracy", 0, 0, surface.at("accuracies").at(grid / 2).at(grid / 2));
     }
     const bool fine = parts[2] == "fine";
     for (int steps = 1; steps * step < 0.71; ++steps) {
