@@ -451,7 +451,9 @@ int read_what_paper_sh_made(Lesson& out) {
       if (entry.path().extension() == ".json") files.push_back(entry.path());
   if (files.empty())
     fail_input(made.string(), " holds no surfaces: run lessons/13-loss-surface/paper.sh ",
-               out.options().out.string(), " first, on a machine with a GPU");
+               out.options().out.string(),
+               " first, on a machine with a GPU; what is recorded is in ",
+               (out.recorded() / "paper").string());
   std::sort(files.begin(), files.end());
   std::vector<PaperRow> rows;
   for (const std::filesystem::path& file : files) read_surfaces(file, rows);

@@ -64,8 +64,9 @@ surface() {
 for part in "$@"; do
   IFS=. read -r task activation kind <<< "$part"
   if [ "$kind" = fine ]; then
-    samples=5000
+    samples=5000 precision="precision: ${PRECISION:-fp32} (200 x 200)"
     [ "$task" = list-operations ] && samples=500
+    grep -qxF "$precision" "$out/surfaces/made-on.txt" || echo "$precision" >> "$out/surfaces/made-on.txt"
     SKIP_MATCHED=1 models "$task" "$activation" $first
     surface "$task.$activation.fine.$first.1" "${FINE:-200}" "$samples" "${PRECISION:-fp32}" \
       "$(rows "$task" $first)" 1 \
