@@ -186,4 +186,6 @@ TEST_CASE("recording: a figure names the curves that were not run") {
   CHECK_FALSE(says(paper_figure(r, {"full", "topk(5)"}, "").caption, "Not run"));
   r.variants.erase(r.variants.begin());
   CHECK(says(paper_figure(r, {"full", "topk(5)"}, "").caption, " Not run: full."));
+  CHECK(&r.at("topk(5)") == &r.variants[0]);
+  CHECK_THROWS_WITH_AS(r.at("full"), doctest::Contains("not run"), InputError);
 }

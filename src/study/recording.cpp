@@ -264,6 +264,11 @@ const RecordedVariant* Recording::find(const std::string& name) const {
   return nullptr;
 }
 
+const RecordedVariant& Recording::at(const std::string& name) const {
+  if (const RecordedVariant* v = find(name)) return *v;
+  fail_input("'", name, "' is not among the recorded runs at the paper's scale: not run");
+}
+
 std::vector<int> recorded_epochs(int epochs) {
   std::vector<int> kept;
   constexpr int first = 10, most = 60;
