@@ -312,7 +312,7 @@ OfState tell_state(const Table& t, const std::string& task, const std::string& s
 
 // Percentiles of the fine surface's slopes by radius, as the paper draws them.
 Panel fine_slopes(const Table& t, uint64_t seed, const std::string& title) {
-  Panel panel{title, "radius", "slope per step"};
+  Panel panel{title, "radius"};
   for (const std::string& m : {full, topk})
     for (const char* p : {"99", "95", "75", "50"}) {
       Series s =
@@ -402,7 +402,7 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
       surfaces.panels.push_back(map_panel(t, m, task + ": loss around " + m, 1, colours));
       surfaces.panels.back().map->levels = {0.1, 0.5, 1, 2, 4};
     }
-    surfaces.panels.push_back(fine_slopes(t, seed, "slopes by radius"));
+    surfaces.panels.push_back(fine_slopes(t, seed, "slopes per step, by radius"));
     // The nearest of the radii, which are whole steps.
     const std::vector<double> radii = places(t, "p99");
     const auto both = [&](double radius, bool per_norm) {
