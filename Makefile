@@ -34,6 +34,8 @@ LDFLAGS  += $(filter -fsanitize=%,$(FLAGS)) -pthread
 # -O3 is for the code that computes. Elsewhere it gains nothing and doubles the compile time.
 CALM := tests lessons src/cli src/files src/report src/study
 $(CALM:%=$(B)/obj/%/%.o): FLAGS := $(FLAGS:-O3=-O1)
+# A student waits for the tests' main program.
+$(B)/obj/tests/stage_main.o: FLAGS := $(FLAGS:-O3=-O0)
 
 ENGINE  := $(filter-out src/cli/main.cpp,$(wildcard src/*.cpp src/*/*.cpp))
 LESSONS := $(sort $(patsubst lessons/%/lesson.cpp,%,$(wildcard lessons/[0-9][0-9]-*/lesson.cpp)))
@@ -71,12 +73,11 @@ AFTER_SETUP := $(filter setup,$(MAKECMDGOALS))
 # Below, $$ waits until the file's or lesson's number's stem, $*, is known.
 .SECONDEXPANSION:
 
-# A third of most files' compile time would be the same standard headers again and again. With ONCE=1,
-# in a fresh student's tree and in .ci/run, g++ reads them once for each set of options (what it read
-# with -O1 makes it crash with -O3). Not under ccache, which then keeps nothing, nor where the checkout's
-# objects came with the tree: there is little to compile. clang and the other modes see what each file
-# includes itself.
-ONCE ?= $(if $(wildcard lesson.txt),1)
+# A third of most files' compile time would be the same standard headers again and again: g++ reads
+# them once for each set of options (what it read with -O1 makes it crash with -O3). Not under ccache,
+# which then keeps nothing, nor in a student's tree that came with the checkout's objects: there is
+# little to compile. clang and the other modes see what each file includes itself; so does ONCE=.
+ONCE ?= 1
 STD := algorithm array atomic cmath cstdint cstring deque filesystem functional map memory mutex \
        optional set sstream string thread vector
 IS_CCACHE := $(findstring ccache,$(realpath $(shell command -v $(firstword $(CXX)) 2> /dev/null)))
@@ -87,6 +88,8 @@ READ_ONCE := $(B)/obj/std.h
 # Of strings whose header was read before, g++ 12 warns falsely.
 CXXFLAGS += $(addprefix -Wno-,array-bounds restrict stringop-overflow stringop-overread)
 $(CALM:%=$(B)/obj/%/%.o): READ_ONCE := $(B)/obj/calm.h
+ALONE := tests/stage_main
+$(B)/obj/tests/stage_main.o: READ_ONCE :=
 read_once = $(if $(filter $(ALONE),$(1)),,$(B)/obj/$(if $(filter $(CALM:%=%/%),$(1)),calm,std).h.gch)
 endif
 # Not with the options of the object that asks first.
@@ -125,16 +128,16 @@ $(B)/libfocus.a: $(call object,$(ENGINE))
 	$(ARCHIVE)
 $(B)/focus: $(call object,src/cli/main.cpp) $(CUDA_BENCH) $(B)/libfocus.a $(CUDA_LIBRARY)
 	$(LINK)
-$(B)/demo: $(call object,lessons/demo.cpp) $(B)/libfocus.a
-	$(LINK)
 
 $(LESSON_PROGRAMS): $(B)/lesson-%: $$(call object,$$(wildcard lessons/$$*-*/lesson.cpp)) \
     $$(lesson_kernels) $(B)/libfocus.a
 	$(LINK)
-# A stage is linked with what it tests and no more, so that its first answer comes soon.
+# The demo and a stage are linked with what they need and no more, so that their first answer comes soon.
 objects_of = $(call object,$(filter-out cuda/%,$(1))) $(call emulated_obj,$(filter cuda/%,$(1)))
 $(STAGES): $(B)/stage-%: \
     $$(call objects_of,$$(shell tests/needs.sh tests/stage_main.cpp $$(wildcard tests/stage_$$*_*.cpp)))
+	$(LINK)
+$(B)/demo: $$(call objects_of,$$(shell tests/needs.sh lessons/demo.cpp))
 	$(LINK)
 
 # Lesson 00 is one file and needs nothing else. PAGE=FILE takes another version of it.

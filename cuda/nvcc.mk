@@ -10,7 +10,7 @@ CUDA_ARCH ?= $(if $(GPU),native,compute_75)
 
 # In a student's tree nvcc is asked only where its kernels go to a GPU.
 NVCC_FOR := $(filter $(if $(wildcard cuda/gpu.mk),%,gpu-%),\
-              $(filter-out help clean setup start-% hint-% solution-%,$(or $(MAKECMDGOALS),all)))
+              $(filter-out help clean setup demo start-% hint-% solution-%,$(or $(MAKECMDGOALS),all)))
 ifneq ($(and $(NVCC),$(NVCC_FOR)),)
 # From nvcc 12.9 on; a third of the time.
 NVCC_HURRY := $(if $(filter compute_%,$(CUDA_ARCH)),$(shell $(NVCC) --help 2>/dev/null | \

@@ -7,6 +7,7 @@
 #               otherwise the paper's ten seeds are one run
 #   TRAIN       more flags for `focus train`
 set -eu
+out=${out:?}
 focus=build/focus device=${DEVICE:-cuda}
 
 # run TASK ACTIVATION MECHANISM SEED: the folder of the run that trains this seed.
@@ -38,7 +39,7 @@ rows() {
   [ "$1" = list-operations ] && seed=1 length=600
   case ${TRAIN:-} in *--length*) length=${TRAIN#*--length } length=${length%% *} ;; esac
   mkdir -p "$out/data"
-  [ -f "$file" ] || $focus data generate --task "$1" --count 5000 --length $length --seed "$seed" \
+  [ -f "$file" ] || $focus data generate --task "$1" --count 5000 --length "$length" --seed "$seed" \
     --out "$file" > /dev/null
   echo "$file"
 }
@@ -54,7 +55,7 @@ made_on() {
     [ ! -f "$file" ] || cat "$file"
     echo "hardware: ${hardware:-$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)}"
     echo "date: $(date -u +%Y-%m-%d)"
-    echo "version: commit $(git rev-parse --short HEAD 2> /dev/null || echo "${COMMIT:-unknown}")"
+    echo "version: commit ${COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}"
   } | awk '!seen[$0]++' > "$file.new"
   mv "$file.new" "$file"
 }

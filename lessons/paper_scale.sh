@@ -11,8 +11,8 @@ mkdir -p "$out"
 
 case $lesson in
 13 | 14)  # trained and measured by a script of their own
-  script=$(echo lessons/"$lesson"-*/paper.sh) minutes=185
-  [ "$lesson" = 13 ] || minutes=60
+  script=$(echo lessons/"$lesson"-*/paper.sh) minutes=125
+  [ "$lesson" = 13 ] || minutes=30
   echo "$script $out: about $minutes minutes of one H200, training included, less what is in $out"
   if nvidia-smi -L > /dev/null 2>&1; then
     "$script" "$out"

@@ -21,7 +21,8 @@ lessons=${*:-$all}
 here=$(mktemp -d) || exit 2
 trap 'rm -rf "$here"' EXIT
 log=$here/log
-once=${ONCE:+build/obj/std.h.gch build/obj/calm.h.gch}  # where they are, the Makefile uses them
+once=  # as in the checkout: where they are, the Makefile uses them
+[ ! -e build/obj/std.h.gch ] || once="build/obj/std.h.gch build/obj/calm.h.gch"
 
 failing() { tail -n 30 "$log"; bad "$@"; }
 

@@ -7,6 +7,7 @@
 #
 # Needs `make` with nvcc (build/focus); for attention_h200.csv, gpu_step.csv and text_step_h200.csv also
 # PyTorch, for the first `make build/libfocus-attention.so`. A file is replaced once all of it is measured.
+# NOTE=TEXT is written into the recording: what else was at work on the machine.
 # ROUNDS (1) is for gpu_step.csv and text_step_h200.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even pairs.
 # Then: make report.
 set -u
@@ -182,6 +183,7 @@ for file in "$@"; do
   name=$(basename "$file" .csv)
   (measure "$name") > "$new" || { echo "FAILED $file"; failed=1; continue; }
   [ "$(grep -vc '^#' "$new")" -gt 1 ] || { echo "FAILED $file: nothing was measured"; failed=1; continue; }
-  cp "$new" "$file" && tests/recordings.sh stamp "$file" && echo "recorded $file"
+  awk 'ENVIRON["NOTE"] != "" && !/^#/ && !body++ {print "# " ENVIRON["NOTE"]} {print}' "$new" > "$file" &&
+    tests/recordings.sh stamp "$file" && echo "recorded $file"
 done
 [ -z "${failed:-}" ]

@@ -160,6 +160,7 @@ TEST_CASE("lipschitz: percentiles, and a loss that is no number is infinitely st
   const SlopePercentiles p = slope_percentiles(line, 11, 1, 1);
   CHECK(p.p50 == doctest::Approx(0));
   CHECK(p.p75 == doctest::Approx(4.25));
+  CHECK(p.p95 == doctest::Approx(8.05));
   CHECK(p.p99 == doctest::Approx(9));
   line[60] = std::nan("");
   CHECK(std::isinf(slope_percentiles(line, 11, 1, 0.2).p99));

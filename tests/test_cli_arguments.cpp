@@ -42,6 +42,7 @@ TEST_CASE("cli: unknown commands, flags and names suggest the nearest") {
   place.refuses("trian", "did you mean train?");
   place.refuses("data generat", "did you mean generate?");
   place.refuses("xyzzy", "unknown command 'xyzzy'");
+  place.refuses("a\xc2\x9bm", "unknown command 'a?m'");  // nothing that a terminal obeys
   place.refuses("--versoin", "did you mean --version?");
   place.refuses("train --task parity --lenght 4", "did you mean --length?");
   place.refuses("train --task parity -k 4", "did you mean --k?");

@@ -43,6 +43,8 @@ TEST_CASE("cli: curves that cannot be drawn") {
   place.done(small_run("a", 3));
   place.refuses("curves a --metric loss", "--metric: 'loss' is not a metric: use train-loss");
   place.refuses("curves a --out a.pdf", "a.pdf");
+  write_all(place / "there.svg", "a picture");
+  place.refuses("curves a --out there.svg", "there.svg is there already");
   std::string rows = read_all(place / "a/metrics.csv");
   const size_t second = rows.find("\n2,") + 1;
   std::ofstream(place / "a/metrics.csv") << rows.erase(second, rows.find("\n3,") + 1 - second);

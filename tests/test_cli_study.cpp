@@ -287,9 +287,9 @@ TEST_CASE("cli: results of what is there at any time") {
   for (const auto& entry : fs::directory_iterator(place / "o/runs")) {
     const std::string metrics = read_all(entry.path() / "metrics.csv");
     write_all(entry.path() / "metrics.csv", metrics.substr(0, metrics.rfind("\n8,") + 1));
-    write_all(entry.path() / "outcome.txt", "ended\x1b[31m red\n");
+    write_all(entry.path() / "outcome.txt", "ended\x1b[31m red\xc2\x9bm\n");
   }
-  CHECK(place.done(study("o", "--report")).find("ended?[31m red\n") != std::string::npos);
+  CHECK(place.done(study("o", "--report")).find("ended?[31m red?m\n") != std::string::npos);
 }
 
 TEST_CASE("cli: what sbatch prints is understood, and never called a refusal when it is none") {

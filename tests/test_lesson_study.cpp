@@ -187,4 +187,8 @@ TEST_CASE("lesson study: the paper's scale shows the runs that focus study made,
   CHECK(whole->variants.size() == 2);
   CHECK(whole->variants[0].seeds.size() == 3);
   CHECK(whole->variants[0].seeds[2].last.epoch == 4);
+
+  project.printed.str("");
+  CHECK_FALSE(paper_recording(Program({"--redraw"}).lesson));
+  CHECK(project.printed.str().find("not run; make lesson-98 SCALE=paper") != std::string::npos);
 }

@@ -171,6 +171,7 @@ TEST_CASE("safetensors: headers that are not what they must be") {
   CHECK(entries(R"("__metadata__":["epoch"])", 0) == Contains("__metadata__ is not"));
   CHECK(Safetensors::parse(file_of(R"({"__metadata__":null})"), "f").metadata.empty());
   CHECK(entries(entry("a\\u001b[2J", "U8", "[8]", "[0,8]")) == Contains("control characters"));
+  CHECK(entries(entry("a\\u009b2J", "U8", "[8]", "[0,8]")) == Contains("control characters"));
   const std::string two = file_of("{" + a + "," + entry("b", "U8", "[0]", "[8,8]") + "}", 8);
   CHECK(Safetensors::parse(two, "f").tensors().size() == 2);
   const Safetensors::Limits one{.tensors = 0};

@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "study/paper_scale.h"
 #include "study/recording.h"
 
 using namespace focus;
@@ -132,4 +133,59 @@ TEST_CASE("recording: what is missing is named") {
   const Recording part = make_recording(parse_study(table, "t.csv"), {results_of(full)}, true);
   REQUIRE(part.not_run.size() == 1);
   CHECK(part.not_run[0] == "topk(5)");
+}
+
+TEST_CASE("recording: one that is not whole, or of other settings than its table, is named") {
+  const auto lesson = std::filesystem::temp_directory_path() / "focus-test-recording-whole";
+  const auto folder = lesson / "results/paper";
+  std::filesystem::remove_all(lesson);
+  std::filesystem::create_directories(lesson);
+  Recording made = make_recording(parse_study(table, "t.csv"), {results_of(table)}, false);
+  made.notes.emplace_back("table", "paper.csv");
+  write_recording(made, folder);
+  write_file_atomically(lesson / "paper.csv", table);
+  CHECK(read_recording(folder).variants.size() == 2);
+
+  const std::string seeds = read_file(folder / "seeds.csv", 1 << 20),
+                    curves = read_file(folder / "curves.csv", 1 << 20);
+  const auto changed = [](std::string text, const std::string& from, const std::string& to) {
+    const size_t at = text.find(from);
+    REQUIRE(at != std::string::npos);
+    return text.replace(at, from.size(), to);
+  };
+  const auto problem = [&](const std::string& with_seeds, const std::string& with_curves) {
+    write_file_atomically(folder / "seeds.csv", with_seeds);
+    write_file_atomically(folder / "curves.csv", with_curves);
+    try {
+      read_recording(folder);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  const size_t line = seeds.find("\ntopk(5),2,") + 1, end = seeds.find('\n', line) + 1;
+  const std::string second = seeds.substr(line, end - line);
+  CHECK(says(problem(changed(seeds, second, ""), curves), "'topk(5)': seed 2 is missing"));
+  CHECK(says(problem(changed(seeds, second, changed(second, ",2,", ",1,")), curves),
+             "'topk(5)': seed 1 is there twice"));
+  CHECK(says(problem(changed(seeds, second, changed(second, ",20,", ",nan,")), curves),
+             "'topk(5)': not all of its 100 epochs are recorded, as numbers"));
+  CHECK(says(problem(changed(seeds, "k=5", "k=6"), curves), "k is 6 there, 5 here"));
+  // Cut after a whole line.
+  CHECK(says(problem(seeds, curves.substr(0, curves.rfind('\n', curves.size() - 2) + 1)),
+             "'topk(5)': not all of its 100 epochs"));
+  // A run that ended with NaN.
+  CHECK(problem(changed(changed(seeds, "# table", "# failed: topk(5), seed 2, epoch 3\n# table"),
+                        second, changed(second, ",20,", ",nan,")),
+                curves) == "none");
+  std::filesystem::remove_all(lesson);
+}
+
+TEST_CASE("recording: a figure names the curves that were not run") {
+  Recording r = make_recording(parse_study(table, "t.csv"), {results_of(table)}, false);
+  CHECK_FALSE(says(paper_figure(r, {"full", "topk(5)"}, "").caption, "Not run"));
+  r.variants.erase(r.variants.begin());
+  CHECK(says(paper_figure(r, {"full", "topk(5)"}, "").caption, " Not run: full."));
+  CHECK(&r.at("topk(5)") == &r.variants[0]);
+  CHECK_THROWS_WITH_AS(r.at("full"), doctest::Contains("not run"), InputError);
 }

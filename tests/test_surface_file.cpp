@@ -160,5 +160,15 @@ TEST_CASE("surface: lesson 13 reads a surface's file and needs no checkpoint") {
   CHECK(value("rows", "full", 0) == 9);
   CHECK(value("p99", "full", 0.5) == 1.5);  // from the middle to its neighbours
   CHECK(value("p50", "full", 0.5) == 0);
+  // Cut short, or without one of its rows: named, and no memory beyond it is read.
+  const std::string whole = read_file(file, 1 << 20);
+  auto without = nlohmann::json::parse(whole);
+  without[1]["losses"].erase(2);
+  for (const std::string& text : {whole.substr(0, whole.size() / 2), without.dump()}) {
+    write_file_atomically(file, text);
+    const std::string got = message([&] { read_surfaces(file, rows); });
+    CHECK_MESSAGE(got.find(name.substr(0, 20)) != std::string::npos, got);
+    CHECK_MESSAGE(got.find("remove it") != std::string::npos, got);
+  }
   std::filesystem::remove_all(folder);
 }

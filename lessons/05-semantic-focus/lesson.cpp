@@ -53,8 +53,7 @@ Verdict judge(const Outcomes& topk, const Outcomes& full) {
 }
 
 void tell_paper_scale(Lesson& out, const Recording& recording) {
-  const Verdict v =
-      judge(recording.find("topk(5)")->outcomes(), recording.find("full")->outcomes());
+  const Verdict v = judge(recording.at("topk(5)").outcomes(), recording.at("full").outcomes());
   out.paper_scale(paper_figure(recording, {"full", "topk(5)"},
                                "Even pairs at the paper's scale: five best keys against all"),
                   paper_table(recording), v.reproduced, v.reason);

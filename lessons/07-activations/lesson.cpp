@@ -29,8 +29,8 @@ void tell_paper_scale(Lesson& out, Recording recording) {
   std::string words;
   for (const char* a : {"relu", "gelu", "mish"}) {
     const Judgement j =
-        judge_epochs(recording.find(str("topk(5) even-pairs ", a))->outcomes(),
-                     recording.find(str("full even-pairs ", a))->outcomes(), most_of_full);
+        judge_epochs(recording.at(str("topk(5) even-pairs ", a)).outcomes(),
+                     recording.at(str("full even-pairs ", a)).outcomes(), most_of_full);
     reproduced += j.reproduced;
     words += str(words.empty() ? "" : ". ", a, ": ", j.words);
   }

@@ -7,6 +7,7 @@
 
 #include "report/curves.h"
 #include "study/lesson_study.h"
+#include "study/paper_scale.h"
 #include "study/rule.h"
 #include "study/summary.h"
 
@@ -17,8 +18,18 @@ namespace {
 // The rule's: topk's median epochs are at most this share of full's.
 constexpr double most_of_full = 0.5;
 
+void tell_paper_scale(Lesson& out, const Recording& recording) {
+  tell_each_setting(out, recording,
+                    "Depths and heads at the paper's scale: five best keys against all",
+                    most_of_full);
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-11", "does focus help at other depths and with more heads?");
+  if (out.options().paper_scale) {
+    tell_paper_scale(out, *paper_recording(out));
+    return 0;
+  }
   const Study study = lesson_study(out);
   const std::optional<StudyResults> read = study_results(out, study);
   if (!read) return out.interrupted();
@@ -40,6 +51,7 @@ int lesson(int argc, char** argv) {
                        read->variants[0].seeds.size(), " seeds.");
   out.figure(figure);
   std::cout << summary_table(summarise(read->variants)) << "\n";
+  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
 
   int reproduced = 0;
   std::string words;

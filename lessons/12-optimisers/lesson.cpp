@@ -7,6 +7,7 @@
 
 #include "report/curves.h"
 #include "study/lesson_study.h"
+#include "study/paper_scale.h"
 #include "study/rule.h"
 #include "study/summary.h"
 #include "train/rate_budget.h"
@@ -35,8 +36,18 @@ std::string rates_text(const RunSettings& s, const StudiedVariant& v) {
   return str(v.mechanism, " ", two_digits(sum_of_rates(s.lr, s.lr_decay, epochs)));
 }
 
+void tell_paper_scale(Lesson& out, const Recording& recording) {
+  tell_each_setting(out, recording,
+                    "Rates, decays and Adam at the paper's scale: five best keys against all",
+                    most_of_full);
+}
+
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-12", "does focus help at other rates and decays, and with Adam?");
+  if (out.options().paper_scale) {
+    tell_paper_scale(out, *paper_recording(out));
+    return 0;
+  }
   const Study study = lesson_study(out);
   const std::optional<StudyResults> read = study_results(out, study);
   if (!read) return out.interrupted();
@@ -55,10 +66,11 @@ int lesson(int argc, char** argv) {
           read->variants[0].seeds.size() == 1 ? " seed." : " seeds.");
   out.figure(figure, false);
   std::cout << summary_table(summarise(read->variants)) << "\n";
+  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
 
   std::cout << "The rates of SGD, summed over the epochs until the task is learnt:\n";
   for (const std::string& s : settings) {
-    const RunSettings& run = settings_of(study, str("full ", s));
+    const RunSettings run = settings_of(study, str("full ", s));
     if (run.optimizer != OptimizerKind::sgd) continue;
     std::cout << "  " << s << ": " << rates_text(run, read->variant(str("topk(5) ", s))) << ", "
               << rates_text(run, read->variant(str("full ", s))) << "; without end "

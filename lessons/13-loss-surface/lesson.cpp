@@ -312,7 +312,7 @@ OfState tell_state(const Table& t, const std::string& task, const std::string& s
 
 // Percentiles of the fine surface's slopes by radius, as the paper draws them.
 Panel fine_slopes(const Table& t, uint64_t seed, const std::string& title) {
-  Panel panel{title, "radius", "slope per step"};
+  Panel panel{title, "radius"};
   for (const std::string& m : {full, topk})
     for (const char* p : {"99", "95", "75", "50"}) {
       Series s =
@@ -328,9 +328,9 @@ Panel fine_slopes(const Table& t, uint64_t seed, const std::string& title) {
 
 // Figures, tables and verdict, from the table that tell_paper_scale's caller has made.
 void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
-  std::map<std::string, Table> by_task, fine;  // by task and activation
+  std::map<std::string, Table> by_task, fine, lines;  // by task and activation
   for (PaperRow& row : read_paper_rows(file)) {
-    auto& tables = row.m.state == "fine" ? fine : by_task;
+    auto& tables = row.m.state == "fine" ? fine : row.m.state == "line" ? lines : by_task;
     tables[row.activation == "relu" ? row.task : row.task + ", " + row.activation].push_back(
         std::move(row.m));
   }
@@ -359,9 +359,10 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
     tasks_that_count += judged;
     const OfState last = tell_state(t, task, "last"), matched = tell_state(t, task, "matched");
     table += last.row + (seeds_of(t, "matched").empty() ? "" : matched.row);
-    reason += str(reason.empty() ? "" : "; ", task, judged ? "" : " (not judged)", " ", last.lower,
-                  ", ", last.lower_per_norm, " of ", last.seeds, " and ", matched.lower_per_norm,
-                  " of ", matched.seeds);
+    reason += str(reason.empty() ? "" : "; ", task, judged ? "" : " (not judged)", ": ", last.lower,
+                  " of ", last.seeds, " seeds around the last weights, ", last.lower_per_norm,
+                  " per length of the weights, ", matched.lower_per_norm, " of ", matched.seeds,
+                  " at equal training loss");
     if (judged)
       all = all && last.lower == last.seeds && last.lower_per_norm == last.seeds &&
             matched.seeds > 0 && matched.lower_per_norm == matched.seeds;
@@ -369,6 +370,19 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
     figure.panels.push_back(by_radius(t, seeds, task + ": last weights", false, "last"));
     figure.panels.push_back(by_radius(t, seeds, "per length of the weights", true, "last"));
     figure.panels.push_back(by_radius(t, seeds, "at equal training loss", true, "matched"));
+    for (size_t p = figure.panels.size() - 3; p < figure.panels.size(); ++p)
+      figure.panels[p].y_range = Interval{0.001, 100};
+  }
+  for (const auto& entry : lines) {
+    const Table& t = entry.second;
+    Panel zoomed{entry.first + ": the steepest step", "step", "slope"};
+    for (const std::string& m : {full, topk})
+      zoomed.series.push_back(
+          over(m, places(t, "steepest"), seeds_of(t, "line"), [&](uint64_t seed, double x) {
+            return median(values(t, "steepest", m, "line", seed, x));
+          }));
+    zoomed.log_x = zoomed.log_y = true;
+    figure.panels.push_back(zoomed);
   }
   Figure surfaces{
       "The paper's picture: 200 x 200 points, one training seed, one pair of directions"};
@@ -388,7 +402,7 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
       surfaces.panels.push_back(map_panel(t, m, task + ": loss around " + m, 1, colours));
       surfaces.panels.back().map->levels = {0.1, 0.5, 1, 2, 4};
     }
-    surfaces.panels.push_back(fine_slopes(t, seed, "slopes by radius"));
+    surfaces.panels.push_back(fine_slopes(t, seed, "slopes per step, by radius"));
     // The nearest of the radii, which are whole steps.
     const std::vector<double> radii = places(t, "p99");
     const auto both = [&](double radius, bool per_norm) {
@@ -411,9 +425,21 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
       std::cout << why_not << "\n";
   }
   out.paper_scale(figure, table, all && tasks_that_count > 0,
-                  "seeds with which topk(5) is the less steep within 0.35: around the last weights "
-                  "per step, per length of the weights, and at equal training loss: " +
-                      reason);
+                  "topk(5) is the less steep within 0.35 with these training seeds: " + reason);
+}
+
+// Of the models that are still there: the training seed of the paper's surfaces.
+void zoom_in_on_models(const std::filesystem::path& models, std::vector<PaperRow>& rows) {
+  if (!std::filesystem::is_directory(models)) return;
+  for (const std::string task : {"even-pairs", "missing-duplicate", "parity"})
+    for (const std::string activation : {"relu", "gelu"})
+      for (const std::string mechanism : {"full", "topk"})
+        for (const std::string alone : {"", ".140439608"}) {
+          const std::filesystem::path file = models /
+                                             (task + "." + activation + "." + mechanism + alone) /
+                                             "seed-140439608" / "last.safetensors";
+          if (std::filesystem::exists(file)) zoom_in(file, task, activation, verdict_radius, rows);
+        }
 }
 
 // The surfaces that paper.sh left in the output folder become the table.
@@ -425,12 +451,16 @@ int read_what_paper_sh_made(Lesson& out) {
       if (entry.path().extension() == ".json") files.push_back(entry.path());
   if (files.empty())
     fail_input(made.string(), " holds no surfaces: run lessons/13-loss-surface/paper.sh ",
-               out.options().out.string(), " first, on a machine with a GPU");
+               out.options().out.string(),
+               " first, on a machine with a GPU; what is recorded is in ",
+               (out.recorded() / "paper").string());
   std::sort(files.begin(), files.end());
   std::vector<PaperRow> rows;
   for (const std::filesystem::path& file : files) read_surfaces(file, rows);
+  zoom_in_on_models(out.options().out / "models", rows);
   std::vector<std::string> lines;
   for (const PaperRow& row : rows) lines.push_back(text_of(row));
+  out.write_into("lesson-13");
   std::filesystem::create_directories(out.options().out / "paper");
   out.table_of(made, "lessons/13-loss-surface/paper.sh", paper_columns, lines,
                "paper/measured.csv");

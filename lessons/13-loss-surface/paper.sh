@@ -8,8 +8,8 @@
 # 41 x 41 points with five training seeds and five pairs of directions each (list operations: three
 # and two), around the last weights and at equal training loss; or `models`, the training for
 # `seeds` alone. Without parts: all of the design, the most telling first.
-# Then `build/lesson-13 --scale paper --out OUT` makes table, figure and verdict of OUT/surfaces; it
-# needs nothing else of OUT. OUT/surfaces/made-on.txt says on which machine they were made.
+# Then `build/lesson-13 --scale paper --out OUT` makes table, figures and verdict of OUT/surfaces, in
+# OUT/lesson-13/paper; it needs nothing else of OUT. OUT/surfaces/made-on.txt says on which machine they were made.
 #
 # SKIP_MATCHED=1 leaves out those at equal training loss. Settings: SEEDS (those of `seeds`), MECHANISMS
 # (full topk) of `models`, ROWS of `seeds` (500), PRECISION of `fine` (fp32); and lessons/paper_runs.sh's.
@@ -64,8 +64,9 @@ surface() {
 for part in "$@"; do
   IFS=. read -r task activation kind <<< "$part"
   if [ "$kind" = fine ]; then
-    samples=5000
+    samples=5000 precision="precision: ${PRECISION:-fp32} (200 x 200)"
     [ "$task" = list-operations ] && samples=500
+    grep -qxF "$precision" "$out/surfaces/made-on.txt" || echo "$precision" >> "$out/surfaces/made-on.txt"
     SKIP_MATCHED=1 models "$task" "$activation" $first
     surface "$task.$activation.fine.$first.1" "${FINE:-200}" "$samples" "${PRECISION:-fp32}" \
       "$(rows "$task" $first)" 1 \

@@ -79,12 +79,12 @@ inline std::vector<Measured> read_measured(const std::filesystem::path& file) {
   return all;
 }
 
-// A model as it was after one of its epochs.
+// A model as it was after one of its epochs (0: not known which).
 struct Snapshot {
   std::string mechanism, state;
   uint64_t seed;
-  int epoch;
-  double train_loss;
+  int epoch = 0;
+  double train_loss = 0;
   ModelSettings settings;
   std::vector<std::vector<float>> weights;
 
@@ -96,6 +96,11 @@ struct Snapshot {
         train_loss(loss),
         settings(run.model().settings()) {
     for (const Parameter<float>& p : run.model().parameters()) weights.push_back(p.value);
+  }
+  Snapshot(const std::string& mechanism_, const std::string& state_, uint64_t seed_,
+           const Model<float>& model)
+      : mechanism(mechanism_), state(state_), seed(seed_), settings(model.settings()) {
+    for (const Parameter<float>& p : model.parameters()) weights.push_back(p.value);
   }
   Model<float> model() const {
     Model<float> model(settings);

@@ -38,7 +38,7 @@ inline const PaperSides* paper_of(const std::string& task) {
 }
 
 // TASK.SEED.json of paper.sh.
-inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to) {
+inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to) try {
   const std::string name = file.stem().string();
   const size_t dot = name.find('.');
   if (dot == name.npos) fail_input(file.string(), ": not TASK.SEED.json");
@@ -50,6 +50,9 @@ inline void read_cells(const std::filesystem::path& file, std::vector<Cell>& to)
                   length,
                   {row.at("percentile"), row.at("delta_s"), row.at("delta_h"), row.at("Delta_h"),
                    row.at("beta"), row.at("weights_lhs"), row.at("inputs_lhs")}});
+} catch (const nlohmann::json::exception& error) {
+  fail_input(file.string(), ": not what focus stability writes (", error.what(),
+             "); remove it, and paper.sh makes it again");
 }
 
 inline std::string text_of(const Cell& cell) {
@@ -83,20 +86,27 @@ inline constexpr const char* paper_mechanisms[] = {"full",    "full*4",  "topk(2
 class RecordedRuns {
  public:
   explicit RecordedRuns(const std::filesystem::path& lessons) {
-    for (const char* folder : {"06-generalisation", "17-sharpness", "14-conditions"}) {
-      const std::filesystem::path recorded = lessons / folder / "results/paper";
-      if (std::filesystem::exists(recorded / "seeds.csv"))
-        recordings_.push_back(read_recording(recorded));
-    }
+    for (const char* folder : {"06-generalisation/results/paper", "17-sharpness/results/paper",
+                               "14-conditions/results/paper", "17-sharpness/results/controls"})
+      if (std::filesystem::exists(lessons / folder / "seeds.csv"))
+        recordings_.push_back(read_recording(lessons / folder));
   }
+  // With the paper's settings for the task, but for the attention and the number of epochs.
   const RecordedVariant* find(const std::string& task, const std::string& mechanism) const {
+    const auto others = [](const RunSettings& s) {
+      TextMap text = to_text(s);
+      for (const char* key : {"attention", "k", "score-scale", "epochs"}) text.erase(key);
+      return text;
+    };
+    const TextMap wanted = others(RunSettings::defaults_for(find_task(task)));
     for (const Recording& r : recordings_)
       for (const RecordedVariant& v : r.variants)
-        if (v.settings.task == task && v.mechanism == mechanism) return &v;
+        if (v.mechanism == mechanism && others(v.settings) == wanted) return &v;
     return nullptr;
   }
   std::vector<std::string> tasks() const {
     std::vector<std::string> all;
+    if (recordings_.empty()) return all;  // a student's tree
     for (const RecordedVariant& v : recordings_[0].variants)
       if (std::find(all.begin(), all.end(), v.settings.task) == all.end())
         all.push_back(v.settings.task);

@@ -83,14 +83,25 @@ Panel frontier_panel(const std::string& title, const F& frontier) {
   panel.x_range = panel.y_range = Interval{0, 1};
   for (double delta_s : figure_dispersions) {
     Series s{str("delta_s = ", delta_s)};
-    for (int i = 1; i < 200; ++i) {
-      const double c1 = i / 200.0, c2 = frontier(delta_s, c1);
-      if (c2 >= 1) continue;
+    const auto add = [&](double c1, double c2) {
       s.x.push_back(c1), s.y.push_back(std::max(c2, 1e-4));
-    }
-    if (!s.x.empty()) panel.series.push_back(s);
+    };
+    constexpr double step = 1 / 200.0;
+    for (int i = 1; i < 200; ++i)
+      if (const double c2 = frontier(delta_s, i * step); c2 < 1) add(i * step, c2);
+    if (s.x.empty()) continue;
+    double low = s.x.back(), high = low + step;  // where it leaves the square
+    for (int i = 0; i < 40; ++i)
+      (frontier(delta_s, (low + high) / 2) < 1 ? low : high) = (low + high) / 2;
+    add(low, frontier(delta_s, low));
+    panel.series.push_back(s);
   }
   return panel;
+}
+
+Panel inputs_panel(int number, double beta_h) {
+  return frontier_panel(str(number, ". Inputs (Figure 22), beta_h = ", beta_h),
+                        [beta_h](double s, double c1) { return inputs_frontier(s, c1, beta_h); });
 }
 
 template <class F>
@@ -157,19 +168,22 @@ Figure draw(const std::vector<AgainstFull>& all, const Study& study) {
   Figure figure{"The conditions of the theory, and what they predict"};
   figure.panels = {
       frontier_panel("1. Weights (Figure 21)", weights_frontier),
-      frontier_panel("2. Inputs (Figure 22), beta_h = 4",
-                     [](double s, double c1) { return inputs_frontier(s, c1, 4); }),
+      inputs_panel(2, 4),
       prediction_panel(all, "3. Predicted by the theory", "ln of the constants' ratio", by_theory),
       prediction_panel(all, "4. Predicted by the sharpness", "entropy less full's, nats",
                        by_sharpness),
       convergence_panel(),
       stability_panel()};
+  for (double beta_h : {1, 2, 8, 16, 32})
+    figure.panels.push_back(inputs_panel(int(figure.panels.size()) + 1, beta_h));
   const RunSettings& s = study.variants[0].settings;
-  figure.caption = str("3 and 4: six tasks of length ", s.length, ", ", s.train_size,
-                       " training examples, ", study.variants[0].seeds.size(),
-                       " seeds; left of 0 a mechanism is predicted to learn faster than full "
-                       "attention, below 0 it does. A mechanism that does not reach full's last "
-                       "loss stands at one epoch more than it had.");
+  figure.caption =
+      str("1, 2 and 7 to 11: what lies above a curve is feasible; a delta_s without a "
+          "curve has nothing that is. 3 and 4: six tasks of length ",
+          s.length, ", ", s.train_size, " training examples, ", study.variants[0].seeds.size(),
+          " seeds; left of 0 a mechanism is predicted to learn faster than full "
+          "attention, below 0 it does. A mechanism that does not reach full's last "
+          "loss stands at one epoch more than it had.");
   return figure;
 }
 
@@ -256,7 +270,7 @@ std::vector<AgainstFull> compare_recorded(const RecordedRuns& recorded,
     const RecordedVariant* by_full = recorded.find(task, "full");
     for (const char* mechanism : paper_mechanisms) {
       const RecordedVariant* own = recorded.find(task, mechanism);
-      if (!own || own == by_full) continue;
+      if (!own || !by_full || own == by_full) continue;
       for (const SeedOutcome& outcome : own->seeds)
         for (const SeedOutcome& of_full : by_full->seeds) {
           const ModelRow *a = row_of(rows, task, "full", outcome.seed, false),
@@ -335,11 +349,13 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& from) {
 // Table 6 from what paper.sh left in the output folder, if it has run; and the predictors, which
 // need no training.
 int measure_at_paper_scale(Lesson& out) {
+  const std::filesystem::path from = out.options().out / "stability";
+  out.write_into("lesson-14");
   const std::filesystem::path& to = out.options().out;
   std::filesystem::create_directories(to / "paper");
   std::vector<std::filesystem::path> files;
-  if (std::filesystem::is_directory(to / "stability"))
-    for (const auto& entry : std::filesystem::directory_iterator(to / "stability"))
+  if (std::filesystem::is_directory(from))
+    for (const auto& entry : std::filesystem::directory_iterator(from))
       if (entry.path().extension() == ".json") files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   std::vector<std::string> lines;
@@ -348,10 +364,9 @@ int measure_at_paper_scale(Lesson& out) {
   for (const Cell& cell : cells) lines.push_back(text_of(cell));
   if (lines.empty())
     std::cout << "Table 6 is not measured: that needs lessons/14-conditions/paper.sh "
-              << to.string() << "\nand a GPU\n";
+              << from.parent_path().string() << "\nand a GPU\n";
   else
-    out.table_of(to / "stability", "lessons/14-conditions/paper.sh", cell_columns, lines,
-                 "paper/measured.csv");
+    out.table_of(from, "lessons/14-conditions/paper.sh", cell_columns, lines, "paper/measured.csv");
   {
     ShareProgress progress("untrained models");
     std::mutex mutex;

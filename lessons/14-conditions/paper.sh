@@ -6,8 +6,8 @@
 #
 #   lessons/14-conditions/paper.sh OUT [TASK ...]        without tasks: all eight
 #
-# Then `build/lesson-14 --scale paper --out OUT` makes table, figure and verdict of OUT/stability; it
-# needs nothing else of OUT. OUT/stability/made-on.txt says on which machine they were made.
+# Then `build/lesson-14 --scale paper --out OUT` makes table, figure and verdict of OUT/stability, in
+# OUT/lesson-14/paper; it needs nothing else of OUT. OUT/stability/made-on.txt says on which machine they were made.
 # Settings: SEEDS, ROWS (1000), and lessons/paper_runs.sh's.
 out=${1:?usage: paper.sh OUT [TASK ...]}
 shift

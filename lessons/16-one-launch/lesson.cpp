@@ -198,7 +198,7 @@ std::string times_table(const std::vector<Time>& times) {
   for (int runs : {1, 10})
     for (const std::string& attention : attentions)
       for (const char* launch : launch_names) {
-        const Time& t = time_of(times, launch, attention, runs);
+        const Time t = time_of(times, launch, attention, runs);
         const std::string kernels =
             t.kernels < 1 ? str("1/", std::lround(1 / t.kernels)) : number(t.kernels);
         text += str("| ", runs, runs == 1 ? " run, " : " runs, ", shown(attention), " | ", launch,

@@ -193,6 +193,26 @@ def check_scores(browser):
     browser.evaluate("document.getElementById('tie').click()")
     if "\t0.000" not in browser.evaluate(numbers).split("largest dropped")[1][:12]:
         yield "the tie has a separation"
+    # As a reader does it: the arrow keys, then a finger.
+    score = "document.querySelector('#keys input').value"
+    browser.evaluate("document.querySelector('#keys input').focus()")
+    at = browser.evaluate(score)
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft",
+                     windowsVirtualKeyCode=37)
+    if not float(browser.evaluate(score)) < float(at):
+        yield "an arrow key does not move the score"
+    left, top, width, height = browser.evaluate(
+        "(r => [r.left, r.top, r.width, r.height])"
+        "(document.querySelector('#keys input').getBoundingClientRect())")
+    at = browser.evaluate(numbers)
+    for kind, share in (("touchStart", 0.9), ("touchMove", 0.6), ("touchMove", 0.3),
+                        ("touchEnd", None)):
+        points = [{"x": left + width * share, "y": top + height / 2}] if share else []
+        browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    if browser.evaluate(numbers) == at:
+        yield "a finger does not move the score"
+    browser.evaluate("document.getElementById('k').value = 2")
     browser.evaluate("document.getElementById('reset').click()")
     if browser.evaluate(numbers) != before:
         yield "the start does not come back"

@@ -14,7 +14,7 @@ $(B)/kit: $(call object,lessons/kit/main.cpp $(KIT_PARTS) src/suggest.cpp)
 # Headers are read once (Makefile), by the tests doctest's too. The kit's few files come sooner without;
 # the test of lesson 16 has options of its own; what asks for doctest's main() asks before its header.
 ifneq ($(READ_ONCE),)
-ALONE := lessons/kit/% src/files/atomic_file src/suggest tests/main tests/stage_16_one_launch
+ALONE += lessons/kit/% src/files/atomic_file src/suggest tests/main tests/stage_16_one_launch
 $(ALONE:%=$(B)/obj/%.o): READ_ONCE :=
 TEST_OBJECTS := $(filter-out $(ALONE:%=$(B)/obj/%.o),$(call object,$(wildcard tests/stage_*.cpp tests/test_*.cpp)))
 $(TEST_OBJECTS): READ_ONCE := $(B)/obj/tests.h
@@ -117,7 +117,7 @@ report: $(B)/tables $(B)/findings $(LESSON_PROGRAMS)
 	@$(B)/findings
 	@$(B)/tables
 	@$(if $(filter 1,$(STRICT)),STRICT=1 tests/recordings.sh check)
-$(B)/findings: $(call object,lessons/findings.cpp) $(B)/libfocus.a
+$(B)/findings: $(call object,$(wildcard lessons/findings/*.cpp)) $(B)/libfocus.a
 	$(LINK)
 $(B)/entropy: $(call object,lessons/17-sharpness/entropy.cpp) $(B)/libfocus.a
 	$(LINK)

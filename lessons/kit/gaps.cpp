@@ -120,8 +120,9 @@ void read_page(const fs::path& root, Gap& gap) {
   }
 }
 
-void add_wrapped(std::string& out, const std::string& before, std::string text) {
-  const std::string inner = indent_of(text);
+// `inner` stands before every line of the text but its first.
+void add_wrapped(std::string& out, const std::string& before, std::string text,
+                 const std::string& inner) {
   for (size_t width = columns - before.size(); text.size() > width;) {
     const size_t blank = text.rfind(' ', width);
     if (blank == std::string::npos || blank <= inner.size()) break;
@@ -129,6 +130,26 @@ void add_wrapped(std::string& out, const std::string& before, std::string text) 
     text = inner + text.substr(blank + 1);
   }
   out += before + text + "\n";
+}
+
+// A plan in lines for a stub. If one of its lines is too long, it is one text with those that
+// follow up to the next item, so that none is left with a word or two; else they stay as the page
+// has them.
+std::string wrapped(const std::vector<std::string>& plan, const std::string& before) {
+  const size_t width = columns - before.size();
+  const auto is_item = [](const std::string& line) {
+    return line.empty() || line[0] == '-' || (line[0] >= '0' && line[0] <= '9');
+  };
+  std::string out;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    std::string text = plan[i], inner = indent_of(text);
+    while (text.size() > width && i + 1 < plan.size() && !is_item(plan[i + 1])) {
+      inner = indent_of(plan[++i]);
+      text += " " + plan[i].substr(inner.size());
+    }
+    add_wrapped(out, before, text, inner);
+  }
+  return out;
 }
 
 // --- gaps in a student's file --------------------------------------------------------------------
@@ -256,7 +277,7 @@ std::string stub_text(const Gap& gap) {
   const std::string indent = indent_of(gap.code.front().text);
   std::string text = str(indent, first_line(gap), "(", gap.points, " points; ours has ",
                          gap.code.size(), " lines) ----\n");
-  for (const std::string& line : gap.plan) add_wrapped(text, indent + "// ", line);
+  text += wrapped(gap.plan, indent + "// ");
   text += str(indent, "// Delete the next line and write yours. `make hint-", gap.lesson,
               "` helps, `make test-", gap.lesson, "` checks.\n", indent, call(gap), ";\n", indent,
               last_line(gap), "----\n");

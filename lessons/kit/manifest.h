@@ -12,8 +12,8 @@ namespace focus::kit {
 
 struct Lesson {
   std::string number, folder, title, builds, finding, claim, measured;
-  std::string paper_scale;                 // measured there; empty: not run
-  int minutes = 0;                         // of a student's time, reading and exercises aside
+  std::string paper_scale;  // measured there, or "not run" and why; empty: no question
+  int minutes = 0;          // of a student's time, reading and exercises aside
   std::vector<std::string> prerequisites;  // numbers
   std::vector<std::string> files;  // what exists from this lesson on; "src/ops/" is a folder
 };

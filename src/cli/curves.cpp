@@ -2,6 +2,7 @@
 #include "report/curves.h"
 
 #include "cli/command.h"
+#include "cli/loaded.h"
 #include "error.h"
 #include "files/metrics.h"
 #include "report/svg_plot.h"
@@ -56,6 +57,7 @@ struct Curves {
 };
 
 int draw(const Curves& o) {
+  check_new_file(o.out);
   std::vector<VariantResult> results;
   std::string title;
   for (const std::string& dir : o.folders) {

@@ -14,6 +14,7 @@
 #include "cli/command.h"
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/printable.h"
 #include "suggest.h"
 #include "train/stepper.h"
 
@@ -32,11 +33,8 @@ std::string version() {
              "compiler " __VERSION__ ")");
 }
 
-int complain(int status, std::string message) {
-  // Names from files and command lines may hold anything; a terminal must not obey it.
-  for (char& c : message)
-    if (uint8_t(c) < ' ' || c == 127) c = '?';
-  std::fprintf(stderr, "focus: %s\n", message.c_str());
+int complain(int status, std::string_view message) {
+  std::fprintf(stderr, "focus: %s\n", focus::without_control(message).c_str());
   return status;
 }
 

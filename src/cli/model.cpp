@@ -8,6 +8,7 @@
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/data_file.h"
+#include "files/printable.h"
 #include "files/safetensors.h"
 #include "tasks/text.h"
 //@ from 15
@@ -63,10 +64,8 @@ int predict(const Predict& o) {
   return 0;
 }
 
-// Settings and names may hold bytes that a terminal would obey.
-std::string printable(std::string text) {
-  for (char& c : text)
-    if (uint8_t(c) < ' ' || c == 127) c = '?';
+std::string printable(const std::string& foreign) {
+  const std::string text = without_control(foreign);
   return text.size() > 200 ? text.substr(0, 200) + "…" : text;
 }
 

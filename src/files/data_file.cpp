@@ -7,6 +7,7 @@
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/csv.h"
+#include "files/printable.h"
 
 namespace focus {
 namespace {
@@ -18,14 +19,10 @@ std::string printable(std::string_view text) {
   constexpr size_t most_shown = 40;
   std::string shown;
   for (char c : text.substr(0, most_shown)) {
-    if (c >= ' ' && c <= '~') {
+    if (c >= ' ' && c <= '~')
       shown += c;
-    } else {
-      constexpr std::string_view hex = "0123456789abcdef";
-      shown += "\\x";
-      shown += hex[uint8_t(c) >> 4];
-      shown += hex[uint8_t(c) & 15];
-    }
+    else
+      shown += "\\x" + hex_text({&c, 1});
   }
   return "'" + shown + (text.size() > most_shown ? "...'" : "'");
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "error.h"
+#include "files/printable.h"
 #include "files/safetensors.h"
 
 namespace focus {
@@ -15,15 +16,9 @@ using Json = nlohmann::json;
 
 constexpr char metadata_key[] = "__metadata__";
 
-bool is_control(char c) {
-  return static_cast<unsigned char>(c) < ' ' || c == 127;
-}
-
 // A name from a file, fit for a message of one line.
 std::string printable(const std::string& name) {
-  std::string text = name.substr(0, 80);
-  std::replace_if(text.begin(), text.end(), is_control, '?');
-  return text;
+  return without_control(name.substr(0, 80));
 }
 
 // Parses one file's bytes; each member throws InputError that names `file`.
@@ -82,9 +77,7 @@ struct Parser {
   Entry parse_entry(const std::string& name, const Json& json, size_t data_bytes) const {
     const std::string tensor = "tensor " + printable(name) + ": ";
     // Names end up in listings and messages, where a control character could do mischief.
-    if (std::any_of(name.begin(), name.end(), is_control)) {
-      fail(tensor, "the name has control characters");
-    }
+    if (without_control(name) != name) fail(tensor, "the name has control characters");
     const auto member = [&](const char* key, Json::value_t type) -> const Json& {
       if (!json.is_object() || !json.contains(key) || json[key].type() != type) {
         fail(tensor, "needs dtype, shape and data_offsets, and has no proper ", key);

@@ -122,6 +122,11 @@ void Lesson::note(const std::string& key, const std::string& value) {
   notes_.push_back("# " + key + ": " + value);
 }
 
+void Lesson::write_into(const std::string& folder) {
+  options_.out /= folder;
+  std::filesystem::create_directories(options_.out);
+}
+
 void Lesson::table_of(const std::filesystem::path& folder, const std::string& by,
                       const std::string& columns, const std::vector<std::string>& rows,
                       const std::string& file) {

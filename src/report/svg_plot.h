@@ -1,6 +1,8 @@
 // A figure as SVG or PNG, drawn by gnuplot.
 //
 // gnuplot is optional: without it there are still the text plots and metrics.csv.
+//
+// In svg_plot.cpp, gnuplot_script.cpp.
 #pragma once
 
 #include <filesystem>

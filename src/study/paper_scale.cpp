@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iostream>
 
 #include "study/lesson_study.h"
+#include "study/rule.h"
 
 namespace focus {
 
@@ -36,9 +38,12 @@ std::optional<Recording> paper_recording(const Lesson& lesson) {
   if (lesson.options().paper_scale)
     return make_recording(lesson_study(lesson), {results_at_paper_scale(lesson)}, false);
   const auto folder = lesson.recorded() / "paper";
-  if (!lesson.options().redraw || !std::filesystem::exists(folder / "seeds.csv"))
-    return std::nullopt;
-  return read_recording(folder);
+  if (!lesson.options().redraw) return std::nullopt;
+  if (std::filesystem::exists(folder / "seeds.csv")) return read_recording(folder);
+  const std::string number = lesson.folder().filename().string().substr(0, 2);
+  std::cout << "at the paper's scale: not run; make lesson-" << number
+            << " SCALE=paper makes the runs\n";
+  return std::nullopt;
 }
 
 std::vector<std::string> rests_of(const Recording& recording) {
@@ -53,12 +58,16 @@ Figure paper_figure(const Recording& recording, const std::vector<std::string>& 
   const std::vector<std::string> rests = rests_of(recording);
   const size_t width = columns > 0 ? size_t(columns) : rests.size();
   figure.columns = std::max(2, int(width));
+  std::vector<std::string> not_run;
   const auto row = [&](size_t from, Band RecordedVariant::*band, bool with_titles,
                        const char* y_label) {
     for (size_t i = from; i < std::min(from + width, rests.size()); ++i) {
       std::vector<const RecordedVariant*> shown;
       for (const std::string& mechanism : mechanisms)
-        if (const RecordedVariant* v = find(recording, mechanism, rests[i])) shown.push_back(v);
+        if (const RecordedVariant* v = find(recording, mechanism, rests[i]))
+          shown.push_back(v);
+        else
+          add_new(not_run, rests[i].empty() ? mechanism : str(mechanism, " on ", rests[i]));
       figure.panels.push_back(recorded_panel(shown, band, with_titles ? rests[i] : "", y_label));
     }
   };
@@ -70,7 +79,29 @@ Figure paper_figure(const Recording& recording, const std::vector<std::string>& 
   figure.caption = str("The paper's scale: length ", first.settings.length, ", ",
                        first.settings.train_size, " training examples; medians and quartiles of ",
                        first.seeds.size(), " seeds. ", paper_source(recording), ".");
+  for (size_t i = 0; i < not_run.size(); ++i)
+    figure.caption +=
+        str(i == 0 ? " Not run: " : ", ", not_run[i], i + 1 < not_run.size() ? "" : ".");
   return figure;
+}
+
+void tell_each_setting(Lesson& lesson, const Recording& recording, const std::string& title,
+                       double share) {
+  const std::vector<std::string> rests = rests_of(recording);
+  size_t reproduced = 0;
+  std::string words;
+  for (const std::string& rest : rests) {
+    const RecordedVariant *topk = find(recording, "topk(5)", rest),
+                          *full = find(recording, "full", rest);
+    Judgement j{false, "not run"};
+    if (topk && full) j = judge_epochs(topk->outcomes(), full->outcomes(), share);
+    reproduced += j.reproduced;
+    words += str(". ", rest, ": ", j.words);
+  }
+  for (const std::string& name : recording.not_run) words += str(". ", name, ": not run");
+  lesson.paper_scale(paper_figure(recording, {"full", "topk(5)"}, title, 4), paper_table(recording),
+                     reproduced == rests.size() && recording.not_run.empty(),
+                     str(reproduced, " of ", rests.size(), " settings", words));
 }
 
 std::string paper_table(const Recording& recording) {

@@ -24,6 +24,12 @@ std::vector<std::string> rests_of(const Recording& recording);
 Figure paper_figure(const Recording& recording, const std::vector<std::string>& mechanisms,
                     const std::string& title, int columns = 0);
 
+// Figure, table and verdict of a lesson that judges topk(5) against full by their epochs
+// (study/rule.h, with this share) at each of `rests`: reproduced if it is at each, and all of them
+// are recorded.
+void tell_each_setting(Lesson& lesson, const Recording& recording, const std::string& title,
+                       double share);
+
 // For a page, a row for each of `rests`, a column for each mechanism: the median of the epochs to
 // the target and, in brackets, that of the held-out accuracy after the last epoch. "not run" where
 // nothing is recorded.

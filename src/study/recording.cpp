@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "error.h"
@@ -201,6 +202,49 @@ RecordedVariant& variant_named(Recording& recording, const std::string& name,
   fail_input(where, ": no '# variant ", name, ": …' line before it in seeds.csv");
 }
 
+// Is all of it there? A run that ended with NaN or Inf is short, and a note says so.
+void check_whole(const Recording& recording, const std::string& folder) {
+  for (const RecordedVariant& v : recording.variants) {
+    const std::string name = str(folder, ": '", v.name, "'");
+    if (v.seeds.empty()) fail_input(name, " has no line in seeds.csv");
+    std::set<uint64_t> seeds;
+    bool is_whole = v.epochs == recorded_epochs(v.settings.epochs);
+    for (const SeedOutcome& s : v.seeds) {
+      if (!seeds.insert(s.seed).second) fail_input(name, ": seed ", s.seed, " is there twice");
+      is_whole &= s.last.epoch == v.settings.epochs;
+      for (double x : {s.last.train_loss, s.last.train_accuracy, s.last.val_loss,
+                       s.last.val_accuracy, s.best_val_accuracy})
+        is_whole &= std::isfinite(x);
+    }
+    const bool has_failed = std::ranges::any_of(recording.notes, [&](const auto& note) {
+      return note.first == "failed" && note.second.starts_with(v.name + ", seed ");
+    });
+    if (!is_whole && !has_failed)
+      fail_input(name, ": not all of its ", v.settings.epochs, " epochs are recorded, as numbers");
+  }
+}
+
+// Is it what the table beside the lesson asks for? It may hold less: rows of the table that have
+// not been run.
+void check_against(const Recording& recording, const Study& table, const std::string& folder) {
+  for (const RecordedVariant& v : recording.variants) {
+    const std::string name = str(folder, ": '", v.name, "'");
+    const StudyVariant *same = nullptr, *nearest = nullptr;
+    size_t least = SIZE_MAX;
+    for (const StudyVariant& asked : table.variants) {
+      const size_t n = differences(v.settings, asked.settings).size();
+      if (n == 0) same = &asked;
+      if (n < least) least = n, nearest = &asked;
+    }
+    if (!same)
+      fail_input(name, " has settings that ", table.name, " does not ask for; the nearest is '",
+                 nearest->name, "': ", joined(differences(v.settings, nearest->settings), ", "));
+    for (const uint64_t seed : same->seeds)
+      if (std::ranges::none_of(v.seeds, [&](const SeedOutcome& s) { return s.seed == seed; }))
+        fail_input(name, ": seed ", seed, " is missing");
+  }
+}
+
 }  // namespace
 
 Outcomes RecordedVariant::outcomes() const {
@@ -218,6 +262,11 @@ const RecordedVariant* Recording::find(const std::string& name) const {
   for (const RecordedVariant& v : variants)
     if (v.name == name) return &v;
   return nullptr;
+}
+
+const RecordedVariant& Recording::at(const std::string& name) const {
+  if (const RecordedVariant* v = find(name)) return *v;
+  fail_input("'", name, "' is not among the recorded runs at the paper's scale: not run");
 }
 
 std::vector<int> recorded_epochs(int epochs) {
@@ -389,6 +438,11 @@ Recording read_recording(const std::filesystem::path& folder) {
                 (v.*band).high.push_back(to_number(cells[c++], where));
               }
             });
+  check_whole(recording, folder.string());
+  for (const auto& [key, value] : recording.notes)
+    if (const auto table = folder.parent_path().parent_path() / value;
+        key == "table" && std::filesystem::exists(table))
+      check_against(recording, read_study(table), folder.string());
   return recording;
 }
 

@@ -61,6 +61,7 @@ struct Recording {
   std::vector<std::string> not_run;  // the table's variants that are missing
 
   const RecordedVariant* find(const std::string& name) const;  // nullptr: not run
+  const RecordedVariant& at(const std::string& name) const;    // InputError: not run
 };
 
 // The epochs of curves.csv: all of the first ten, then as many as make sixty, evenly, and the last.
@@ -73,7 +74,9 @@ Recording make_recording(const Study& table, const std::vector<StudyResults>& re
                          bool partial);
 
 void write_recording(const Recording& recording, const std::filesystem::path& folder);
-// InputError with file and line.
+// InputError with file and line, and for what is not whole: a seed that is missing or there twice,
+// epochs without a curve, a number that is none; or of other settings than the table's, if this
+// lies where a lesson has it, in LESSON/TABLE with LESSON/results/NAME for the folder.
 Recording read_recording(const std::filesystem::path& folder);
 
 // One line a variant: the median with the quartile band, of the variants given.

@@ -6,6 +6,7 @@
 
 #include "enum_names.h"
 #include "error.h"
+#include "files/printable.h"
 #include "text/sentencepiece.h"
 #include "text/utf8.h"
 
@@ -15,13 +16,6 @@ namespace {
 
 constexpr std::string_view title = "semantic-focus tokenizer 1";
 constexpr size_t most_file_bytes = size_t{2} << 20;
-
-std::string hex_of(std::string_view bytes) {
-  std::string hex;
-  for (const char c : bytes)
-    for (const int half : {uint8_t(c) >> 4, uint8_t(c) & 15}) hex += "0123456789abcdef"[half];
-  return hex;
-}
 
 // The shortest text that reads back as the same number.
 std::string score_text(float score) {
@@ -73,7 +67,7 @@ class Lines {
       std::from_chars(line.data() + i, line.data() + std::min(i + 2, line.size()), byte, 16);
       piece.bytes += char(byte);
     }
-    if (hex_of(piece.bytes) != line.substr(blank + 1)) fail("its bytes are not in hexadecimal");
+    if (hex_text(piece.bytes) != line.substr(blank + 1)) fail("its bytes are not in hexadecimal");
     if (piece.bytes.empty() || piece.bytes.size() > longest_chunk)
       fail(str("a piece has 1 to ", longest_chunk, " bytes, not ", piece.bytes.size()));
     return piece;
@@ -175,7 +169,7 @@ std::string Tokenizer::file_text() const {
   for (const Merge& merge : merges_)
     text += std::to_string(merge.left) + " " + std::to_string(merge.right) + "\n";
   for (size_t i = 0; i < scores_.size(); ++i)
-    text += score_text(scores_[i]) + " " + hex_of(token_bytes_[byte_values + i]) + "\n";
+    text += score_text(scores_[i]) + " " + hex_text(token_bytes_[byte_values + i]) + "\n";
   return text;
 }
 

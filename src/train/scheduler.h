@@ -1,4 +1,6 @@
 // Independent runs: side by side on the CPU's threads, or together on devices.
+//
+// In scheduler.cpp, together.cpp.
 #pragma once
 
 #include <atomic>

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "files/atomic_file.h"
+#include "files/printable.h"
 #include "train/inputs.h"
 
 namespace focus {
@@ -132,10 +133,7 @@ std::optional<std::string> RunFolder::outcome() const {
   if (kind_of(path("outcome.txt")) == PathKind::missing) return std::nullopt;
   std::string line = read_file(path("outcome.txt"), most_bytes);
   line.resize(std::min(line.find('\n'), line.size()));
-  // It will be printed, and a terminal must not obey it.
-  std::replace_if(
-      line.begin(), line.end(), [](char c) { return uint8_t(c) < ' ' || c == 127; }, '?');
-  return line;
+  return without_control(line);
 }
 
 std::vector<EpochMetrics> RunFolder::rows(uint64_t seed) const {

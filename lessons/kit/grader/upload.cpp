@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "error.h"
+#include "files/printable.h"
 #include "gap_text.h"
 #include "sandbox.h"
 
@@ -318,10 +319,6 @@ Upload read_upload(const Manifest& manifest, const std::vector<Gap>& all, const 
 
 std::string printable(const std::string& text) {
   std::string out;
-  const auto raw = [&](char c) {
-    const char* const digits = "0123456789abcdef";
-    out += {'\\', 'x', digits[(c >> 4) & 15], digits[c & 15]};
-  };
   for (size_t i = 0; i < text.size();) {
     const unsigned char c = static_cast<unsigned char>(text[i]);
     size_t length = c < 0x80 ? 1 : c >> 5 == 6 ? 2 : c >> 4 == 14 ? 3 : c >> 3 == 30 ? 4 : 0;
@@ -340,7 +337,8 @@ std::string printable(const std::string& text) {
     if (shown)
       out.append(text, i, length);
     else
-      for (size_t k = 0; k < std::max<size_t>(length, 1); ++k) raw(text[i + k]);
+      for (size_t k = 0; k < std::max<size_t>(length, 1); ++k)
+        out += "\\x" + hex_text(text.substr(i + k, 1));
     i += std::max<size_t>(length, 1);
   }
   return out;

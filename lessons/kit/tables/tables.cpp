@@ -32,7 +32,7 @@ std::string table_of_lessons(const Manifest& manifest) {
       "|---|---|---|---|---|\n";
   for (const Lesson& lesson : manifest.lessons) {
     check_words(manifest, lesson, lesson.measured, "verdict.txt");
-    if (!lesson.paper_scale.empty())
+    if (!lesson.paper_scale.empty() && !lesson.paper_scale.starts_with("not run"))
       check_words(manifest, lesson, lesson.paper_scale, "paper/verdict.txt");
     table += str("| [", lesson.number, " ", lesson.title, "](lessons/", lesson.folder,
                  "/README.md) | ", lesson.builds, " | ", lesson.finding, ": ", lesson.claim, " | ",

@@ -1,0 +1,250 @@
+// Lesson 17 by its RULES.md: S1 to S6 and control 4.
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+
+#include "files/atomic_file.h"
+#include "files/rows.h"
+#include "page.h"
+#include "report/svg_plot.h"
+
+namespace focus::findings {
+
+namespace {
+
+const std::vector<double> scales = {0.5, 1, 2, 4, 8, 16};
+
+void draw_sharpness(const Records& r, const fs::path& file) {
+  Figure figure{"Epochs to 95 % against the factor C on the scores"};
+  figure.columns = 4;
+  for (const std::string& task : tasks) {
+    Panel panel{task, "C", "epochs"};
+    panel.log_x = panel.log_y = true;
+    for (const auto& [attention, k] : {std::pair("full", 0), {"topk", 5}, {"banded", 5}}) {
+      Series series{k ? str(attention, "(", k, ")") : attention};
+      for (const double c : scales) {
+        const RecordedVariant* v = at_scale(r, task, attention, k, c);
+        if (!v || !std::isfinite(median_of(*v))) continue;
+        const std::vector<double> e = v->outcomes().epochs;
+        series.x.push_back(c), series.y.push_back(median(e));
+        const double high = quantile(e, 0.75);
+        series.low.push_back(quantile(e, 0.25));
+        series.high.push_back(std::isfinite(high) ? high : v->settings.epochs);
+      }
+      if (!series.x.empty()) panel.series.push_back(series);
+    }
+    figure.panels.push_back(panel);
+  }
+  figure.caption =
+      "The paper's scale, ten seeds: medians and quartiles. No point: not run, or learnt by fewer "
+      "than half of the seeds.";
+  std::string why_not;
+  if (!write_figure(figure, file, &why_not)) std::cout << why_not << "\n";
+}
+
+// One line of lessons/17-sharpness/results/entropy.csv: before training, in nats.
+struct Arm {
+  std::string task, attention;
+  int k = 0;
+  double c = 1, entropy = 0;
+  const RecordedVariant* run = nullptr;  // nullptr: not run
+};
+
+std::vector<Arm> arms(const Records& r, const fs::path& file) {
+  std::vector<Arm> all;
+  for (const auto& cells : read_rows(file, "task,attention,k,score_scale,entropy")) {
+    Arm arm{cells[0], cells[1], int(parse_integer(cells[2])), parse_number(cells[3]),
+            parse_number(cells[4])};
+    arm.run = at_scale(r, arm.task, arm.attention, arm.k, arm.c);
+    all.push_back(arm);
+  }
+  return all;
+}
+
+std::vector<double> ranks(const std::vector<double>& values) {
+  std::vector<double> all;
+  for (const double v : values) {
+    double below = 0, equal = 0;
+    for (const double w : values) below += w < v, equal += w == v;
+    all.push_back(below + (equal - 1) / 2);
+  }
+  return all;
+}
+
+double correlation(const std::vector<double>& x, const std::vector<double>& y) {
+  const double mx = mean(x), my = mean(y);
+  double xy = 0, xx = 0, yy = 0;
+  for (size_t i = 0; i < x.size(); ++i)
+    xy += (x[i] - mx) * (y[i] - my), xx += (x[i] - mx) * (x[i] - mx),
+        yy += (y[i] - my) * (y[i] - my);
+  return xy / std::sqrt(xx * yy);
+}
+
+std::string in_words(const Against& c, const char* faster, const char* slower) {
+  if (c.faster && c.factor() >= alike) return faster;
+  if (c.slower && c.factor() <= 1 / alike) return slower;
+  return c.is_alike() || c.faster || c.slower ? "alike" : "undecided";
+}
+
+// S4: topk(5) at C = 1 against full attention at the C whose entropy comes nearest.
+std::string at_equal_entropy(const std::vector<Arm>& all) {
+  std::string text;
+  for (const std::string& task : tasks) {
+    const Arm *five = nullptr, *full = nullptr;
+    for (const Arm& a : all)
+      if (a.task == task && a.attention == "topk" && a.k == 5 && a.c == 1) five = &a;
+    if (!five || !five->run) continue;
+    for (const Arm& a : all)
+      if (a.task == task && a.attention == "full" &&
+          (!full || std::abs(a.entropy - five->entropy) < std::abs(full->entropy - five->entropy)))
+        full = &a;
+    if (!full->run) continue;
+    const Against c(*five->run, *full->run);
+    const std::string what = in_words(c, "adds", "takes away");
+    text += str("| ", task, " | ", format("%.2f", five->entropy), " | C = ", c_text(full->c), ", ",
+                format("%.2f", full->entropy), " | ", c.text(), " | sparsity ", what, " |\n");
+  }
+  return text;
+}
+
+// Control 4: do epochs follow the entropy at the start, whatever makes it?
+std::string one_curve(const std::vector<Arm>& all) {
+  std::vector<double> entropies, epochs;
+  double worst = 1;
+  std::string pair;
+  std::vector<const Arm*> here;
+  for (const Arm& a : all)
+    if (a.task == "even-pairs" && a.run) here.push_back(&a);
+  for (const Arm* a : here) {
+    entropies.push_back(a->entropy), epochs.push_back(median_of(*a->run));
+    for (const Arm* b : here) {
+      const double ratio = median_of(*a->run) / median_of(*b->run);
+      if (std::abs(a->entropy - b->entropy) > std::log(1.2) || !(ratio > worst)) continue;
+      worst = ratio;
+      pair = str(a->run->mechanism, format(" (%.2f nats, ", a->entropy),
+                 epochs_text(median_of(*a->run)), " epochs) and ", b->run->mechanism,
+                 format(" (%.2f nats, ", b->entropy), epochs_text(median_of(*b->run)), " epochs)");
+    }
+  }
+  const double rho = correlation(ranks(entropies), ranks(epochs));
+  return str(rho >= 0.8 && worst <= 1.5 ? "one curve" : "**not one curve**", ": over ", here.size(),
+             " arms the rank correlation of entropy and epochs is ", format("%.2f", rho),
+             " (0.8 asked); of arms whose effective numbers of keys are within 20 % the farthest "
+             "apart are ",
+             pair, " (a factor of 1.5 allowed)");
+}
+
+}  // namespace
+
+void sharpness(const Records& r, const fs::path& folder, Page& page) {
+  std::string grid = "| task | mechanism |";
+  for (const double c : scales) grid += " C = " + c_text(c) + " |";
+  grid += "\n|---|---|---|---|---|---|---|---|\n";
+  std::string judged =
+      "| task | S1: full at 4 against full at 1 | S2: full at 4 against topk(5) at 1 | S3: topk(5) "
+      "against full, both "
+      "at 4 | held-out, full at 4 minus full at 1 |\n|---|---|---|---|---|\n";
+  std::vector<std::string> asked, s1, suffices, needed, adds, takes, hurts, little, bands,
+      bands_run;
+  for (const std::string& task : tasks) {
+    for (const auto& [attention, k] : {std::pair("full", 0), {"topk", 5}, {"banded", 5}}) {
+      const RecordedVariant* one = at_scale(r, task, attention, k, 1);
+      std::string row = str("| ", task, " | ", attention, k ? "(5)" : "", " |");
+      int others = 0;
+      for (const double c : scales) {
+        const RecordedVariant* v = at_scale(r, task, attention, k, c);
+        row += " " + epochs_of(v) + " |";
+        if (!v || c == 1) continue;
+        ++others;
+        if (std::string(attention) == "banded") {
+          if (bands_run.empty() || bands_run.back() != task) bands_run.push_back(task);
+          if (c > 1 && Against(*v, *one).faster)
+            bands.push_back(str(task, " at C = ", number_text(c)));
+        } else if (c > 1) {
+          int lost = 0;
+          for (size_t s = 0; s < v->seeds.size(); ++s)
+            lost += one->seeds[s].epochs && !v->seeds[s].epochs;
+          const auto last = [](const SeedOutcome& s) { return s.last.val_accuracy; };
+          const SignTest lower = sign_test(v->values(last), one->values(last));
+          const double points = median_gain(v->values(last), one->values(last)).value;
+          if (lost > 0) hurts.push_back(str(v->mechanism, " on ", task, " loses ", lost, " seeds"));
+          if (points >= -1 && points < 0 && lower.less >= of_ten)
+            little.push_back(
+                str(v->mechanism, " on ", task, format(" ends %.1f points lower", -points)));
+          if (points < -1 && lower.less >= of_ten)
+            hurts.push_back(
+                str(v->mechanism, " on ", task, format(" ends %.1f points lower", -points)));
+        }
+      }
+      if (others > 0) grid += row + "\n";
+    }
+    const RecordedVariant *full1 = at_scale(r, task, "full", 0, 1),
+                          *full4 = at_scale(r, task, "full", 0, 4),
+                          *five1 = at_scale(r, task, "topk", 5, 1),
+                          *five4 = at_scale(r, task, "topk", 5, 4);
+    if (!full4 || !five4) continue;
+    const Against first(*full4, *full1), second(*full4, *five1), third(*five4, *full4);
+    const std::string what = in_words(third, "adds", "takes away");
+    const bool enough = second.faster || second.is_alike();
+    const bool sparse = second.slower && second.factor() < 1 / alike;
+    judged +=
+        str("| ", task, " | ", first.text(), ": ", first.faster ? "**yes**" : "no", " | ",
+            second.text(), ": ",
+            enough   ? "**suffices**"
+            : sparse ? "sparsity is needed"
+                     : "undecided",
+            " | ", third.text(), ": ", what, " | ",
+            gain(*full4, *full1, [](const SeedOutcome& s) { return s.last.val_accuracy; }), " |\n");
+    if (!Against(*five1, *full1).faster) continue;
+    asked.push_back(task);
+    if (first.faster) s1.push_back(task);
+    if (enough) suffices.push_back(task);
+    if (sparse) needed.push_back(task);
+    if (what == "adds") adds.push_back(task);
+    if (what == "takes away") takes.push_back(task);
+  }
+  const std::vector<Arm> measured = arms(r, folder.parent_path() / "entropy.csv");
+  const size_t n = asked.size();
+  const bool sharper = s1.size() + 1 >= n;
+  const std::string verdict = sharper && suffices.size() + 1 >= n && adds.size() <= 1
+                                  ? "concentration, not sparsity"
+                              : sharper && adds.size() > 1 ? "both"
+                              : 2 * needed.size() > n      ? "sparsity"
+                                                           : "undecided";
+  const std::string words = str(
+      verdict, ". Of the ", n,
+      " tasks on which topk(5) is faster than full attention, a softmax four times "
+      "as sharp makes full attention faster on ",
+      s1.size(),
+      " (S1); it then needs no more epochs than topk(5) at "
+      "C = 1 on ",
+      suffices.size(), " (S2); at C = 4 topk(5) is still faster by a factor of 1.25 or more on ",
+      adds.size(), " (", list(adds), "; S3)");
+  page.body += str(
+      "## Sparsity, or sharpness? (lesson 17; the paper does not ask)\n\n"
+      "![Epochs against C](17-sharpness/results/paper/figure.svg)\n\n"
+      "softmax(C · Q Kᵀ / √d). Epochs to 95 % training accuracy, median and [quartiles] of ten "
+      "seeds.\n\n",
+      grid,
+      "\nBy the [rules](17-sharpness/RULES.md) that were written before the runs (factor above "
+      "1: the first named needs "
+      "fewer epochs):\n\n",
+      judged, "\n**", words,
+      ".**\n\nS4, at equal entropy: topk(5) at C = 1 against full attention at the C whose mean "
+      "entropy before training comes nearest, in nats (a query that attends to n keys alike has "
+      "ln n).\n\n| task | topk(5) | full | epochs, topk(5) against full | |\n"
+      "|---|---|---|---|---|\n",
+      at_equal_entropy(measured), "\n- Control 4, ", one_curve(measured),
+      ".\n- S5, where "
+      "it hurts: ",
+      hurts.empty() ? "nowhere among the runs made" : list(hurts),
+      "; by a point or less, with nine or ten seeds: ", list(little),
+      ".\n- S6, a sharper softmax makes banded(5) faster on: ", list(bands), " (run on ",
+      list(bands_run), ").\n\n");
+  page.claims.push_back(
+      {"—", "what helps is sparsity (the paper's reading)", "—", "lesson 17: " + words});
+  draw_sharpness(r, folder / "figure.svg");
+  write_file_atomically(folder / "verdict.txt", "verdict: " + words + "\n");
+}
+
+}  // namespace focus::findings
