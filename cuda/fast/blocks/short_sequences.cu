@@ -1,12 +1,18 @@
 // All blocks of a model for short sequences, in evaluation, on tensor cores: one kernel. A sequence
 // of up to 48 tokens is three warps, whose numbers stay in registers from the first block to the
-// last (row_mma.cuh says who holds what); shared memory holds a block's weights and its keys and
-// values. Four sequences share them, and wait for each other twice a block: for keys and values,
-// and for the next weights, which arrive in two halves while the other half is used.
+// last (row_mma.cuh says who holds what). Four sequences share a thread block: shared memory holds
+// their keys and values and a block's weights, which arrive in two halves, one while the other is
+// used. The warps wait for each other twice a block: for keys and values, and before the next.
 //
-// A query's scores lie in four lanes, 12 in each. Choosing keys looks for the k-th largest score, a
-// turn for each; scores that a choice depends on are made in 3xtf32, which a choice cannot tell
-// from float32 more often than two sums in other orders.
+// A query's scores lie in four lanes, 12 in each. To choose keys, turn after turn looks for the
+// largest score below the last one; where two are equal, a slower way finds the keys one by one.
+// Scores that a choice depends on are made in 3xtf32 at every precision, so that only queries and
+// keys decide how often it differs from float32's.
+//
+// Measured on an H200: 6528 sequences of 40 tokens, 5 blocks, in 1.06 ms in tf32 with top-5 (its
+// predecessors, a kernel for attention and one for the rest of each block: 2.5 ms), in 1.90 ms in
+// 3xtf32 (predicted from the tensor cores' rate: 0.4 and 1.2). A scheduler has three warps and
+// issues an instruction every other cycle; the tensor cores of 3xtf32 are busy for 47 % of the time.
 #include "cuda/device/launch.h"
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/fast/blocks/row_mma.cuh"
