@@ -61,10 +61,10 @@ def main():
         text = text.replace("$", "")
         for match in NUMBER.finditer(text):
             for number in re.findall(r"\d+(?: \d{3})*(?:\.\d+)?", match.group(1) + match.group(2)):
-                if stands_in(values, number, match.group(3)):
-                    passed += 1
-                elif (page, f"{number} {match.group(3)}") in known:
+                if (page, f"{number} {match.group(3)}") in known:  # though a recording may have it, too
                     known[page, f"{number} {match.group(3)}"] = True
+                    passed += 1
+                elif stands_in(values, number, match.group(3)):
                     passed += 1
                 else:
                     line = text.count("\n", 0, match.start()) + 1

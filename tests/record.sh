@@ -118,10 +118,10 @@ measure() {  # measure NAME: the recording, on standard output
         echo "$1,$2,$3,$name,$step,$evaluation"
       done ;;
     surface_h200)
-      head_lines "one batch of points (focus bench step --device cuda --evaluate --launch fused --seeds 16 --batch 102" \
+      head_lines "one batch of points (focus bench step --device cuda --evaluate --launch fused --seeds 16 --batch 408" \
         "--length 40 --blocks 5), and focus surface --grid 40 of a model that was trained for 25 epochs, on 5000 sequences of" \
         "40 tokens of even pairs: seconds for the 1600 points; the largest difference from float32 at 25 of them."
-      echo "attention,precision,evaluation_us,seconds,nats_from_float32"
+      echo "attention,precision,evaluation_ms,seconds,nats_from_float32"
       folder=$(mktemp -d)
       "$focus" data generate --task even-pairs --count 5000 --length 40 --seed 140439608 --out "$folder/rows.tsv" > /dev/null || exit
       for attention in "full" "topk --k 5"; do
@@ -131,11 +131,11 @@ measure() {  # measure NAME: the recording, on standard output
           --out "$folder/$name" > /dev/null || exit
         for precision in fp32 3xtf32 tf32 bf16; do
           # shellcheck disable=SC2086
-          ms=$(step_ms --evaluate --launch fused --seeds 16 --batch 102 --length 40 --blocks 5 --attention $attention \
+          ms=$(step_ms --evaluate --launch fused --seeds 16 --batch 408 --length 40 --blocks 5 --attention $attention \
             --precision $precision --repeats 4)
           "$focus" surface --device cuda --precision $precision --checkpoint "$folder/$name/seed-140439608/last.safetensors" \
             --data "$folder/rows.tsv" --grid 40 --out "$folder/$name-$precision.json" > "$folder/said" || exit
-          awk -v row="$name,$precision,$(echo "$ms" | awk '{printf "%.1f", 1000 * $1}')" '
+          awk -v row="$name,$precision,$(printf %.3f "$ms")" '
             / points on / {seconds = $(NF - 2)}
             /differs by at most/ {for (i = 1; i < NF; ++i) if ($(i + 1) ~ /^nats/) nats = $i}
             END {print row "," seconds "," nats}' "$folder/said"

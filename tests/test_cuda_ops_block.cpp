@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "attention/attention.h"
+#include "cuda/fast/blocks/block.cuh"
 #include "cuda/lesson/random_run.h"
 #include "cuda/stepper/graph_stepper.h"
 #include "cuda_ops_run.h"
@@ -57,9 +58,10 @@ ModelSettings blocks_of(const AttentionSettings& attention, int T, int blocks, A
   return s;
 }
 
-// The same by kernels.
+// The same by kernels; without training the output alone.
 OperationResult blocks_on_device(const OperationInputs& in, const ModelSettings& s, int B,
-                                 Precision precision, bool fused, const Noise& noise) {
+                                 Precision precision, bool fused, const Noise& noise,
+                                 bool training = true) {
   using namespace gpu;
   const Shape shape{B, s.length, s.d_model};
   OnDevice device(in, shape);
@@ -92,14 +94,18 @@ OperationResult blocks_on_device(const OperationInputs& in, const ModelSettings&
   for (const bool measured : {false, true}) {
     Layout layout = measured ? Layout(memory.data()) : Layout();
     uint32_t site = noise.next_site;
-    blocks = (fused ? fused_blocks : plain_blocks)(model, B, true, site, scratch, layout);
+    blocks = (fused ? fused_blocks : plain_blocks)(model, B, training, site, scratch, layout);
     scratch.memory = layout.take<char>(scratch.bytes);
     if (!measured) memory = DeviceArray<char>(layout.used());
     memory.poison();
   }
-  streams.fork();
+  if (training) streams.fork();
   const float* y = blocks->forward(device.x[0].data(), streams, {});
   streams.copy(device.y.data(), y, shape.size() * sizeof(float));
+  if (!training) {
+    streams.wait();
+    return device.result(shape);
+  }
   const float* dx = blocks->backward(device.dy.data(), streams);
   streams.join();
   streams.copy(device.dx[0].data(), dx, shape.size() * sizeof(float));
@@ -115,6 +121,12 @@ OperationResult blocks_on_device(const OperationInputs& in, const ModelSettings&
   return result;
 }
 
+// What the blocks make of x in evaluation.
+std::vector<double> output_on_device(const OperationInputs& in, const ModelSettings& s,
+                                     Precision precision) {
+  return blocks_on_device(in, s, in.shapes[0][0], precision, true, {}, false).output;
+}
+
 // Relative errors of the output, of x's gradient, of all weights' and all biases'.
 std::array<double, 4> errors_of(const OperationResult& got, const OperationResult& wanted) {
   std::array<double, 4> error{}, size{};
@@ -128,6 +140,14 @@ std::array<double, 4> errors_of(const OperationResult& got, const OperationResul
     add(i == 0 ? 1 : 3 - i % 2, got.gradients[i], wanted.gradients[i]);
   for (size_t part = 0; part < 4; ++part) error[part] = std::sqrt(error[part] / size[part]);
   return error;
+}
+
+double relative_error(const std::vector<double>& got, const std::vector<double>& wanted) {
+  REQUIRE(got.size() == wanted.size());
+  double error = 0, size = 0;
+  for (size_t i = 0; i < wanted.size(); ++i)
+    error += std::pow(got[i] - wanted[i], 2), size += std::pow(wanted[i], 2);
+  return std::sqrt(error / size);
 }
 
 // What the errors of one block may be, and what they must be for weights, x and the output, since
@@ -207,6 +227,64 @@ TEST_CASE("device: fused blocks on tensor cores, against double") {
     }
   }
   gpu::shuffle_threads(0);
+}
+
+TEST_CASE("device: all blocks of short sequences in one kernel, against double") {
+  struct Case {
+    int blocks, B, T;
+    Pattern pattern;
+    int k;
+    Activation activation;
+  };
+  for (const Case& c : {Case{1, 1, 1, Pattern::full, 0, Activation::relu},
+                        {2, 5, 40, Pattern::full, 0, Activation::gelu},
+                        {1, 3, 48, Pattern::full, 0, Activation::mish},
+                        {2, 6, 40, Pattern::topk, 5, Activation::relu},
+                        {1, 4, 17, Pattern::bottomk, 3, Activation::relu},
+                        {1, 1, 48, Pattern::topk, 47, Activation::relu},
+                        {1, 2, 33, Pattern::topk, 1, Activation::relu}}) {
+    ModelSettings s = blocks_of({c.pattern, c.k, 0, 1, 0}, c.T, c.blocks, c.activation, 0);
+    s.attention.score_scale = 1.5;
+    const OperationInputs in = block_inputs(s, c.B);
+    const OperationResult wanted =
+        on_tape(in, [&](auto& tape, const auto& x) { return through_blocks(tape, x, s); }, {});
+    for (const Limits& limits : below_fp32) {
+      REQUIRE(gpu::fits_short_sequences(limits.precision, c.pattern, false, c.T));
+      gpu::shuffle_threads(uint64_t(c.T));
+      const double error = relative_error(output_on_device(in, s, limits.precision), wanted.output);
+      INFO(str(name_of(limits.precision), ", ", c.blocks, " blocks of ", c.T, " tokens, ",
+               name_of(c.pattern), ": ", error));
+      // Queries and keys of few digits may choose another key where two scores are near.
+      const bool may_choose_others = c.k > 0 && limits.precision != Precision::tf32x3;
+      CHECK(error <= (may_choose_others ? 0.1 : limits.most * c.blocks));
+      CHECK(error >= limits.least);
+    }
+  }
+  gpu::shuffle_threads(0);
+}
+
+// Keys without a weight are equal, so all scores of a query are, and the first keys are chosen; a
+// NaN stays in its sequence.
+TEST_CASE("device: short sequences with equal scores, and with a NaN") {
+  const int T = 21, B = 3;
+  const ModelSettings s = blocks_of({Pattern::topk, 4, 0, 1, 0}, T, 1, Activation::relu, 0);
+  OperationInputs in = block_inputs(s, B);
+  std::fill(in.values[3].begin(), in.values[3].end(), 0);  // W_k
+  const OperationResult wanted =
+      on_tape(in, [&](auto& tape, const auto& x) { return through_blocks(tape, x, s); }, {});
+  for (const Limits& limits : below_fp32) {
+    const std::vector<double> got = output_on_device(in, s, limits.precision);
+    CHECK(relative_error(got, wanted.output) <= limits.most);
+    OperationInputs with_nan = in;
+    const size_t sequence = size_t(T * s.d_model);
+    with_nan.values[0][sequence + 77] = NAN;
+    const std::vector<double> seen = output_on_device(with_nan, s, limits.precision);
+    for (size_t i = 0; i < seen.size(); ++i)
+      if (i / sequence == 1)
+        REQUIRE(std::isnan(seen[i]));
+      else
+        REQUIRE(seen[i] == got[i]);
+  }
 }
 
 TEST_CASE("device: runs of fused blocks have the bits of each alone") {

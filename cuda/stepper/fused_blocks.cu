@@ -1,6 +1,9 @@
 // The transformer's blocks with all but attention in a few fused kernels
 // (cuda/fast/blocks/block.cuh): one for the first block's norm and q, k, v; one for the rest of a
-// block together with the next one's norm and q, k, v; one for the rest of the last.
+// block together with the next one's norm and q, k, v; one for the rest of the last. Below float32
+// the evaluation of short sequences takes one kernel for everything.
+#include <cmath>
+
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/stepper/model_pass.h"
 
@@ -60,7 +63,19 @@ class FusedBlocks final : public Blocks {
       blocks_.push_back(b);
       scratch.need(attention_.scratch_bytes(b.kept));
     }
-    if (!training) return;
+    if (!training) {
+      const AttentionSettings& attention = s.attention;
+      short_ = fits_short_sequences(model.precision, attention.pattern, attention.causal, s.length);
+      all_.B = B, all_.T = s.length, all_.blocks = s.blocks;
+      all_.k = attention.pattern == Pattern::full ? 0 : attention.k;
+      all_.sign = attention.pattern == Pattern::bottomk ? -1 : 1;
+      all_.scale = float(attention.score_scale) / std::sqrt(float(s.d_model));
+      all_.activation = s.activation, all_.epsilon = float(s.layer_norm_epsilon);
+      all_.first_epsilon = float(s.first_layer_norm_epsilon);
+      all_.stride = model.runs.stride;
+      all_.parameters = model.weights + model.at.blocks[0].q.weight;
+      return;
+    }
     other_d_ = layout.take<float>(numbers), d_attended_ = layout.take<float>(numbers);
     for (float*& d : d_qkv_) d = layout.take<float>(numbers);
     parts_ = layout.take<float>(part_floats_of(M_, blocks_.size() > 1 ? 6 : 3, model.runs.count));
@@ -68,6 +83,12 @@ class FusedBlocks final : public Blocks {
 
   float* forward(float* x, Streams& streams, const VisitAttention& visit) override {
     const int R = model_.runs.count;
+    if (short_ && !visit) {
+      ShortSequences a = all_;
+      a.x = x, a.y = blocks_[0].rest.y;
+      short_sequences(a, model_.precision, R, streams.main());
+      return a.y;
+    }
     blocks_[0].norm_qkv.x = x;
     norm_qkv_forward(blocks_[0].norm_qkv, R, streams.main());
     for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -145,6 +166,8 @@ class FusedBlocks final : public Blocks {
 
   const ModelOnDevice& model_;
   AttentionPlan attention_;
+  bool short_ = false;  // one kernel makes all blocks:
+  ShortSequences all_{};
   int M_;  // rows of each run
   Scratch& scratch_;
   std::vector<Block> blocks_;

@@ -8,8 +8,8 @@ namespace focus::gpu {
 
 namespace {
 
-constexpr int steps_ahead = 16;          // that the device may be behind when a stop is asked for
-constexpr int evaluated_tokens = 65536;  // in one pass
+constexpr int steps_ahead = 16;  // that the device may be behind when a stop is asked for
+constexpr int evaluated_numbers = 1 << 24;  // of queries, in one pass
 
 std::vector<uint64_t> seeds_of(const PlacedRuns& runs) {
   std::vector<uint64_t> seeds;
@@ -44,7 +44,9 @@ GraphStepper::GraphStepper(const StepSettings& settings, std::vector<StepRun> ru
                  settings.model.targets(),
                  to.batch};
   };
-  const int at_once = evaluated_tokens / (settings.model.length * int(R));
+  const ModelSettings& m = settings.model;
+  const size_t in_a_row = R * size_t(m.length) * size_t(m.attention.heads) * size_t(m.d_model);
+  const int at_once = int(evaluated_numbers / in_a_row);
   part(train_, Split::train, settings.batch, runs_.order());
   part(train_rows_, Split::train, at_once, nullptr);
   part(val_rows_, Split::held_out, at_once, nullptr);

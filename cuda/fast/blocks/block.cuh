@@ -2,6 +2,7 @@
 // each of R runs, whose parameters lie `stride` numbers apart.
 #pragma once
 
+#include "attention/pattern.h"
 #include "cuda/ops/ops.h"
 #include "cuda/simt/simt.h"
 #include "tensor/precision.h"
@@ -68,6 +69,21 @@ void norm_qkv_backward(const NormQkv&, int runs, void* stream);
 void output_and_mlp_forward(const OutputAndMlp&, const NormQkv* next, int runs, void* stream);
 void output_and_mlp_backward(const OutputAndMlp&, const NormQkv* next, int runs, void* stream);
 }  // namespace tensor_cores
+
+// All blocks of a model, in evaluation, for short sequences: x (R·B,T,64) to y.
+struct ShortSequences {
+  int B, T, blocks, k;  // k: keys of a query, 0 for all
+  float sign;           // 1: those with the largest scores; -1: with the smallest
+  float scale;          // of the scores in the softmax
+  Activation activation;
+  float first_epsilon, epsilon;
+  size_t stride;
+  const float* parameters;  // the first run's: each block's q, k, v, W_o and the MLP's two layers
+  const float* x;
+  float* y;
+};
+bool fits_short_sequences(Precision, Pattern, bool causal, int T);
+void short_sequences(const ShortSequences&, Precision, int runs, void* stream);
 
 // Of shared memory, for a block of the kernel that needs most.
 size_t block_shared_bytes();

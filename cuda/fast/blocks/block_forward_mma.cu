@@ -20,22 +20,14 @@ using namespace row_mma;
 // Of a thread block: few, so that all multiprocessors have one, or many, which share the weights.
 constexpr int few_warps = 4, many_warps = 8;
 
-// Normalises rows. stats: may be nullptr.
-__device__ __forceinline__ void normalise(Rows& x, const WarpRows& t, float epsilon,
-                                          float2* stats) {
+// stats: may be nullptr.
+__device__ __forceinline__ void normalise_rows(Rows& x, const WarpRows& t, float epsilon,
+                                               float2* stats) {
+  float2 own_stats[2];
+  normalise(x, epsilon, own_stats);
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    float sum = 0, squares = 0;
-#pragma unroll
-    for (int c = 0; c < own; ++c) sum += x.at[h][c];
-    const float mean = row_sum(sum) / float(side);
-#pragma unroll
-    for (int c = 0; c < own; ++c) squares += (x.at[h][c] - mean) * (x.at[h][c] - mean);
-    const float rstd = 1.f / sqrtf(row_sum(squares) / float(side) + epsilon);
-#pragma unroll
-    for (int c = 0; c < own; ++c) x.at[h][c] = (x.at[h][c] - mean) * rstd;
-    if (t.t == 0 && t.has(h) && stats) stats[t.row_of(h)] = make_float2(mean, rstd);
-  }
+  for (int h = 0; h < 2; ++h)
+    if (t.t == 0 && t.has(h) && stats) stats[t.row_of(h)] = own_stats[h];
 }
 
 // The layers W_o, the MLP's two, q, k, v have the numbers 0 to 5; these are the ones to make.
@@ -104,7 +96,7 @@ __global__ void __launch_bounds__(32 * WARPS, 2)
       in = acc;
     }
     if (n != 1)
-      normalise(in, t, n == 0 ? a.epsilon : next.epsilon, n == 0 ? a.stats : next.stats);
+      normalise_rows(in, t, n == 0 ? a.epsilon : next.epsilon, n == 0 ? a.stats : next.stats);
     else
       with_activation(a.activation, [&](Activation chosen) {
         each([&](int h, int c) { in.at[h][c] = activation_value(chosen, in.at[h][c]); });

@@ -7,10 +7,11 @@
 // 3: 16 bytes at a time, as memory is read and written. To the tensor core
 // (cuda/fast/tensor_cores/mma.h) the even ones of 16 columns are one tile of 8, the odd ones
 // another: its lane's columns 2t and 2t + 1 in each are those four. The same numbers are the next
-// product's first factor as they stand, since the order of the inner numbers is free: the step of 8
-// with the even ones takes 4t as its number t and 4t + 2 as its number t + 4. Weights are read
-// accordingly, from rows whose vectors of 16 bytes are exchanged (`swizzled`) so that the lanes of
-// one load use different banks.
+// product's first factor as they stand, since the order of the inner numbers is free: 4t and 4t + 1
+// are the numbers t and t + 4 of one step of 8, 4t + 2 and 4t + 3 those of another. So a vector of
+// a weight's row is two steps' factors, in neighbouring registers, as an instruction wants them.
+// Weights lie in rows whose vectors of 16 bytes are exchanged (`swizzled`) so that the lanes of one
+// load use different banks.
 //
 // A row lies in four lanes: sums over its channels take two shuffles. All but products is in
 // float32, the sums over a bias too.
@@ -26,29 +27,35 @@ namespace focus::gpu::row_mma {
 constexpr int side = 64, weight_floats = side * side;
 constexpr int own = 16;  // columns of each of a lane's two rows
 
-// at[h][4·p + x]: row g + 8·h, column 16·p + 4·t + x.
-struct Rows {
-  float at[2][own];
+// at[h][4·p + x]: row g + 8·h, column 16·p + 4·t + x, of 16·GROUPS columns.
+template <int GROUPS>
+struct Columns {
+  float at[2][4 * GROUPS];
+};
+using Rows = Columns<side / 16>;
+
+struct Lane {
+  int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
 };
 
-template <class F>
+template <int GROUPS = side / 16, class F>
 __device__ __forceinline__ void each(const F& f) {
 #pragma unroll
   for (int h = 0; h < 2; ++h)
 #pragma unroll
-    for (int c = 0; c < own; ++c) f(h, c);
+    for (int c = 0; c < 4 * GROUPS; ++c) f(h, c);
 }
 
 // The rows of a block, a warp's and a lane's place in them.
-struct WarpRows {
-  int run, g, t, first;  // first: the lane's first row in the tile
-  int left;              // rows of the run from there on
-  size_t row;            // the lane's first row among those of all runs
+struct WarpRows : Lane {
+  int run, first;  // first: the lane's first row in the tile
+  int left;        // rows of the run from there on
+  size_t row;      // the lane's first row among those of all runs
 
   __device__ WarpRows(int rows_of_run, int rows) {
-    const int tiles = (rows_of_run + rows - 1) / rows, lane = int(threadIdx.x) % 32;
+    const int tiles = (rows_of_run + rows - 1) / rows;
     const int begin = int(blockIdx.x) % tiles * rows;
-    run = int(blockIdx.x) / tiles, g = lane / 4, t = lane % 4;
+    run = int(blockIdx.x) / tiles;
     first = int(threadIdx.x) / 32 * 16 + g, left = rows_of_run - begin - first;
     row = size_t(run) * size_t(rows_of_run) + size_t(begin + first);
   }
@@ -91,10 +98,10 @@ __device__ __forceinline__ void add(Rows& to, const WarpRows& t, const float* fr
 }
 
 // As products read them.
-template <Precision P>
-__device__ __forceinline__ Rows operand(const Rows& x) {
-  Rows result;
-  each([&](int h, int c) { result.at[h][c] = gpu::operand<P>(x.at[h][c]); });
+template <Precision P, int GROUPS>
+__device__ __forceinline__ Columns<GROUPS> operand(const Columns<GROUPS>& x) {
+  Columns<GROUPS> result;
+  each<GROUPS>([&](int h, int c) { result.at[h][c] = gpu::operand<P>(x.at[h][c]); });
   return result;
 }
 
@@ -102,6 +109,25 @@ __device__ __forceinline__ Rows operand(const Rows& x) {
 __device__ __forceinline__ float row_sum(float value) {
   value += __shfl_xor_sync(all_lanes, value, 1);
   return value + __shfl_xor_sync(all_lanes, value, 2);
+}
+
+// Normalises the lane's rows. Sets their means and 1/σ.
+__device__ __forceinline__ void normalise(Rows& x, float epsilon, float2 (&stats)[2]) {
+  // Sums of fours and of those: one number after the other would wait for each.
+  const auto sum_of = [](const float(&of)[own]) {
+    float sum[4];
+#pragma unroll
+    for (int c = 0; c < 4; ++c) sum[c] = (of[c] + of[c + 4]) + (of[c + 8] + of[c + 12]);
+    return row_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  };
+#pragma unroll
+  for (int h = 0; h < 2; ++h) stats[h].x = sum_of(x.at[h]) / float(side);
+  each([&](int h, int c) { x.at[h][c] -= stats[h].x; });
+  float squares[2][own];
+  each([&](int h, int c) { squares[h][c] = x.at[h][c] * x.at[h][c]; });
+#pragma unroll
+  for (int h = 0; h < 2; ++h) stats[h].y = 1.f / sqrtf(sum_of(squares[h]) / float(side) + epsilon);
+  each([&](int h, int c) { x.at[h][c] *= stats[h].y; });
 }
 
 // The activation, or its slope, of many numbers: chosen once.
@@ -147,6 +173,22 @@ __device__ __forceinline__ void copy_weight(float* to, const float* from, int th
 #pragma unroll
   for (int more = 0; more < side; more += COPYING / 16)
     __pipeline_memcpy_async(to + swizzled<S>(row, v, more, 0), from + more * side, 16);
+}
+// The thread's part of a weight that it has copied becomes what products read (Numbers::prepared),
+// once for all warps: rounded, or two numbers of bf16 in the place of one.
+template <Precision P, Swizzle S, int COPYING>
+__device__ __forceinline__ void prepare_weight(float* w, int thread) {
+  static_assert(P == Precision::tf32 || P == Precision::bf16);
+#pragma unroll
+  for (int more = 0; more < side; more += COPYING / 16) {
+    float* const at = w + swizzled<S>(thread / 16, thread % 16, more, 0);
+    const float4 u = load4(at);
+    if constexpr (P == Precision::bf16)
+      store2(at,
+             make_float2(__uint_as_float(to_bf16s(u.x, u.y)), __uint_as_float(to_bf16s(u.z, u.w))));
+    else
+      store4(at, gpu::operand<P>(u));
+  }
 }
 __device__ __forceinline__ void copy_bias(float* to, const float* from) {
   const int e = int(threadIdx.x) * 4;
@@ -201,62 +243,93 @@ __device__ __forceinline__ void add_step(float (&c)[N][4], const typename Factor
   }
 }
 
-// c += A B, A as operand() leaves it: b(p, q, v) sets v[o][x] to B's number at row 16·p + 4·t + x
-// and column 16·q + 2·g + o.
-template <Precision P, class LoadB>
-__device__ __forceinline__ void add_product(Rows& c, const Rows& a, const LoadB& b) {
-  using F = Factors<P>;
-  float sums[2][4][4];  // of columns 0 to 31 and 32 to 63
-  each([&](int h, int n) { sums[n / 8][n / 4 % 2 * 2 + n % 2][2 * h + n % 4 / 2] = c.at[h][n]; });
+// Of 16 inner numbers the lane's, v[x] the one at 4·t + x, as factors of two steps of 8.
+template <Precision P, Numbers B_IS>
+__device__ __forceinline__ void set_factors(typename Factors<P>::B (&b)[2], const float (&v)[4]) {
 #pragma unroll
-  for (int p = 0; p < 4; ++p) {
-    typename F::A x[2];
-#pragma unroll
-    for (int s = 0; s < 2; ++s)
-      x[s] =
-          F::template of<Numbers::rounded>(RawA{{a.at[0][4 * p + s], a.at[1][4 * p + s],
-                                                 a.at[0][4 * p + 2 + s], a.at[1][4 * p + 2 + s]}});
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      typename F::B y[4][2];
-#pragma unroll
-      for (int q = 0; q < 2; ++q) {
-        float v[2][4];
-        b(p, 2 * half + q, v);
-#pragma unroll
-        for (int o = 0; o < 2; ++o)
-#pragma unroll
-          for (int s = 0; s < 2; ++s)
-            y[2 * q + o][s] = F::template of<Numbers::weights>(RawB{{v[o][s], v[o][2 + s]}});
-      }
-      add_step<P>(sums[half], x, y);
-    }
-  }
-  each([&](int h, int n) { c.at[h][n] = sums[n / 8][n / 4 % 2 * 2 + n % 2][2 * h + n % 4 / 2]; });
+  for (int s = 0; s < 2; ++s) b[s] = Factors<P>::template of<B_IS>(RawB{{v[2 * s], v[2 * s + 1]}});
 }
 
-// c += A Wᵀ, W copied by_row.
-template <Precision P>
-__device__ __forceinline__ void add_by_transposed(Rows& c, const WarpRows& t, const Rows& a,
+// c += A B, A as operand() leaves it: b(p, q, y) sets y[o] to B's factors at rows 16·p + 4·t + x
+// and column 16·q + 2·g + o. TURN: so many groups of 16 inner numbers are a turn of a loop, if that
+// divides them; all else is unrolled.
+template <Precision P, int TURN = 4, int INNER, int GROUPS, class LoadB>
+__device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<INNER>& a,
+                                            const LoadB& b) {
+  using F = Factors<P>;
+  constexpr int most = GROUPS < 2 ? GROUPS : 2;  // groups of columns in a step, 4 tiles of 8
+  constexpr int steps = GROUPS / most, left = GROUPS % most;
+  float sums[steps][2 * most][4], last[left + 1][4];
+  const auto sum_of = [&](int h, int n) -> float& {
+    const int group = n / 4, tile = group % most * 2 + n % 2, i = 2 * h + n % 4 / 2;
+    return group < steps * most ? sums[group / most][tile][i] : last[n % 2][i];
+  };
+  each<GROUPS>([&](int h, int n) { sum_of(h, n) = c.at[h][n]; });
+  Columns<INNER> rest = a;
+  const auto add_group = [&](int in_turn, int p) {
+    typename F::A x[2];
+#pragma unroll
+    for (int s = 0; s < 2; ++s) {
+      const int e = 4 * in_turn + 2 * s;
+      x[s] = F::template of<Numbers::rounded>(
+          RawA{{rest.at[0][e], rest.at[1][e], rest.at[0][e + 1], rest.at[1][e + 1]}});
+    }
+    const auto step = [&](auto& to, int first, auto groups) {
+      constexpr int N = decltype(groups)::value;
+      typename F::B y[2 * N][2];
+#pragma unroll
+      for (int q = 0; q < N; ++q) b(p, first + q, y + 2 * q);
+      add_step<P>(to, x, y);
+    };
+#pragma unroll
+    for (int s = 0; s < steps; ++s) step(sums[s], s * most, std::integral_constant<int, most>{});
+    if constexpr (left > 0) step(last, steps * most, std::integral_constant<int, left>{});
+  };
+  constexpr int turn = INNER % TURN == 0 ? TURN : INNER;
+#pragma unroll 1
+  for (int first = 0; first < INNER; first += turn) {
+#pragma unroll
+    for (int p = 0; p < turn; ++p) add_group(p, first + p);
+    each<INNER - turn>([&](int h, int n) { rest.at[h][n] = rest.at[h][n + 4 * turn]; });
+  }
+  each<GROUPS>([&](int h, int n) { c.at[h][n] = sum_of(h, n); });
+}
+
+// c += A Wᵀ, W copied by_row: as many rows as c has columns.
+template <Precision P, Numbers W_IS = Numbers::weights, int TURN = 4, int GROUPS>
+__device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t, const Rows& a,
                                                   const float* w) {
-  add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
+  using B = typename Factors<P>::B;
+  add_product<P, TURN>(c, a, [&](int p, int q, B(*y)[2]) {
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
-      const float4 u = load4(w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p));
-      v[o][0] = u.x, v[o][1] = u.y, v[o][2] = u.z, v[o][3] = u.w;
+      const float* const at = w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p);
+      if constexpr (W_IS == Numbers::prepared && P == Precision::bf16) {
+        const float2 u = load2(at);
+        y[o][0].at[0] = __float_as_uint(u.x), y[o][1].at[0] = __float_as_uint(u.y);
+      } else {
+        const float4 u = load4(at);
+        const float v[4] = {u.x, u.y, u.z, u.w};
+        set_factors<P, W_IS>(y[o], v);
+      }
     }
   });
 }
-// c += A W, W copied by_column.
-template <Precision P>
-__device__ __forceinline__ void add_by(Rows& c, const WarpRows& t, const Rows& a, const float* w) {
-  add_product<P>(c, a, [&](int p, int q, float(&v)[2][4]) {
+// c += A W, W copied by_column: as many rows as A has columns.
+template <Precision P, Numbers W_IS = Numbers::weights, int INNER>
+__device__ __forceinline__ void add_by(Rows& c, const Lane& t, const Columns<INNER>& a,
+                                       const float* w) {
+  using B = typename Factors<P>::B;
+  add_product<P>(c, a, [&](int p, int q, B(*y)[2]) {
+    float v[2][4];
 #pragma unroll
     for (int x = 0; x < 4; ++x) {
       const float2 u = load2(w + swizzled<Swizzle::by_column>(4 * t.t, t.g / 2, 16 * p + x, 4 * q) +
                              t.g % 2 * 2);
       v[0][x] = u.x, v[1][x] = u.y;
     }
+#pragma unroll
+    for (int o = 0; o < 2; ++o) set_factors<P, W_IS>(y[o], v[o]);
   });
 }
 

@@ -21,8 +21,9 @@ struct RawB {
 // What is known of the numbers of a factor. An activation is read by every warp, so at tf32 whoever
 // writes one rounds it, once (`operand`); rounding takes three instructions, since a NaN must
 // remain one. Weights are read by one warp each and rounded as they are read: no NaN is among them,
-// as an update that meets one is not made.
-enum class Numbers { any, rounded, weights };
+// as an update that meets one is not made; or, if many warps read them, prepared before
+// (cuda/fast/blocks/row_mma.cuh).
+enum class Numbers { any, rounded, weights, prepared };
 
 // A number as it is written for products to read.
 template <Precision P>
@@ -65,7 +66,7 @@ struct Factors<Precision::tf32> {
   static __device__ __forceinline__ unsigned rounded(float x) {
     // The tensor core cuts off the rest.
     if (N == Numbers::weights) return __float_as_uint(x) + 0x1000;
-    return N == Numbers::rounded ? __float_as_uint(x) : to_tf32(x);
+    return N == Numbers::any ? to_tf32(x) : __float_as_uint(x);
   }
   template <Numbers N>
   static __device__ __forceinline__ A of(const RawA& x) {
