@@ -33,8 +33,19 @@ Scale scale_of(const LessonOptions& o) {
   if (o.demo_scale) return {25, 1, 1, 50};
   return {200, 3, 1, 100};
 }
-constexpr int grid = 25;
-constexpr double range = 0.6, step = 2 * range / (grid - 1);
+// The points around a model; the first surface of each mechanism, which is drawn, goes further out.
+struct Points {
+  int grid;
+  double range;
+  int count() const { return grid * grid; }
+};
+constexpr Points judged = {25, 0.6}, drawn = {41, 1};
+constexpr double step = 0.05;  // of both
+
+Points points_of(const Snapshot& at, int direction) {
+  const bool is_drawn = direction == 1 && at.state == "last" && at.seed == 153476998;
+  return is_drawn ? drawn : judged;
+}
 
 // --- measuring
 // ------------------------------------------------------------------------------------
@@ -46,20 +57,21 @@ bool measure_surface(Lesson& out, const Snapshot& at, const PaddedData& rows, in
   Direction X = draw_direction(centre, uint64_t(direction), 0),
             Y = draw_direction(centre, uint64_t(direction), 1);
   rescale(X, centre), rescale(Y, centre);
+  const auto [grid, range] = points_of(at, direction);
   Surface surface(grid, range);
   const Evaluators evaluators =
       Evaluators::on_cpu(at.settings, rows, std::max(1, out.options().threads));
   if (!fill_surface(surface, centre, X, Y, evaluators, out.stop(), tick)) return false;
   std::vector<double> losses;
   for (const auto& point : surface.points) losses.push_back(point->loss);
-  for (int steps = 1; steps * step < range + step / 2; ++steps) {
+  for (int steps = 1; steps * step < judged.range + step / 2; ++steps) {
     const SlopePercentiles p = slope_percentiles(losses, grid, range, steps * step);
     const std::pair<const char*, double> all[] = {
         {"p50", p.p50}, {"p75", p.p75}, {"p95", p.p95}, {"p99", p.p99}};
     for (const auto& [name, value] : all)
       if (std::isfinite(value)) to.add(at.measured(name, direction, steps * step, value));
   }
-  if (direction == 1 && at.state == "last" && at.seed == 153476998)
+  if (grid == drawn.grid)
     for (size_t i = 0; i < losses.size(); ++i)
       to.add(at.measured("map", direction, double(i), losses[i]));
   return true;
@@ -102,7 +114,8 @@ bool measure(Lesson& out, const Study& study, std::optional<StudyResults>& resul
   const auto directions = [&](const Snapshot& s) {
     return s.state == "last" ? scale.last_directions : scale.matched_directions;
   };
-  for (const Snapshot& s : snapshots) all += directions(s) * grid * grid;
+  for (const Snapshot& s : snapshots)
+    for (int d = 1; d <= directions(s); ++d) all += points_of(s, d).count();
   std::cout << "Measuring around " << snapshots.size() << " models\n";
   {
     ShareProgress progress("surfaces");
@@ -222,8 +235,9 @@ Panel by_radius(const Table& t, const std::vector<uint64_t>& seeds, const std::s
 Figure draw(const Table& t, const Study& study, const std::vector<uint64_t>& seeds) {
   const Interval colours = colours_of(t);
   Figure figure{"The loss around trained models: full attention and the five best keys"};
-  figure.panels = {map_panel(t, full, "1. Loss around full", range, colours),
-                   map_panel(t, topk, "2. Loss around topk(5)", range, colours)};
+  figure.panels = {map_panel(t, full, "1. Loss around full", drawn.range, colours),
+                   map_panel(t, topk, "2. Loss around topk(5)", drawn.range, colours)};
+  for (Panel& map : figure.panels) map.map->levels = {0.1, 0.5, 1, 2, 4};
   figure.panels.push_back(by_radius(t, seeds, "3. 99th percentile of slopes, last", false, "last"));
   figure.panels.push_back(by_radius(t, seeds, "4. The same per length of weights", true, "last"));
   figure.panels.push_back(by_radius(t, seeds, "5. At equal training loss", true, "matched"));
@@ -244,7 +258,8 @@ Figure draw(const Table& t, const Study& study, const std::vector<uint64_t>& see
   figure.caption =
       str("Task ", s.task, ", length ", s.length, ", ", s.train_size, " training examples, ",
           seeds.size(), seeds.size() == 1 ? " seed" : " seeds",
-          ". 1 and 2: first seed, first pair of directions. 3 to 7: medians and ranges "
+          ". 1 and 2: first seed, first pair of directions; white: losses of 0.1, 0.5, 1, 2 "
+          "and 4. 3 to 7: medians and ranges "
           "of the seeds; a seed's number is the median of its directions.");
   return figure;
 }
@@ -477,7 +492,8 @@ int lesson(int argc, char** argv) {
   if (out.options().redraw && std::filesystem::exists(recorded_paper))
     tell_paper_scale(out, recorded_paper);
   const Study study = lesson_study(out);
-  out.note("surfaces", str(grid, " x ", grid, " points over [-0.6, 0.6], step 0.05, first ",
+  out.note("surfaces", str("25 x 25 points over [-0.6, 0.6], those drawn 41 x 41 over [-1, 1], "
+                           "step 0.05, first ",
                            scale_of(out.options()).rows,
                            " training rows, directions drawn with seeds 1, 2, ..."));
   std::optional<StudyResults> results;
