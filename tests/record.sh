@@ -8,7 +8,8 @@
 # Needs `make` with nvcc (build/focus); for attention_h200.csv, gpu_step.csv and text_step_h200.csv also
 # PyTorch, for the first `make build/libfocus-attention.so`. A file is replaced once all of it is measured.
 # NOTE=TEXT is written into the recording: what else was at work on the machine.
-# ROUNDS (1) is for gpu_step.csv and text_step_h200.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even pairs.
+# ROUNDS (1) is for gpu_step.csv and text_step_h200.csv, SHAPES (A,B,D) for attention_h200.csv, PRECISIONS for even
+# pairs and for top-5's surface of 200 x 200 points (tf32).
 # Then: make report.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -60,6 +61,16 @@ ladder() {
     index(rungs, " " $1 " ") == 0 {print; next}
     {printf "%s", rows[key]; rows[key] = ""}' "$part.rungs" "$old"
   rm -f "$part.rung" "$part.rungs"
+}
+
+# surface_row PRECISION GRID MS: a row of surface_h200.csv, of the model in $folder/$name
+surface_row() {
+  "$focus" surface --device cuda --precision "$1" --checkpoint "$folder/$name/seed-140439608/last.safetensors" \
+    --data "$folder/rows.tsv" --grid "$2" --out "$folder/$name-$1-$2.json" > "$folder/said" || return
+  awk -v row="$name,$1,$3" '
+    / points on / {row = row "," $1 "," $(NF - 2)}
+    /differs by at most/ {for (i = 1; i < NF; ++i) if ($(i + 1) ~ /^nats/) nats = $i}
+    END {print row "," nats}' "$folder/said"
 }
 
 measure() {  # measure NAME: the recording, on standard output
@@ -119,28 +130,23 @@ measure() {  # measure NAME: the recording, on standard output
       done ;;
     surface_h200)
       head_lines "one batch of points (focus bench step --device cuda --evaluate --launch fused --seeds 16 --batch 408" \
-        "--length 40 --blocks 5), and focus surface --grid 40 of a model that was trained for 25 epochs, on 5000 sequences of" \
-        "40 tokens of even pairs: seconds for the 1600 points; the largest difference from float32 at 25 of them."
-      echo "attention,precision,evaluation_ms,seconds,nats_from_float32"
+        "--length 40 --blocks 5), and focus surface --grid 40 or 200 of a model that was trained for 25 epochs, on 5000 sequences" \
+        "of 40 tokens of even pairs: seconds for all points; the largest difference from float32 at 25 of them."
+      echo "attention,precision,evaluation_ms,points,seconds,nats_from_float32"
       folder=$(mktemp -d)
       "$focus" data generate --task even-pairs --count 5000 --length 40 --seed 140439608 --out "$folder/rows.tsv" > /dev/null || exit
-      for attention in "full" "topk --k 5"; do
-        case $attention in full) name=full ;; *) name="topk(5)" ;; esac
+      for name in "full" "topk(5)"; do
+        case $name in full) attention=full ;; *) attention="topk --k 5" ;; esac
         # shellcheck disable=SC2086
         "$focus" train --device cuda --task even-pairs --attention $attention --seed 140439608 --epochs 25 \
           --out "$folder/$name" > /dev/null || exit
         for precision in fp32 3xtf32 tf32 bf16; do
           # shellcheck disable=SC2086
-          ms=$(step_ms --evaluate --launch fused --seeds 16 --batch 408 --length 40 --blocks 5 --attention $attention \
-            --precision $precision --repeats 4)
-          "$focus" surface --device cuda --precision $precision --checkpoint "$folder/$name/seed-140439608/last.safetensors" \
-            --data "$folder/rows.tsv" --grid 40 --out "$folder/$name-$precision.json" > "$folder/said" || exit
-          awk -v row="$name,$precision,$(printf %.3f "$ms")" '
-            / points on / {seconds = $(NF - 2)}
-            /differs by at most/ {for (i = 1; i < NF; ++i) if ($(i + 1) ~ /^nats/) nats = $i}
-            END {print row "," seconds "," nats}' "$folder/said"
+          surface_row $precision 40 "$(step_ms --evaluate --launch fused --seeds 16 --batch 408 --length 40 --blocks 5 \
+            --attention $attention --precision $precision --repeats 4)" || exit
         done
       done
+      for precision in ${PRECISIONS:-tf32}; do surface_row "$precision" 200 "" || exit; done
       rm -rf "$folder" ;;
     attention_h200)
       python3 tests/pytorch/attention_ratio.py --shapes "${SHAPES:-A,B,D}" --flex --out "$part" > "$part.log" || exit

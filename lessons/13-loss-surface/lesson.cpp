@@ -410,7 +410,9 @@ void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
         "\n| 200 × 200 | 99th percentile per step within 0.1, topk(5) / full | within 0.35 | "
         "within "
         "0.69 | at 0.35 per length of the weights |\n|---|---|---|---|---|\n";
-  for (const auto& [task, t] : fine) {
+  for (const auto& entry : fine) {
+    const std::string& task = entry.first;
+    const Table& t = entry.second;
     const uint64_t seed = t[0].seed;
     const Interval colours = colours_of(t);
     for (const std::string& m : {full, topk}) {
