@@ -137,9 +137,16 @@ TEST_CASE("a gap, its help and its stub") {
 
 TEST_CASE("a plan in a gap is no wider than the code") {
   const std::string words(60, 'a'), wide = "   " + words + " " + words + " b\n";
-  const Checkout here({{"x.h", code}, {page_path, replaced(page, "halve it\n", wide)}});
-  CHECK(stub_text(gaps_of(read_source(here.root, "x.h"))[0])
-            .find("  //    " + words + "\n  //    " + words + " b\n") != std::string::npos);
+  const auto stub_of = [&](const std::string& plan) {
+    const Checkout here({{"x.h", code}, {page_path, replaced(page, "halve it\n", plan)}});
+    return stub_text(gaps_of(read_source(here.root, "x.h"))[0]);
+  };
+  // What follows, "twice", is on the same line then; a new item is not.
+  CHECK(stub_of(wide).find("  //    " + words + "\n  //    " + words + " b twice\n") !=
+        std::string::npos);
+  CHECK(stub_of(wide + "2. halve it\n")
+            .find("  //    " + words + " b\n  // 2. halve it\n  //    twice\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("a gap in a student's file") {
