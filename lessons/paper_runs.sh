@@ -10,6 +10,9 @@ set -eu
 out=${out:?}
 focus=build/focus device=${DEVICE:-cuda}
 
+# say WORDS: how far it is. What a part prints goes to stdout.
+say() { echo "$(date +%T)  $*" >&2; }
+
 # run TASK ACTIVATION MECHANISM SEED: the folder of the run that trains this seed.
 run() {
   local folder=$out/models/$1.$2.$3
@@ -28,6 +31,7 @@ train() {
   command+=(${TRAIN:-} --out "$folder")
   [ ! -f "$folder/settings.json" ] || command=(resume "$folder")
   [ -z "${6:-}" ] || command+=(--epochs "$6")
+  say "training $folder"
   mkdir -p "$out/models"
   $focus "${command[@]}" > "$folder.log" 2>&1 || { tail -3 "$folder.log"; return 1; }
   [ -n "${6:-}" ] || touch "$folder/trained"

@@ -62,6 +62,7 @@ surface() {
 }
 
 for part in "$@"; do
+  say "$part"
   IFS=. read -r task activation kind <<< "$part"
   if [ "$kind" = fine ]; then
     samples=5000 precision="precision: ${PRECISION:-fp32} (200 x 200)"

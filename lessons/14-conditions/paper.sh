@@ -17,6 +17,7 @@ shift
 made_on "$out/stability"
 
 for task in "$@"; do
+  say "$task"
   seeds="140439608 153476998 235510766"
   [ "$task" = list-operations ] ||
     seeds+=" 205084180 129959864 149896109 145017219 162518970 245293503 152674004"
