@@ -146,7 +146,7 @@ measure() {  # measure NAME: the recording, on standard output
             --attention $attention --precision $precision --repeats 4)" || exit
         done
       done
-      for precision in ${PRECISIONS:-tf32}; do surface_row "$precision" 200 "" || exit; done
+      for precision in ${PRECISIONS-tf32}; do surface_row "$precision" 200 "" || exit; done
       rm -rf "$folder" ;;
     attention_h200)
       python3 tests/pytorch/attention_ratio.py --shapes "${SHAPES:-A,B,D}" --flex --out "$part" > "$part.log" || exit
