@@ -28,6 +28,9 @@ TEST_CASE("progress: durations") {
   CHECK(duration_text(754) == "12:34");
   CHECK(duration_text(3599.6) == "1:00:00");
   CHECK(duration_text(36125) == "10:02:05");
+  CHECK(duration_text(359999) == "99:59:59");
+  CHECK(duration_text(360000) == "4 days");
+  CHECK(duration_text(6.6e6) == "76 days");
   CHECK(duration_text(-1) == "?");
   CHECK(duration_text(1e300) == "?");
 }

@@ -23,6 +23,7 @@ std::string duration_text(double seconds) {
   if (!(seconds >= 0 && seconds < 1e9)) return "?";
   const long long s = std::llround(seconds);
   if (s < 3600) return format("%lld:%02lld", s / 60, s % 60);
+  if (s >= 100 * 3600) return format("%lld days", (s + 43200) / 86400);
   return format("%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
 }
 

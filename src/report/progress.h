@@ -66,7 +66,7 @@ class Progress {
   double last_plain_ = -1e9;  // when the last plain line was printed, in seconds
 };
 
-// "0:07", "12:34", "1:02:03".
+// "0:07", "12:34", "1:02:03", "4 days".
 std::string duration_text(double seconds);
 // "0.6931", "1.000e+13": four digits behind the point, as wide for losses of any size.
 std::string loss_text(double loss);
