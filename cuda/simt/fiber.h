@@ -53,7 +53,9 @@ class Fiber {
   void* fake_stack_ = nullptr;  // the sanitizer's
   const void* outer_stack_ = nullptr;
   size_t outer_size_ = 0;
-  [[maybe_unused]] void *tsan_fiber_ = nullptr, *tsan_outer_ = nullptr;
+#ifdef FOCUS_TSAN
+  void *tsan_fiber_ = nullptr, *tsan_outer_ = nullptr;
+#endif
 };
 
 }  // namespace focus::simt
