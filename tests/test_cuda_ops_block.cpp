@@ -249,7 +249,9 @@ TEST_CASE("device: all blocks of short sequences in one kernel, against double")
     const OperationResult wanted =
         on_tape(in, [&](auto& tape, const auto& x) { return through_blocks(tape, x, s); }, {});
     for (const Limits& limits : below_fp32) {
-      REQUIRE(gpu::fits_short_sequences(limits.precision, c.pattern, false, c.T));
+      // On a GPU with less shared memory other kernels are tested.
+      REQUIRE((gpu::fits_short_sequences(limits.precision, c.pattern, false, c.T) ||
+               gpu::device().shared_memory < size_t(200) * 1024));
       gpu::shuffle_threads(uint64_t(c.T));
       const double error = relative_error(output_on_device(in, s, limits.precision), wanted.output);
       INFO(str(name_of(limits.precision), ", ", c.blocks, " blocks of ", c.T, " tokens, ",
