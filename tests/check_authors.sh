@@ -47,7 +47,19 @@ generated() {
   fi
   check "the tables are those of the recorded results" build/tables --check
   check "figures and verdicts are those of the recorded results" report
+  check "the paper's scale says how long it takes, runs and judges" paper_scale
   print_sum
+}
+# make lesson-NN SCALE=paper with a table of small runs: what it says first, and what it ends with.
+paper_scale() {
+  lesson=lessons/05-semantic-focus copy=$(mktemp -d)
+  mkdir "$copy/lessons" && cp -r lessons/paper_scale.sh $lesson "$copy/lessons" && ln -s "$PWD/build" "$copy/build" &&
+    printf '%s\n' 'task,attention,k,length,train-size,val-size,d-model,d-mlp,blocks,epochs,seeds' \
+      'even-pairs,topk|full,5,8,50,30,8,8,1,3,2' > "$copy/$lesson/paper.csv" || return 1
+  said=$(cd "$copy" && timeout 60 lessons/paper_scale.sh 05 2>&1)
+  rm -rf "$copy"
+  echo "$said"
+  case $said in *"4 to do, "*"at the paper's scale, verdict: "*) ;; *) return 1 ;; esac
 }
 recordings() { tests/recordings.sh check; tests/recordings.sh selftest; }
 one() {  # one NAME: a check that adds up its own in its last line
