@@ -107,6 +107,23 @@ std::string at_equal_entropy(const std::vector<Arm>& all) {
   return text;
 }
 
+// Told, not judged: the fewer keys, the faster?
+std::string by_keys(const Records& r) {
+  std::string rows;
+  for (const std::string& task : tasks) {
+    const RecordedVariant *full = r.find(task, "full"), *two = r.find(task, "topk", 2);
+    if (!full || !two) continue;
+    rows += str("| ", task, " | ", epochs_of(full));
+    for (const int k : {9, 5, 2}) rows += " | " + epochs_of(r.find(task, "topk", k));
+    rows += " | " + compared(two, full) + " |\n";
+  }
+  if (rows.empty()) return "";
+  return "\nFewer keys, all at C = 1 (told, not judged):\n\n| task | full | topk(9) | topk(5) | "
+         "topk(2) | "
+         "topk(2) against full |\n|---|---|---|---|---|---|\n" +
+         rows;
+}
+
 // Control 4: do epochs follow the entropy at the start, whatever makes it?
 std::string one_curve(const std::vector<Arm>& all) {
   std::vector<double> entropies, epochs;
@@ -234,7 +251,7 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
       "entropy before training comes nearest, in nats (a query that attends to n keys alike has "
       "ln n).\n\n| task | topk(5) | full | epochs, topk(5) against full | |\n"
       "|---|---|---|---|---|\n",
-      at_equal_entropy(measured), "\n- Control 4, ", one_curve(measured),
+      at_equal_entropy(measured), by_keys(r), "\n- Control 4, ", one_curve(measured),
       ".\n- S5, where "
       "it hurts: ",
       hurts.empty() ? "nowhere among the runs made" : list(hurts),
