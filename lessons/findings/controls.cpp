@@ -228,14 +228,14 @@ void more_controls(const Records& r, Page& page) {
   std::vector<std::string> faster, asked;
   for (const std::string& task : {tasks[0], tasks[1]}) {
     const auto best = [&](const char* attention, int k, double c) {
-      const RecordedVariant *low = adam(task, attention, k, c, "0.0001"),
+      const RecordedVariant *low = adam(task, attention, k, c, "1e-04"),
                             *high = adam(task, attention, k, c, "0.001");
       return low && (!high || median_of(*low) < median_of(*high)) ? low : high;
     };
     for (const auto& [attention, k] : {std::pair("full", 0), {"topk", 5}})
       for (const double c : {1., 4.})
-        for (const char* lr : {"0.0001", "0.001"})
-          row(str(task, ", ", arm(attention, k, c), ", rate ", lr), adam(task, attention, k, c, lr),
+        for (const char* lr : {"1e-04", "0.001"})
+          row(str(task, ", ", arm(attention, k, c), ", rate ", parse_number(lr)), adam(task, attention, k, c, lr),
               adam(task, attention, k, 1, lr));
     const RecordedVariant *one = best("full", 0, 1), *four = best("full", 0, 4),
                           *five = best("topk", 5, 1);

@@ -202,8 +202,8 @@ void figure_three(const Records& r, Page& page) {
     row(str("rate ", lr), {{"lr", lr}});
   for (const char* decay : {"0.9", "0.99", "0.999"})
     row(str("rate 0.1, decay ", decay), {{"lr-decay", decay}});
-  for (const char* lr : {"0.0001", "0.001"})
-    row(str("Adam, rate ", lr), {{"optimizer", "adam"}, {"lr", lr}, {"lr-decay", "0.99999"}});
+  for (const char* lr : {"1e-04", "0.001"})
+    row(str("Adam, rate ", parse_number(lr)), {{"optimizer", "adam"}, {"lr", lr}, {"lr-decay", "0.99999"}});
   page.claims.push_back({"F7", "so with other rates, decays and Adam", "3c–e",
                          verdict_of(lessons / "12-optimisers", "12") + count("settings")});
   page.body +=
