@@ -25,7 +25,7 @@ double training_minutes(const std::string& task, int seeds) {
 
 // ms: a point on 5000 rows of length 40, float32; on 500 of length 600 full attention and top-5.
 std::vector<Part> surface_parts() {
-  constexpr double ms = 3.3, ms_long = 22 + 12, fine = 200 * 200, coarse = 41 * 41;
+  constexpr double ms = 2.5, ms_long = 22 + 12, fine = 200 * 200, coarse = 41 * 41;
   std::vector<Part> parts;
   for (const char* activation : {"relu", "gelu"})
     for (const std::string task :
