@@ -81,9 +81,9 @@ std::vector<NotRun> not_run(const Records& r) {
 std::string in_short(const std::vector<NotRun>& groups) {
   std::string text;
   for (const NotRun& g : groups)
-    text +=
-        str(text.empty() ? "" : "; ", g.name, ": ", g.variants,
-            g.variants == 1 ? " variant, " : " variants, ", format("%.0f", g.minutes), " minutes");
+    text += str(text.empty() ? "" : "; ", g.name, ": ", g.variants,
+                g.variants == 1 ? " variant, " : " variants, ", format("%.0f", g.minutes),
+                g.minutes < 1.5 ? " minute" : " minutes");
   return text;
 }
 
