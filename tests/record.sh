@@ -149,7 +149,7 @@ measure() {  # measure NAME: the recording, on standard output
       for precision in ${PRECISIONS-tf32}; do surface_row "$precision" 200 "" || exit; done
       rm -rf "$folder" ;;
     attention_h200)
-      python3 tests/pytorch/attention_ratio.py --shapes "${SHAPES:-A,B,D}" --flex --out "$part" > "$part.log" || exit
+      python3 -X faulthandler tests/pytorch/attention_ratio.py --shapes "${SHAPES:-A,B,D}" --flex --out "$part" > "$part.log" || exit
       cat "$part"; rm -f "$part.log" ;;
     gpu_step)
       python3 tests/pytorch/gpu_step.py --focus "$focus" --rounds "${ROUNDS:-1}" --out "$part" > /dev/null && cat "$part" ;;
