@@ -153,7 +153,7 @@ $(B)/lesson-00: $(subst $(blank),\$(blank),$(PAGE)) $(B)/obj/page.txt
 
 # --- a lesson -------------------------------------------------------------------------------------
 
-#: make demo        four attention mechanisms learn even pairs side by side, in about a minute
+#: make demo        four attention mechanisms learn even pairs side by side, in a minute or two
 demo: $(B)/demo
 	@$(B)/demo
 

@@ -235,8 +235,8 @@ void more_controls(const Records& r, Page& page) {
     for (const auto& [attention, k] : {std::pair("full", 0), {"topk", 5}})
       for (const double c : {1., 4.})
         for (const char* lr : {"1e-04", "0.001"})
-          row(str(task, ", ", arm(attention, k, c), ", rate ", parse_number(lr)), adam(task, attention, k, c, lr),
-              adam(task, attention, k, 1, lr));
+          row(str(task, ", ", arm(attention, k, c), ", rate ", parse_number(lr)),
+              adam(task, attention, k, c, lr), adam(task, attention, k, 1, lr));
     const RecordedVariant *one = best("full", 0, 1), *four = best("full", 0, 4),
                           *five = best("topk", 5, 1);
     if (!one || !four) continue;
