@@ -192,3 +192,12 @@ TEST_CASE("lesson study: the paper's scale shows the runs that focus study made,
   CHECK_FALSE(paper_recording(Program({"--redraw"}).lesson));
   CHECK(project.printed.str().find("not run; make lesson-98 SCALE=paper") != std::string::npos);
 }
+
+TEST_CASE("lesson study: a folder for several lessons has one for each") {
+  Project project;
+  Program own({}), shared({"--out", "all"});
+  own.lesson.write_into("lesson-98"), shared.lesson.write_into("lesson-98");
+  CHECK(own.lesson.options().out == "out/lesson-98");
+  CHECK(shared.lesson.options().out == "all/lesson-98");
+  CHECK(fs::is_directory("all/lesson-98"));
+}

@@ -77,13 +77,20 @@ std::vector<NotRun> not_run(const Records& r) {
   return all;
 }
 
+namespace {
+
+std::string minutes_text(double minutes) {
+  return format("%.0f", minutes) + (minutes < 1.5 ? " minute" : " minutes");
+}
+
+}  // namespace
+
 // "3 variants of list operations (figure 7), 40 minutes; …"
 std::string in_short(const std::vector<NotRun>& groups) {
   std::string text;
   for (const NotRun& g : groups)
     text += str(text.empty() ? "" : "; ", g.name, ": ", g.variants,
-                g.variants == 1 ? " variant, " : " variants, ", format("%.0f", g.minutes),
-                g.minutes < 1.5 ? " minute" : " minutes");
+                g.variants == 1 ? " variant, " : " variants, ", minutes_text(g.minutes));
   return text;
 }
 
@@ -97,8 +104,8 @@ std::string in_full(const std::vector<NotRun>& groups) {
       format("%.0f", minutes),
       " minutes in all. `build/focus study TABLE --device cuda --out DIR` runs a whole table.\n\n");
   for (const NotRun& g : groups)
-    text += str("**", g.name, "**, ", format("%.0f", g.minutes),
-                " minutes\n\n| variant | command | minutes |\n|---|---|---|\n", g.rows, "\n");
+    text += str("**", g.name, "**, ", minutes_text(g.minutes),
+                "\n\n| variant | command | minutes |\n|---|---|---|\n", g.rows, "\n");
   return text;
 }
 

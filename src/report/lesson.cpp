@@ -123,7 +123,7 @@ void Lesson::note(const std::string& key, const std::string& value) {
 }
 
 void Lesson::write_into(const std::string& folder) {
-  options_.out /= folder;
+  if (options_.out.filename() != folder) options_.out /= folder;
   std::filesystem::create_directories(options_.out);
 }
 

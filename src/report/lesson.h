@@ -57,7 +57,8 @@ class Lesson {
   void write(const std::string& file, const std::string& text);
   void table(const std::string& columns, const std::vector<std::string>& rows,
              const std::string& file = "results.csv");
-  // From now on DIR is DIR/folder: where several lessons are given one folder to read from.
+  // From now on DIR is DIR/folder, if that is not its name already: where several lessons are given
+  // one folder to read from.
   void write_into(const std::string& folder);
   // A table of what a script, `by`, measured in `folder`, perhaps on another machine: in place of
   // this one's hardware and date stand those of folder/made-on.txt (lessons/paper_runs.sh).
