@@ -236,7 +236,7 @@ TEST_CASE("the authors' model: every golden file that the page can compute") {
   CHECK(checked >= 5);  // full, full_smallest, full_length1, topk, topk_k1
 }
 
-TEST_CASE("50 steps without dropout stay beside the engine's") {
+TEST_CASE("50 steps without dropout are the engine's") {
   for (int k : {5, 0}) {
     one_page::Settings s = page_settings(20, k, 153476998);
     s.examples = 50 * int(s.batch);
@@ -248,7 +248,10 @@ TEST_CASE("50 steps without dropout stay beside the engine's") {
     Optimizer<float> sgd(OptimizerKind::sgd, engine.parameters());
     Workers workers;
     Tape<float> tape(workers);
-    double loss_error = 0;
+    for (size_t p = 0; p < engine.parameters().size(); ++p)
+      CHECK(compare(page.parameters()[p]->value, engine.parameters()[p].value).error <= 1e-7);
+    double largest_error = 0;
+    int far = 0;
     for (size_t first = 0; first < order.size(); first += s.batch) {
       const auto batch = one_page::Batch(order).subspan(first, s.batch);
       const double page_loss = one_page::train_step(page, batch, s.rate).loss / double(s.batch);
@@ -264,18 +267,21 @@ TEST_CASE("50 steps without dropout stay beside the engine's") {
       tape.backward(loss);
       sgd.step(engine.parameters(), s.rate,
                clip_factor(gradient_norm(engine.parameters()), s.clip));
-      loss_error = std::max(loss_error, std::abs(page_loss - double(loss.data[0])));
+      double error = std::abs(page_loss - double(loss.data[0]));
+      for (size_t p = 0; p < engine.parameters().size(); ++p) {
+        const auto& after = page.parameters()[p]->value;
+        std::vector<float>& of_engine = engine.parameters()[p].value;
+        error = std::max(error, compare(after, of_engine).error);
+        of_engine.assign(after.begin(), after.end());  // the next step begins with the same weights
+      }
+      far += !(error <= 1e-6);
+      largest_error = std::max(largest_error, error);
     }
-    // Both compute in float and add up in different orders. Measured: losses within 7e-8, weights
-    // within 6e-8. The limit leaves room for other compilers, whose rounding may even change which
-    // of two nearly equal scores is kept.
-    double weight_error = 0;
-    for (size_t p = 0; p < engine.parameters().size(); ++p) {
-      const auto largest = compare(page.parameters()[p]->value, engine.parameters()[p].value);
-      weight_error = std::max(weight_error, largest.error);
-    }
-    CHECK_MESSAGE(loss_error <= 1e-5, "k ", k, ": the losses differ by up to ", loss_error);
-    CHECK_MESSAGE(weight_error <= 1e-5, "k ", k, ": the weights differ by up to ", weight_error);
+    // Both compute in float and add up in different orders. Measured: 5e-8. Rounding decides, in a
+    // rare step, on which side of ReLU's corner a number falls, or which of two nearly equal scores
+    // is kept: 1.4e-5 was measured.
+    CHECK_MESSAGE(far <= 5, "k ", k, ": of 50 steps ", far, " differ by more than 1e-6");
+    CHECK_MESSAGE(largest_error <= 1e-3, "k ", k, ": a step differs by ", largest_error);
   }
 }
 
