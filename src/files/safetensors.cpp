@@ -93,14 +93,14 @@ const StoredTensor& Safetensors::require(const std::string& name, const Shape64&
              " is needed; convert it");
 }
 
-void Safetensors::require_finite(const std::string& name) const {
+void Safetensors::require_finite(const std::string& name, const std::string& advice) const {
   const StoredTensor& tensor = require(name);
   if (!is_float(tensor.dtype)) return;
   for (size_t i = 0; i < tensor.count(); ++i) {
     const double value = float_at(tensor.dtype, &tensor.bytes[i * bytes_of(tensor.dtype)]);
     if (std::isfinite(value)) continue;
     fail_input(file_, ": tensor ", name, " holds ", std::isnan(value) ? "NaN" : "infinity",
-               " at element ", i, "; use a checkpoint from before the numbers broke");
+               " at element ", i, "; ", advice);
   }
 }
 

@@ -79,8 +79,11 @@ class Safetensors {
   const StoredTensor& require(const std::string& name, const Shape64& shape) const;
   const StoredTensor& require(const std::string& name, const Shape64& shape,
                               std::initializer_list<DType> dtypes) const;
-  // InputError when an element is NaN or infinite: names the first. Whole numbers always pass.
-  void require_finite(const std::string& name) const;
+  // InputError when an element is NaN or infinite: names the first, and says what to do. Whole
+  // numbers always pass.
+  void require_finite(
+      const std::string& name,
+      const std::string& advice = "use a checkpoint from before the numbers broke") const;
 
   // The elements as T: float or double from any floating-point type, uint8_t, int32_t or int64_t
   // from any other. InputError when the tensor is missing, is of the other kind, or holds a value

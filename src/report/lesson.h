@@ -46,6 +46,7 @@ class Lesson {
   const LessonOptions& options() const { return options_; }
   // lessons/NN-*; InputError unless the program was started in the project's folder.
   std::filesystem::path folder() const;
+  std::string number() const { return folder().filename().string().substr(0, 2); }  // "05"
   std::filesystem::path recorded() const { return folder() / "results"; }
   // Set by Ctrl-C; long work looks at it, and main then returns interrupted().
   const std::atomic<bool>& stop() const;

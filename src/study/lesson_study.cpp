@@ -55,8 +55,7 @@ std::optional<StudyResults> study_results(
 }
 
 StudyResults results_at_paper_scale(const Lesson& lesson) {
-  const std::string number = lesson.folder().filename().string().substr(0, 2);
-  const std::string advice = str("; make lesson-", number, " SCALE=paper makes them");
+  const std::string advice = str("; make lesson-", lesson.number(), " SCALE=paper makes them");
   const std::filesystem::path file = lesson.options().out / "study/results.csv";
   if (!std::filesystem::exists(file))
     fail_input(file.string(), " is not there: no runs at the paper's scale", advice);

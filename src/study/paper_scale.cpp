@@ -40,8 +40,7 @@ std::optional<Recording> paper_recording(const Lesson& lesson) {
   const auto folder = lesson.recorded() / "paper";
   if (!lesson.options().redraw) return std::nullopt;
   if (std::filesystem::exists(folder / "seeds.csv")) return read_recording(folder);
-  const std::string number = lesson.folder().filename().string().substr(0, 2);
-  std::cout << "at the paper's scale: not run; make lesson-" << number
+  std::cout << "at the paper's scale: not run; make lesson-" << lesson.number()
             << " SCALE=paper makes the runs\n";
   return std::nullopt;
 }

@@ -83,6 +83,13 @@ std::vector<std::string> differences(const RunSettings& there, const RunSettings
   return all;
 }
 
+// What of `all` differs in the fewest settings, of equal ones the first.
+template <class T>
+auto nearest_to(const RunSettings& settings, const std::vector<T>& all) {
+  return std::ranges::min_element(
+      all, {}, [&](const T& other) { return differences(settings, other.settings).size(); });
+}
+
 std::string joined(const std::vector<std::string>& words, const char* between) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : between) + word;
@@ -229,17 +236,11 @@ void check_whole(const Recording& recording, const std::string& folder) {
 void check_against(const Recording& recording, const Study& table, const std::string& folder) {
   for (const RecordedVariant& v : recording.variants) {
     const std::string name = str(folder, ": '", v.name, "'");
-    const StudyVariant *same = nullptr, *nearest = nullptr;
-    size_t least = SIZE_MAX;
-    for (const StudyVariant& asked : table.variants) {
-      const size_t n = differences(v.settings, asked.settings).size();
-      if (n == 0) same = &asked;
-      if (n < least) least = n, nearest = &asked;
-    }
-    if (!same)
+    const StudyVariant& asked = *nearest_to(v.settings, table.variants);
+    if (const auto other = differences(v.settings, asked.settings); !other.empty())
       fail_input(name, " has settings that ", table.name, " does not ask for; the nearest is '",
-                 nearest->name, "': ", joined(differences(v.settings, nearest->settings), ", "));
-    for (const uint64_t seed : same->seeds)
+                 asked.name, "': ", joined(other, ", "));
+    for (const uint64_t seed : asked.seeds)
       if (std::ranges::none_of(v.seeds, [&](const SeedOutcome& s) { return s.seed == seed; }))
         fail_input(name, ": seed ", seed, " is missing");
   }
@@ -298,8 +299,7 @@ Recording make_recording(const Study& table, const std::vector<StudyResults>& re
 
   Recording recording;
   for (const StudyVariant& asked : table.variants) {
-    const Candidate *found = nullptr, *nearest = nullptr;
-    size_t least = SIZE_MAX;
+    const Candidate* found = nullptr;
     for (const Candidate& c : candidates) {
       RunSettings wanted = asked.settings;
       take_sizes_of_files(wanted, c.settings);
@@ -307,13 +307,12 @@ Recording make_recording(const Study& table, const std::vector<StudyResults>& re
         if (found) fail_input("'", asked.name, "' is recorded more than once");
         found = &c;
       }
-      if (const size_t n = differences(c.settings, asked.settings).size(); n < least)
-        least = n, nearest = &c;
     }
     if (!found) {
+      const auto nearest = nearest_to(asked.settings, candidates);
       if (!partial)
         fail_input("'", asked.name, "' of ", table.name, " is in none of the results",
-                   nearest
+                   nearest != candidates.end()
                        ? str("; the nearest is '", nearest->variant->name,
                              "': ", joined(differences(nearest->settings, asked.settings), ", "))
                        : std::string(),
