@@ -140,8 +140,8 @@ std::string by_seed(const Records& r, std::string& words) {
     }
   words =
       str("Told, not judged: of the tasks that are learnt by heart at C = 1, held-out examples are "
-          "answered by ",
-          list(where));
+          "answered ",
+          where.empty() ? "by no seed" : list(where));
   std::string head = "| task | mechanism |", line = "|---|---|";
   for (const double c : all) head += " C = " + c_text(c) + " |", line += "---|";
   return str(
