@@ -25,7 +25,9 @@ rungs_in() {
 
 # WHAT: FILE... for each kernel of a recording; nothing for one that times no kernels.
 kernels_of() {
-  fused="fused: cuda/stepper/fused_blocks.cu $(echo cuda/fast/blocks/*.cu cuda/fast/attention/*.cu)"
+  fused="fused: cuda/stepper/fused_blocks.cu $(echo cuda/fast/blocks/block_*.cu cuda/fast/attention/*.cu)"
+  fused_fp32="fused in float32: cuda/stepper/fused_blocks.cu $(echo cuda/fast/blocks/block_*ward.cu cuda/fast/attention/1[4-7]_*.cu)"
+  short="short sequences: cuda/ops/attention_short.cu cuda/fast/blocks/short_sequences.cu"
   steps="operations and graph: cuda/stepper/plain_blocks.cpp cuda/stepper/model_pass.cpp $(echo cuda/ops/*.cu)
 one: cuda/one_launch/step_fp32.cu"
   case $1 in
@@ -40,14 +42,14 @@ one: cuda/one_launch/step_fp32.cu"
       echo "ours topk: $(echo cuda/attention/09_*.cu cuda/attention/11_*.cu cuda/fast/attention/1[67]_*.cu)"
       echo "ours banded and block: $(echo cuda/attention/13_*.cu)" ;;
     */launch_rungs.csv) echo "$steps" ;;
-    */gpu_step.csv | */evaluation_h200.csv | */even_pairs_seconds*) echo "$steps"; echo "$fused" ;;
+    */gpu_step.csv) echo "$steps"; echo "$fused" ;;
+    */even_pairs_seconds*) echo "$steps"; echo "$fused"; echo "$short" ;;
+    */evaluation_h200.csv) echo "$steps"; echo "$fused_fp32" ;;
     */text_step_h200.csv)
       echo "$steps" | head -n 1
       echo "causal: $(echo cuda/attention/0[459]_*.cu cuda/attention/11_*.cu)" ;;
     */fused_blocks*) echo "$fused" ;;
-    */surface_h200.csv)
-      echo "short: cuda/ops/attention_short.cu"
-      echo "$fused" ;;
+    */surface_h200.csv) echo "$short"; echo "$fused" ;;
   esac
 }
 

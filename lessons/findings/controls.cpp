@@ -198,7 +198,7 @@ void controls(const Records& r, Page& page) {
   page.body += text;
 }
 
-// Controls 6 and 7.
+// Controls 6 to 8.
 void more_controls(const Records& r, Page& page) {
   std::string text, rows;
   const auto row = [&](const std::string& what, const RecordedVariant* v,
@@ -275,6 +275,26 @@ void more_controls(const Records& r, Page& page) {
   table("Even pairs, other lengths.",
         str("- **7, full attention at C = 4 is faster than at C = 1 at ", sharper, " of ", shown,
             " lengths.** The best of 1, 4 and 16 for it: ", list(asked), ".\n"));
+
+  asked.clear();
+  for (const std::string& task : tasks) {
+    const RecordedVariant* one = at_scale(r, task, "full", 0, 1);
+    if (!one || generalises(task, *one)) continue;
+    int most = -1;
+    for (const double c : {0.125, 0.25})
+      if (const RecordedVariant* v = at_scale(r, task, "full", 0, c)) {
+        row(str(task, ", ", arm("full", 0, c)), v, one);
+        most = std::max(most, seeds_that_generalise(task, *v));
+      }
+    if (most >= 0)
+      asked.push_back(str(task, ": ",
+                          most >= 5  ? "it does"
+                          : most > 0 ? "by luck of the seed"
+                                     : "it does not",
+                          " (", most, " of ten seeds at the better C)"));
+  }
+  table("A flatter softmax.",
+        str("- **8, does a flat softmax generalise?** ", list(asked, "; "), ".\n"));
   page.body += text;
 }
 

@@ -41,10 +41,10 @@ std::vector<NotRun> not_run(const Records& r) {
   const std::vector<std::pair<std::string, fs::path>> tables = {
       {"GELU and Mish (F5)", lessons / "07-activations/paper.csv"},
       {"topk(2), for lesson 14's prediction", lessons / "14-conditions/paper.csv"},
+      {"list operations (figure 7)", lessons / "06-generalisation/list-operations.csv"},
       {"the factor C (lesson 17)", lessons / "17-sharpness/paper.csv"},
       {"lesson 17's controls", lessons / "17-sharpness/controls.csv"},
-      {"two more controls of lesson 17", lessons / "17-sharpness/more-controls.csv"},
-      {"list operations (figure 7)", lessons / "06-generalisation/list-operations.csv"},
+      {"more controls of lesson 17", lessons / "17-sharpness/more-controls.csv"},
       {"fixed masks with k = 9", lessons / "06-generalisation/masks-9.csv"},
       {"depths and heads (F6)", lessons / "11-architecture/paper.csv"},
       {"depths and heads, even pairs", lessons / "11-architecture/even-pairs.csv"},

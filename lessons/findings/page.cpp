@@ -31,7 +31,7 @@ const RecordedVariant* Records::find(const std::string& task, const std::string&
 }
 
 std::string c_text(double c) {
-  return c == 0.5 ? "½" : number_text(c);
+  return c == 0.5 ? "½" : c == 0.25 ? "¼" : c == 0.125 ? "⅛" : number_text(c);
 }
 
 const RecordedVariant* at_scale(const Records& r, const std::string& task,
@@ -82,9 +82,22 @@ double held_out(const RecordedVariant& v) {
   return median(v.values([](const SeedOutcome& s) { return s.last.val_accuracy; }));
 }
 
+namespace {
+
+double more_than_guessed(const std::string& task) {
+  return (task == "modular-arithmetic" ? 29 : 100.0 / find_task(task).classes) + 10;
+}
+
+}  // namespace
+
 bool generalises(const std::string& task, const RecordedVariant& v) {
-  const double guess = task == "modular-arithmetic" ? 29 : 100.0 / find_task(task).classes;
-  return held_out(v) >= guess + 10;
+  return held_out(v) >= more_than_guessed(task);
+}
+
+int seeds_that_generalise(const std::string& task, const RecordedVariant& v) {
+  return int(std::count_if(v.seeds.begin(), v.seeds.end(), [&](const SeedOutcome& s) {
+    return s.last.val_accuracy >= more_than_guessed(task);
+  }));
 }
 
 std::string list(const std::vector<std::string>& words, const char* between) {

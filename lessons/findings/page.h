@@ -87,7 +87,8 @@ std::string gain(const RecordedVariant& a, const RecordedVariant& b, const F& of
 double held_out(const RecordedVariant& v);
 // Ten points above what guessing among equally frequent answers reaches (modular arithmetic's
 // commonest answer has 29 %).
-bool generalises(const std::string& task, const RecordedVariant& v);
+bool generalises(const std::string& task, const RecordedVariant& v);  // by the median seed
+int seeds_that_generalise(const std::string& task, const RecordedVariant& v);
 std::string list(const std::vector<std::string>& words, const char* between = ", ");
 
 // The verdict at the paper's scale; if there is none, the word of the lesson's.

@@ -83,12 +83,16 @@ double correlation(const std::vector<double>& x, const std::vector<double>& y) {
 std::string in_words(const Against& c, const char* faster, const char* slower) {
   if (c.faster && c.factor() >= alike) return faster;
   if (c.slower && c.factor() <= 1 / alike) return slower;
-  return c.is_alike() || c.faster || c.slower ? "alike" : "undecided";
+  if (c.faster || c.slower) return str("undecided (a factor below ", number_text(alike), ")");
+  return c.is_alike() ? "alike" : "undecided";
 }
 
-// S4: topk(5) at C = 1 against full attention at the C whose entropy comes nearest.
-std::string at_equal_entropy(const std::vector<Arm>& all) {
+// S4: topk(5) at C = 1 against full attention at the C whose entropy comes nearest. `words` is what
+// the claim says of it.
+std::string at_equal_entropy(const std::vector<Arm>& all, std::string& words) {
   std::string text;
+  std::vector<std::string> adds, takes;
+  int asked = 0;
   for (const std::string& task : tasks) {
     const Arm *five = nullptr, *full = nullptr;
     for (const Arm& a : all)
@@ -101,10 +105,50 @@ std::string at_equal_entropy(const std::vector<Arm>& all) {
     if (!full->run) continue;
     const Against c(*five->run, *full->run);
     const std::string what = in_words(c, "adds", "takes away");
+    ++asked;
+    if (what == "adds") adds.push_back(task);
+    if (what == "takes away") takes.push_back(task);
     text += str("| ", task, " | ", format("%.2f", five->entropy), " | C = ", c_text(full->c), ", ",
                 format("%.2f", full->entropy), " | ", c.text(), " | sparsity ", what, " |\n");
   }
+  words = str("At equal entropy before training topk(5) is faster by as much on ", adds.size(),
+              " of ", asked, " tasks (", list(adds), "; S4), slower by as much on ", takes.size(),
+              " (", list(takes), ")");
   return text;
+}
+
+// Of the tasks that are learnt by heart at C = 1: seeds that answer held-out examples all the same.
+std::string by_seed(const Records& r, std::string& words) {
+  const std::vector<double> all = {0.125, 0.25, 0.5, 1, 2, 4, 8, 16};
+  std::string rows;
+  std::vector<std::string> where;
+  for (const std::string& task : tasks)
+    for (const auto& [attention, k] : {std::pair("full", 0), {"topk", 5}}) {
+      if (const auto* one = at_scale(r, task, attention, k, 1); !one || generalises(task, *one))
+        continue;
+      rows += str("| ", task, " | ", attention, k ? "(5)" : "", " |");
+      for (const double c : all) {
+        const RecordedVariant* v = at_scale(r, task, attention, k, c);
+        rows += v ? str(" ", seeds_that_generalise(task, *v), " of ", v->seeds.size(), " |")
+                  : std::string(c < 0.5 && k ? " not asked |" : " not run |");
+        if (v && seeds_that_generalise(task, *v) > 0)
+          where.push_back(str("on ", task, " by ", seeds_that_generalise(task, *v), " of ",
+                              v->seeds.size(), " seeds of ", attention, k ? "(5)" : "",
+                              " at C = ", c_text(c)));
+      }
+      rows += "\n";
+    }
+  words =
+      str("Told, not judged: of the tasks that are learnt by heart at C = 1, held-out examples are "
+          "answered ",
+          where.empty() ? "by no seed" : list(where));
+  std::string head = "| task | mechanism |", line = "|---|---|";
+  for (const double c : all) head += " C = " + c_text(c) + " |", line += "---|";
+  return str(
+      "\nLearnt by heart, or not? Of the tasks on which the median seed at C = 1 ends within "
+      "ten points of guessing: the seeds that end above that on held-out examples (told, not "
+      "judged; for C below ½ control 8).\n\n",
+      head, "\n", line, "\n", rows);
 }
 
 // Told, not judged: the fewer keys, the faster?
@@ -184,7 +228,8 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
           const auto last = [](const SeedOutcome& s) { return s.last.val_accuracy; };
           const SignTest lower = sign_test(v->values(last), one->values(last));
           const double points = median_gain(v->values(last), one->values(last)).value;
-          if (lost > 0) hurts.push_back(str(v->mechanism, " on ", task, " loses ", lost, " seeds"));
+          if (lost > 0)
+            hurts.push_back(str(v->mechanism, " on ", task, " loses ", lost, " of ten seeds"));
           if (points >= -1 && points < 0 && lower.less >= of_ten)
             little.push_back(
                 str(v->mechanism, " on ", task, format(" ends %.1f points lower", -points)));
@@ -228,6 +273,9 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
                               : sharper && adds.size() > 1 ? "both"
                               : 2 * needed.size() > n      ? "sparsity"
                                                            : "undecided";
+  std::string equal_entropy, generalising;
+  const std::string s4 = at_equal_entropy(measured, equal_entropy),
+                    learnt = by_seed(r, generalising);
   const std::string words = str(
       verdict, ". Of the ", n,
       " tasks on which topk(5) is faster than full attention, a softmax four times "
@@ -236,7 +284,7 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
       " (S1); it then needs no more epochs than topk(5) at "
       "C = 1 on ",
       suffices.size(), " (S2); at C = 4 topk(5) is still faster by a factor of 1.25 or more on ",
-      adds.size(), " (", list(adds), "; S3)");
+      adds.size(), " (", list(adds), "; S3). ", equal_entropy, ". ", generalising);
   page.body += str(
       "## Sparsity, or sharpness? (lesson 17; the paper does not ask)\n\n"
       "![Epochs against C](17-sharpness/results/paper/figure.svg)\n\n"
@@ -251,7 +299,7 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
       "entropy before training comes nearest, in nats (a query that attends to n keys alike has "
       "ln n).\n\n| task | topk(5) | full | epochs, topk(5) against full | |\n"
       "|---|---|---|---|---|\n",
-      at_equal_entropy(measured), by_keys(r), "\n- Control 4, ", one_curve(measured),
+      s4, by_keys(r), learnt, "\n- Control 4, ", one_curve(measured),
       ".\n- S5, where "
       "it hurts: ",
       hurts.empty() ? "nowhere among the runs made" : list(hurts),

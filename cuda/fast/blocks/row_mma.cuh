@@ -251,9 +251,8 @@ __device__ __forceinline__ void set_factors(typename Factors<P>::B (&b)[2], cons
 }
 
 // c += A B, A as operand() leaves it: b(p, q, y) sets y[o] to B's factors at rows 16·p + 4·t + x
-// and column 16·q + 2·g + o. TURN: so many groups of 16 inner numbers are a turn of a loop, if that
-// divides them; all else is unrolled.
-template <Precision P, int TURN = 4, int INNER, int GROUPS, class LoadB>
+// and column 16·q + 2·g + o.
+template <Precision P, int INNER, int GROUPS, class LoadB>
 __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<INNER>& a,
                                             const LoadB& b) {
   using F = Factors<P>;
@@ -265,14 +264,14 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
     return group < steps * most ? sums[group / most][tile][i] : last[n % 2][i];
   };
   each<GROUPS>([&](int h, int n) { sum_of(h, n) = c.at[h][n]; });
-  Columns<INNER> rest = a;
-  const auto add_group = [&](int in_turn, int p) {
+#pragma unroll
+  for (int p = 0; p < INNER; ++p) {
     typename F::A x[2];
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      const int e = 4 * in_turn + 2 * s;
+      const int e = 4 * p + 2 * s;
       x[s] = F::template of<Numbers::rounded>(
-          RawA{{rest.at[0][e], rest.at[1][e], rest.at[0][e + 1], rest.at[1][e + 1]}});
+          RawA{{a.at[0][e], a.at[1][e], a.at[0][e + 1], a.at[1][e + 1]}});
     }
     const auto step = [&](auto& to, int first, auto groups) {
       constexpr int N = decltype(groups)::value;
@@ -284,23 +283,16 @@ __device__ __forceinline__ void add_product(Columns<GROUPS>& c, const Columns<IN
 #pragma unroll
     for (int s = 0; s < steps; ++s) step(sums[s], s * most, std::integral_constant<int, most>{});
     if constexpr (left > 0) step(last, steps * most, std::integral_constant<int, left>{});
-  };
-  constexpr int turn = INNER % TURN == 0 ? TURN : INNER;
-#pragma unroll 1
-  for (int first = 0; first < INNER; first += turn) {
-#pragma unroll
-    for (int p = 0; p < turn; ++p) add_group(p, first + p);
-    each<INNER - turn>([&](int h, int n) { rest.at[h][n] = rest.at[h][n + 4 * turn]; });
   }
   each<GROUPS>([&](int h, int n) { c.at[h][n] = sum_of(h, n); });
 }
 
 // c += A Wᵀ, W copied by_row: as many rows as c has columns.
-template <Precision P, Numbers W_IS = Numbers::weights, int TURN = 4, int GROUPS>
-__device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t, const Rows& a,
-                                                  const float* w) {
+template <Precision P, Numbers W_IS = Numbers::weights, int INNER, int GROUPS>
+__device__ __forceinline__ void add_by_transposed(Columns<GROUPS>& c, const Lane& t,
+                                                  const Columns<INNER>& a, const float* w) {
   using B = typename Factors<P>::B;
-  add_product<P, TURN>(c, a, [&](int p, int q, B(*y)[2]) {
+  add_product<P>(c, a, [&](int p, int q, B(*y)[2]) {
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
       const float* const at = w + swizzled<Swizzle::by_row>(2 * t.g, t.t, 16 * q + o, 4 * p);

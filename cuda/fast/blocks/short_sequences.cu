@@ -9,11 +9,11 @@
 // Scores that a choice depends on are made in 3xtf32 at every precision, so that only queries and
 // keys decide how often it differs from float32's.
 //
-// Measured on an H200: 6528 sequences of 40 tokens, 5 blocks, in 1.06 ms in tf32 with top-5 (its
-// predecessors, a kernel for attention and one for the rest of each block: 2.5 ms), in 1.90 ms in
-// 3xtf32 (predicted from the tensor cores' rate: 0.4 and 1.2). A scheduler has three warps and
-// issues an instruction every other cycle; the tensor cores of 3xtf32 are busy for 47 % of the
-// time.
+// Measured on an H200: a batch of 6528 sequences of 40 tokens, 5 blocks, top-5, in 1.13 ms in tf32
+// (its predecessors, a kernel for attention and one for the rest of each block: 2.6 ms) and in
+// 1.89 ms in 3xtf32; 0.1 of them is not this kernel's (predicted for it from the tensor cores'
+// rate: 0.4 and 1.2). A scheduler has three warps and issues an instruction every other cycle; the
+// tensor cores of 3xtf32 are busy for half of the time.
 #include "cuda/device/launch.h"
 #include "cuda/fast/blocks/block.cuh"
 #include "cuda/fast/blocks/row_mma.cuh"
@@ -124,12 +124,60 @@ __device__ __forceinline__ void softmax(Scores& s, const unsigned (&kept)[2], co
   }
 }
 
+// A number as a first factor of a product, in a register of its own: an instruction takes four that
+// lie side by side, and the compiler would copy those that are also wanted elsewhere. It does not
+// know that the addition changes nothing.
+//
+// At tf32 tensor cores ignore a float's last 13 bits. Multiplied by 1 + 3/8 · 2⁻¹⁰ before, a number
+// is off by at most 3/4 of a last place, on average by 0.04 upwards. Rounded it would be off by at
+// most 1/2, but operand() takes four instructions. NaN and infinity stay what they are, and a
+// number less than 3/4 of a place below infinity becomes infinity.
+template <Precision P>
+__device__ __forceinline__ float factor(float x) {
+  return P == Precision::tf32 ? x * (1 + 0x3p-13f) : P == Precision::tf32x3 ? x + 0.f : x;
+}
+// GROUPS groups of 16 columns, from `first` on.
+template <Precision P, int GROUPS, int ALL>
+__device__ __forceinline__ Columns<GROUPS> factors(const Columns<ALL>& x, int first = 0) {
+  Columns<GROUPS> result;
+  each<GROUPS>([&](int h, int c) { result.at[h][c] = factor<P>(x.at[h][4 * first + c]); });
+  return result;
+}
+
+// c += A Wᵀ, W's rows as copy_weight() leaves them. At 3xtf32 in two turns of a loop: otherwise the
+// compiler splits all of A into its parts first, and has registers left for only one factor of W at
+// a time.
+template <Precision P, Numbers W_IS, int GROUPS>
+__device__ __forceinline__ void add_rows(Columns<GROUPS>& c, const Lane& lane, Rows a,
+                                         const float* w) {
+  if constexpr (P != Precision::tf32x3) {
+    add_by_transposed<P, W_IS>(c, lane, factors<P, 4>(a), w);
+  } else {
+#pragma unroll 1
+    for (int half = 0; half < side; half += side / 2) {
+      add_by_transposed<P, W_IS>(c, lane, factors<P, 2>(a), w + half);
+      each<2>([&](int h, int n) { a.at[h][n] = a.at[h][n + 8]; });
+    }
+  }
+}
+// c += the weights of the values at `values`, likewise.
+template <Precision P>
+__device__ __forceinline__ void add_values(Rows& c, const Lane& lane, Scores weights,
+                                           const float* values) {
+  if constexpr (P != Precision::tf32x3) {
+    add_by<P, Numbers::rounded>(c, lane, factors<P, tiles>(weights), values);
+  } else {
+#pragma unroll 1
+    for (int key = 0; key < longest; key += 16) {
+      add_by<P, Numbers::rounded>(c, lane, factors<P, 1>(weights), values + key * side);
+      each<tiles - 1>([&](int h, int n) { weights.at[h][n] = weights.at[h][n + 4]; });
+    }
+  }
+}
+
 template <Precision P, bool CHOOSES>
 __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequences a) {
   constexpr Precision of_scores = CHOOSES ? Precision::tf32x3 : P;
-  // At 3xtf32 a loop: the compiler would make the parts of all of A first, and have registers left
-  // for one factor of B after the other.
-  constexpr int turn = P == Precision::tf32x3 ? 2 : 4;
   SharedMemory shared;
   float* const weights = shared.array<float>(layers * weight_floats);
   float* const biases = shared.array<float>(layers * side);
@@ -172,8 +220,18 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
       const float4 b = load4(biases + layer * side + 16 * p + 4 * lane.t);
       set_vector(out, 0, p, b), set_vector(out, 1, p, b);
     }
-    add_by_transposed<P, Numbers::prepared, turn>(out, lane, in, weights + layer * weight_floats);
+    add_rows<P, Numbers::prepared>(out, lane, in, weights + layer * weight_floats);
     return out;
+  };
+
+  // Keys and values after the last token are 0: others would reach the sums as 0 · NaN.
+  const auto store = [&]<Swizzle S>(float* to, const Rows& from) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int p = 0; p < 4; ++p)
+        store4(to + swizzled<S>(warp % tiles * 16 + lane.g, lane.t, 8 * h, 4 * p),
+               has[h] ? vector(from, h, p) : make_float4(0, 0, 0, 0));
   };
 
   start_copying(0, 0);
@@ -189,36 +247,24 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
 
 #pragma unroll 1
   for (int block = 0; block < a.blocks; ++block) {
-    wait_for_copies(
-        0);  // q's, k's and v's weights are there; nobody reads the others, keys or values
+    // q's, k's and v's weights are there; nobody reads the others, keys or values any more.
+    wait_for_copies(0);
     start_copying(block, 1);
     Rows in = x, acc;
     float2 stats[2];
     normalise(in, block == 0 ? a.first_epsilon : a.epsilon, stats);
-    in = operand<P>(in);
 #pragma unroll 1
     for (int n = 0; n < 3; ++n) {  // k, v, q
       acc = product(in, (n + 1) % 3);
-#pragma unroll
-      for (int h = 0; h < 2; ++h)
-#pragma unroll
-        for (int p = 0; p < 4; ++p) {
-          const int row = warp % tiles * 16 + lane.g;
-          const float4 v = has[h] ? vector(acc, h, p) : make_float4(0, 0, 0, 0);
-          if (n == 0)
-            store4(keys + swizzled<Swizzle::by_row>(row, lane.t, 8 * h, 4 * p),
-                   gpu::operand<of_scores>(v));
-          if (n == 1)
-            store4(values + swizzled<Swizzle::by_column>(row, lane.t, 8 * h, 4 * p),
-                   gpu::operand<P>(v));
-        }
+      if (n == 0) store.template operator()<Swizzle::by_row>(keys, factors<of_scores, 4>(acc));
+      if (n == 1) store.template operator()<Swizzle::by_column>(values, factors<P, 4>(acc));
     }
-    wait_for_copies(
-        1);  // keys, values and the other weights are there; nobody reads the first ones
+    // Keys, values and the other weights are there; nobody reads the first ones any more.
+    wait_for_copies(1);
     if (block + 1 < a.blocks) start_copying(block + 1, 0);
 
     Scores s{};
-    add_by_transposed<of_scores, Numbers::rounded, turn>(s, lane, operand<of_scores>(acc), keys);
+    add_rows<of_scores, Numbers::rounded>(s, lane, acc, keys);
     unsigned kept[2];
     if (CHOOSES) {
       each<tiles>([&](int h, int c) {
@@ -236,8 +282,7 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
     }
     softmax(s, kept, lane, a.scale, a.T);
     in = Rows{};
-    add_by<P, Numbers::rounded>(in, lane, operand<P>(s), values);
-    in = operand<P>(in);
+    add_values<P>(in, lane, s, values);
 
 #pragma unroll 1
     for (int n = 0; n < 3; ++n) {  // W_o, the MLP's first and second
@@ -246,11 +291,10 @@ __global__ void __launch_bounds__(threads, 1) short_sequences_kernel(ShortSequen
         with_activation(a.activation, [&](Activation chosen) {
           each([&](int h, int c) { in.at[h][c] = activation_value(chosen, acc.at[h][c]); });
         });
-        in = operand<P>(in);
         continue;
       }
       each([&](int h, int c) { in.at[h][c] = x.at[h][c] += acc.at[h][c]; });
-      if (n == 0) normalise(in, a.epsilon, stats), in = operand<P>(in);
+      if (n == 0) normalise(in, a.epsilon, stats);
     }
   }
 #pragma unroll
