@@ -1,8 +1,8 @@
 // Lessons 13 and 14, which measure at the paper's size with scripts of their own.
 #include <algorithm>
-#include <sstream>
 
 #include "files/atomic_file.h"
+#include "files/rows.h"
 #include "page.h"
 
 namespace focus::findings {
@@ -43,18 +43,13 @@ std::vector<Part> surface_parts() {
 }
 
 // The different beginnings of a table's rows: their cells `columns`, joined by points.
-std::vector<std::string> beginnings(const fs::path& file, const std::vector<size_t>& columns) {
+std::vector<std::string> beginnings(const fs::path& file, size_t all_columns,
+                                    const std::vector<size_t>& columns) {
   std::vector<std::string> all;
   if (!fs::exists(file)) return all;
-  std::istringstream lines(read_file(file, 1 << 25));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#')) continue;
-    std::vector<std::string> cells;
-    std::istringstream row(line);
-    for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
+  for (const auto& cells : read_rows(file, all_columns)) {
     std::string name;
-    for (size_t column : columns)
-      if (column < cells.size()) name += (name.empty() ? "" : ".") + cells[column];
+    for (size_t column : columns) name += (name.empty() ? "" : ".") + cells[column];
     if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
   }
   return all;
@@ -75,7 +70,7 @@ void theory(Page& page) {
 
   std::vector<Part> parts;
   const auto measured =
-      beginnings(surfaces / "results/paper/measured.csv", {0, 1, 4});  // task, activation, state
+      beginnings(surfaces / "results/paper/measured.csv", 9, {0, 1, 4});  // task, activation, state
   const auto has = [](const std::vector<std::string>& all, const std::string& name) {
     return std::find(all.begin(), all.end(), name) != all.end();
   };
@@ -93,7 +88,7 @@ void theory(Page& page) {
         "lessons/13-loss-surface/paper.sh OUT " + p.name,
         p.minutes + training_minutes(p.task, fine ? 1 : seeds));
   }
-  const auto in_table = beginnings(conditions / "results/paper/measured.csv", {0});
+  const auto in_table = beginnings(conditions / "results/paper/measured.csv", 10, {0});
   for (const Task& task : all_tasks())
     if (!has(in_table, task.name))
       add(str(task.name, ", table 6, ", task.name == "list-operations" ? 3 : 10, " seeds"),
