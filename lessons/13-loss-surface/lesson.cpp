@@ -29,7 +29,7 @@ struct Points {
   double range;
   int count() const { return grid * grid; }
 };
-constexpr Points judged = {25, 0.6}, drawn = {41, 1};
+constexpr Points judged = {17, 0.4}, drawn = {41, 1};
 constexpr double step = 0.05;  // of both
 
 Points points_of(const Snapshot& at, int direction) {
@@ -184,7 +184,7 @@ int lesson(int argc, char** argv) {
   if (out.options().redraw && std::filesystem::exists(recorded_paper))
     tell_paper_scale(out, recorded_paper);
   const Study study = lesson_study(out);
-  out.note("surfaces", str("25 x 25 points over [-0.6, 0.6], those drawn 41 x 41 over [-1, 1], "
+  out.note("surfaces", str("17 x 17 points over [-0.4, 0.4], those drawn 41 x 41 over [-1, 1], "
                            "step 0.05, first ",
                            scale_of(out.options()).rows,
                            " training rows, directions drawn with seeds 1, 2, ..."));
