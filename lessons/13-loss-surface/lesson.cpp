@@ -37,8 +37,7 @@ Points points_of(const Snapshot& at, int direction) {
   return is_drawn ? drawn : judged;
 }
 
-// --- measuring
-// ------------------------------------------------------------------------------------
+// --- measuring -----------------------------------------------------------------------------------
 
 // One surface: percentiles of its slopes by radius, and the losses themselves of the first one.
 bool measure_surface(Lesson& out, const Snapshot& at, const PaddedData& rows, int direction,
@@ -127,8 +126,7 @@ bool measure(Lesson& out, const Study& study, std::optional<StudyResults>& resul
   return true;
 }
 
-// --- telling
-// --------------------------------------------------------------------------------------
+// --- telling -------------------------------------------------------------------------------------
 
 Figure draw(const Table& t, const Study& study, const std::vector<uint64_t>& seeds) {
   const Interval colours = colours_of(t);
