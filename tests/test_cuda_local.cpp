@@ -26,7 +26,7 @@ TEST_CASE("cuda local: every rung, output and gradients, all sizes, widths, glob
         for (int width : {1, 2, 5, 6, 9, T - g - 1, T - g}) {
           if (width < 1 || width > T - g) continue;
           if (small_sizes() && ++cases % 3) continue;  // in turn, so that each width meets each g
-          const Sizes s{1 + T % 2, T, T > 65 ? 1 : 2, channels[++turn % 6]};
+          const Sizes s{batch_to_test(T), T, T > 65 ? 1 : 2, channels[++turn % 6]};
           const Numbers q = normal_numbers(s, 1), k = normal_numbers(s, 2),
                         v = normal_numbers(s, 3), d_o = normal_numbers(s, 4);
           const AttentionResult wanted = wanted_for(s, pattern, width, g, q, k, v, d_o);

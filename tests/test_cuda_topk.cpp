@@ -75,7 +75,7 @@ TEST_CASE("cuda topk: every rung, keys, output and gradients, all sizes") {
     for (int kept : kept_to_test(T)) {
       const int widths[] = {64, 16, 20, 128, 36, 100};
       // Each (T, k) with one width, so that every width meets many of them.
-      check_all_rungs(Problem({1 + T % 2, T, T > 65 ? 1 : 2, widths[(T + kept) % 6]}), kept);
+      check_all_rungs(Problem({batch_to_test(T), T, T > 65 ? 1 : 2, widths[(T + kept) % 6]}), kept);
     }
 }
 
