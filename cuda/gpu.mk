@@ -39,11 +39,13 @@ $(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp %_count.cpp,$(C
 	$(LINK)
 CUDA_TEST_PROGRAMS += $(B)/cuda-tests
 
-# For callers in other languages (tests/pytorch/attention_ratio.py).
-$(B)/libfocus-attention.so: LDFLAGS += -shared
+# For callers in other languages (tests/pytorch/attention_ratio.py). The CUDA runtime is the shared
+# one, so that a process has one: PyTorch's, which is loaded already and has the same name.
+SHARED_RUNTIME := $(firstword $(wildcard $(dir $(CUDA_RUNTIME))libcudart.so) $(CUDA_RUNTIME))
+$(B)/libfocus-attention.so: LDFLAGS += -shared -Wl,-z,defs -Wl,-rpath,$(dir $(SHARED_RUNTIME))
 $(B)/libfocus-attention.so: $(call cuda_obj,$(wildcard cuda/attention/*.cu cuda/fast/attention/*.cu) \
       cuda/device/device.cu) \
-    $(call emulated_obj,$(wildcard cuda/attention/*.cpp) src/attention/pattern.cpp) $(CUDA_RUNTIME)
+    $(call emulated_obj,$(wildcard cuda/attention/*.cpp) src/attention/pattern.cpp) $(SHARED_RUNTIME)
 	$(LINK)
 endif
 

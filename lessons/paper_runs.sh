@@ -20,21 +20,24 @@ run() {
   echo "$folder"
 }
 
-# train FOLDER TASK ACTIVATION MECHANISM SEED [EPOCHS]: to so many epochs in all, else as the paper.
+# train TASK ACTIVATION MECHANISM SEED: the run that trains this seed, if it is not there. For lesson
+# 13 the weights at a training loss of 0.1 are kept, too.
 train() {
-  local folder=$1 command=(train --task "$2" --activation "$3" --attention "$4" --device "$device")
+  local folder command
+  folder=$(run "$@")
+  command=(train --task "$1" --activation "$2" --attention "$3" --device "$device"
+    --keep-at-loss 0.1)
   [ ! -f "$folder/trained" ] || return 0
-  [ "$4" = full ] || command+=(--k 5)
+  [ "$3" = full ] || command+=(--k 5)
   # All ten seeds of the paper at once, if the folder is not one seed's.
-  case $folder in *."$5" | *."$5".matched) command+=(--seed "$5") ;; *) command+=(--seeds 10) ;; esac
+  case $folder in *."$4") command+=(--seed "$4") ;; *) command+=(--seeds 10) ;; esac
   # shellcheck disable=SC2206  # several flags
   command+=(${TRAIN:-} --out "$folder")
   [ ! -f "$folder/settings.json" ] || command=(resume "$folder")
-  [ -z "${6:-}" ] || command+=(--epochs "$6")
   say "training $folder"
   mkdir -p "$out/models"
   $focus "${command[@]}" > "$folder.log" 2>&1 || { tail -3 "$folder.log"; return 1; }
-  [ -n "${6:-}" ] || touch "$folder/trained"
+  touch "$folder/trained"
 }
 
 # rows TASK SEED: the rows that seed trains on.
@@ -43,8 +46,9 @@ rows() {
   [ "$1" = list-operations ] && seed=1 length=600
   case ${TRAIN:-} in *--length*) length=${TRAIN#*--length } length=${length%% *} ;; esac
   mkdir -p "$out/data"
+  # Another script may be making it at this moment.
   [ -f "$file" ] || $focus data generate --task "$1" --count 5000 --length "$length" --seed "$seed" \
-    --out "$file" > /dev/null
+    --out "$file" > /dev/null 2>&1 || [ -f "$file" ]
   echo "$file"
 }
 
@@ -60,6 +64,6 @@ made_on() {
     echo "hardware: ${hardware:-$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)}"
     echo "date: $(date -u +%Y-%m-%d)"
     echo "version: commit ${COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}"
-  } | awk '!seen[$0]++' > "$file.new"
-  mv "$file.new" "$file"
+  } | awk '!seen[$0]++' > "$file.$$"
+  mv "$file.$$" "$file"
 }

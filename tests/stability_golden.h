@@ -10,6 +10,14 @@
 
 namespace focus::test {
 
+// What is measured on a golden model's rows, in double.
+inline Stability measured(const std::string& name, int threads = 1) {
+  GoldenModel<double> golden(name);
+  Workers workers(threads);
+  const std::atomic<bool> stop{false};
+  return measure_stability(golden.model, golden.data, golden.data.rows, workers, stop).value();
+}
+
 // How far numbers may be off: a share of the wanted one, and so much beside it.
 struct Limits {
   double share, beside;  // of percentiles

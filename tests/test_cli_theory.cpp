@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli.h"
+#include "files/folder.h"
 #include "files/safetensors.h"
 #include "theory_golden.h"
 
@@ -250,6 +251,22 @@ TEST_CASE("cli: surface refuses, and writes nothing") {
   m.refuses(base + Words{m.full, "--grid", "3", "--out", "d.tsv"}, "nothing is overwritten");
   const std::string wide = trained(m, "wide", {"--attention", "full", "--heads", "2"});
   m.refuses(base + Words{m.full, wide, "--grid", "3"}, "W_q.weight' is [16, 8]");
+}
+
+TEST_CASE("cli: a surface that another process is computing is refused at the start") {
+  const Models m;
+  const Words line{"surface", "--checkpoint", m.full, "--data", "d.tsv", "--grid", "3",
+                   "--out",   "s.json"};
+  {
+    const FileLock other(m / "s.json");
+    m.refuses(line, "s.json: another process is making it");
+  }
+  write_all(m / "s.json.lock", "mine");
+  m.refuses(line, "s.json.lock: is no lock");
+  CHECK(read_all(m / "s.json.lock") == "mine");
+  write_all(m / "s.json.lock", "");  // left by a kill
+  m.done(line);
+  CHECK(!fs::exists(m / "s.json.lock"));
 }
 
 TEST_CASE("cli: a surface that is killed or stopped goes on, to the same bytes") {

@@ -73,6 +73,34 @@ TEST_CASE("cli: threads change nothing, and one seed does not depend on the othe
   CHECK(read_all(place / "a" / file) == read_all(place / "c" / file));
 }
 
+TEST_CASE("cli: --keep-at-loss keeps the first weights at that loss, also across a resume") {
+  const Place place;
+  place.done(small_run("whole", 4) + "--seeds 2");
+  // A loss that both reach, one after its third epoch.
+  const std::vector<EpochMetrics> rows = read_metrics(place / "whole/metrics.csv");
+  double loss = 0;
+  for (const EpochMetrics& row : rows)
+    if (row.epoch == 3) loss = std::max(loss, row.train_loss);
+  place.done(small_run("a", 4) + "--seeds 2 --keep-at-loss" + Words{number_text(loss)});
+  place.done(small_run("b", 2) + "--seeds 2 --keep-at-loss" + Words{number_text(loss)});
+  place.done("resume b --epochs 4");
+  for (const uint64_t seed : {153476998u, 235510766u}) {
+    const auto first = std::find_if(rows.begin(), rows.end(), [&](const EpochMetrics& row) {
+      return row.seed == seed && row.train_loss <= loss;
+    });
+    REQUIRE(first != rows.end());
+    place.done(small_run(str("short-", seed), first->epoch) + "--seed" + Words{str(seed)});
+    const std::string kept = str("seed-", seed, "/at-loss.safetensors");
+    const std::string wanted =
+        read_all(place / str("short-", seed, "/seed-", seed, "/last.safetensors"));
+    CHECK(read_all(place / "a" / kept) == wanted);
+    CHECK(read_all(place / "b" / kept) == wanted);
+  }
+  place.done(small_run("never", 1) + "--keep-at-loss 1e-9");
+  CHECK(!fs::exists(place / "never/seed-153476998/at-loss.safetensors"));
+  place.refuses(small_run("none", 1) + "--keep-at-loss 0", "--keep-at-loss");
+}
+
 TEST_CASE("cli: full attention ignores k") {
   const Place place;
   const Words full = "--attention full";

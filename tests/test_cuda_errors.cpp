@@ -1,4 +1,5 @@
 // Bad input of the attention kernels: a message with the numbers, and the device works afterwards.
+#include "cuda/attention/c_interface.h"
 #include "cuda_run.h"
 
 using namespace focus;
@@ -88,6 +89,66 @@ TEST_CASE("cuda errors: workspace, memory; the device works afterwards") {
                        InputError);
   CHECK(run.run(gpu::Pass::forward) == 14);
   gpu::synchronize();
+}
+
+TEST_CASE("cuda: other languages' interface starts what attention() starts; errors as text") {
+  for (const Pattern pattern : {Pattern::full, Pattern::topk, Pattern::banded}) {
+    const Sizes sizes{2, 9, 3, 16};
+    const int kept = pattern == Pattern::full ? 0 : 5;
+    KernelRun runs[2]{{sizes, pattern, kept, 0, normal_numbers(sizes, 1), normal_numbers(sizes, 2),
+                       normal_numbers(sizes, 3), normal_numbers(sizes, 4)},
+                      {sizes, pattern, kept, 0, normal_numbers(sizes, 1), normal_numbers(sizes, 2),
+                       normal_numbers(sizes, 3), normal_numbers(sizes, 4)}};
+    KernelRun &own = runs[0], &other = runs[1];
+    own.call.scores = nullptr;  // that interface has none
+    for (gpu::Heads* x : {&own.call.q, &own.call.k, &own.call.v, &own.call.o, &own.call.d_o,
+                          &own.call.dq, &own.call.dk, &own.call.dv})
+      *x = gpu::heads_bhtd(x->data, sizes.B, sizes.H, sizes.T, sizes.D);
+    const std::string name = name_of(pattern);
+    for (const bool backward : {false, true}) {
+      FocusAttentionCall c{name.c_str(),
+                           backward,
+                           sizes.B,
+                           sizes.H,
+                           sizes.T,
+                           sizes.D,
+                           kept,
+                           0,
+                           0,
+                           other.q.data(),
+                           other.k.data(),
+                           other.v.data(),
+                           other.o.data(),
+                           other.lse.data(),
+                           other.p.data(),
+                           other.d_o.data(),
+                           other.dq.data(),
+                           other.dk.data(),
+                           other.dv.data(),
+                           other.keys.data(),
+                           nullptr,
+                           0,
+                           nullptr};
+      char message[100] = "";
+      const long long bytes = focus_attention_workspace(&c, message, sizeof message);
+      REQUIRE_MESSAGE(bytes >= 0, message);
+      other.workspace = gpu::DeviceArray<float>(size_t(bytes + 3) / 4);
+      c.workspace = other.workspace.data(), c.workspace_size = size_t(bytes);
+      CHECK(focus_attention(&c, message, sizeof message) ==
+            own.run(backward ? gpu::Pass::backward : gpu::Pass::forward));
+      CHECK(std::string(message) == "");
+    }
+    gpu::synchronize();
+    for (const auto x : {&KernelRun::o, &KernelRun::dq, &KernelRun::dk, &KernelRun::dv}) {
+      CHECK((own.*x).host() == (other.*x).host());
+      CHECK(std::isfinite((own.*x).host()[0]));
+    }
+  }
+  FocusAttentionCall unknown{};
+  unknown.pattern = "focused";
+  char message[20];
+  CHECK(focus_attention(&unknown, message, sizeof message) == -1);
+  CHECK(std::string(message) == "attention 'focused'");
 }
 
 TEST_CASE("cuda: rows with a NaN score become NaN rows, others do not notice") {

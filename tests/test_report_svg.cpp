@@ -79,6 +79,13 @@ TEST_CASE("svg: lines of equal height on a map") {
   CHECK(count(without, "<path") > 0);
   CHECK(count(one, white) == count(without, white) + 1);
   CHECK(count(two, "M") == count(one, "M") + 1);  // each line begins once
+  // Cells of one colour are one shape.
+  panel.map->values.assign(25, 0);
+  const auto shapes = count(image({}), "<polygon");
+  for (int y = 0; y < 5; ++y) panel.map->values[size_t(y * 5 + 4)] = 8;
+  CHECK(count(image({}), "<polygon") == shapes + 1);
+  panel.map->values[7] = 8;  // in the middle of the rest: around it three shapes and a cell
+  CHECK(count(image({}), "<polygon") > shapes + 3);
 }
 
 TEST_CASE("svg: text cannot become commands") {

@@ -5,8 +5,8 @@
 
 #include "error.h"
 #include "files/atomic_file.h"
+#include "study/make_recording.h"
 #include "study/paper_scale.h"
-#include "study/recording.h"
 
 using namespace focus;
 

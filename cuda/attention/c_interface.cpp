@@ -1,5 +1,5 @@
-// attention() for callers in other languages, such as tests/pytorch/attention_ratio.py: contiguous
-// (B,H,T,D) tensors as plain pointers, errors as text.
+#include "cuda/attention/c_interface.h"
+
 #include <cstring>
 #include <exception>
 
@@ -10,18 +10,7 @@ namespace {
 using namespace focus;
 using namespace focus::gpu;
 
-// As in tests/pytorch/attention_ratio.py.
-struct PlainCall {
-  const char* pattern;
-  int backward, B, H, T, D, kept, global_tokens, rung;
-  float *q, *k, *v, *o, *lse, *p, *d_o, *dq, *dk, *dv;
-  int* keys;
-  void* workspace;
-  size_t workspace_size;
-  void* stream;
-};
-
-Call call_of(const PlainCall& c) {
+Call call_of(const FocusAttentionCall& c) {
   const auto view = [&](float* data) { return heads_bhtd(data, c.B, c.H, c.T, c.D); };
   Call call{};
   call.q = view(c.q), call.k = view(c.k), call.v = view(c.v), call.o = view(c.o);
@@ -46,16 +35,14 @@ long long guarded(char* message, size_t size, const F& f) {
 
 }  // namespace
 
-// The rung that runs, or -1 and a message.
-extern "C" long long focus_attention(const PlainCall* c, char* message, size_t size) {
+long long focus_attention(const FocusAttentionCall* c, char* message, size_t size) {
   return guarded(message, size, [&]() -> long long {
     return attention(pattern_of(c->pattern), c->backward ? Pass::backward : Pass::forward,
                      call_of(*c));
   });
 }
 
-// The bytes of workspace, or -1 and a message.
-extern "C" long long focus_attention_workspace(const PlainCall* c, char* message, size_t size) {
+long long focus_attention_workspace(const FocusAttentionCall* c, char* message, size_t size) {
   return guarded(message, size, [&]() -> long long {
     return static_cast<long long>(workspace_bytes(
         pattern_of(c->pattern), c->backward ? Pass::backward : Pass::forward, call_of(*c)));

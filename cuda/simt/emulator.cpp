@@ -1,10 +1,12 @@
 #include "cuda/simt/emulator.h"
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <map>
 #include <memory>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include "cuda/simt/machine.h"
@@ -75,15 +77,30 @@ bool at_same_place(const Thread& a, const Thread& b) {
 }
 
 // The threads that a waiting thread waits for, itself included; missing lanes are nullptr.
-std::vector<Thread*> partners(Thread& t) {
-  if (t.wait == Wait::barrier) return block->threads;
-  std::vector<Thread*> result;
-  const size_t warp = size_t(t.number) / 32 * 32;
-  for (size_t l = 0; l < 32; ++l)
-    if (t.mask >> l & 1)
-      result.push_back(warp + l < block->threads.size() ? block->threads[warp + l] : nullptr);
-  return result;
-}
+class Partners {
+ public:
+  explicit Partners(const Thread& t) {
+    if (t.wait == Wait::barrier) {
+      all_ = block->threads;
+      return;
+    }
+    const size_t warp = size_t(t.number) / 32 * 32;
+    size_t count = 0;
+    for (size_t l = 0; l < 32; ++l)
+      if (t.mask >> l & 1)
+        lanes_[count++] = warp + l < block->threads.size() ? block->threads[warp + l] : nullptr;
+    all_ = std::span(lanes_).first(count);
+  }
+  Partners(const Partners&) = delete;
+  Partners& operator=(const Partners&) = delete;
+  auto begin() const { return all_.begin(); }
+  auto end() const { return all_.end(); }
+  size_t size() const { return all_.size(); }
+
+ private:
+  std::array<Thread*, 32> lanes_;
+  std::span<Thread* const> all_;
+};
 
 // Lets go on whoever waits for nobody any more. False if that is no one.
 bool release() {
@@ -93,19 +110,21 @@ bool release() {
     // One look at each group: the barrier's, and a mask's through its lowest lane.
     if (t->wait == Wait::barrier ? barrier_checked : t->number % 32 != __ffs(t->mask) - 1) continue;
     barrier_checked |= t->wait == Wait::barrier;
-    const std::vector<Thread*> all = partners(*t);
+    const Partners all(*t);
     if (!std::all_of(all.begin(), all.end(), [&](Thread* o) { return o && at_same_place(*t, *o); }))
       continue;
     if (t->wait == Wait::matrix) {
       void* lanes[32];
-      for (size_t l = 0; l < 32; ++l) lanes[l] = reinterpret_cast<void*>(all[l]->brought);
+      std::ranges::transform(all, lanes,
+                             [](Thread* o) { return reinterpret_cast<void*>(o->brought); });
       t->work(lanes);
     }
-    for (Thread* to : all) {
-      if (t->wait != Wait::barrier && t->wait != Wait::matrix)
-        for (Thread* from : all) to->received[from->number % 32] = from->brought;
-      to->state = Thread::ready;
+    if (t->wait != Wait::barrier && t->wait != Wait::matrix) {
+      std::array<uint64_t, 32> brought = {};
+      for (Thread* from : all) brought[size_t(from->number % 32)] = from->brought;
+      for (Thread* to : all) to->received = brought;
     }
+    for (Thread* to : all) to->state = Thread::ready;
     any = true;
   }
   return any;
@@ -114,7 +133,7 @@ bool release() {
 [[noreturn]] void report_stuck() {
   for (Thread* t : block->threads) {
     if (t->state != Thread::waiting) continue;
-    const std::vector<Thread*> all = partners(*t);
+    const Partners all(*t);
     const auto there = std::count_if(all.begin(), all.end(),
                                      [&](Thread* o) { return o && at_same_place(*t, *o); });
     for (Thread* other : all) {
@@ -152,8 +171,9 @@ bool run_round(Block& b, Rng* rng) {
     do step = 1 + rng->below(uint32_t(n));
     while (std::gcd(step, n) != 1);
   }
-  for (size_t i = 0; i < n; ++i) {
-    Thread* t = threads[(start + i * step) % n];
+  for (size_t i = 0, at = start; i < n; ++i, at += step) {
+    if (at >= n) at -= n;
+    Thread* t = threads[at];
     if (t->state != Thread::ready) continue;
     b.running = t;
     threadIdx = t->index;
@@ -284,7 +304,7 @@ const uint64_t* exchange(Wait kind, unsigned mask, uint64_t mine, const char* fi
   self.file = file, self.line = line;
   ++events;
   suspend();
-  return self.received;
+  return self.received.data();
 }
 
 void warp_works(WarpWork work, void* mine, const char* file, int line) {

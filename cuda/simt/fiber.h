@@ -50,6 +50,7 @@ class Fiber {
   Context inside_{}, outside_{};
   void (*function_)() = nullptr;
   char* stack_;
+  size_t used_bytes_;           // of the stack, from its low end
   void* fake_stack_ = nullptr;  // the sanitizer's
   const void* outer_stack_ = nullptr;
   size_t outer_size_ = 0;

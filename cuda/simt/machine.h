@@ -1,6 +1,7 @@
 // The emulator's insides: what its scheduler (emulator.cpp) and its memory (memory.cpp) share.
 #pragma once
 
+#include <array>
 #include <exception>
 #include <memory>
 #include <string>
@@ -29,7 +30,7 @@ struct Thread {
   WarpWork work;  // of Wait::matrix, with `brought`, an address
   const char* file;
   int line;
-  uint64_t received[32];                  // the last exchange's values
+  std::array<uint64_t, 32> received;      // the last exchange's values, by lane
   size_t arrays;                          // how many shared arrays it has asked for
   std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last is not yet committed
 };

@@ -1,115 +1,227 @@
-// Lesson 13 at the paper's size: what paper.sh measured there with `focus surface`, as numbers.
+// Lesson 13 at the paper's size: figures, tables and verdict.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <iostream>
+#include <map>
+#include <set>
 
-#include "files/safetensors.h"
-#include "surroundings.h"
-#include "train/checkpoint.h"
+#include "paper_rows.h"
+#include "report/lesson.h"
+#include "report/svg_plot.h"
+#include "steepness.h"
 
 namespace focus {
 
-// A row of results/paper/measured.csv. States: "last" and "matched" as in surroundings.h, of 41 x
-// 41 points; "fine": the paper's 200 x 200; "line": the steepest step on a line, zoomed in.
-struct PaperRow {
-  std::string task, activation;
-  Measured m;
+inline constexpr const char* judged_tasks[] = {"even-pairs", "missing-duplicate", "parity"};
+
+// With which both mechanisms are in the table.
+inline std::vector<uint64_t> seeds_of(const Table& t, const std::string& state) {
+  std::map<uint64_t, std::set<std::string>> found;
+  for (const Measured& m : t)
+    if (m.state == state) found[m.seed].insert(m.mechanism);
+  std::vector<uint64_t> seeds;
+  for (const auto& [seed, mechanisms] : found)
+    if (mechanisms.size() == 2) seeds.push_back(seed);
+  return seeds;
+}
+
+// Of a seed both have learnt: the rule's seeds that count.
+inline bool counts(const Table& t, uint64_t seed) {
+  const auto accuracy = [&](const std::string& m) {
+    return median(values(t, "accuracy", m, "last", seed, 0));
+  };
+  return accuracy(full) >= learned && accuracy(topk) >= learned;
+}
+
+// A row of the table, and how many of the seeds that count have top-k as the less steep one.
+struct OfState {
+  std::string row;
+  int seeds = 0, lower = 0, lower_per_norm = 0;
 };
-inline constexpr const char* paper_columns =
-    "task,activation,what,mechanism,state,seed,direction,x,value";
-
-// One file of paper.sh: TASK.ACTIVATION.STATE.SEED.DIRECTION.json, a surface for each of its
-// checkpoints, along the same Gaussian numbers.
-inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRow>& to) try {
-  const std::string name = file.stem().string();
-  std::vector<std::string> parts;
-  std::istringstream words(name);
-  for (std::string word; std::getline(words, word, '.');) parts.push_back(word);
-  if (parts.size() != 5)
-    fail_input(file.string(), ": not TASK.ACTIVATION.STATE.SEED.DIRECTION.json");
-  const nlohmann::json all = nlohmann::json::parse(read_file(file, 1 << 28));
-  for (const nlohmann::json& surface : all) {
-    const std::string mechanism = surface.at("attention");
-    const int direction = int(parse_integer(parts[4]));
-    const auto add = [&](const char* what, int of_direction, double x, double value) {
-      to.push_back(
-          {parts[0],
-           parts[1],
-           {what, mechanism, parts[2], uint64_t(parse_integer(parts[3])), of_direction, x, value}});
+inline OfState tell_state(const Table& t, const std::string& task, const std::string& state) {
+  OfState told;
+  std::string numbers;
+  for (uint64_t seed : seeds_of(t, state)) {
+    const auto at = [&](const std::string& m, bool per_norm) {
+      return steepness(t, "p99", m, state, seed, verdict_radius, per_norm);
     };
-    const int grid = surface.at("grid");
-    const double range = surface.at("range"), step = 2 * range / (grid - 1);
-    std::vector<double> losses;
-    for (const auto& row : surface.at("losses"))
-      for (const auto& loss : row)
-        losses.push_back(loss.is_null() ? std::nan("") : loss.get<double>());
-    if (grid < 2 || losses.size() != size_t(grid) * size_t(grid))
-      fail_input(file.string(), ": ", losses.size(), " losses on a grid of ", grid,
-                 "; remove it, and paper.sh makes it again");
-    if (direction == 1) {
-      add("norm", 0, 0, surface.at("norm"));
-      add("rows", 0, 0, surface.at("samples"));
-      // Of these rows, at the weights themselves: an odd grid's middle.
-      if (grid % 2 == 1) add("accuracy", 0, 0, surface.at("accuracies").at(grid / 2).at(grid / 2));
-    }
-    const bool fine = parts[2] == "fine";
-    for (int steps = 1; steps * step < 0.71; ++steps) {
-      const SlopePercentiles p = slope_percentiles(losses, grid, range, steps * step);
-      if (!std::isfinite(p.p99)) continue;
-      add("p50", direction, steps * step, p.p50), add("p99", direction, steps * step, p.p99);
-      if (fine)
-        add("p75", direction, steps * step, p.p75), add("p95", direction, steps * step, p.p95);
-    }
-    if (!fine) continue;
-    // The map, every fifth point.
-    for (int a = 2; a < grid; a += 5)
-      for (int b = 2; b < grid; b += 5)
-        add("map", direction, double(a * grid + b), losses[size_t(a) * size_t(grid) + size_t(b)]);
+    const bool in = counts(t, seed);
+    char text[60];
+    std::snprintf(text, sizeof text, in ? "%.3g / %.3g" : "(%.3g / %.3g)", at(topk, false),
+                  at(full, false));
+    numbers += (numbers.empty() ? "" : ", ") + std::string(text);
+    told.seeds += in;
+    told.lower += in && at(topk, false) < at(full, false);
+    told.lower_per_norm += in && at(topk, true) < at(full, true);
   }
-} catch (const nlohmann::json::exception& error) {
-  fail_input(file.string(), ": not a whole surface (", error.what(),
-             "); remove it, and paper.sh makes it again");
+  told.row = str("| ", task, " | ", state == "last" ? "last weights" : "training loss 0.1", " | ",
+                 numbers, " | ", told.lower, " of ", told.seeds, " | ", told.lower_per_norm, " of ",
+                 told.seeds, " |\n");
+  return told;
 }
 
-// The steepest step on a line around the last weights, zoomed in, for a model that paper.sh left in
-// OUT/models: TASK.ACTIVATION.MECHANISM[.SEED]/seed-SEED/last.safetensors. In double, on the CPU:
-// 85 losses of 100 rows.
-inline void zoom_in(const std::filesystem::path& checkpoint, const std::string& task,
-                    const std::string& activation, double radius, std::vector<PaperRow>& to) {
-  const Safetensors weights = Safetensors::read(checkpoint);
-  Model<float> model(read_model_settings(weights));
-  read_weights(weights, model);
-  RunSettings run = RunSettings::defaults_for(find_task(task));
-  run.attention = model.settings().attention.pattern, run.k = model.settings().attention.k;
-  run.length = model.settings().length;
-  const std::string seed = checkpoint.parent_path().filename().string().substr(5);  // seed-S
-  const Snapshot at(attention_text(run), "line", uint64_t(parse_integer(seed)), model);
-  Direction X = draw_direction(model, 1, 0);
-  rescale(X, model);
-  const PaddedData rows = first_rows(make_run_data(run, at.seed)->train, 100);
-  Line line(at, X, rows);
-  for (const auto& [step, slope] : zoom(line, -radius, radius, 35, 6))
-    to.push_back({task, activation, at.measured("steepest", 1, step, slope)});
+// Percentiles of the fine surface's slopes by radius, as the paper draws them.
+inline Panel fine_slopes(const Table& t, uint64_t seed, const std::string& title) {
+  Panel panel{title, "radius"};
+  for (const std::string& m : {full, topk})
+    for (const char* p : {"99", "95", "75", "50"}) {
+      Series s =
+          over(str(m, ", ", p, " %"), places(t, str("p", p)), {seed}, [&](uint64_t of, double r) {
+            return steepness(t, str("p", p), m, "fine", of, r, false);
+          });
+      s.low.clear(), s.high.clear();
+      panel.series.push_back(s);
+    }
+  panel.log_y = true;
+  return panel;
 }
 
-inline std::string text_of(const PaperRow& row) {
-  char numbers[80];
-  std::snprintf(numbers, sizeof numbers, "%.6g,%.6g", row.m.x, row.m.value);
-  return str(row.task, ",", row.activation, ",", row.m.what, ",", row.m.mechanism, ",", row.m.state,
-             ",", row.m.seed, ",", row.m.direction, ",", numbers);
+// The steepest step on a line, zoomed in.
+inline Panel zoom_panel(const Table& t, const std::string& task) {
+  Panel zoomed{task + ": the steepest step", "step", "slope"};
+  for (const std::string& m : {full, topk})
+    zoomed.series.push_back(
+        over(m, places(t, "steepest"), seeds_of(t, "line"), [&](uint64_t seed, double x) {
+          return median(values(t, "steepest", m, "line", seed, x));
+        }));
+  zoomed.log_x = zoomed.log_y = true;
+  return zoomed;
 }
 
-inline std::vector<PaperRow> read_paper_rows(const std::filesystem::path& file) {
-  std::vector<PaperRow> all;
-  std::istringstream lines(read_file(file, 1 << 25));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#') || line == paper_columns) continue;
-    const size_t task = line.find(','), activation = line.find(',', task + 1);
-    if (activation == line.npos) fail_input(file.string(), ": not a row: ", line);
-    all.push_back({line.substr(0, task), line.substr(task + 1, activation - task - 1),
-                   measured_of(line.substr(activation + 1), file)});
+// The tables of measured.csv by task (and activation, unless it is ReLU).
+using Tables = std::map<std::string, Table>;
+
+// The paper's own picture: draws surfaces.svg and returns its table.
+inline std::string tell_fine(Lesson& out, const Tables& fine) {
+  if (fine.empty()) return "";
+  Figure surfaces{
+      "The paper's picture: 200 x 200 points, one training seed, one pair of directions"};
+  surfaces.columns = 3;
+  surfaces.caption =
+      "Every fifth point drawn, all training rows (list operations: 500), step 0.01. White: losses "
+      "of 0.1, 0.5, 1, 2 and 4.";
+  std::string table =
+      "\n| 200 × 200 | 99th percentile per step within 0.1, topk(5) / full | within 0.35 | within "
+      "0.69 | at 0.35 per length of the weights |\n|---|---|---|---|---|\n";
+  for (const auto& [task, t] : fine) {
+    const uint64_t seed = t[0].seed;
+    const Interval colours = colours_of(t);
+    for (const std::string& m : {full, topk}) {
+      surfaces.panels.push_back(map_panel(t, m, task + ": loss around " + m, 1, colours));
+      surfaces.panels.back().map->levels = {0.1, 0.5, 1, 2, 4};
+    }
+    surfaces.panels.push_back(fine_slopes(t, seed, "slopes per step, by radius"));
+    // The nearest of the radii, which are whole steps.
+    const std::vector<double> radii = places(t, "p99");
+    const auto both = [&, &of_task = t](double radius, bool per_norm) {
+      const double nearest = *std::min_element(radii.begin(), radii.end(), [&](double a, double b) {
+        return std::abs(a - radius) < std::abs(b - radius);
+      });
+      char text[60];
+      std::snprintf(text, sizeof text, "%.3g / %.3g",
+                    steepness(of_task, "p99", topk, "fine", seed, nearest, per_norm),
+                    steepness(of_task, "p99", full, "fine", seed, nearest, per_norm));
+      return std::string(text);
+    };
+    table += str("| ", task, " | ", both(0.1, false), " | ", both(0.35, false), " | ",
+                 both(0.69, false), " | ", both(0.35, true), " |\n");
   }
-  return all;
+  std::string why_not;
+  std::filesystem::create_directories(out.options().out / "paper");
+  if (!write_figure(surfaces, out.options().out / "paper/surfaces.svg", &why_not))
+    std::cout << why_not << "\n";
+  return table;
+}
+
+// Figures, tables and verdict, from measured.csv.
+inline void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
+  Tables by_task, fine, lines;
+  for (PaperRow& row : read_paper_rows(file)) {
+    Tables& tables = row.m.state == "fine" ? fine : row.m.state == "line" ? lines : by_task;
+    tables[row.activation == "relu" ? row.task : row.task + ", " + row.activation].push_back(
+        std::move(row.m));
+  }
+  Figure figure{
+      "The paper's size: how steep the loss is around full attention and the five best keys"};
+  figure.columns = 3;
+  figure.caption =
+      "41 x 41 points (step 0.05), 500 training rows; medians and ranges of the training seeds "
+      "with which both have learnt; a seed's number is the median of its pairs of directions.";
+  std::string table =
+      "| task | around | 99th percentile within 0.35 per step, topk(5) / full, by training seed "
+      "(in brackets: does not count) | topk(5) lower | per length of the weights |\n"
+      "|---|---|---|---|---|\n";
+  bool all = true;
+  int tasks_that_count = 0;
+  std::string reason;
+  for (const auto& [task, t] : by_task) {
+    std::vector<uint64_t> seeds;
+    for (uint64_t seed : seeds_of(t, "last"))
+      if (counts(t, seed)) seeds.push_back(seed);
+    const bool judged = std::find(std::begin(judged_tasks), std::end(judged_tasks), task) !=
+                            std::end(judged_tasks) &&
+                        seeds.size() >= 3;
+    tasks_that_count += judged;
+    const OfState last = tell_state(t, task, "last"), matched = tell_state(t, task, "matched");
+    table += last.row + (seeds_of(t, "matched").empty() ? "" : matched.row);
+    reason += str(reason.empty() ? "" : "; ", task, judged ? "" : " (not judged)", ": ", last.lower,
+                  " of ", last.seeds, " seeds around the last weights, ", last.lower_per_norm,
+                  " per length of the weights, ", matched.lower_per_norm, " of ", matched.seeds,
+                  " at equal training loss");
+    if (judged)
+      all = all && last.lower == last.seeds && last.lower_per_norm == last.seeds &&
+            matched.seeds > 0 && matched.lower_per_norm == matched.seeds;
+    if (seeds.empty()) continue;
+    figure.panels.push_back(by_radius(t, seeds, task + ": last weights", false, "last"));
+    figure.panels.push_back(by_radius(t, seeds, "per length of the weights", true, "last"));
+    figure.panels.push_back(by_radius(t, seeds, "at equal training loss", true, "matched"));
+    for (size_t p = figure.panels.size() - 3; p < figure.panels.size(); ++p)
+      figure.panels[p].y_range = Interval{0.001, 100};
+  }
+  for (const auto& [task, t] : lines) figure.panels.push_back(zoom_panel(t, task));
+  table += tell_fine(out, fine);
+  out.paper_scale(figure, table, all && tasks_that_count > 0,
+                  "topk(5) is the less steep within 0.35 with these training seeds: " + reason);
+}
+
+// Of the models that are still there: the training seed of the paper's surfaces.
+inline void zoom_in_on_models(const std::filesystem::path& models, std::vector<PaperRow>& rows) {
+  if (!std::filesystem::is_directory(models)) return;
+  for (const std::string task : {"even-pairs", "missing-duplicate", "parity"})
+    for (const std::string activation : {"relu", "gelu"})
+      for (const std::string mechanism : {"full", "topk"})
+        for (const std::string alone : {"", ".140439608"}) {
+          const std::filesystem::path file = models /
+                                             (task + "." + activation + "." + mechanism + alone) /
+                                             "seed-140439608" / "last.safetensors";
+          if (std::filesystem::exists(file)) zoom_in(file, task, activation, verdict_radius, rows);
+        }
+}
+
+// The surfaces that paper.sh left in the output folder become the table.
+inline int read_what_paper_sh_made(Lesson& out) {
+  const std::filesystem::path made = out.options().out / "surfaces";
+  std::vector<std::filesystem::path> files;
+  if (std::filesystem::is_directory(made))
+    for (const auto& entry : std::filesystem::directory_iterator(made))
+      if (entry.path().extension() == ".json") files.push_back(entry.path());
+  if (files.empty())
+    fail_input(made.string(), " holds no surfaces: run lessons/13-loss-surface/paper.sh ",
+               out.options().out.string(),
+               " first, on a machine with a GPU; what is recorded is in ",
+               (out.recorded() / "paper").string());
+  std::sort(files.begin(), files.end());
+  std::vector<PaperRow> rows;
+  for (const std::filesystem::path& file : files) read_surfaces(file, rows);
+  zoom_in_on_models(out.options().out / "models", rows);
+  std::vector<std::string> lines;
+  for (const PaperRow& row : rows) lines.push_back(text_of(row));
+  out.write_into("lesson-13");
+  std::filesystem::create_directories(out.options().out / "paper");
+  out.table_of(made, "lessons/13-loss-surface/paper.sh", paper_columns, lines,
+               "paper/measured.csv");
+  tell_paper_scale(out, out.options().out / "paper/measured.csv");
+  return 0;
 }
 
 }  // namespace focus

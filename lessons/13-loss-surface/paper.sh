@@ -11,89 +11,81 @@
 # Then `build/lesson-13 --scale paper --out OUT` makes table, figures and verdict of OUT/surfaces, in
 # OUT/lesson-13/paper; it needs nothing else of OUT. OUT/surfaces/made-on.txt says on which machine they were made.
 #
-# SKIP_MATCHED=1 leaves out those at equal training loss. Settings: SEEDS (those of `seeds`), MECHANISMS
-# (full topk) of `models`, ROWS of `seeds` (500), PRECISION of `fine` (fp32); and lessons/paper_runs.sh's.
+# Settings: SEEDS (those of `seeds`), ROWS of `seeds` (500), PRECISION of `fine` (3xtf32), SKIP_MATCHED=1
+# (nothing at equal training loss), and lessons/paper_runs.sh's. MECHANISMS=full, or topk, makes its
+# half, so that two GPUs can share the work: the surfaces have the mechanism's name then, and those of
+# both may lie in one OUT.
 out=${1:?usage: paper.sh OUT [TASK.ACTIVATION.PART ...]}
 shift
 . "$(dirname "$0")/../paper_runs.sh"
 [ $# -gt 0 ] || set -- {even-pairs,missing-duplicate}.relu.{seeds,fine} {parity,list-operations}.relu.seeds \
   {even-pairs,missing-duplicate}.gelu.fine {parity,list-operations}.{relu,gelu}.fine
-matched_loss=0.1 mechanisms=${MECHANISMS:-full topk}
+mechanisms=${MECHANISMS:-full topk}
 first=140439608 # the paper's for this
 made_on "$out/surfaces"
-
-# matched TASK ACTIVATION MECHANISM SEED...: RUN.matched/SEED.safetensors, each as it is after the
-# first epoch whose training loss is at most 0.1. A run is the beginning of every longer one: one
-# more stops at each of these epochs.
-matched() {
-  local task=$1 activation=$2 mechanism=$3 folder seed epoch
-  shift 3
-  for seed; do
-    folder=$(run "$task" "$activation" "$mechanism" "$seed")
-    awk -F, -v seed="$seed" -v loss=$matched_loss -v folder="$folder" \
-      '$2 == seed && $3 <= loss {print $1, seed, folder; exit}' "$folder/metrics.csv"
-  done | sort -n | while read -r epoch seed folder; do
-    [ ! -f "$folder.matched/$seed.safetensors" ] || continue
-    train "$folder.matched" "$task" "$activation" "$mechanism" "$seed" "$epoch" < /dev/null
-    cp "$folder.matched/seed-$seed/last.safetensors" "$folder.matched/$seed.safetensors"
-  done
-}
 
 # models TASK ACTIVATION SEED...: what `seeds` needs.
 models() {
   local mechanism seed
   for mechanism in $mechanisms; do
-    for seed in "${@:3}"; do
-      train "$(run "$1" "$2" "$mechanism" "$seed")" "$1" "$2" "$mechanism" "$seed"
-    done
-    [ -n "${SKIP_MATCHED:-}" ] || matched "$1" "$2" "$mechanism" "${@:3}"
+    for seed in "${@:3}"; do train "$1" "$2" "$mechanism" "$seed"; done
   done
 }
 
-# surface NAME GRID SAMPLES PRECISION DATA DIRECTION FULL TOPK: three side by side, since half of the
+# surface TASK ACTIVATION STATE SEED DIRECTION WEIGHTS GRID SAMPLES PRECISION: around WEIGHTS (last,
+# at-loss) of the mechanisms that have them, both in one file. Three side by side, since half of the
 # time of a small one is its start.
 surface() {
-  local file=$out/surfaces/$1.json precision=(--precision "$4")
-  [ "$device" = cpu ] && precision=()
-  [ -f "$file" ] && return
+  local mechanism name=$1.$2.$3.$4.$5 flags=(--precision "$9") checkpoints=() file
+  [ "$mechanisms" = "full topk" ] || name+=.$mechanisms
+  [ "$device" != cpu ] || flags=()
+  [ ! -f "$out/surfaces/$name.json" ] || return 0
+  for mechanism in $mechanisms; do
+    file=$(run "$1" "$2" "$mechanism" "$4")/seed-$4/$6.safetensors
+    [ -f "$file" ] || return 0 # it never got to that loss: there is no pair
+    checkpoints+=("$file")
+  done
   while [ "$(jobs -rp | wc -l)" -ge 3 ]; do wait -n; done
-  $focus surface --checkpoint "$7" "$8" --data "$5" --grid "$2" --samples "$3" --seed "$6" \
-    --device "$device" "${precision[@]}" --out "$file" > "$out/surfaces/$1.txt" 2>&1 &
+  $focus surface --checkpoint "${checkpoints[@]}" --data "$(rows "$1" "$4")" --grid "$7" --samples "$8" \
+    --seed "$5" --device "$device" "${flags[@]}" --out "$out/surfaces/$name.json" \
+    > "$out/surfaces/$name.txt" 2>&1 &
+}
+
+fine() {
+  local samples=5000 precision=${PRECISION:-3xtf32} ALONE=${ALONE:-} note
+  note="precision: $precision (200 x 200)"
+  [ "$1" != list-operations ] || samples=500
+  grep -qxF "$note" "$out/surfaces/made-on.txt" || echo "$note" >> "$out/surfaces/made-on.txt"
+  # One seed is enough, unless the ten are there.
+  [ -d "$out/models/$1.$2.${mechanisms%% *}" ] || ALONE=1
+  models "$1" "$2" $first
+  surface "$1" "$2" fine $first 1 last "${FINE:-200}" "$samples" "$precision"
+  wait
+  cat "$out/surfaces/$1.$2.fine.$first.1"*.txt
+}
+
+seeds() {
+  local samples=${ROWS:-500} directions=5 all="$first 153476998 235510766 205084180 129959864" seed direction
+  [ "$1" != list-operations ] || directions=2 all="$first 153476998 235510766"
+  all=${SEEDS:-$all}
+  # shellcheck disable=SC2086  # several words
+  models "$1" "$2" $all
+  [ "$3" = seeds ] || return 0
+  for seed in $all; do
+    for direction in $(seq $directions); do
+      surface "$1" "$2" last "$seed" "$direction" last 41 "$samples" fp32
+      [ -n "${SKIP_MATCHED:-}" ] || surface "$1" "$2" matched "$seed" "$direction" at-loss 41 "$samples" fp32
+    done
+  done
+  wait
 }
 
 for part in "$@"; do
   say "$part"
   IFS=. read -r task activation kind <<< "$part"
-  if [ "$kind" = fine ]; then
-    samples=5000 precision="precision: ${PRECISION:-fp32} (200 x 200)"
-    [ "$task" = list-operations ] && samples=500
-    grep -qxF "$precision" "$out/surfaces/made-on.txt" || echo "$precision" >> "$out/surfaces/made-on.txt"
-    SKIP_MATCHED=1 models "$task" "$activation" $first
-    surface "$task.$activation.fine.$first.1" "${FINE:-200}" "$samples" "${PRECISION:-fp32}" \
-      "$(rows "$task" $first)" 1 \
-      "$(run "$task" "$activation" full $first)/seed-$first/last.safetensors" \
-      "$(run "$task" "$activation" topk $first)/seed-$first/last.safetensors"
-    wait
-    cat "$out/surfaces/$task.$activation.fine.$first.1.txt"
-    continue
-  fi
-  samples=${ROWS:-500} directions=5 seeds="$first 153476998 235510766 205084180 129959864"
-  [ "$task" = list-operations ] && samples=500 directions=2 seeds="$first 153476998 235510766"
-  seeds=${SEEDS:-$seeds}
-  # shellcheck disable=SC2086  # several words
-  models "$task" "$activation" $seeds
-  [ "$kind" = models ] && continue
-  for seed in $seeds; do
-    data=$(rows "$task" "$seed")
-    full=$(run "$task" "$activation" full "$seed") topk=$(run "$task" "$activation" topk "$seed")
-    for direction in $(seq $directions); do
-      surface "$task.$activation.last.$seed.$direction" 41 "$samples" fp32 "$data" "$direction" \
-        {"$full","$topk"}/seed-"$seed"/last.safetensors
-      # One that never gets to that loss has no pair.
-      [ -f "$full.matched/$seed.safetensors" ] && [ -f "$topk.matched/$seed.safetensors" ] || continue
-      surface "$task.$activation.matched.$seed.$direction" 41 "$samples" fp32 "$data" "$direction" \
-        {"$full","$topk"}.matched/"$seed".safetensors
-    done
-  done
-  wait
+  case $kind in
+    fine) fine "$task" "$activation" ;;
+    seeds | models) seeds "$task" "$activation" "$kind" ;;
+    *) echo "paper.sh: $part: TASK.ACTIVATION.PART, where PART is fine, seeds or models" >&2; exit 2 ;;
+  esac
 done

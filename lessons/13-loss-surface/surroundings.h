@@ -5,13 +5,12 @@
 #include <cmath>
 #include <filesystem>
 #include <mutex>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "analysis/lipschitz.h"
 #include "analysis/surface.h"
-#include "files/atomic_file.h"
+#include "files/rows.h"
 #include "ops/cross_entropy.h"
 #include "train/cpu_stepper.h"
 #include "train/run.h"
@@ -55,27 +54,22 @@ class Measurements {
   std::vector<Measured> all_;
 };
 
-inline Measured measured_of(const std::string& line, const std::filesystem::path& file) {
-  std::vector<std::string> cells;
-  std::istringstream row(line);
-  for (std::string cell; std::getline(row, cell, ',');) cells.push_back(cell);
-  if (cells.size() != 7) fail_input(file.string(), ": not a row: ", line);
-  return {cells[0],
-          cells[1],
-          cells[2],
-          uint64_t(parse_integer(cells[3])),
-          int(parse_integer(cells[4])),
-          parse_number(cells[5]),
-          parse_number(cells[6])};
+// Of the seven cells of a row, from `first` on.
+inline Measured measured_of(const std::vector<std::string>& cells, size_t first = 0) {
+  const auto cell = [&](size_t i) { return cells[first + i]; };
+  return {cell(0),
+          cell(1),
+          cell(2),
+          uint64_t(parse_integer(cell(3))),
+          int(parse_integer(cell(4))),
+          parse_number(cell(5)),
+          parse_number(cell(6))};
 }
 
 inline std::vector<Measured> read_measured(const std::filesystem::path& file) {
   std::vector<Measured> all;
-  std::istringstream lines(read_file(file, 1 << 24));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('#') || line == measured_columns) continue;
-    all.push_back(measured_of(line, file));
-  }
+  for (const auto& cells : read_rows(file, std::string(measured_columns)))
+    all.push_back(measured_of(cells));
   return all;
 }
 
@@ -106,12 +100,6 @@ struct Snapshot {
     Model<float> model(settings);
     for (size_t p = 0; p < weights.size(); ++p) model.parameters()[p].value = weights[p];
     return model;
-  }
-  double norm() const {
-    double sum = 0;
-    for (const auto& tensor : weights)
-      for (float w : tensor) sum += double(w) * double(w);
-    return std::sqrt(sum);
   }
   Measured measured(const char* what, int direction, double x, double value) const {
     return {what, mechanism, state, seed, direction, x, value};

@@ -7,15 +7,13 @@
 
 #include "analysis/convex_toy.h"
 #include "at_paper_scale.h"
-#include "report/share_progress.h"
 #include "study/lesson_study.h"
 
 using namespace focus;
 
 namespace {
 
-// --- who needed how many epochs
-// -------------------------------------------------------------------
+// --- who needed how many epochs ------------------------------------------------------------------
 
 const std::string& task_of(const Study& study, size_t variant) {
   return study.variants[variant].settings.task;
@@ -26,22 +24,6 @@ int epochs_down(const std::vector<EpochMetrics>& curve, double loss) {
   for (const EpochMetrics& e : curve)
     if (e.train_loss <= loss) return e.epoch;
   return 0;
-}
-
-const ModelRow* row_of(const std::vector<ModelRow>& rows, const std::string& task,
-                       const std::string& mechanism, uint64_t seed, bool trained) {
-  for (const ModelRow& r : rows)
-    if (r.task == task && r.mechanism == mechanism && r.seed == seed && r.trained == trained)
-      return &r;
-  return nullptr;
-}
-
-// At 95 % (the separation at 5 %), of the untrained models.
-double theory_of(const ModelRow& full, const ModelRow& other) {
-  constexpr size_t at = 2;
-  if (other.mechanism.starts_with("full")) return other.delta_s[at] - full.delta_s[at];
-  const double separation = std::max(other.separation[at], 1e-9);
-  return other.delta_h[at] + std::log(2 * (1 + 1 / separation)) - full.delta_s[at];
 }
 
 std::vector<AgainstFull> compare(const Study& study, const StudyResults& results,
@@ -72,8 +54,7 @@ std::vector<AgainstFull> compare(const Study& study, const StudyResults& results
   return all;
 }
 
-// --- the figure
-// -----------------------------------------------------------------------------------
+// --- the figure ----------------------------------------------------------------------------------
 
 constexpr double figure_dispersions[] = {0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 8, 16, 32};
 
@@ -102,25 +83,6 @@ Panel frontier_panel(const std::string& title, const F& frontier) {
 Panel inputs_panel(int number, double beta_h) {
   return frontier_panel(str(number, ". Inputs (Figure 22), beta_h = ", beta_h),
                         [beta_h](double s, double c1) { return inputs_frontier(s, c1, beta_h); });
-}
-
-template <class F>
-Panel prediction_panel(const std::vector<AgainstFull>& all, const std::string& title,
-                       const std::string& x_label, const F& predictor) {
-  Panel panel{title, x_label, "measured: ln(epochs / full's)"};
-  for (const AgainstFull& c : all) {
-    if (!std::isfinite(predictor(c))) continue;
-    auto at = std::find_if(panel.series.begin(), panel.series.end(),
-                           [&](const Series& s) { return s.name == c.mechanism; });
-    if (at == panel.series.end()) {
-      at = panel.series.insert(at, Series{c.mechanism});
-      at->style = Style::points;
-    }
-    at->x.push_back(predictor(c)), at->y.push_back(c.measured);
-  }
-  panel.horizontal = {{0, "as full"}};
-  panel.vertical = {{0, ""}};
-  return panel;
 }
 
 // Sections 6 and 7 on a convex toy: measured beside the bounds.
@@ -154,16 +116,6 @@ Panel stability_panel() {
   return panel;
 }
 
-double by_theory(const AgainstFull& c) {
-  return c.theory;
-}
-double by_sharpness(const AgainstFull& c) {
-  return c.sharpness;
-}
-double by_k(const AgainstFull& c) {
-  return std::log(double(parse_integer(c.mechanism.substr(5, c.mechanism.size() - 6))));
-}
-
 Figure draw(const std::vector<AgainstFull>& all, const Study& study) {
   Figure figure{"The conditions of the theory, and what they predict"};
   figure.panels = {
@@ -187,8 +139,7 @@ Figure draw(const std::vector<AgainstFull>& all, const Study& study) {
   return figure;
 }
 
-// --- Table 6
-// --------------------------------------------------------------------------------------
+// --- Table 6 -------------------------------------------------------------------------------------
 
 struct Cells {
   int weights = 0, inputs = 0, capped = 0, all = 0;
@@ -228,162 +179,6 @@ std::string table_of(const Study& study, const std::vector<ModelRow>& rows, Cell
     }
   }
   return text;
-}
-
-// --- the rules
-// ------------------------------------------------------------------------------------
-
-// README, "The rules": of predictors, over the rows of top-k.
-struct Prediction {
-  bool holds;
-  std::string words;
-};
-template <class F>
-Prediction judge(const std::vector<AgainstFull>& topk, const char* name, const F& predictor) {
-  int signs = 0;
-  for (const AgainstFull& c : topk) signs += (predictor(c) < 0) == (c.measured < 0);
-  const Estimate own = centred_spearman(topk, predictor);
-  const double rho = own.value, of_k = centred_spearman(topk, by_k).value;
-  bool each = true;
-  for (const AgainstFull& c : topk)
-    each = each && centred_spearman(topk, predictor, c.task).value > 0;
-  char numbers[200];
-  std::snprintf(numbers, sizeof numbers,
-                "%s: sign right in %d of %zu, rank correlation within tasks %.2f, %.2f to %.2f if "
-                "tasks are resampled (k alone %.2f)",
-                name, signs, topk.size(), rho, own.low, own.high, of_k);
-  return {4 * signs >= 3 * int(topk.size()) && rho >= 0.3 && each && rho > std::abs(of_k), numbers};
-}
-
-// --- at the paper's size
-// ------------------------------------------------------------------------------
-
-// Against full attention with the same seed: epochs to the recordings' target, 95 % of the training
-// set. Who does not get there has one epoch more than it was given.
-std::vector<AgainstFull> compare_recorded(const RecordedRuns& recorded,
-                                          const std::vector<ModelRow>& rows) {
-  std::vector<AgainstFull> all;
-  const auto epochs_of = [](const RecordedVariant& v, const SeedOutcome& outcome) {
-    return double(outcome.epochs.value_or(v.settings.epochs + 1));
-  };
-  for (const std::string& task : recorded.tasks()) {
-    const RecordedVariant* by_full = recorded.find(task, "full");
-    for (const char* mechanism : paper_mechanisms) {
-      const RecordedVariant* own = recorded.find(task, mechanism);
-      if (!own || !by_full || own == by_full) continue;
-      for (const SeedOutcome& outcome : own->seeds)
-        for (const SeedOutcome& of_full : by_full->seeds) {
-          const ModelRow *a = row_of(rows, task, "full", outcome.seed, false),
-                         *b = row_of(rows, task, mechanism, outcome.seed, false);
-          if (of_full.seed != outcome.seed || !a || !b) continue;
-          all.push_back({task, mechanism, outcome.seed,
-                         std::log(epochs_of(*own, outcome) / epochs_of(*by_full, of_full)),
-                         !outcome.epochs, theory_of(*a, *b), b->entropy - a->entropy});
-        }
-    }
-  }
-  return all;
-}
-
-// Figure, table and verdict, from the tables in `from`: measured.csv (Table 6), predictors.csv, or
-// both.
-void tell_paper_scale(Lesson& out, const std::filesystem::path& from) {
-  Figure figure{"Lesson 14 at the paper's size"};
-  std::string table, reason = "F12 (Table 6) is not measured; ";
-  bool holds = false;
-  if (std::filesystem::exists(from / "measured.csv")) {
-    const std::vector<PooledCell> cells = pool(read_cell_rows(from / "measured.csv"));
-    figure = paper_figure_of(cells), table = paper_table_of(cells);
-    int weights = 0, inputs = 0, capped = 0;
-    for (const PooledCell& p : cells) {
-      weights += median(p.weights) < 1, inputs += median(p.inputs) < 1;
-      capped += 2 * p.hold_capped > p.seeds;
-    }
-    const int all = int(cells.size());
-    holds = 2 * weights >= all && 2 * inputs >= all;
-    reason = str("F12, the median seed meets the weights' condition in ", weights, " of ", all,
-                 " cells, the inputs' in ", inputs, ", with full's side capped ", capped, "; ");
-  }
-  if (std::filesystem::exists(from / "predictors.csv")) {
-    const std::vector<AgainstFull> all = compare_recorded(RecordedRuns(out.folder().parent_path()),
-                                                          read_rows(from / "predictors.csv"));
-    figure.panels.push_back(
-        prediction_panel(all, "Predicted by the theory", "ln of the constants' ratio", by_theory));
-    figure.panels.push_back(prediction_panel(all, "Predicted by the sharpness",
-                                             "entropy less full's, nats", by_sharpness));
-    figure.caption += (figure.caption.empty() ? "" : " ") +
-                      std::string(
-                          "Predictions: seven tasks, ten seeds, the models before their "
-                          "first step; left of 0 a mechanism is predicted to learn faster "
-                          "than full attention, below 0 it does.");
-    std::vector<AgainstFull> topk;
-    int censored = 0;
-    for (const AgainstFull& c : all)
-      if (c.mechanism.starts_with("topk")) topk.push_back(c), censored += c.censored;
-    const Prediction theory = judge(topk, "the theory", by_theory),
-                     sharpness = judge(topk, "sharpness", by_sharpness);
-    const auto said = [](bool yes) { return yes ? "yes" : "NO"; };
-    reason += str("as a prediction of who learns faster: ", theory.words, ": ", said(theory.holds),
-                  "; ", sharpness.words, ": ", said(sharpness.holds), " (", censored, " of ",
-                  topk.size(), " censored)");
-    std::map<std::string, std::pair<int, int>> faster;
-    for (const AgainstFull& c : all)
-      faster[c.mechanism].first += c.measured < 0, ++faster[c.mechanism].second;
-    table += table.empty() ? "" : "\n";
-    table +=
-        "| | faster than full attention with the same seed | promised the smaller constant | "
-        "less entropy at the start |\n|---|---|---|---|\n";
-    for (const auto& [mechanism, count] : faster) {
-      int promised = 0, sharper = 0;
-      for (const AgainstFull& c : all)
-        if (c.mechanism == mechanism) promised += c.theory < 0, sharper += c.sharpness < 0;
-      const bool in_theory = !mechanism.starts_with("banded");
-      table += str("| ", mechanism, " | ", count.first, " of ", count.second, " | ",
-                   in_theory ? str(promised, " of ", count.second) : "—", " | ", sharper, " of ",
-                   count.second, " |\n");
-    }
-  }
-  out.paper_scale(figure, table, holds, reason);
-}
-
-// Table 6 from what paper.sh left in the output folder, if it has run; and the predictors, which
-// need no training.
-int measure_at_paper_scale(Lesson& out) {
-  const std::filesystem::path from = out.options().out / "stability";
-  out.write_into("lesson-14");
-  const std::filesystem::path& to = out.options().out;
-  std::filesystem::create_directories(to / "paper");
-  std::vector<std::filesystem::path> files;
-  if (std::filesystem::is_directory(from))
-    for (const auto& entry : std::filesystem::directory_iterator(from))
-      if (entry.path().extension() == ".json") files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  std::vector<std::string> lines;
-  std::vector<Cell> cells;
-  for (const std::filesystem::path& file : files) read_cells(file, cells);
-  for (const Cell& cell : cells) lines.push_back(text_of(cell));
-  if (lines.empty())
-    std::cout << "Table 6 is not measured: that needs lessons/14-conditions/paper.sh "
-              << from.parent_path().string() << "\nand a GPU\n";
-  else
-    out.table_of(from, "lessons/14-conditions/paper.sh", cell_columns, lines, "paper/measured.csv");
-  {
-    ShareProgress progress("untrained models");
-    std::mutex mutex;
-    lines.clear();
-    for (const ModelRow& row :
-         untrained_models(RecordedRuns(out.folder().parent_path()),
-                          std::max(1, out.options().threads), out.stop(), [&](double share) {
-                            const std::lock_guard lock(mutex);
-                            progress.show(share);
-                          }))
-      lines.push_back(text_of(row));
-  }
-  if (lines.empty()) return out.interrupted();
-  std::sort(lines.begin(), lines.end());
-  out.table(measured_columns, lines, "paper/predictors.csv");
-  tell_paper_scale(out, to / "paper");
-  return 0;
 }
 
 int lesson(int argc, char** argv) {

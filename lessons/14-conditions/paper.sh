@@ -25,7 +25,7 @@ for task in "$@"; do
     file=$out/stability/$task.$seed.json
     [ ! -f "$file" ] || continue
     for mechanism in full topk; do
-      train "$(run "$task" relu $mechanism "$seed")" "$task" relu $mechanism "$seed"
+      train "$task" relu $mechanism "$seed"
     done
     $focus stability --checkpoint "$(run "$task" relu topk "$seed")/seed-$seed/last.safetensors" \
       --full "$(run "$task" relu full "$seed")/seed-$seed/last.safetensors" \

@@ -1,4 +1,5 @@
-// What lesson 14 measures of every model, and what it compares with the epochs.
+// What lesson 14 measures of every model, what it compares with the epochs, and the rule by which a
+// predictor predicts.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "analysis/sharpness.h"
 #include "files/atomic_file.h"
 #include "files/rows.h"
+#include "report/figure.h"
 #include "report/statistics.h"
 #include "study/results.h"
 #include "train/run.h"
@@ -158,6 +160,77 @@ Estimate centred_spearman(const std::vector<AgainstFull>& all, const F& predicto
     return {of(each), std::nan(""), std::nan("")};
   }
   return bootstrap(tasks.size(), of);
+}
+
+// --- the predictors, and whether they predict
+
+inline const ModelRow* row_of(const std::vector<ModelRow>& rows, const std::string& task,
+                              const std::string& mechanism, uint64_t seed, bool trained) {
+  for (const ModelRow& r : rows)
+    if (r.task == task && r.mechanism == mechanism && r.seed == seed && r.trained == trained)
+      return &r;
+  return nullptr;
+}
+
+// At 95 % (the separation at 5 %), of the untrained models.
+inline double theory_of(const ModelRow& full, const ModelRow& other) {
+  constexpr size_t at = 2;
+  if (other.mechanism.starts_with("full")) return other.delta_s[at] - full.delta_s[at];
+  const double separation = std::max(other.separation[at], 1e-9);
+  return other.delta_h[at] + std::log(2 * (1 + 1 / separation)) - full.delta_s[at];
+}
+
+inline double by_theory(const AgainstFull& c) {
+  return c.theory;
+}
+inline double by_sharpness(const AgainstFull& c) {
+  return c.sharpness;
+}
+inline double by_k(const AgainstFull& c) {
+  return std::log(double(parse_integer(c.mechanism.substr(5, c.mechanism.size() - 6))));
+}
+
+// README, "The rules": of predictors, over the rows of top-k.
+struct Prediction {
+  bool holds;
+  std::string words;
+};
+template <class F>
+Prediction judge(const std::vector<AgainstFull>& topk, const char* name, const F& predictor) {
+  int signs = 0;
+  for (const AgainstFull& c : topk) signs += (predictor(c) < 0) == (c.measured < 0);
+  const Estimate own = centred_spearman(topk, predictor);
+  const double rho = own.value, of_k = centred_spearman(topk, by_k).value;
+  bool each = true;
+  for (const AgainstFull& c : topk)
+    each = each && centred_spearman(topk, predictor, c.task).value > 0;
+  char numbers[200], interval[60] = "";
+  if (std::isfinite(own.low) && std::isfinite(own.high))  // not with two tasks
+    std::snprintf(interval, sizeof interval, ", %.2f to %.2f if tasks are resampled", own.low,
+                  own.high);
+  std::snprintf(numbers, sizeof numbers,
+                "%s: sign right in %d of %zu, rank correlation within tasks %.2f%s (k alone %.2f)",
+                name, signs, topk.size(), rho, interval, of_k);
+  return {4 * signs >= 3 * int(topk.size()) && rho >= 0.3 && each && rho > std::abs(of_k), numbers};
+}
+
+template <class F>
+Panel prediction_panel(const std::vector<AgainstFull>& all, const std::string& title,
+                       const std::string& x_label, const F& predictor) {
+  Panel panel{title, x_label, "measured: ln(epochs / full's)"};
+  for (const AgainstFull& c : all) {
+    if (!std::isfinite(predictor(c))) continue;
+    auto at = std::find_if(panel.series.begin(), panel.series.end(),
+                           [&](const Series& s) { return s.name == c.mechanism; });
+    if (at == panel.series.end()) {
+      at = panel.series.insert(at, Series{c.mechanism});
+      at->style = Style::points;
+    }
+    at->x.push_back(predictor(c)), at->y.push_back(c.measured);
+  }
+  panel.horizontal = {{0, "as full"}};
+  panel.vertical = {{0, ""}};
+  return panel;
 }
 
 }  // namespace focus

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "files/atomic_file.h"
+#include "joined.h"
 
 namespace focus::findings {
 
@@ -101,9 +102,7 @@ int seeds_that_generalise(const std::string& task, const RecordedVariant& v) {
 }
 
 std::string list(const std::vector<std::string>& words, const char* between) {
-  std::string text;
-  for (const std::string& w : words) text += (text.empty() ? "" : between) + w;
-  return text.empty() ? "none" : text;
+  return words.empty() ? "none" : joined(words, between);
 }
 
 namespace {

@@ -89,6 +89,7 @@ double held_out(const RecordedVariant& v);
 // commonest answer has 29 %).
 bool generalises(const std::string& task, const RecordedVariant& v);  // by the median seed
 int seeds_that_generalise(const std::string& task, const RecordedVariant& v);
+// "none" if there are none.
 std::string list(const std::vector<std::string>& words, const char* between = ", ");
 
 // The verdict at the paper's scale; if there is none, the word of the lesson's.

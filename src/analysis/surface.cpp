@@ -52,6 +52,13 @@ Direction read_direction(const Safetensors& file, const Model<float>& model) {
   return direction;
 }
 
+double norm_of(const Model<float>& model) {
+  double squares = 0;
+  for (const Parameter<float>& p : model.parameters())
+    for (const float w : p.value) squares += double(w) * double(w);
+  return std::sqrt(squares);
+}
+
 double axis_coordinate(int grid, double range, int a) {
   double coordinate = range;
   //@ gap 13 axis

@@ -27,6 +27,9 @@ void rescale(Direction& direction, const Model<float>& model);
 // name and shape, and nothing else.
 Direction read_direction(const Safetensors& file, const Model<float>& model);
 
+// ‖θ‖₂, over all tensors.
+double norm_of(const Model<float>& model);
+
 // The a-th of `grid` ≥ 2 equidistant coordinates from −range to range; both ends are exact.
 double axis_coordinate(int grid, double range, int a);
 

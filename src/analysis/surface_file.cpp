@@ -79,13 +79,6 @@ void load_partial(const std::filesystem::path& path, const std::string& what,
   fail_input(path.string(), ": cut short, its last line is missing", advice);
 }
 
-double norm_of(const Model<float>& model) {
-  double squares = 0;
-  for (const Parameter<float>& p : model.parameters())
-    for (const float w : p.value) squares += double(w) * double(w);
-  return std::sqrt(squares);
-}
-
 std::string surface_json(const std::vector<Surface>& surfaces, const std::vector<Centre>& centres,
                          int samples) {
   using Json = nlohmann::ordered_json;

@@ -30,7 +30,6 @@ struct Centre {
   std::string checkpoint, attention;  // a file; "topk(5)"
   double norm = 0;  // ‖θ‖₂: a step on the axis is this times as long in weights
 };
-double norm_of(const Model<float>& model);
 
 // The contract's JSON: {"checkpoint", "attention", "norm", "grid", "range", "samples", "axis",
 // "losses", "accuracies"}, losses[a][b] with a along X; of several surfaces a list of these. A loss

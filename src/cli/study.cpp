@@ -14,7 +14,7 @@
 #include "report/terminal.h"
 #include "study/engine.h"
 #include "study/estimate.h"
-#include "study/recording.h"
+#include "study/make_recording.h"
 #include "study/slurm.h"
 #include "study/store.h"
 #include "study/summary.h"

@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "error.h"
 #include "files/atomic_file.h"
+#include "files/folder.h"
 #include "report/share_progress.h"
 #include "train/interrupt.h"
 #include "train/settings.h"
@@ -118,6 +119,8 @@ int surface(const Options& o) {
   if (!o.directions.empty() && o.seed_given)
     fail_input("--seed draws directions, and --directions gives them: leave one out");
   check_new_file(o.out);
+  std::optional<FileLock> lock;
+  if (!o.out.empty()) lock.emplace(o.out);
   const std::unique_ptr<Device> device = open_device(o.device);
   if (!device && o.precision != Precision::fp32)
     fail_input("--precision ", name_of(o.precision), ": only a device has it; add --device cuda");

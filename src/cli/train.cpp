@@ -134,6 +134,7 @@ struct Train {
   TextMap given;  // the settings, in text: their defaults depend on the task
   std::string device = "cpu", step_kernel = "auto", out;
   std::optional<uint64_t> seed;
+  double keep_at_loss = 0;
   int seeds = 1, threads = default_threads(), gpus = 0;
 };
 
@@ -171,7 +172,7 @@ fs::path default_folder(const RunSettings& s) {
 int train_command(const Train& o) {
   TrainPlan plan;
   plan.device = o.device, plan.step_kernel = o.step_kernel, plan.threads = o.threads;
-  plan.gpus = o.gpus;
+  plan.gpus = o.gpus, plan.keep_at_loss = o.keep_at_loss;
   plan.settings = settings_of(o.given);
   if (o.seed && *o.seed > uint64_t(largest_seed) - uint64_t(o.seeds) + 1)
     fail_input("--seed ", *o.seed, ": --seeds ", o.seeds, " more of them leave the range of seeds");
@@ -258,6 +259,10 @@ void add_train_commands(CLI::App& focus) {
   add_gpus(training, t.gpus);
   add_text(training, "--step-kernel", "auto|off", t.step_kernel,
            "cuda: auto lets one kernel make all steps where the model allows");
+  add_number(training, "--keep-at-loss", t.keep_at_loss, 1e-9, 1e9,
+             "keeps DIR/seed-S/at-loss.safetensors, after the first epoch whose training loss is "
+             "at most X")
+      ->default_str("");
   add_file(training, "--out", "DIR", t.out,
            "where the run goes (default: out/train-TASK-ATTENTION-kK)");
   add_footer(

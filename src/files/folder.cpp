@@ -20,9 +20,9 @@ namespace fs = std::filesystem;
 namespace {
 
 // The files that this program writes into folders of runs.
-constexpr const char* own_files[] = {"settings.json",    "metrics.csv", "last.safetensors",
-                                     "best.safetensors", "study.csv",   "study.txt",
-                                     "results.csv",      "summary.csv", "outcome.txt"};
+constexpr const char* own_files[] = {
+    "settings.json", "metrics.csv", "last.safetensors", "best.safetensors", "at-loss.safetensors",
+    "study.csv",     "study.txt",   "results.csv",      "summary.csv",      "outcome.txt"};
 
 // Does a descriptor still belong to what stands at the path?
 bool is_open_at(int descriptor, const fs::path& path) {
@@ -122,6 +122,26 @@ void FolderLock::will_make(const fs::path& path) {
 void FolderLock::keep() {
   made_.clear();
   above_.clear();
+}
+
+FileLock::FileLock(const fs::path& file) : path_(file.string() + ".lock") {
+  // Whoever holds the lock removes the file: what was opened before is then a file of no name.
+  do {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail_file("cannot make", path_, errno);
+    struct stat info {};
+    const bool strange = ::fstat(descriptor_, &info) != 0 || info.st_size > 0;
+    if (!strange && lock_at_once(descriptor_)) continue;
+    ::close(descriptor_);
+    if (strange) fail_input(path_.string(), ": is no lock of this program; move it away");
+    fail_input(file.string(), ": another process is making it; wait for it, or take another name");
+  } while (!is_open_at(descriptor_, path_));
+}
+
+FileLock::~FileLock() {
+  ::unlink(path_.c_str());
+  ::close(descriptor_);
 }
 
 void make_folder(const fs::path& folder) {

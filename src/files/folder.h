@@ -1,4 +1,4 @@
-// A folder that a run writes to.
+// A folder that a run writes to, and a file that takes long to make.
 #pragma once
 
 #include <filesystem>
@@ -40,6 +40,21 @@ class FolderLock {
   std::filesystem::path folder_;
   std::vector<std::filesystem::path> above_;  // folders that mkdir made here, the topmost first
   std::vector<std::filesystem::path> made_;   // in the order of their making
+};
+
+// A file that only this process makes, until the end of the scope. The lock is the system's, on an
+// empty FILE.lock, which is removed at the end; one that a kill has left means nothing.
+class FileLock {
+ public:
+  // InputError when another process makes the file, or FILE.lock holds something.
+  explicit FileLock(const std::filesystem::path& file);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
 };
 
 // Makes a folder in one that is locked; nothing happens if it is there. InputError.

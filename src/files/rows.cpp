@@ -12,7 +12,7 @@ using Rows = std::vector<std::vector<std::string>>;
 static Rows rows_of(const std::filesystem::path& file, size_t columns, const std::string& names) {
   Rows rows;
   bool named = false;
-  const std::string text = read_file(file, 1 << 20);
+  const std::string text = read_file(file, 1 << 25);
   for (CsvReader lines(text, file.string()); lines.next();) {
     if (lines.line().empty() || lines.line()[0] == '#') continue;
     if (!named) {

@@ -161,8 +161,58 @@ std::string map_places(const Panel& panel) {
              map_axis("$2", y_interval(panel), panel.map->rows), ":3");
 }
 
+// The cells of a map as few rectangles of one colour: runs in a row, joined to equal ones below.
+struct Patch {
+  int left, right, bottom, top, band;  // cells; right and top are the first beyond
+};
+std::vector<Patch> patches_of(const HeatMap& map) {
+  std::vector<Patch> all, below;
+  for (int row = 0; row < map.rows; ++row) {
+    std::vector<Patch> here;
+    const auto band = [&](int column) {
+      return map.band(map.values[size_t(row) * size_t(map.columns) + size_t(column)]);
+    };
+    for (int left = 0, right; left < map.columns; left = right) {
+      const std::optional<int> own = band(left);
+      for (right = left + 1; right < map.columns && band(right) == own;) ++right;
+      if (own) here.push_back({left, right, row, row + 1, *own});
+    }
+    for (const Patch& old : below) {
+      const auto same = std::find_if(here.begin(), here.end(), [&](const Patch& p) {
+        return p.left == old.left && p.right == old.right && p.band == old.band;
+      });
+      if (same == here.end())
+        all.push_back(old);
+      else
+        same->bottom = old.bottom;
+    }
+    below = std::move(here);
+  }
+  all.insert(all.end(), below.begin(), below.end());
+  return all;
+}
+
 void add_map(std::ostringstream& out, const Panel& panel) {
   const HeatMap& map = *panel.map;
+  out << "$patches << END\n";
+  // The outer cells' centres lie at the ends of the axes, which cut these cells in half.
+  const auto place = [](Interval range, int points, int edge) {
+    const double width = (range.second - range.first) / std::max(1, points - 1);
+    return number(std::clamp(range.first + (edge - 0.5) * width, range.first, range.second));
+  };
+  const Interval x = x_interval(panel), y = y_interval(panel);
+  for (const Patch& p : patches_of(map))
+    out << place(x, map.columns, p.left) << " " << place(x, map.columns, p.right) << " "
+        << place(y, map.rows, p.bottom) << " " << place(y, map.rows, p.top) << " "
+        << number(map.colours.first +
+                  (p.band + 0.5) / HeatMap::bands * (map.colours.second - map.colours.first))
+        << "\n";
+  out << "END\n";
+  const auto [low, high] = map.colours;
+  out << "set palette maxcolors " << HeatMap::bands
+      << " defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
+      << "set cbrange [" << number(low) << ":" << number(high) << "]\nset colorbox\n";
+  if (map.levels.empty()) return;
   out << "$map << END\n";
   for (int row = 0; row < map.rows; ++row) {
     for (int column = 0; column < map.columns; ++column) {
@@ -171,12 +221,7 @@ void add_map(std::ostringstream& out, const Panel& panel) {
     }
     out << "\n";
   }
-  const auto [low, high] = map.colours;
-  out << "END\nset palette maxcolors " << HeatMap::bands
-      << " defined (0 '#440154', 1 '#3b528b', 2 '#21918c', 3 '#5ec962', 4 '#fde725')\n"
-      << "set cbrange [" << number(low) << ":" << number(high) << "]\nset colorbox\n";
-  if (map.levels.empty()) return;
-  out << "set contour base\nset cntrparam levels discrete ";
+  out << "END\nset contour base\nset cntrparam levels discrete ";
   for (size_t i = 0; i < map.levels.size(); ++i) out << (i ? ", " : "") << number(map.levels[i]);
   out << "\nunset surface\nset table $contour\nsplot $map matrix using " << map_places(panel)
       << " with lines\nunset table\nset surface\nunset contour\n";
@@ -224,7 +269,8 @@ void add_panel(std::ostringstream& out, const Panel& panel, const std::vector<Le
   for (const LegendEntry& entry : series) add_point_labels(out, panel, entry);
   if (panel.map) add_map(out, panel);
   out << "plot ";
-  if (panel.map) out << "$map matrix using " << map_places(panel) << " with image pixels, ";
+  if (panel.map)
+    out << "$patches using 1:3:1:2:3:4:5 with boxxyerror fs solid noborder lc palette, ";
   if (panel.map && !panel.map->levels.empty())
     out << "$contour using 1:2 with lines lw 1 lc rgb '#ffffff', ";
   for (size_t i = 0; i < series.size(); ++i) {

@@ -311,12 +311,28 @@ class Engine {
       saver_->put({.run = i,
                    .rows = std::exchange(state.not_saved, {}),
                    .checkpoint = run.checkpoint(),
-                   .is_best = folder_ && row && run.is_best(),
+                   .copies = row ? copies(i, run) : std::vector<const char*>(),
                    .outcome = last && !folder_ ? finished_text : ""});
     }
     if (row && observer_.on_epoch_model) observer_.on_epoch_model(study_.runs[i], run, *row);
     if (last && observer_.on_model) observer_.on_model(study_.runs[i], run);
     if (row) tell(i, last, cost_of(i), &*row);
+  }
+
+  // What else an epoch's checkpoint is kept as, in the folder of 'focus train'.
+  std::vector<const char*> copies(size_t i, const Run& run) {
+    std::vector<const char*> names;
+    if (!folder_) return names;
+    if (run.is_best()) names.push_back("best");
+    const std::lock_guard lock(mutex_);
+    const std::vector<EpochMetrics>& curve = curve_of(i);
+    const auto there = [&](const EpochMetrics& row) {
+      return row.train_loss <= options_.keep_at_loss;
+    };
+    if (options_.keep_at_loss > 0 &&
+        std::find_if(curve.begin(), curve.end(), there) == curve.end() - 1)
+      names.push_back("at-loss");
+    return names;
   }
 
   // The checkpoint remains the last good one. 'focus train' notes no outcome: resuming tries again.
@@ -348,7 +364,7 @@ class Engine {
       const Saver::Item& item = items[size_t(i)];
       RunFolder& folder = *states_[item.run].folder;
       if (!folder_) folder.add(item.rows);
-      if (item.checkpoint) folder.save(study_.runs[item.run].seed, *item.checkpoint, item.is_best);
+      if (item.checkpoint) folder.save(study_.runs[item.run].seed, *item.checkpoint, item.copies);
       if (!item.outcome.empty()) folder.end(item.outcome);
     });
   }
@@ -496,6 +512,7 @@ StudyOptions options_of(const TrainPlan& plan, const Devices& devices) {
   options.together = true;
   options.checkpoint_seconds = 0;
   options.devices = pointers(devices);
+  options.keep_at_loss = plan.keep_at_loss;
   options.form = plan.step_kernel;
   return options;
 }

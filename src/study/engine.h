@@ -23,6 +23,7 @@ struct StudyOptions {
   // false: a run is finished before the next one of its thread begins, and few are in memory.
   // true: all runs advance side by side, for those who watch their curves.
   bool together = false;
+  double keep_at_loss = 0;        // TrainPlan's
   double checkpoint_seconds = 5;  // at least this long between two checkpoints of a run
   // Where the runs are made, on devices that are alike; none: on the CPU. A device takes the runs
   // together that differ only in rates, epochs and seed, and at most `threads` of such groups are

@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "study/lesson_study.h"
+#include "study/make_recording.h"
 #include "study/rule.h"
 
 namespace focus {

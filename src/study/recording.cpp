@@ -4,16 +4,12 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
-#include <map>
-#include <set>
-#include <sstream>
 
 #include "error.h"
 #include "files/atomic_file.h"
 #include "files/csv.h"
 #include "files/folder.h"
-#include "study/names.h"
-#include "train/inputs.h"
+#include "study/check_recording.h"
 
 namespace focus {
 
@@ -28,16 +24,6 @@ constexpr const char* seeds_columns =
     "variant,seed,epochs_to_target,epochs,train_loss,train_accuracy,val_loss,val_accuracy,"
     "best_val_accuracy,best_epoch,val_accuracy_10,val_accuracy_25,val_accuracy_50";
 
-// Each metric with the band that holds its quartiles.
-struct Recorded {
-  double EpochMetrics::*metric;
-  Band RecordedVariant::*band;
-};
-constexpr Recorded recorded[] = {{&EpochMetrics::train_loss, &RecordedVariant::train_loss},
-                                 {&EpochMetrics::train_accuracy, &RecordedVariant::train_accuracy},
-                                 {&EpochMetrics::val_loss, &RecordedVariant::val_loss},
-                                 {&EpochMetrics::val_accuracy, &RecordedVariant::val_accuracy}};
-
 std::string number(double value, int digits) {
   char text[32];
   std::snprintf(text, sizeof text, "%.*g", digits, value);
@@ -49,108 +35,6 @@ std::string coarse(double value) {
 }
 std::string fine(double value) {
   return number(value, 6);
-}
-
-// "task=parity attention=full …"; settings that the line does not name have their usual value. What
-// does not begin with a setting's name belongs to the word before it: the name of a file may hold
-// blanks.
-RunSettings settings_of_note(const std::string& note, const std::string& where) {
-  TextMap text;
-  for (const SettingField& field : setting_fields())
-    if (field.get(RunSettings{}).empty()) text[field.name] = "";
-  std::string key;
-  std::istringstream words(note);
-  for (std::string word; std::getline(words, word, ' ');) {
-    const std::string name = word.substr(0, word.find('='));
-    const bool is_setting = std::ranges::any_of(
-        setting_fields(), [&](const SettingField& field) { return name == field.name; });
-    if (is_setting && name.size() < word.size())
-      text[key = name] = word.substr(name.size() + 1);
-    else if (key.ends_with("-data"))
-      text[key] += " " + word;
-    else
-      fail_input(where, ": '", word, "' is no setting=value");
-  }
-  return settings_from_text(text, where);
-}
-
-// "lr is 0.1 there, 0.2 here; …"
-std::vector<std::string> differences(const RunSettings& there, const RunSettings& here) {
-  std::vector<std::string> all;
-  for (const SettingField& field : setting_fields())
-    if (const std::string a = field.get(there), b = field.get(here); a != b)
-      all.push_back(str(field.name, " is ", a, " there, ", b, " here"));
-  return all;
-}
-
-// What of `all` differs in the fewest settings, of equal ones the first.
-template <class T>
-auto nearest_to(const RunSettings& settings, const std::vector<T>& all) {
-  return std::ranges::min_element(
-      all, {}, [&](const T& other) { return differences(settings, other.settings).size(); });
-}
-
-std::string joined(const std::vector<std::string>& words, const char* between) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : between) + word;
-  return text;
-}
-
-SeedOutcome outcome_of(const std::vector<EpochMetrics>& curve, const Target& target, int epochs) {
-  SeedOutcome o;
-  std::vector<double> values;
-  for (const EpochMetrics& row : curve) {
-    values.push_back(target.is_accuracy ? row.train_accuracy : row.train_loss);
-    if (o.best_epoch == 0 || row.val_accuracy > o.best_val_accuracy)
-      o.best_val_accuracy = row.val_accuracy, o.best_epoch = row.epoch;
-  }
-  o.epochs =
-      target.is_accuracy ? epochs_to(values, target.value) : epochs_down_to(values, target.value);
-  if (!curve.empty()) o.last = curve.back();
-  for (size_t i = 0; i < recorded_shares.size(); ++i) {
-    const size_t e = size_t(std::max(1, epochs * recorded_shares[i] / 100));
-    o.val_accuracy_at[i] = e <= curve.size() ? curve[e - 1].val_accuracy : std::nan("");
-  }
-  return o;
-}
-
-RecordedVariant record(const StudyVariant& asked, const StudiedVariant& v,
-                       const std::vector<size_t>& picked) {
-  RecordedVariant r{asked.name, asked.mechanism, asked.rest, asked.target, asked.settings, {}, {}};
-  size_t shortest = SIZE_MAX;  // a run that ended with NaN
-  for (const size_t s : picked) {
-    r.seeds.push_back(outcome_of(v.curves[s], asked.target, asked.settings.epochs));
-    r.seeds.back().seed = v.seeds[s];
-    shortest = std::min(shortest, v.curves[s].size());
-  }
-  for (const int e : recorded_epochs(asked.settings.epochs))
-    if (size_t(e) <= shortest) r.epochs.push_back(e);
-  for (const auto& [metric, band] : recorded) {
-    std::vector<std::vector<double>> curves;
-    for (const size_t s : picked) {
-      std::vector<double>& curve = curves.emplace_back();
-      for (const int e : r.epochs) curve.push_back(v.curves[s][size_t(e - 1)].*metric);
-    }
-    r.*band = quartile_band(curves);
-  }
-  return r;
-}
-
-// A run that a note of its results says has ended with NaN or Inf.
-bool failed(const StudyResults& results, const StudiedVariant& v, uint64_t seed) {
-  for (const auto& [key, value] : results.notes)
-    if (key == "failed" && (value + ",").starts_with(str(v.name, ", seed ", seed, ",")))
-      return true;
-  return false;
-}
-
-void add_once(Notes& notes, const std::string& key, const std::string& value) {
-  for (auto& [k, v] : notes) {
-    if (k != key) continue;
-    if (("; " + v + "; ").find("; " + value + "; ") == std::string::npos) v += "; " + value;
-    return;
-  }
-  notes.emplace_back(key, value);
 }
 
 std::string notes_text(const Notes& notes) {
@@ -209,43 +93,6 @@ RecordedVariant& variant_named(Recording& recording, const std::string& name,
   fail_input(where, ": no '# variant ", name, ": …' line before it in seeds.csv");
 }
 
-// Is all of it there? A run that ended with NaN or Inf is short, and a note says so.
-void check_whole(const Recording& recording, const std::string& folder) {
-  for (const RecordedVariant& v : recording.variants) {
-    const std::string name = str(folder, ": '", v.name, "'");
-    if (v.seeds.empty()) fail_input(name, " has no line in seeds.csv");
-    std::set<uint64_t> seeds;
-    bool is_whole = v.epochs == recorded_epochs(v.settings.epochs);
-    for (const SeedOutcome& s : v.seeds) {
-      if (!seeds.insert(s.seed).second) fail_input(name, ": seed ", s.seed, " is there twice");
-      is_whole &= s.last.epoch == v.settings.epochs;
-      for (double x : {s.last.train_loss, s.last.train_accuracy, s.last.val_loss,
-                       s.last.val_accuracy, s.best_val_accuracy})
-        is_whole &= std::isfinite(x);
-    }
-    const bool has_failed = std::ranges::any_of(recording.notes, [&](const auto& note) {
-      return note.first == "failed" && note.second.starts_with(v.name + ", seed ");
-    });
-    if (!is_whole && !has_failed)
-      fail_input(name, ": not all of its ", v.settings.epochs, " epochs are recorded, as numbers");
-  }
-}
-
-// Is it what the table beside the lesson asks for? It may hold less: rows of the table that have
-// not been run.
-void check_against(const Recording& recording, const Study& table, const std::string& folder) {
-  for (const RecordedVariant& v : recording.variants) {
-    const std::string name = str(folder, ": '", v.name, "'");
-    const StudyVariant& asked = *nearest_to(v.settings, table.variants);
-    if (const auto other = differences(v.settings, asked.settings); !other.empty())
-      fail_input(name, " has settings that ", table.name, " does not ask for; the nearest is '",
-                 asked.name, "': ", joined(other, ", "));
-    for (const uint64_t seed : asked.seeds)
-      if (std::ranges::none_of(v.seeds, [&](const SeedOutcome& s) { return s.seed == seed; }))
-        fail_input(name, ": seed ", seed, " is missing");
-  }
-}
-
 }  // namespace
 
 Outcomes RecordedVariant::outcomes() const {
@@ -282,71 +129,6 @@ std::vector<int> recorded_epochs(int epochs) {
   return kept;
 }
 
-Recording make_recording(const Study& table, const std::vector<StudyResults>& results,
-                         bool partial) {
-  struct Candidate {
-    const StudyResults* results;
-    const StudiedVariant* variant;
-    RunSettings settings;
-  };
-  std::vector<Candidate> candidates;
-  for (const StudyResults& r : results)
-    for (const StudiedVariant& v : r.variants) {
-      if (v.settings_note.empty())
-        fail_input("'", v.name, "': its results have no '# variant' line with its settings");
-      candidates.push_back({&r, &v, settings_of_note(v.settings_note, v.name)});
-    }
-
-  Recording recording;
-  for (const StudyVariant& asked : table.variants) {
-    const Candidate* found = nullptr;
-    for (const Candidate& c : candidates) {
-      RunSettings wanted = asked.settings;
-      take_sizes_of_files(wanted, c.settings);
-      if (identity_text(c.settings) == identity_text(wanted)) {
-        if (found) fail_input("'", asked.name, "' is recorded more than once");
-        found = &c;
-      }
-    }
-    if (!found) {
-      const auto nearest = nearest_to(asked.settings, candidates);
-      if (!partial)
-        fail_input("'", asked.name, "' of ", table.name, " is in none of the results",
-                   nearest != candidates.end()
-                       ? str("; the nearest is '", nearest->variant->name,
-                             "': ", joined(differences(nearest->settings, asked.settings), ", "))
-                       : std::string(),
-                   "; --partial records what is there and says what is not");
-      recording.not_run.push_back(asked.name);
-      continue;
-    }
-    if (found->settings.epochs != asked.settings.epochs)
-      fail_input("'", asked.name, "': epochs is ", found->settings.epochs, " in the results, ",
-                 asked.settings.epochs, " in ", table.name);
-    const StudiedVariant& v = *found->variant;
-    std::vector<size_t> picked;
-    for (const uint64_t seed : asked.seeds) {
-      const auto at = std::find(v.seeds.begin(), v.seeds.end(), seed);
-      const size_t s = size_t(at - v.seeds.begin());
-      if (at == v.seeds.end()) fail_input("'", asked.name, "': seed ", seed, " is missing");
-      if (int(v.curves[s].size()) < asked.settings.epochs && !failed(*found->results, v, seed))
-        fail_input("'", asked.name, "', seed ", seed, ": only ", v.curves[s].size(), " of ",
-                   asked.settings.epochs, " epochs");
-      picked.push_back(s);
-    }
-    recording.variants.push_back(record(asked, v, picked));
-    take_sizes_of_files(recording.variants.back().settings, found->settings);
-    for (const auto& [key, value] : found->results->notes) {
-      if (key == "date" || key == "hardware") add_once(recording.notes, key, value);
-      if (key == "failed" && value.starts_with(v.name + ", seed "))
-        recording.notes.emplace_back(key, asked.name + value.substr(v.name.size()));
-    }
-  }
-  if (recording.variants.empty())
-    fail_input("none of the variants of ", table.name, " is in the results");
-  return recording;
-}
-
 // A recording may be made anew, and nothing else is overwritten.
 static void check_no_other(const std::filesystem::path& file, std::string_view columns) {
   if (kind_of(file) != PathKind::missing &&
@@ -374,7 +156,7 @@ void write_recording(const Recording& recording, const std::filesystem::path& fo
     }
     for (size_t i = 0; i < v.epochs.size(); ++i) {
       curves += str(v.name, ",", v.epochs[i]);
-      for (const auto& [metric, band] : recorded) {
+      for (const auto& [metric, band] : recorded_metrics) {
         const Band& b = v.*band;
         curves += str(",", coarse(b.low[i]), ",", coarse(b.middle[i]), ",", coarse(b.high[i]));
       }
@@ -431,7 +213,7 @@ Recording read_recording(const std::filesystem::path& folder) {
               RecordedVariant& v = variant_named(recording, cells[0], where);
               v.epochs.push_back(int(to_number(cells[1], where)));
               size_t c = 2;
-              for (const auto& [metric, band] : recorded) {
+              for (const auto& [metric, band] : recorded_metrics) {
                 (v.*band).low.push_back(to_number(cells[c++], where));
                 (v.*band).middle.push_back(to_number(cells[c++], where));
                 (v.*band).high.push_back(to_number(cells[c++], where));

@@ -55,6 +55,17 @@ struct RecordedVariant {
   }
 };
 
+// Each metric with the band that holds its quartiles.
+struct RecordedMetric {
+  double EpochMetrics::*metric;
+  Band RecordedVariant::*band;
+};
+inline constexpr RecordedMetric recorded_metrics[] = {
+    {&EpochMetrics::train_loss, &RecordedVariant::train_loss},
+    {&EpochMetrics::train_accuracy, &RecordedVariant::train_accuracy},
+    {&EpochMetrics::val_loss, &RecordedVariant::val_loss},
+    {&EpochMetrics::val_accuracy, &RecordedVariant::val_accuracy}};
+
 struct Recording {
   Notes notes;  // the '#' lines that are not about a variant
   std::vector<RecordedVariant> variants;
@@ -66,12 +77,6 @@ struct Recording {
 
 // The epochs of curves.csv: all of the first ten, then as many as make sixty, evenly, and the last.
 std::vector<int> recorded_epochs(int epochs);
-
-// The table's variants, found in `results` by their settings; they keep the table's names.
-// InputError names a variant that is recorded with other epochs or without one of its seeds, and,
-// unless `partial`, one that is not there at all, with the recorded one that comes nearest.
-Recording make_recording(const Study& table, const std::vector<StudyResults>& results,
-                         bool partial);
 
 void write_recording(const Recording& recording, const std::filesystem::path& folder);
 // InputError with file and line, and for what is not whole: a seed that is missing or there twice,

@@ -143,6 +143,26 @@ std::string settings_note(const RunSettings& settings) {
   return text;
 }
 
+RunSettings settings_of_note(const std::string& note, const std::string& where) {
+  TextMap text;
+  for (const SettingField& field : setting_fields())
+    if (field.get(RunSettings{}).empty()) text[field.name] = "";
+  std::string key;
+  std::istringstream words(note);
+  for (std::string word; std::getline(words, word, ' ');) {
+    const std::string name = word.substr(0, word.find('='));
+    const bool is_setting = std::ranges::any_of(
+        setting_fields(), [&](const SettingField& field) { return name == field.name; });
+    if (is_setting && name.size() < word.size())
+      text[key = name] = word.substr(name.size() + 1);
+    else if (key.ends_with("-data"))  // a file's name may hold blanks
+      text[key] += " " + word;
+    else
+      fail_input(where, ": '", word, "' is no setting=value");
+  }
+  return settings_from_text(text, where);
+}
+
 std::string results_text(const Study& study, const Notes& notes,
                          const std::vector<StudiedVariant>& variants) {
   std::string text;

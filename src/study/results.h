@@ -50,6 +50,9 @@ struct StudyResults {
 std::vector<StudiedVariant> empty_variants(const Study& study);
 // "task=even-pairs attention=topk k=5 …": every setting.
 std::string settings_note(const RunSettings& settings);
+// And back; settings that the note does not name have their usual value. InputError begins with
+// `where`.
+RunSettings settings_of_note(const std::string& note, const std::string& where);
 
 std::string results_text(const Study& study, const Notes& notes,
                          const std::vector<StudiedVariant>& variants);

@@ -10,7 +10,8 @@ namespace focus {
 std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const PaddedData& data,
                                    const std::atomic<bool>* stop, std::vector<float>* logits) {
   const int classes = model.settings().classes, length = data.length;
-  const int batch = std::max(1, 4096 / length);  // rows at once: activations that fit the cache
+  // Rows at once: a thread's share of their activations fits its cache.
+  const int batch = std::max(1, 512 * tape.workers().threads() / length);
   double loss = 0;
   int64_t right = 0;
   const int targets = model.settings().targets();

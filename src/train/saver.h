@@ -25,8 +25,8 @@ class Saver {
     size_t run = 0;
     std::vector<EpochMetrics> rows = {};  // of whole epochs, since the last item
     std::optional<Safetensors> checkpoint = {};
-    bool is_best = false;      // the checkpoint has the best held-out accuracy yet
-    std::string outcome = {};  // how the run ended; empty: it has not, or nobody asks
+    std::vector<const char*> copies = {};  // of the checkpoint, by other names: "best"
+    std::string outcome = {};              // how the run ended; empty: it has not, or nobody asks
   };
 
   // `write` is called by another thread, with all that has come since the last call; never twice at

@@ -87,6 +87,7 @@ std::string plan_text(const TrainPlan& plan) {
   json["threads"] = std::to_string(plan.threads);
   if (plan.device != "cpu") json["device"] = plan.device;
   if (plan.step_kernel != "auto") json["step_kernel"] = plan.step_kernel;
+  if (plan.keep_at_loss > 0) json["keep_at_loss"] = number_text(plan.keep_at_loss);
   if (!plan.program.empty()) json["program"] = plan.program;
   try {
     return json.dump(2) + "\n";
@@ -104,6 +105,8 @@ TrainPlan parse_plan(std::string_view bytes, const std::string& name) {
     plan.seeds = parse_seeds(take(text, "seeds", name), name);
     if (text.count("device")) plan.device = take(text, "device", name);
     if (text.count("step_kernel")) plan.step_kernel = take(text, "step_kernel", name);
+    if (text.count("keep_at_loss"))
+      plan.keep_at_loss = parse_number(take(text, "keep_at_loss", name));
     if (text.count("program")) plan.program = take(text, "program", name);
     plan.threads = int(std::clamp<int64_t>(parse_integer(take(text, "threads", name)), 1, 1024));
   } catch (const InputError& error) {
@@ -206,13 +209,14 @@ void RunFolder::announce(FolderLock& lock) const {
   for (const char* file : {"settings.json", "metrics.csv"}) lock.will_make(path(file));
   for (const uint64_t seed : plan_.seeds) {
     lock.will_make(path(str("seed-", seed)));
-    for (const char* name : {"last", "best"}) lock.will_make(checkpoint(seed, name));
+    for (const char* name : {"last", "best", "at-loss"}) lock.will_make(checkpoint(seed, name));
   }
 }
 
-void RunFolder::save(uint64_t seed, Safetensors state, bool is_best) const {
+void RunFolder::save(uint64_t seed, Safetensors state,
+                     const std::vector<const char*>& copies) const {
   state.metadata.erase("run.epochs");  // how far a run goes is no part of what it is
-  if (is_best) state.write(checkpoint(seed, "best"));
+  for (const char* name : copies) state.write(checkpoint(seed, name));
   state.write(checkpoint(seed));
 }
 

@@ -4,6 +4,8 @@
 //   DIR/metrics.csv                    a line for each epoch and seed
 //   DIR/seed-S/last.safetensors        where the run goes on
 //   DIR/seed-S/best.safetensors        at the best held-out accuracy ('focus train')
+//   DIR/seed-S/at-loss.safetensors     after the first epoch whose training loss is at most a given
+//                                      one ('focus train --keep-at-loss')
 //   DIR/outcome.txt                    once it is over: "finished", or why it ended (a study's run)
 //
 // Files are replaced whole, and a run's lines come before its checkpoint, so a kill at any moment
@@ -33,6 +35,7 @@ struct TrainPlan {
   std::filesystem::path out;
   // On a device: "auto" takes its step kernel when it has one for the model, "off" never.
   std::string step_kernel = "auto";
+  double keep_at_loss = 0;   // see above; 0: no such checkpoint
   std::string program = {};  // of 'focus train': see program_text() in train/probe.h
 };
 
@@ -74,7 +77,7 @@ class RunFolder {
   // What a run leaves behind: lines, then checkpoints, then how it ended. Several threads may save
   // different seeds.
   void add(std::span<const EpochMetrics> rows) { metrics_.add(rows); }
-  void save(uint64_t seed, Safetensors checkpoint, bool is_best) const;
+  void save(uint64_t seed, Safetensors checkpoint, const std::vector<const char*>& copies) const;
   void end(const std::string& outcome) const;
 
  private:

@@ -24,7 +24,7 @@ K = 5
 
 
 class PlainCall(ctypes.Structure):
-    """As in cuda/attention/c_interface.cpp."""
+    """As in cuda/attention/c_interface.h."""
     _fields_ = ([("pattern", ctypes.c_char_p)]
                 + [(n, ctypes.c_int) for n in "backward B H T D kept global_tokens rung".split()]
                 + [(n, ctypes.c_void_p) for n in "q k v o lse p d_o dq dk dv keys workspace".split()]

@@ -7,18 +7,9 @@
 
 #include "error.h"
 #include "grade.h"
+#include "joined.h"
 
 namespace focus::kit {
-
-namespace {
-
-std::string joined(const std::vector<std::string>& words) {
-  std::string all;
-  for (const std::string& word : words) all += (all.empty() ? "" : ", ") + word;
-  return all;
-}
-
-}  // namespace
 
 std::string GapGrade::hash() const {
   if (code.empty()) return "";
