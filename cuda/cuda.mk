@@ -26,7 +26,7 @@ COMPILE_KERNEL = $(CXX) $(CXXFLAGS) $(addprefix -include ,$(READ_ONCE)) $(LINES)
   -Wno-unknown-pragmas $(if $(findstring clang,$(CXX)),-Wno-pass-failed) -MMD -MP -x c++ -c -o $@ $<
 
 # The thread sanitizer puts in the calls that are counted; its library is replaced by count.cpp.
-COUNTED := -O1 -g -DNDEBUG -fsanitize=thread
+COUNTED := -O1 -g1 -DNDEBUG -fsanitize=thread
 
 # Standard headers that g++ reads once (Makefile), with the options of each kind.
 once_for = $(READ_ONCE:$(B)/obj/%=$(B)/obj/$(1)/%)

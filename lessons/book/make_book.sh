@@ -44,12 +44,13 @@ title_of() { sed -n 's/^# *//p' "$1" | head -n 1; }
 
 # --- the excerpts, first of all: a wrong name shall say where it stands ----------------------------
 
+"$kit" excerpts "$code" || exit 2
 set -- $pages
 while [ $# -gt 0 ]; do
   grep -n '^<!-- code:' "$1" | sed 's/^\([0-9]*\):<!-- code: *\([^ ]*\) *-->.*/\1 \2/' > "$code/.names"
   while read -r line name; do
-    if ! "$kit" excerpt "$name" > "$code/$name" 2> "$code/.error"; then
-      echo "$1:$line: no code for '$name': $(head -n 1 "$code/.error")" >&2
+    if ! [ -f "$code/$name" ]; then
+      echo "$1:$line: no code for '$name': there is no such gap" >&2
       exit 2
     fi
   done < "$code/.names"
@@ -58,14 +59,12 @@ done
 
 # --- what every page shows of the others ------------------------------------------------------------
 
-# list CURRENT: the book's table of contents, with the current page marked.
-list() {
-  current=$1
+# The book's table of contents.
+list=$(
   set -- $pages
   while [ $# -gt 0 ]; do
     mark=
-    [ "$2" = "$current" ] && mark=' aria-current="page"'
-    case $1 in *NOTES.md) mark="$mark class=\"notes\"" ;; esac
+    case $1 in *NOTES.md) mark=' class="notes"' ;; esac
     printf '<li><a href="%s"%s>%s</a>' "$2" "$mark" "$(title_of "$1")"
     case $1 in
       lessons/14-*/README.md) printf '<ul><li><a href="scores.html">Scores to drag</a></li></ul>' ;;
@@ -74,7 +73,9 @@ list() {
     echo '</li>'
     shift 2
   done
-}
+)
+# list PAGE: the same, with the page marked.
+list() { echo "$list" | sed "s|<a href=\"$1\"|& aria-current=\"page\"|"; }
 
 # link PAGE WORDS: for previous and next; nothing for no page.
 link() { [ -z "$1" ] || printf '<a href="%s" rel="%s"><small>%s</small> %s</a>' "$1" "$2" "$2" "$3"; }

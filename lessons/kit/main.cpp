@@ -27,7 +27,7 @@ Usage: kit [--root CHECKOUT] COMMAND
   snapshot [--stubs] LESSON FOLDER  make the complete tree after a lesson; with its gaps empty
   hints LESSON                      a lesson's gaps and hints, tab-separated
   solution LESSON [GAP]             our code for a lesson's gaps
-  excerpt GAP                       FILE:LINE of a gap, then our code
+  excerpts FOLDER                   for each gap a file of its name: FILE:LINE, then our code
   fill TREE GAP                     put our code into one gap of a student's tree
   mistakes                          all mistakes: lesson, gap, name, place, words, tab-separated
   with-mistakes FOLDER              make a tree of sources that can make all mistakes
@@ -44,8 +44,10 @@ Gap find_gap_named(const Manifest& manifest, const std::string& name) {
   fail_input("there is no gap '", name, "'; there are:", known);
 }
 
-void print_excerpt(const Gap& gap) {
-  std::cout << gap.file << ":" << gap.line << "\n" << code_text(gap);
+void write_excerpts(const Manifest& manifest, const fs::path& folder) {
+  fs::create_directories(folder);
+  for (const Gap& gap : all_gaps(manifest))
+    write_file_atomically(folder / gap.name, str(gap.file, ":", gap.line, "\n", code_text(gap)));
 }
 
 void print_solution(const Manifest& manifest, const std::string& lesson, const std::string& name) {
@@ -110,7 +112,7 @@ int run(std::vector<std::string> words) {
   if (is("snapshot", 2, 2)) return write_snapshot(manifest, words[1], stubs, words[2]), 0;
   if (is("hints", 1, 1)) return std::cout << gap_table(gaps_of_lesson(manifest, words[1])), 0;
   if (is("solution", 1, 2)) return print_solution(manifest, words[1], words[2]), 0;
-  if (is("excerpt", 1, 1)) return print_excerpt(find_gap_named(manifest, words[1])), 0;
+  if (is("excerpts", 1, 1)) return write_excerpts(manifest, words[1]), 0;
   if (is("fill", 2, 2)) return fill(manifest, words[1], words[2]), 0;
   if (is("mistakes", 0, 0)) return list_mistakes(manifest), 0;
   if (is("with-mistakes", 1, 1)) return write_with_mistakes(manifest, words[1]), 0;
