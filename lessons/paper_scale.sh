@@ -30,6 +30,6 @@ if "$build/focus" bench step --device cuda --length 8 --blocks 1 --repeats 1 > /
   device=cuda
   study --dry-run | tail -n 1  # on the CPU it says so itself
 fi
-echo "Ctrl-C saves; the same command goes on."
+echo "Ctrl-C saves; the same command goes on. First a few steps of each kind of run tell how long it takes."
 study
 exec "${show[@]}"

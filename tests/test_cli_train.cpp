@@ -229,7 +229,7 @@ TEST_CASE("cli: a precision that the CPU has not") {
 
 TEST_CASE("cli: a factor on the scores is kept in every file, and refused where it is none") {
   const Place place;
-  for (const char* bad : {"0", "-1", "nan", "inf", "1e400", "4x"})
+  for (const char* bad : {"0", "-1", "nan", "inf", "1e400", "1e31", "1e-320", "4x"})
     place.refuses(small_run("run", 2) + Words{"--score-scale", bad}, "--score-scale");
   CHECK(!fs::exists(place / "run"));
   place.done(small_run("plain", 4));
@@ -251,7 +251,7 @@ TEST_CASE("cli: a factor on the scores is kept in every file, and refused where 
   place.done("data generate --task even-pairs --length 10 --count 20 --out d.tsv");
   const std::string with = place.done({"eval", "--checkpoint", file, "--data", "d.tsv"});
   Safetensors changed = Safetensors::read(place / file);
-  for (const char* wrong : {"0", "-2", "nan", "many"}) {
+  for (const char* wrong : {"0", "-2", "nan", "1e-320", "1e300", "many"}) {
     changed.metadata["score_scale"] = wrong;
     changed.write(place / "changed.safetensors");
     place.refuses("eval --checkpoint changed.safetensors --data d.tsv", "score");
@@ -264,7 +264,7 @@ TEST_CASE("cli: a factor on the scores is kept in every file, and refused where 
 TEST_CASE("cli: queries and keys of their own size and rate, and frozen") {
   const Place place;
   for (const char* flag : {"--qk-scale", "--qk-rate"})
-    for (const char* bad : {"0", "-1", "nan", "inf", "x"})
+    for (const char* bad : {"0", "-1", "nan", "inf", "1e-320", "x"})
       place.refuses(small_run("run", 2) + Words{flag, bad}, flag);
   place.refuses(small_run("run", 2) + "--freeze-qk --qk-rate 2", "--freeze-qk");
   place.refuses(small_run("run", 2) + "--freeze-qk=3", "freeze-qk was given");

@@ -171,6 +171,13 @@ TEST_CASE("recording: one that is not whole, or of other settings than its table
   CHECK(says(problem(changed(seeds, second, changed(second, ",20,", ",nan,")), curves),
              "'topk(5)': not all of its 100 epochs are recorded, as numbers"));
   CHECK(says(problem(changed(seeds, "k=5", "k=6"), curves), "k is 6 there, 5 here"));
+  // The epoch of the target, and those of the curves, are whole numbers or "none".
+  const size_t epochs = second.find(',', std::string("topk(5),2,").size());
+  for (const std::string wrong : {"nan", "1e300", "2.5", "-3", "0", ""})
+    CHECK(problem(changed(seeds, second, "topk(5),2," + wrong + second.substr(epochs)), curves)
+              .ends_with("'" + wrong + "' is not an epoch"));
+  CHECK(says(problem(seeds, changed(curves, "\ntopk(5),1,", "\ntopk(5),nan,")),
+             "'nan' is not an epoch"));
   // Cut after a whole line.
   CHECK(says(problem(seeds, curves.substr(0, curves.rfind('\n', curves.size() - 2) + 1)),
              "'topk(5)': not all of its 100 epochs"));

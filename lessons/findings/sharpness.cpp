@@ -215,7 +215,7 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
       for (const double c : scales) {
         const RecordedVariant* v = at_scale(r, task, attention, k, c);
         row += " " + epochs_of(v) + " |";
-        if (!v || c == 1) continue;
+        if (!v || !one || c == 1) continue;
         ++others;
         if (std::string(attention) == "banded") {
           if (bands_run.empty() || bands_run.back() != task) bands_run.push_back(task);
@@ -244,7 +244,7 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
                           *full4 = at_scale(r, task, "full", 0, 4),
                           *five1 = at_scale(r, task, "topk", 5, 1),
                           *five4 = at_scale(r, task, "topk", 5, 4);
-    if (!full4 || !five4) continue;
+    if (!full1 || !full4 || !five1 || !five4) continue;
     const Against first(*full4, *full1), second(*full4, *five1), third(*five4, *full4);
     const std::string what = in_words(third, "adds", "takes away");
     const bool enough = second.faster || second.is_alike();
@@ -276,15 +276,17 @@ void sharpness(const Records& r, const fs::path& folder, Page& page) {
   std::string equal_entropy, generalising;
   const std::string s4 = at_equal_entropy(measured, equal_entropy),
                     learnt = by_seed(r, generalising);
-  const std::string words = str(
-      verdict, ". Of the ", n,
-      " tasks on which topk(5) is faster than full attention, a softmax four times "
-      "as sharp makes full attention faster on ",
-      s1.size(),
-      " (S1); it then needs no more epochs than topk(5) at "
-      "C = 1 on ",
-      suffices.size(), " (S2); at C = 4 topk(5) is still faster by a factor of 1.25 or more on ",
-      adds.size(), " (", list(adds), "; S3). ", equal_entropy, ". ", generalising);
+  const std::string words =
+      n == 0 ? "not run"
+             : str(verdict, ". Of the ", n,
+                   " tasks on which topk(5) is faster than full attention, a softmax four times "
+                   "as sharp makes full attention faster on ",
+                   s1.size(),
+                   " (S1); it then needs no more epochs than topk(5) at "
+                   "C = 1 on ",
+                   suffices.size(),
+                   " (S2); at C = 4 topk(5) is still faster by a factor of 1.25 or more on ",
+                   adds.size(), " (", list(adds), "; S3). ", equal_entropy, ". ", generalising);
   page.body += str(
       "## Sparsity, or sharpness? (lesson 17; the paper does not ask)\n\n"
       "![Epochs against C](17-sharpness/results/paper/figure.svg)\n\n"

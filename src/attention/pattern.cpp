@@ -46,8 +46,8 @@ void check_settings(const AttentionSettings& a, int length) {
   if (length < 1) fail_input("length ", length, ": a sequence needs at least one token");
   if (a.heads < 1) fail_input("heads ", a.heads, ": at least 1 is needed");
   if (!(a.dropout >= 0 && a.dropout < 1)) fail_input("dropout ", a.dropout, " is not in [0, 1)");
-  if (!(a.score_scale > 0 && std::isfinite(a.score_scale)))
-    fail_input("score scale ", a.score_scale, ": must be positive and finite");
+  if (const float scale = float(a.score_scale); !(scale > 0 && std::isfinite(scale)))
+    fail_input("score scale ", a.score_scale, ": must be positive and finite as a float32");
   if (a.global_tokens < 0) fail_input("global tokens ", a.global_tokens, ": must not be negative");
   if (a.global_tokens > 0 && !is_positional(a.pattern))
     fail_input("global tokens go with banded and block attention, not with ", name_of(a.pattern));

@@ -31,7 +31,12 @@ double seconds_of_epoch(const RunSettings& s, double a_step, double a_row, const
 }
 
 double measure(const RunSettings& settings) {
-  const RunSettings small = miniature(settings);
+  RunSettings small = miniature(settings);
+  // Here a step takes as long as its rows and blocks, of which a few of long sequences tell.
+  if (small.length >= 200) {
+    small.batch = small.train_size = std::min(small.batch, 4);
+    small.blocks = std::min(small.blocks, 3);
+  }
   const std::atomic<bool> never{false};
   Workers workers(1);
   Tape<float> tape(workers);
@@ -53,7 +58,9 @@ double measure(const RunSettings& settings) {
   // The epoch evaluates the training set too, and one held-out row or a file of them.
   const double a_row = evaluation / rows;
   const double a_step = std::max(0.0, epoch - a_row * (rows + data->val.rows)) / steps;
-  return seconds_of_epoch(settings, a_step, a_row, *data);
+  const double depth = double(settings.blocks) / small.blocks;
+  return seconds_of_epoch(settings, a_step * settings.batch / small.batch * depth, a_row * depth,
+                          *data);
 }
 
 // An epoch of so many runs together.
@@ -102,7 +109,8 @@ std::vector<EpochCost> measure_epochs(const Study& study, Device* device) {
   std::vector<EpochCost> costs;
   for (const StudyVariant& variant : study.variants) {
     RunSettings s = variant.settings;
-    s.lr = s.lr_decay = s.clip = s.qk_scale = s.qk_rate = 1, s.dropout = s.dropout > 0;
+    s.lr = s.lr_decay = s.clip = s.score_scale = s.qk_scale = s.qk_rate = 1;
+    s.dropout = s.dropout > 0, s.freeze_qk = false;
     s.epochs = 1, s.layer_norm_epsilon = s.first_layer_norm_epsilon = 0;
     const TextMap key = to_text(s);
     const auto found = known.find(key);

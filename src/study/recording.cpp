@@ -78,6 +78,14 @@ double to_number(const std::string& cell, const std::string& where) {
   return value;
 }
 
+int to_epoch(const std::string& cell, const std::string& where) {
+  int epoch = 0;
+  const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), epoch);
+  if (error != std::errc() || end != cell.data() + cell.size() || epoch < 1)
+    fail_input(where, ": '", cell, "' is not an epoch");
+  return epoch;
+}
+
 uint64_t to_seed(const std::string& cell, const std::string& where) {
   try {
     return uint64_t(parse_integer(cell));
@@ -199,10 +207,11 @@ Recording read_recording(const std::filesystem::path& folder) {
               const auto value = [&](size_t c) { return to_number(cells[c], where); };
               SeedOutcome s;
               s.seed = to_seed(cells[1], where);
-              if (cells[2] != "none") s.epochs = int(value(2));
-              s.last = {int(value(3)), s.seed, value(4), value(5), value(6), value(7), 0};
+              if (cells[2] != "none") s.epochs = to_epoch(cells[2], where);
+              s.last = {
+                  to_epoch(cells[3], where), s.seed, value(4), value(5), value(6), value(7), 0};
               s.best_val_accuracy = value(8);
-              s.best_epoch = int(value(9));
+              s.best_epoch = to_epoch(cells[9], where);
               for (size_t i = 0; i < s.val_accuracy_at.size(); ++i)
                 s.val_accuracy_at[i] = value(10 + i);
               variant_named(recording, cells[0], where).seeds.push_back(s);
@@ -211,7 +220,7 @@ Recording read_recording(const std::filesystem::path& folder) {
   read_rows(folder / "curves.csv", curves_columns, ignore,
             [&](const std::vector<std::string>& cells, const std::string& where) {
               RecordedVariant& v = variant_named(recording, cells[0], where);
-              v.epochs.push_back(int(to_number(cells[1], where)));
+              v.epochs.push_back(to_epoch(cells[1], where));
               size_t c = 2;
               for (const auto& [metric, band] : recorded_metrics) {
                 (v.*band).low.push_back(to_number(cells[c++], where));

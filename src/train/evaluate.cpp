@@ -10,8 +10,10 @@ namespace focus {
 std::optional<Evaluation> evaluate(Model<float>& model, Tape<float>& tape, const PaddedData& data,
                                    const std::atomic<bool>* stop, std::vector<float>* logits) {
   const int classes = model.settings().classes, length = data.length;
-  // Rows at once: a thread's share of their activations fits its cache.
-  const int batch = std::max(1, 512 * tape.workers().threads() / length);
+  // Rows at once: a thread's share of their activations fits its cache. Random attention draws a
+  // row's keys by its place in the batch, which must not depend on the number of threads.
+  const bool draws = model.settings().attention.pattern == Pattern::random;
+  const int batch = std::max(1, (draws ? 4096 : 512 * tape.workers().threads()) / length);
   double loss = 0;
   int64_t right = 0;
   const int targets = model.settings().targets();

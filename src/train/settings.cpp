@@ -224,10 +224,10 @@ void check_settings(const RunSettings& s) {
       fail_input("--", flag, " ", plain(value), " is not between ", plain(low), " and ",
                  plain(high));
   };
-  // float32 has to hold it.
-  if (!(s.score_scale > 0 && s.score_scale <= 1e30))
+  // float32 has to hold such factors.
+  if (!(s.score_scale >= 1e-30 && s.score_scale <= 1e30))
     fail_input("--score-scale ", number_text(s.score_scale),
-               " is not a positive factor up to 1e30");
+               " is not a positive factor from 1e-30 to 1e30");
   in_range("blocks", s.blocks, 1, 1000);
   in_range("heads", s.heads, 1, 256);
   in_range("d-model", s.d_model, 1, 4096);
@@ -246,8 +246,9 @@ void check_settings(const RunSettings& s) {
     fail_input("--lr-decay ", s.lr_decay, " is not in (0, 2]");
   in_range("clip", s.clip, 0, 1e9);
   for (const auto& [flag, factor] : {std::pair("qk-scale", s.qk_scale), {"qk-rate", s.qk_rate}})
-    if (!(factor > 0 && factor <= 1e6))
-      fail_input("--", flag, " ", number_text(factor), " is not a positive factor up to 1e6");
+    if (!(factor >= 1e-30 && factor <= 1e6))
+      fail_input("--", flag, " ", number_text(factor),
+                 " is not a positive factor from 1e-30 to 1e6");
   if (s.freeze_qk && s.qk_rate != 1)
     fail_input("--freeze-qk leaves nothing for --qk-rate ", number_text(s.qk_rate), " to act on");
   in_range("global-tokens", s.global_tokens, 0, 64);
