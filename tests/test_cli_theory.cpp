@@ -255,8 +255,8 @@ TEST_CASE("cli: surface refuses, and writes nothing") {
 
 TEST_CASE("cli: a surface that another process is computing is refused at the start") {
   const Models m;
-  const Words line{"surface", "--checkpoint", m.full, "--data", "d.tsv", "--grid", "3",
-                   "--out",   "s.json"};
+  const Words line{"surface", "--checkpoint", m.full,  "--data", "d.tsv", "--grid",
+                   "3",       "--out",        "s.json"};
   {
     const FileLock other(m / "s.json");
     m.refuses(line, "s.json: another process is making it");
