@@ -6,8 +6,8 @@
 #
 # PART is `fine`, the paper's 200 x 200 points around the last weights of its training seed; `seeds`,
 # 41 x 41 points with five training seeds and five pairs of directions each (list operations: three
-# and two), around the last weights and at equal training loss; or `models`, the training for
-# `seeds` alone. Without parts: all of the design, the most telling first.
+# and two), around the last weights and at equal training loss, 0.1 (list operations: 2); or
+# `models`, the training for `seeds` alone. Without parts: all of the design, the most telling first.
 # Then `build/lesson-13 --scale paper --out OUT` makes table, figures and verdict of OUT/surfaces, in
 # OUT/lesson-13/paper; it needs nothing else of OUT. OUT/surfaces/made-on.txt says on which machine they were made.
 #
