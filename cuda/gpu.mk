@@ -40,8 +40,8 @@ $(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp %_count.cpp,$(C
 CUDA_TEST_PROGRAMS += $(B)/cuda-tests
 
 # For callers in other languages (tests/pytorch/attention_ratio.py). It exports its two functions only:
-# of a libstdc++ linked in (LDFLAGS=-static-libstdc++) some symbols, not all, would become those of the
-# caller's, and the first number in a message crashes.
+# of a libstdc++ linked in (LDFLAGS=-static-libstdc++) some symbols, not all, would be replaced by those
+# of the caller's libstdc++, and printing a number would crash.
 ATTENTION_LIBRARY := $(B)/libfocus-attention.so
 $(ATTENTION_LIBRARY): LDFLAGS += -shared -Wl,-z,defs -Wl,--version-script=cuda/attention/c_interface.map
 $(ATTENTION_LIBRARY): $(call cuda_obj,$(wildcard cuda/attention/*.cu cuda/fast/attention/*.cu) \
