@@ -1,4 +1,6 @@
 // focus stability and focus surface, as a user meets them.
+#include <sys/stat.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -276,6 +278,12 @@ TEST_CASE("cli: a surface that another process is computing is refused at the st
   write_all(m / "s.json.lock", "mine");
   m.refuses(line, "s.json.lock: is no lock");
   CHECK(read_all(m / "s.json.lock") == "mine");
+  // refuses() would read a pipe, and wait for ever.
+  REQUIRE((fs::remove(m / "s.json.lock") && ::mkfifo((m / "s.json.lock").c_str(), 0600) == 0));
+  const Outcome pipe = m.run(line);
+  CHECK(pipe.status == 2);
+  CHECK(pipe.err.find("s.json.lock: is no lock") != std::string::npos);
+  REQUIRE((fs::is_fifo(m / "s.json.lock") && fs::remove(m / "s.json.lock")));
   write_all(m / "s.json.lock", "");  // left by a kill
   m.done(line);
   CHECK(!fs::exists(m / "s.json.lock"));
