@@ -39,13 +39,14 @@ $(B)/cuda-tests: $(call emulated_obj,$(filter-out %_emulator.cpp %_count.cpp,$(C
 	$(LINK)
 CUDA_TEST_PROGRAMS += $(B)/cuda-tests
 
-# For callers in other languages (tests/pytorch/attention_ratio.py). The CUDA runtime is the shared
-# one, so that a process has one: PyTorch's, which is loaded already and has the same name.
-SHARED_RUNTIME := $(firstword $(wildcard $(dir $(CUDA_RUNTIME))libcudart.so) $(CUDA_RUNTIME))
-$(B)/libfocus-attention.so: LDFLAGS += -shared -Wl,-z,defs -Wl,-rpath,$(dir $(SHARED_RUNTIME))
-$(B)/libfocus-attention.so: $(call cuda_obj,$(wildcard cuda/attention/*.cu cuda/fast/attention/*.cu) \
+# For callers in other languages (tests/pytorch/attention_ratio.py). It exports its two functions only:
+# of a libstdc++ linked in (LDFLAGS=-static-libstdc++) some symbols, not all, would be replaced by those
+# of the caller's libstdc++, and printing a number would crash.
+ATTENTION_LIBRARY := $(B)/libfocus-attention.so
+$(ATTENTION_LIBRARY): LDFLAGS += -shared -Wl,-z,defs -Wl,--version-script=cuda/attention/c_interface.map
+$(ATTENTION_LIBRARY): $(call cuda_obj,$(wildcard cuda/attention/*.cu cuda/fast/attention/*.cu) \
       cuda/device/device.cu) \
-    $(call emulated_obj,$(wildcard cuda/attention/*.cpp) src/attention/pattern.cpp) $(SHARED_RUNTIME)
+    $(call emulated_obj,$(wildcard cuda/attention/*.cpp) src/attention/pattern.cpp) $(CUDA_RUNTIME)
 	$(LINK)
 endif
 

@@ -79,6 +79,13 @@ END
 says "a GPU" "nvcc for native, NVIDIA H200$\|nvcc for native, NVIDIA H200\""
 says "NVCC= leaves it alone" "no nvcc: the kernels are tested on the CPU" NVCC=
 
+# Another symbol of it could become its caller's, and then they crash (cuda/gpu.mk).
+exports() { [ "$(nm -D --defined-only "$1" | awk '{print $3}' | sort | xargs)" = "focus_attention focus_attention_workspace" ]; }
+if [ -e build/libfocus-attention.so ]; then
+  check "the library for other languages exports its two functions and no more" exports build/libfocus-attention.so
+else skip "what the library for other languages exports: nvcc builds it"
+fi
+
 # Names with blanks and other letters: of the checkout, and of a page to play with.
 odd="$here/mein Ordner ü" page="$here/my page ß"
 mkdir "$odd" && cp -r Makefile lessons src tests cuda "$odd"

@@ -1,4 +1,6 @@
 // focus stability and focus surface, as a user meets them.
+#include <sys/stat.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -155,6 +157,8 @@ TEST_CASE("cli: stability refuses, and writes nothing") {
   m.refuses(base + "none", "cannot read none");
   const std::string wide = trained(m, "wide", {"--attention", "full", "--heads", "2"});
   m.refuses(base + Words{m.topk, "--full", wide}, "number of heads is 2");
+  const std::string sharp = trained(m, "sharp", {"--attention", "full", "--score-scale", "2"});
+  m.refuses(base + Words{m.topk, "--full", sharp}, "score scale is 2");
   const std::string random = trained(m, "random", {"--attention", "random", "--k", "3"});
   m.refuses(base + Words{random}, "random");
   change(m / m.topk, m / "nan.safetensors", "linear.weight",
@@ -164,6 +168,16 @@ TEST_CASE("cli: stability refuses, and writes nothing") {
            file.add(t.name, t.shape, std::span<const float>(values));
          });
   m.refuses(base + "nan.safetensors", "linear.weight");
+  change(m / m.topk, m / "huge.safetensors", "encoder.transformer.1.attention.W_q.weight",
+         [](Safetensors& file, const StoredTensor& t) {
+           std::vector<float> values(t.count(), 3e38f);
+           for (size_t i = 0; i < values.size(); i += 3) values[i] = -3e38f;
+           file.add(t.name, t.shape, std::span<const float>(values));
+         });
+  const Outcome outcome = m.run(base + Words{"huge.safetensors", "--out", "huge.json"});
+  CHECK(outcome.status == 1);
+  CHECK(outcome.err.find("huge.safetensors: the scores of block 1 are not") != std::string::npos);
+  CHECK(!fs::exists(m / "huge.json"));
   write_all(m / "long.tsv", "Source\tTarget\n0 1\t1\n0 0 0 0 0 0 0 0 0 0 0 0 0\t0\n");
   m.refuses({"stability", "--data", "long.tsv", "--checkpoint", m.topk}, "line 3: 13 tokens");
 }
@@ -264,6 +278,12 @@ TEST_CASE("cli: a surface that another process is computing is refused at the st
   write_all(m / "s.json.lock", "mine");
   m.refuses(line, "s.json.lock: is no lock");
   CHECK(read_all(m / "s.json.lock") == "mine");
+  // refuses() would read a pipe, and wait for ever.
+  REQUIRE((fs::remove(m / "s.json.lock") && ::mkfifo((m / "s.json.lock").c_str(), 0600) == 0));
+  const Outcome pipe = m.run(line);
+  CHECK(pipe.status == 2);
+  CHECK(pipe.err.find("s.json.lock: is no lock") != std::string::npos);
+  REQUIRE((fs::is_fifo(m / "s.json.lock") && fs::remove(m / "s.json.lock")));
   write_all(m / "s.json.lock", "");  // left by a kill
   m.done(line);
   CHECK(!fs::exists(m / "s.json.lock"));

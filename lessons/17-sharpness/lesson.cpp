@@ -120,6 +120,7 @@ Panel panel_over_factor(const Study& study, const std::string& title, const std:
       series.y.push_back(median(all));
       series.low.push_back(quantile(all, 0.25)), series.high.push_back(quantile(all, 0.75));
     }
+    if (series.x.size() > panel.x_ticks.size()) panel.x_ticks = series.x;
     panel.series.push_back(std::move(series));
   }
   return panel;

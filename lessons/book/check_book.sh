@@ -21,6 +21,16 @@ if [ -z "$folder" ]; then
   folder=out/book-check
   trap 'rm -rf out/book-check' EXIT
   trap 'exit 130' INT TERM
+  # A page that names a gap that is not there, in a tree of links beside it.
+  wrong=$(mktemp -d) || exit 2
+  trap 'rm -rf out/book-check "$wrong"' EXIT
+  ln -s "$PWD"/* "$PWD"/.[!.]* "$wrong" && rm "$wrong/README.md"
+  printf '# T\n\n<!-- code: softmax-rov -->\n' > "$wrong/README.md"
+  said=$(KIT=$(realpath "${KIT:-build/kit}") "$wrong/lessons/book/make_book.sh" "$wrong/book" 2>&1)
+  case $said in
+    "README.md:3: there is no gap 'softmax-rov'; there are: adam-moments "*" softmax-row "*) ;;
+    *) echo "$said"; failing "a gap that is not there: the message lists those that are" ;;
+  esac
   SOLUTIONS=no lessons/book/make_book.sh "$folder" || failing "the book without solutions is not made"
   if grep -lq 'class="excerpt"' "$folder"/*.html || ls "$folder" | grep -q 'notes\|teaching'; then
     failing "SOLUTIONS=no leaves solutions or notes in the book"

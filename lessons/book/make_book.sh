@@ -50,7 +50,7 @@ while [ $# -gt 0 ]; do
   grep -n '^<!-- code:' "$1" | sed 's/^\([0-9]*\):<!-- code: *\([^ ]*\) *-->.*/\1 \2/' > "$code/.names"
   while read -r line name; do
     if ! [ -f "$code/$name" ]; then
-      echo "$1:$line: no code for '$name': there is no such gap" >&2
+      echo "$1:$line: there is no gap '$name'; there are: $(ls "$code" | xargs)" >&2
       exit 2
     fi
   done < "$code/.names"

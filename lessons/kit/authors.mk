@@ -102,7 +102,8 @@ $(NUMBERS:%=diff-%): diff-%: $(B)/kit
 #:
 #: To change it:
 #: make check-authors   wrong code is caught, every lesson's tree works, generated files are current
-check-authors: $(B)/libfocus.a $(B)/kit $(B)/grader $(B)/tables $(B)/findings $(B)/focus $(B)/attention $(LESSON_PROGRAMS)
+check-authors: $(B)/libfocus.a $(B)/kit $(B)/grader $(B)/tables $(B)/findings $(B)/focus $(B)/attention $(LESSON_PROGRAMS) \
+    $(ATTENTION_LIBRARY)
 	@tests/check_authors.sh
 
 #: make stress      hostile files, kills, races, limits: what was tried, what was lost   (TIME=600)

@@ -220,6 +220,10 @@ class Gathered {
     Stability result;
     Values pooled(0, masked_);
     for (int block = 0; block < settings_.blocks; ++block) {
+      const std::vector<float>& dispersion = layers_[size_t(block)].dispersion;
+      if (!std::all_of(dispersion.begin(), dispersion.end(),
+                       [](float d) { return std::isfinite(d); }))
+        fail_run("the scores of block ", block, " are not finite numbers, and have no statistics");
       Statistics& layer = result.layers.emplace_back(norms_of(model, block));
       pooled.append(layers_[size_t(block)]);
       fill(layer, layers_[size_t(block)]);

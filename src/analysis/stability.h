@@ -59,8 +59,8 @@ struct RowStatistics {
 RowStatistics row_statistics(std::span<const double> scores, std::span<const int> kept);
 
 // Over the first `rows` rows of data. nullopt: `stop` was set on the way. `progress`, if given, is
-// told the share that is done. InputError for the random pattern. Memory: 20 bytes for each query
-// of each head and layer.
+// told the share that is done. InputError for the random pattern, RunError for scores that are not
+// finite. Memory: 20 bytes for each query of each head and layer.
 std::optional<Stability> measure_stability(Model<double>& model, const PaddedData& data, int rows,
                                            Workers& workers, const std::atomic<bool>& stop,
                                            const std::function<void(double)>& progress = {});

@@ -1,9 +1,13 @@
 #include "cli/loaded.h"
 
+#include <unistd.h>
+
 #include <array>
+#include <cerrno>
 #include <filesystem>
 #include <map>
 
+#include "files/atomic_file.h"
 #include "files/data_file.h"
 #include "tasks/text.h"
 #include "train/checkpoint.h"
@@ -109,6 +113,8 @@ void check_new_file(const std::string& file) {
     fail_input(file, " is there already, and nothing is overwritten; give another name");
   if (path.has_parent_path() && !std::filesystem::is_directory(path.parent_path()))
     fail_input("cannot write ", file, ": there is no folder ", path.parent_path().string());
+  if (access(path.has_parent_path() ? path.parent_path().c_str() : ".", W_OK) != 0)
+    fail_file("cannot write", path, errno);
 }
 
 }  // namespace focus

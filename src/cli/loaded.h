@@ -45,7 +45,7 @@ PaddedData read_rows(const Loaded<T>& loaded, const std::string& file,
                      std::optional<int> samples = {});
 
 // InputError if a result that is to be written there cannot be: there is a file already, or no
-// folder. Asked before the work.
+// folder that one may write to. Asked before the work.
 void check_new_file(const std::string& file);
 
 }  // namespace focus

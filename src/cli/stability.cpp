@@ -100,7 +100,7 @@ void check_pair(const Loaded<double>& sparse, const Loaded<double>& full) {
   if (s.attention.pattern == Pattern::full)
     fail_input("--checkpoint ", sparse.name,
                ": has full attention, and with --full it must be one that drops keys");
-  if (sparse.task.tokens != full.task.tokens || sparse.task.name != full.task.name)
+  if (sparse.task.name != full.task.name)
     fail_input("--full ", full.name, ": learnt ", full.task.name, ", ", sparse.name, " ",
                sparse.task.name);
   const auto alike = [&](const char* what, auto own, auto other) {
@@ -108,8 +108,12 @@ void check_pair(const Loaded<double>& sparse, const Loaded<double>& full) {
       fail_input("--full ", full.name, ": its ", what, " is ", other, ", that of ", sparse.name,
                  " is ", own);
   };
+  alike("vocabulary, without global tokens,", s.vocabulary - s.attention.global_tokens,
+        f.vocabulary);
+  alike("number of classes", s.classes, f.classes);
   alike("number of blocks", s.blocks, f.blocks);
   alike("number of heads", s.attention.heads, f.attention.heads);
+  alike("score scale", s.attention.score_scale, f.attention.score_scale);
   alike("d-model", s.d_model, f.d_model);
   alike("d-mlp", s.d_mlp, f.d_mlp);
   alike("activation", std::string(name_of(s.activation)), std::string(name_of(f.activation)));
@@ -127,8 +131,12 @@ std::optional<Stability> measure(Loaded<double>& loaded, const Options& o, Devic
   Workers workers(o.threads);
   ShareProgress progress("stability of " + loaded.name);
   const auto show = [&](double share) { progress.show(share); };
-  return device ? measure_stability(*device, loaded.model, data, data.rows, workers, stop, show)
-                : measure_stability(loaded.model, data, data.rows, workers, stop, show);
+  try {
+    return device ? measure_stability(*device, loaded.model, data, data.rows, workers, stop, show)
+                  : measure_stability(loaded.model, data, data.rows, workers, stop, show);
+  } catch (const RunError& error) {
+    fail_run(loaded.name, ": ", error.what());
+  }
 }
 
 int stability(const Options& o) {

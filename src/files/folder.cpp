@@ -131,7 +131,8 @@ FileLock::FileLock(const fs::path& file) : path_(file.string() + ".lock") {
     descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (descriptor_ < 0) fail_file("cannot make", path_, errno);
     struct stat info {};
-    const bool strange = ::fstat(descriptor_, &info) != 0 || info.st_size > 0;
+    const bool strange =
+        ::fstat(descriptor_, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > 0;
     if (!strange && lock_at_once(descriptor_)) continue;
     ::close(descriptor_);
     if (strange) fail_input(path_.string(), ": is no lock of this program; move it away");
