@@ -156,7 +156,7 @@ std::string by_seed(const Records& r, const fs::path& file) {
         const RecordedVariant* v = at_scale(r, task, attention, k, c);
         table += v ? str(" ", epochs_text(median_of(*v)), " / ", format("%.1f", held_out(*v)),
                          " / ", seeds_that_generalise(task, *v), " |")
-                   : std::string(c < 0.5 && k ? " not asked |" : " not run |");
+                   : std::string(" not run |");
       }
       table += "\n";
     }
