@@ -157,6 +157,7 @@ inline Figure paper_figure_of(const std::vector<PooledCell>& cells) {
       if (paper) panel.series.push_back(theirs);
     }
     panel.y_range = Interval{0, 3.5};
+    panel.x_ticks = {75, 90, 95, 100};
     panel.horizontal = {{1, "holds below"}};
     figure.panels.push_back(panel);
   }
