@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "error.h"
+#include "report/svg_plot.h"
 #include "report/text_plot.h"
 
 using namespace focus;
@@ -74,6 +75,17 @@ TEST_CASE("figure: ticks are round") {
   CHECK(thirds[1] == doctest::Approx(0.2));
   CHECK(tick_values({2.1, 2.9}, true, 4).size() >= 3);  // less than a decade
   CHECK(tick_values({1e-300, 1e300}, true, 5).size() <= 6);
+}
+
+TEST_CASE("figure: a panel's own ticks stand on its axis, in text and in gnuplot's script") {
+  Panel panel{.log_x = true, .series = {{.name = "c", .x = {0.5, 4, 16}, .y = {3, 2, 1}}}};
+  CHECK(x_tick_values(panel, 6) == std::vector<double>{1, 10});
+  panel.x_ticks = {0.5, 4, 16};
+  CHECK(x_tick_values(panel, 6) == panel.x_ticks);
+  const std::string text = text_plot(panel, 60, 12, false),
+                    script = gnuplot_script({.panels = {panel}}, ImageKind::svg);
+  CHECK(text.find(" 16") != std::string::npos);
+  CHECK(script.find("xtics nomirror scale 0.5 (0.5, 4, 16)") != std::string::npos);
 }
 
 TEST_CASE("figure: a mechanism has its own look everywhere") {

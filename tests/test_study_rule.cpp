@@ -78,3 +78,17 @@ TEST_CASE("rule: who did not arrive is told in words, with no inf and no 'none'"
       for (const char* word : {"inf", "none", "nan"})
         CHECK_FALSE(has(judged({topk, topk, 5}, {full, 9, full}), word));
 }
+
+TEST_CASE("rule: a result for each setting, told in the settings' order") {
+  StudyResults results;
+  for (const auto& [rest, topk] :
+       {std::pair("lr=0.2", std::vector{5, 6, 7}), {"lr=0.1", {5, 6, 9}}})
+    for (StudiedVariant v : {arriving("topk(5)", topk, 14), arriving("full", {20, 24, 8}, 26)}) {
+      v.rest = rest, v.name = v.mechanism + " " + rest;
+      results.variants.push_back(v);
+    }
+  const Judgements each = judge_each_setting(results, 0.75);
+  CHECK(each.reproduced == 1);
+  CHECK(each.words.starts_with("lr=0.2: reproduced; medians 6 against 20 epochs"));
+  CHECK(each.words.find(". lr=0.1: NOT reproduced; medians 6 against 20") != std::string::npos);
+}

@@ -6,7 +6,6 @@
 
 #include "report/curves.h"
 #include "report/statistics.h"
-#include "study/lesson_study.h"
 #include "study/paper_scale.h"
 
 using namespace focus;
@@ -38,11 +37,7 @@ Panel epochs_panel(const std::vector<VariantResult>& results) {
 }
 
 // The rule, as the README states it. A seed that never arrives counts as infinitely many epochs.
-struct Verdict {
-  bool reproduced;
-  std::string reason;
-};
-Verdict judge(const Outcomes& topk, const Outcomes& full) {
+Judgement judge(const Outcomes& topk, const Outcomes& full) {
   const int seeds = int(topk.seeds.size()), faster = compare(topk, full).value().epochs.less;
   const double few = median(topk.epochs), many = median(full.epochs);
   const bool half = few <= many / 2 && few <= topk.longest;
@@ -53,24 +48,16 @@ Verdict judge(const Outcomes& topk, const Outcomes& full) {
 }
 
 void tell_paper_scale(Lesson& out, const Recording& recording) {
-  const Verdict v = judge(recording.at("topk(5)").outcomes(), recording.at("full").outcomes());
+  const Judgement v = judge(recording.at("topk(5)").outcomes(), recording.at("full").outcomes());
   out.paper_scale(paper_figure(recording, {"full", "topk(5)"},
                                "Even pairs at the paper's scale: five best keys against all"),
-                  paper_table(recording), v.reproduced, v.reason);
+                  paper_table(recording), v.reproduced, v.words);
 }
 
-int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-05", "does attention to the five best keys learn faster?");
-  if (out.options().paper_scale) {
-    tell_paper_scale(out, *paper_recording(out));
-    return 0;
-  }
-  const Study study = lesson_study(out);
-  const std::optional<StudyResults> read = study_results(out, study);
-  if (!read) return out.interrupted();
+Judgement show(Lesson& out, const Study& study, const StudyResults& all) {
   const RunSettings &topk = study.variants[0].settings, &full = study.variants[1].settings;
-  const std::vector<VariantResult> results = read->with_rest("");  // topk(5), full
-  const std::vector<uint64_t>& seeds = read->variant("full").seeds;
+  const std::vector<VariantResult> results = all.with_rest("");  // topk(5), full
+  const std::vector<uint64_t>& seeds = all.variant("full").seeds;
 
   Figure figure{"Even pairs: five best keys against all"};
   figure.panels = {
@@ -86,15 +73,13 @@ int lesson(int argc, char** argv) {
     std::cout << "multiply-adds of attention at length " << length
               << ", full / topk(5): " << multiply_adds(full, length) / multiply_adds(topk, length)
               << "\n";
-
-  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
-  const Verdict v =
-      judge(outcomes_of(read->variant("topk(5)")), outcomes_of(read->variant("full")));
-  return out.verdict(v.reproduced, v.reason);
+  return judge(outcomes_of(all.variant("topk(5)")), outcomes_of(all.variant("full")));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_lesson([&] { return lesson(argc, argv); });
+  return judge_at_both_scales(argc, argv, "lesson-05",
+                              "does attention to the five best keys learn faster?", show,
+                              tell_paper_scale);
 }

@@ -8,9 +8,9 @@
 
 #include "report/curves.h"
 #include "report/statistics.h"
-#include "study/lesson_study.h"
 #include "study/paper_scale.h"
 #include "study/summary.h"
+#include "train/run.h"
 
 using namespace focus;
 
@@ -126,11 +126,7 @@ Figure draw(const StudyResults& results, const RunSettings& s) {
 }
 
 // The rule, as the README states it.
-struct Verdict {
-  bool reproduced;
-  std::string reason;
-};
-Verdict judge(const std::vector<TaskOutcome>& tasks) {
+Judgement judge(const std::vector<TaskOutcome>& tasks) {
   int lower_loss = 0, judged = 0, ahead = 0, behind = 0;
   std::string generalise, only_learn;
   for (const TaskOutcome& t : tasks) {
@@ -159,35 +155,27 @@ Verdict judge(const std::vector<TaskOutcome>& tasks) {
 }
 
 void tell_paper_scale(Lesson& out, const Recording& recording) {
-  const Verdict v = judge(outcomes(recording));
+  const Judgement v = judge(outcomes(recording));
   out.paper_scale(
       paper_figure(
           recording, {"full", "topk(5)", "banded(5)", "block(5)"},
           "Seven tasks at the paper's scale: what is learnt, and what holds for unseen examples"),
-      paper_table(recording), v.reproduced, v.reason);
+      paper_table(recording), v.reproduced, v.words);
 }
 
-int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-06", "does what is learnt faster hold for unseen examples too?");
-  if (out.options().paper_scale) {
-    tell_paper_scale(out, *paper_recording(out));
-    return 0;
-  }
-  const Study study = lesson_study(out);
-  const std::optional<StudyResults> results = study_results(out, study);
-  if (!results) return out.interrupted();
-  out.figure(draw(*results, study.variants[0].settings), false);
-  const std::vector<TaskOutcome> tasks = outcomes(*results, study);
+Judgement show(Lesson& out, const Study& study, const StudyResults& results) {
+  out.figure(draw(results, study.variants[0].settings), false);
+  const std::vector<TaskOutcome> tasks = outcomes(results, study);
   const std::string table = page_table(tasks);
   out.page_table("tasks.md", table);
   std::cout << "at the end: training loss, training / held-out accuracy\n" << table << "\n";
-  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
-  const Verdict v = judge(tasks);
-  return out.verdict(v.reproduced, v.reason);
+  return judge(tasks);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_lesson([&] { return lesson(argc, argv); });
+  return judge_at_both_scales(argc, argv, "lesson-06",
+                              "does what is learnt faster hold for unseen examples too?", show,
+                              tell_paper_scale);
 }

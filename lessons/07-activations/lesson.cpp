@@ -6,9 +6,7 @@
 #include <iostream>
 
 #include "report/curves.h"
-#include "study/lesson_study.h"
 #include "study/paper_scale.h"
-#include "study/rule.h"
 #include "study/summary.h"
 
 using namespace focus;
@@ -20,8 +18,8 @@ constexpr double most_of_full = 0.75;
 
 // What is recorded at the paper's scale: the rule on even pairs, as at laptop scale; beside it the
 // other tasks that have been run with GELU, too.
-void tell_paper_scale(Lesson& out, Recording recording) {
-  const Recording all = recording;
+void tell_paper_scale(Lesson& out, const Recording& all) {
+  Recording recording = all;
   std::erase_if(recording.variants, [&](const RecordedVariant& v) {
     return !all.find(str("full ", v.settings.task, " gelu")) || v.settings.k == 9;
   });
@@ -54,47 +52,33 @@ void tell_paper_scale(Lesson& out, Recording recording) {
                   table, reproduced == 3, words);
 }
 
-int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-07", "does focus help with GELU and Mish as with ReLU?");
-  if (out.options().paper_scale) {
-    tell_paper_scale(out, *paper_recording(out));
-    return 0;
-  }
-  const Study study = lesson_study(out);
-  const std::optional<StudyResults> read = study_results(out, study);
-  if (!read) return out.interrupted();
-  const std::vector<std::string> activations = read->rests();  // "relu", "gelu", "mish"
+Judgement show(Lesson& out, const Study& study, const StudyResults& results) {
+  const std::vector<std::string> activations = results.rests();  // "relu", "gelu", "mish"
 
   // A column for each activation, as in the paper's figure 2.
   Figure figure{"Even pairs: five best keys against all, with three activations"};
   figure.columns = int(activations.size());
   for (const std::string& a : activations)
-    figure.panels.push_back(curve_panel(read->with_rest(a), &EpochMetrics::train_loss,
+    figure.panels.push_back(curve_panel(results.with_rest(a), &EpochMetrics::train_loss,
                                         str(a, ", training"), "cross-entropy"));
   for (const std::string& a : activations)
-    figure.panels.push_back(curve_panel(read->with_rest(a), &EpochMetrics::val_accuracy,
+    figure.panels.push_back(curve_panel(results.with_rest(a), &EpochMetrics::val_accuracy,
                                         str(a, ", held-out"), "accuracy, %"));
   const RunSettings& s = study.variants[0].settings;
   figure.caption =
       str("Length ", s.length, ", ", s.train_size, " training examples; medians and quartiles of ",
-          read->variants[0].seeds.size(), " seeds.");
+          results.variants[0].seeds.size(), " seeds.");
   out.figure(figure);
-  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
-  std::cout << summary_table(summarise(read->variants)) << "\n";
+  std::cout << summary_table(summarise(results.variants)) << "\n";
 
-  int reproduced = 0;
-  std::string words;
-  for (const std::string& a : activations) {
-    const Judgement j = judge_epochs(read->variant(str("topk(5) ", a)),
-                                     read->variant(str("full ", a)), most_of_full);
-    reproduced += j.reproduced;
-    words += str(words.empty() ? "" : ". ", a, ": ", j.words);
-  }
-  return out.verdict(reproduced == int(activations.size()), words);
+  const Judgements each = judge_each_setting(results, most_of_full);
+  return {each.reproduced == activations.size(), each.words};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_lesson([&] { return lesson(argc, argv); });
+  return judge_at_both_scales(argc, argv, "lesson-07",
+                              "does focus help with GELU and Mish as with ReLU?", show,
+                              tell_paper_scale);
 }

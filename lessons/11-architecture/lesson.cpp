@@ -6,9 +6,7 @@
 #include <iostream>
 
 #include "report/curves.h"
-#include "study/lesson_study.h"
 #include "study/paper_scale.h"
-#include "study/rule.h"
 #include "study/summary.h"
 
 using namespace focus;
@@ -24,23 +22,15 @@ void tell_paper_scale(Lesson& out, const Recording& recording) {
                     most_of_full);
 }
 
-int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-11", "does focus help at other depths and with more heads?");
-  if (out.options().paper_scale) {
-    tell_paper_scale(out, *paper_recording(out));
-    return 0;
-  }
-  const Study study = lesson_study(out);
-  const std::optional<StudyResults> read = study_results(out, study);
-  if (!read) return out.interrupted();
-  const std::vector<std::string> shapes = read->rests();  // "blocks=2 heads=1", …
+Judgement show(Lesson& out, const Study& study, const StudyResults& results) {
+  const std::vector<std::string> shapes = results.rests();  // "blocks=2 heads=1", …
 
   // A panel for each shape, as in the paper's figures 3a and 3b.
   Figure figure{"Five best keys against all: other depths, more heads"};
   figure.columns = 3;
   for (const std::string& shape : shapes)
     figure.panels.push_back(
-        curve_panel(read->with_rest(shape), &EpochMetrics::train_loss, shape, "training loss"));
+        curve_panel(results.with_rest(shape), &EpochMetrics::train_loss, shape, "training loss"));
   Interval range{0, 0};  // one for all panels, so that they can be compared
   for (const Panel& panel : figure.panels)
     range.second = std::max(range.second, y_interval(panel).second);
@@ -48,24 +38,18 @@ int lesson(int argc, char** argv) {
   const RunSettings& s = study.variants[0].settings;
   figure.caption = str(s.task, ", length ", s.length, ", ", s.train_size,
                        " training examples; medians and quartiles of ",
-                       read->variants[0].seeds.size(), " seeds.");
+                       results.variants[0].seeds.size(), " seeds.");
   out.figure(figure);
-  std::cout << summary_table(summarise(read->variants)) << "\n";
-  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
+  std::cout << summary_table(summarise(results.variants)) << "\n";
 
-  int reproduced = 0;
-  std::string words;
-  for (const std::string& shape : shapes) {
-    const Judgement j = judge_epochs(read->variant(str("topk(5) ", shape)),
-                                     read->variant(str("full ", shape)), most_of_full);
-    reproduced += j.reproduced;
-    words += str(words.empty() ? "" : ". ", shape, ": ", j.words);
-  }
-  return out.verdict(reproduced == int(shapes.size()), words);
+  const Judgements each = judge_each_setting(results, most_of_full);
+  return {each.reproduced == shapes.size(), each.words};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_lesson([&] { return lesson(argc, argv); });
+  return judge_at_both_scales(argc, argv, "lesson-11",
+                              "does focus help at other depths and with more heads?", show,
+                              tell_paper_scale);
 }

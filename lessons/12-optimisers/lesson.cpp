@@ -6,9 +6,7 @@
 #include <iostream>
 
 #include "report/curves.h"
-#include "study/lesson_study.h"
 #include "study/paper_scale.h"
-#include "study/rule.h"
 #include "study/summary.h"
 #include "train/rate_budget.h"
 
@@ -42,56 +40,42 @@ void tell_paper_scale(Lesson& out, const Recording& recording) {
                     most_of_full);
 }
 
-int lesson(int argc, char** argv) {
-  Lesson out(argc, argv, "lesson-12", "does focus help at other rates and decays, and with Adam?");
-  if (out.options().paper_scale) {
-    tell_paper_scale(out, *paper_recording(out));
-    return 0;
-  }
-  const Study study = lesson_study(out);
-  const std::optional<StudyResults> read = study_results(out, study);
-  if (!read) return out.interrupted();
-  const std::vector<std::string> settings = read->rests();  // "sgd lr=0.1 lr-decay=0.9995", …
+Judgement show(Lesson& out, const Study& study, const StudyResults& results) {
+  const std::vector<std::string> settings = results.rests();  // "sgd lr=0.1 lr-decay=0.9995", …
 
   // A small panel for each setting, as in the paper's figure 3.
   Figure figure{"Five best keys against all, at several settings of the optimiser"};
   figure.columns = 3;
   for (const std::string& s : settings)
     figure.panels.push_back(
-        curve_panel(read->with_rest(s), &EpochMetrics::train_loss, s, "training loss"));
+        curve_panel(results.with_rest(s), &EpochMetrics::train_loss, s, "training loss"));
   const RunSettings& first = study.variants[0].settings;
   figure.caption =
       str("Task ", first.task, ", length ", first.length, ", ", first.train_size,
-          " training examples; medians and quartiles over ", read->variants[0].seeds.size(),
-          read->variants[0].seeds.size() == 1 ? " seed." : " seeds.");
+          " training examples; medians and quartiles over ", results.variants[0].seeds.size(),
+          results.variants[0].seeds.size() == 1 ? " seed." : " seeds.");
   out.figure(figure, false);
-  std::cout << summary_table(summarise(read->variants)) << "\n";
-  if (const auto recording = paper_recording(out)) tell_paper_scale(out, *recording);
+  std::cout << summary_table(summarise(results.variants)) << "\n";
 
   std::cout << "The rates of SGD, summed over the epochs until the task is learnt:\n";
   for (const std::string& s : settings) {
     const RunSettings run = settings_of(study, str("full ", s));
     if (run.optimizer != OptimizerKind::sgd) continue;
-    std::cout << "  " << s << ": " << rates_text(run, read->variant(str("topk(5) ", s))) << ", "
-              << rates_text(run, read->variant(str("full ", s))) << "; without end "
+    std::cout << "  " << s << ": " << rates_text(run, results.variant(str("topk(5) ", s))) << ", "
+              << rates_text(run, results.variant(str("full ", s))) << "; without end "
               << two_digits(sum_of_rates(run.lr, run.lr_decay, HUGE_VAL)) << "\n";
   }
   std::cout << "\n";
 
-  int reproduced = 0;
-  std::string words;
-  for (const std::string& s : settings) {
-    const Judgement j = judge_epochs(read->variant(str("topk(5) ", s)),
-                                     read->variant(str("full ", s)), most_of_full);
-    reproduced += j.reproduced;
-    words += str(". ", s, ": ", j.words);
-  }
-  return out.verdict(reproduced == int(settings.size()),
-                     str(reproduced, " of ", settings.size(), " settings", words));
+  const Judgements each = judge_each_setting(results, most_of_full);
+  return {each.reproduced == settings.size(),
+          str(each.reproduced, " of ", settings.size(), " settings. ", each.words)};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_lesson([&] { return lesson(argc, argv); });
+  return judge_at_both_scales(argc, argv, "lesson-12",
+                              "does focus help at other rates and decays, and with Adam?", show,
+                              tell_paper_scale);
 }

@@ -33,6 +33,10 @@ inline bool counts(const Table& t, uint64_t seed) {
   return accuracy(full) >= learned && accuracy(topk) >= learned;
 }
 
+inline std::string equal_loss(const std::string& task) {
+  return str("training loss ", matched_loss_of(task));
+}
+
 // A row of the table, and how many of the seeds that count have top-k as the less steep one.
 struct OfState {
   std::string row;
@@ -54,7 +58,7 @@ inline OfState tell_state(const Table& t, const std::string& task, const std::st
     told.lower += in && at(topk, false) < at(full, false);
     told.lower_per_norm += in && at(topk, true) < at(full, true);
   }
-  told.row = str("| ", task, " | ", state == "last" ? "last weights" : "training loss 0.1", " | ",
+  told.row = str("| ", task, " | ", state == "last" ? "last weights" : equal_loss(task), " | ",
                  numbers, " | ", told.lower, " of ", told.seeds, " | ", told.lower_per_norm, " of ",
                  told.seeds, " |\n");
   return told;
@@ -91,23 +95,31 @@ inline Panel zoom_panel(const Table& t, const std::string& task) {
 // The tables of measured.csv by task (and activation, unless it is ReLU).
 using Tables = std::map<std::string, Table>;
 
-// The paper's own picture: draws surfaces.svg and returns its table.
+// The paper's own picture of a task, with each activation.
+inline Figure fine_figure(const std::string& task) {
+  Figure figure{task + ": 200 x 200 points, one training seed, one pair of directions"};
+  figure.columns = 3;
+  figure.caption =
+      str("Every fifth point drawn, step 0.01, ",
+          task == "list-operations" ? "500 training rows" : "all training rows",
+          ". White: losses of 0.1, 0.5, 1, 2 and 4; what lies above 4 has the colour of 4.");
+  return figure;
+}
+
+// Draws each task's surfaces-TASK.svg, and returns their table.
 inline std::string tell_fine(Lesson& out, const Tables& fine) {
   if (fine.empty()) return "";
-  Figure surfaces{
-      "The paper's picture: 200 x 200 points, one training seed, one pair of directions"};
-  surfaces.columns = 3;
-  surfaces.caption =
-      "Every fifth point drawn, all training rows (list operations: 500), step 0.01. White: losses "
-      "of 0.1, 0.5, 1, 2 and 4.";
+  std::map<std::string, Figure> figures;
   std::string table =
       "\n| 200 × 200 | 99th percentile per step within 0.1, topk(5) / full | within 0.35 | within "
       "0.69 | at 0.35 per length of the weights |\n|---|---|---|---|---|\n";
-  for (const auto& [task, t] : fine) {
+  for (const auto& [name, t] : fine) {
+    const std::string task = name.substr(0, name.find(','));
+    Figure& surfaces = figures.try_emplace(task, fine_figure(task)).first->second;
     const uint64_t seed = t[0].seed;
     const Interval colours = colours_of(t);
     for (const std::string& m : {full, topk}) {
-      surfaces.panels.push_back(map_panel(t, m, task + ": loss around " + m, 1, colours));
+      surfaces.panels.push_back(map_panel(t, m, name + ": loss around " + m, 1, colours));
       surfaces.panels.back().map->levels = {0.1, 0.5, 1, 2, 4};
     }
     surfaces.panels.push_back(fine_slopes(t, seed, "slopes per step, by radius"));
@@ -123,13 +135,15 @@ inline std::string tell_fine(Lesson& out, const Tables& fine) {
                     steepness(of_task, "p99", full, "fine", seed, nearest, per_norm));
       return std::string(text);
     };
-    table += str("| ", task, " | ", both(0.1, false), " | ", both(0.35, false), " | ",
+    table += str("| ", name, " | ", both(0.1, false), " | ", both(0.35, false), " | ",
                  both(0.69, false), " | ", both(0.35, true), " |\n");
   }
   std::string why_not;
-  std::filesystem::create_directories(out.options().out / "paper");
-  if (!write_figure(surfaces, out.options().out / "paper/surfaces.svg", &why_not))
-    std::cout << why_not << "\n";
+  const std::filesystem::path folder = out.options().out / "paper";
+  std::filesystem::create_directories(folder);
+  for (const auto& [task, figure] : figures)
+    if (!write_figure(figure, folder / ("surfaces-" + task + ".svg"), &why_not))
+      std::cout << why_not << "\n";
   return table;
 }
 
@@ -174,7 +188,7 @@ inline void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
     if (seeds.empty()) continue;
     figure.panels.push_back(by_radius(t, seeds, task + ": last weights", false, "last"));
     figure.panels.push_back(by_radius(t, seeds, "per length of the weights", true, "last"));
-    figure.panels.push_back(by_radius(t, seeds, "at equal training loss", true, "matched"));
+    figure.panels.push_back(by_radius(t, seeds, "at " + equal_loss(task), true, "matched"));
     for (size_t p = figure.panels.size() - 3; p < figure.panels.size(); ++p)
       figure.panels[p].y_range = Interval{0.001, 100};
   }

@@ -13,8 +13,6 @@ using namespace focus;
 
 namespace {
 
-constexpr double matched_loss = 0.1;  // the pairs of equal training loss
-
 // How much is measured around each model.
 struct Scale {
   int rows, last_directions, matched_directions, line_rows;
@@ -92,7 +90,7 @@ bool measure(Lesson& out, const Study& study, std::optional<StudyResults>& resul
     const bool matched = std::any_of(snapshots.begin(), snapshots.end(), [&](const Snapshot& s) {
       return s.mechanism == v.name && s.seed == run.seed() && s.state == "matched";
     });
-    if (!matched && row.train_loss <= matched_loss)
+    if (!matched && row.train_loss <= matched_loss_of(v.settings.task))
       snapshots.emplace_back(v.name, "matched", run, row.train_loss);
     if (last) snapshots.emplace_back(v.name, "last", run, row.train_loss);
   };
@@ -215,7 +213,7 @@ int lesson(int argc, char** argv) {
       str(seeds.size(), " of ", of_full.seeds.size(), " seeds compared, radius ", verdict_radius,
           ", 99th percentile, topk(5) against full; 1. last, per step: ", said(first), per_step,
           "; 2. per length of weights too: ", said(second), per_norm, "; 3. at training loss ",
-          matched_loss, ": ", said(third), matched));
+          matched_loss_of(study.variants[0].settings.task), ": ", said(third), matched));
 }
 
 }  // namespace

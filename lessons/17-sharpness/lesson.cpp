@@ -120,6 +120,7 @@ Panel panel_over_factor(const Study& study, const std::string& title, const std:
       series.y.push_back(median(all));
       series.low.push_back(quantile(all, 0.25)), series.high.push_back(quantile(all, 0.75));
     }
+    if (series.x.size() > panel.x_ticks.size()) panel.x_ticks = series.x;
     panel.series.push_back(std::move(series));
   }
   return panel;
@@ -178,13 +179,8 @@ std::string table_of(const Study& study, const StudyResults& results,
 
 // --- the rule ------------------------------------------------------------------------------------
 
-struct Verdict {
-  bool reproduced;
-  std::string reason;
-};
-
 // README, "The rule of the verdict".
-Verdict judge(const StudyResults& results) {
+Judgement judge(const StudyResults& results) {
   const StudiedVariant &full = results.variant("full"), &sharp = results.variant("full*4"),
                        &topk = results.variant("topk(5)");
   const auto median_of = [](const StudiedVariant& v) { return median_epochs(epochs_to_target(v)); };
@@ -226,8 +222,8 @@ int lesson(int argc, char** argv) {
   const std::string table = table_of(study, *results, starts);
   out.page_table("factors.md", table);
   std::cout << table << "\n" << summary_table(summarise(results->variants)) << "\n";
-  const Verdict v = judge(*results);
-  return out.verdict(v.reproduced, v.reason);
+  const Judgement v = judge(*results);
+  return out.verdict(v.reproduced, v.words);
 }
 
 }  // namespace

@@ -69,8 +69,9 @@ std::vector<NotRun> not_run(const Records& r) {
       seen[command] = true;
       const double minutes = gpu_minutes(v.settings, v.seeds.size());
       ++group.variants, group.minutes += minutes;
-      group.rows += str("| ", v.settings.task, ", ", v.name, " | `", command, "` | ",
-                        format("%.1f", minutes), " |\n");
+      group.rows += str("| ", v.settings.task, ", ", v.name,
+                        there ? str(" (", there->seeds.size(), " seeds are recorded)") : "", " | `",
+                        command, "` | ", format("%.1f", minutes), " |\n");
     }
     if (group.variants > 0) all.push_back(group);
   }

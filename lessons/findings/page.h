@@ -115,6 +115,8 @@ void theory(Page& page);
 void sharpness(const Records& r, const fs::path& folder, Page& page);
 void controls(const Records& r, Page& page);
 void more_controls(const Records& r, Page& page);
+// Control 8 in words, task by task.
+std::string flat_softmax(const Records& r);
 
 // --- what was not run ----------------------------------------------------------------------------
 

@@ -102,9 +102,10 @@ void theory(Page& page) {
     const std::string from_here = fs::relative(recorded, lessons).string();
     page.body += str("![", lesson.filename().string(), "](", from_here, "/figure.svg)\n\n",
                      read_file(recorded / "table.md", 1 << 16), "\n");
-    if (fs::exists(recorded / "surfaces.svg"))
-      page.body += str("![", lesson.filename().string(), ", 200 x 200 points](", from_here,
-                       "/surfaces.svg)\n\n");
+    for (const Task& task : all_tasks())
+      if (const std::string picture = "surfaces-" + task.name + ".svg";
+          fs::exists(recorded / picture))
+        page.body += str("![", task.name, ", 200 x 200 points](", from_here, "/", picture, ")\n\n");
   }
   if (rows.empty()) return;
   page.body += str(

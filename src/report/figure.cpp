@@ -116,6 +116,11 @@ std::vector<double> tick_values(Interval interval, bool log_scale, int wanted) {
   return ticks;
 }
 
+std::vector<double> x_tick_values(const Panel& panel, int wanted) {
+  return panel.x_ticks.empty() ? tick_values(x_interval(panel), panel.log_x, wanted)
+                               : panel.x_ticks;
+}
+
 std::vector<Look> looks_of(const std::vector<std::string>& names) {
   struct Known {
     std::string_view prefix;

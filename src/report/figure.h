@@ -43,6 +43,7 @@ struct Panel {
   std::string title = {}, x_label = {}, y_label = {};
   bool log_x = false, log_y = false;
   std::optional<Interval> x_range = {}, y_range = {};  // from the data if not given
+  std::vector<double> x_ticks = {};                    // round numbers if not given
   std::vector<Series> series = {};
   std::vector<Mark> horizontal = {}, vertical = {};  // thin lines across, at a y and at an x
   std::optional<HeatMap> map = {};                   // below the series
@@ -66,6 +67,8 @@ bool drawable(const Panel& panel, double x, double y);
 // Round numbers for labels within an interval, about `wanted` of them (1, 2 or 5 times a power of
 // ten apart; on a logarithmic axis powers of ten, and 2 and 5 times them where there is room).
 std::vector<double> tick_values(Interval interval, bool log_scale, int wanted);
+// The panel's own, if it has any.
+std::vector<double> x_tick_values(const Panel& panel, int wanted);
 
 // How a series looks. One mechanism has the same look in every figure: a name that begins with
 // full, banded, block, topk (also top-k), bottomk or random gets that mechanism's; other names take

@@ -111,12 +111,13 @@ void add_legend(std::ostringstream& out, const std::vector<LegendEntry>& entries
   }
 }
 
-void add_ticks(std::ostringstream& out, const char* axis, Interval range, bool log_scale) {
+void add_ticks(std::ostringstream& out, const char* axis, Interval range, bool log_scale,
+               const std::vector<double>& ticks) {
   out << (log_scale ? "set" : "unset") << " logscale " << axis << "\n"
       << "set " << axis << "range [" << number(range.first) << ":" << number(range.second) << "]\n"
       << "set " << axis << "tics nomirror scale 0.5 (";
   const char* comma = "";
-  for (const double tick : tick_values(range, log_scale, 6)) {
+  for (const double tick : ticks) {
     out << comma << number(std::abs(tick) < 1e-12 ? 0.0 : tick);
     comma = ", ";
   }
@@ -263,8 +264,8 @@ void add_panel(std::ostringstream& out, const Panel& panel, const std::vector<Le
       << " at screen " << middle << "," << layout.y(axis_bottom + 38) << " center\nset label "
       << quoted(panel.y_label) << " at screen " << layout.x(left + 18) << ","
       << layout.y((axis_top + axis_bottom) / 2) << " center rotate by 90\n";
-  add_ticks(out, "x", x_interval(panel), panel.log_x);
-  add_ticks(out, "y", y_range, panel.log_y);
+  add_ticks(out, "x", x_interval(panel), panel.log_x, x_tick_values(panel, 6));
+  add_ticks(out, "y", y_range, panel.log_y, tick_values(y_range, panel.log_y, 6));
   add_marks(out, panel);
   for (const LegendEntry& entry : series) add_point_labels(out, panel, entry);
   if (panel.map) add_map(out, panel);

@@ -207,7 +207,7 @@ std::string text_plot(const Panel& panel, int width, int height, bool colour) {
 
   std::string axis(size_t(columns), '-'), tick_line(size_t(width), ' ');
   int free_from = 0;  // where the next label may begin without touching the last
-  for (const double tick : tick_values(x_range, panel.log_x, std::max(2, columns / 10))) {
+  for (const double tick : x_tick_values(panel, std::max(2, columns / 10))) {
     const int column = canvas.x.cell(tick);
     const std::string label = number_text(tick);
     const int start =

@@ -7,7 +7,6 @@
 
 #include "study/lesson_study.h"
 #include "study/make_recording.h"
-#include "study/rule.h"
 
 namespace focus {
 
@@ -44,6 +43,24 @@ std::optional<Recording> paper_recording(const Lesson& lesson) {
   std::cout << "at the paper's scale: not run; make lesson-" << lesson.number()
             << " SCALE=paper makes the runs\n";
   return std::nullopt;
+}
+
+int judge_at_both_scales(int argc, char** argv, const char* name, const char* question,
+                         Judgement (*here)(Lesson&, const Study&, const StudyResults&),
+                         void (*at_paper_scale)(Lesson&, const Recording&)) {
+  return run_lesson([&] {
+    Lesson lesson(argc, argv, name, question);
+    if (lesson.options().paper_scale) {
+      at_paper_scale(lesson, *paper_recording(lesson));
+      return 0;
+    }
+    const Study study = lesson_study(lesson);
+    const std::optional<StudyResults> results = study_results(lesson, study);
+    if (!results) return lesson.interrupted();
+    const Judgement j = here(lesson, study, *results);
+    if (const auto recording = paper_recording(lesson)) at_paper_scale(lesson, *recording);
+    return lesson.verdict(j.reproduced, j.words);
+  });
 }
 
 std::vector<std::string> rests_of(const Recording& recording) {

@@ -8,12 +8,20 @@
 
 #include "report/lesson.h"
 #include "study/recording.h"
+#include "study/rule.h"
 
 namespace focus {
 
 // At --redraw, if the lesson has one; what is not recorded has no figure. At the paper's scale that
 // of the runs that were made for it (study/lesson_study.h).
 std::optional<Recording> paper_recording(const Lesson& lesson);
+
+// A whole lesson that judges its study at both scales: runs or reads the study, which `here` shows
+// and judges, and tells the runs at the paper's scale, if they are recorded or have just been made.
+// The program's exit code.
+int judge_at_both_scales(int argc, char** argv, const char* name, const char* question,
+                         Judgement (*here)(Lesson&, const Study&, const StudyResults&),
+                         void (*at_paper_scale)(Lesson&, const Recording&));
 
 // The different values of `rest`, in order: tasks, if that is what the variants differ in.
 std::vector<std::string> rests_of(const Recording& recording);

@@ -65,4 +65,15 @@ Judgement judge_epochs(const Outcomes& variant, const Outcomes& baseline, double
   return j;
 }
 
+Judgements judge_each_setting(const StudyResults& results, double share) {
+  Judgements all;
+  for (const std::string& rest : results.rests()) {
+    const Judgement j =
+        judge_epochs(results.variant("topk(5) " + rest), results.variant("full " + rest), share);
+    all.reproduced += j.reproduced;
+    all.words += str(all.words.empty() ? "" : ". ", rest, ": ", j.words);
+  }
+  return all;
+}
+
 }  // namespace focus

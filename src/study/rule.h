@@ -19,4 +19,12 @@ struct Judgement {
 Judgement judge_epochs(const Outcomes& variant, const Outcomes& baseline, double share);
 Judgement judge_epochs(const StudiedVariant& variant, const StudiedVariant& baseline, double share);
 
+// topk(5) against full by that rule at each of the results' `rest`s: at how many it is reproduced,
+// and "REST: words" of each, full stops between them.
+struct Judgements {
+  size_t reproduced = 0;
+  std::string words;
+};
+Judgements judge_each_setting(const StudyResults& results, double share);
+
 }  // namespace focus
