@@ -129,7 +129,7 @@ TEST_CASE(
     for (const auto& item : wanted.items()) {
       const std::string what = item.key();
       const double g = got.at(what), w = item.value();
-      CHECK_MESSAGE(std::abs(g - w) <= 1e-6 * std::abs(w) + 1e-6, name, " ", what);
+      CHECK_MESSAGE(std::abs(g - w) <= 1e-6 * std::abs(w) + 1e-6, std::string(name), " ", what);
     }
     // Where every key is kept, that is said: the result has no Delta_h.
     CHECK((outcome.err.find("there is no Delta_h") != std::string::npos) ==
