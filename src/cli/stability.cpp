@@ -136,6 +136,8 @@ std::optional<Stability> measure(Loaded<double>& loaded, const Options& o, Devic
                   : measure_stability(loaded.model, data, data.rows, workers, stop, show);
   } catch (const RunError& error) {
     fail_run(loaded.name, ": ", error.what());
+  } catch (const InputError& error) {
+    fail_input(loaded.name, ": ", error.what());
   }
 }
 
