@@ -231,7 +231,7 @@ void add_map(std::ostringstream& out, const Panel& panel) {
 // The y axis' label lies left of the ticks' numbers, however long these are.
 double left_margin(const std::vector<double>& y_ticks) {
   double margin = 72;
-  for (const double tick : y_ticks) margin = std::max(margin, 36 + text_width(number(tick)));
+  for (const double tick : y_ticks) margin = std::max(margin, 42 + text_width(number(tick)));
   return margin;
 }
 
