@@ -22,8 +22,9 @@ struct Call {
   AttentionSettings settings;
   int B, N, H, D;
   ptrdiff_t stride;
-  int nnz;  // kept scores of one batch_head: N·N for full without a causal mask
-  T* p;     // probabilities, `p_stride` numbers a batch_head
+  int nnz;      // kept scores of one batch_head: N·N for full without a causal mask
+  T* p;         // probabilities, `p_stride` numbers a batch_head,
+  bool strips;  // or a thread: strips of full.h
   size_t p_stride;
   const int* begin;  // sparse: the lists
   int* keys;         // sparse: (nnz) if positional, else (batch_heads,nnz)
@@ -88,7 +89,12 @@ Call<T> plan(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const Tensor
   const bool full = settings.pattern == Pattern::full;
   c.p_stride = full ? N * size_t(round_up_to_lanes<T>(c.N)) : size_t(c.nnz);
   const size_t batch_heads = size_t(c.batch_heads());
-  c.p = tape.template memory<T>(batch_heads * c.p_stride);
+  // Nothing is read again: each thread has a strip.
+  c.strips = full && !settings.causal && !tape.recording();
+  if (c.strips)
+    c.p_stride = std::min(N, size_t(full::strip_rows)) * size_t(round_up_to_lanes<T>(c.N));
+  const size_t parts = c.strips ? size_t(tape.workers().threads()) : batch_heads;
+  c.p = tape.template memory<T>(parts * c.p_stride);
   if (!full) {
     const size_t lists = is_positional(settings.pattern) ? 1 : batch_heads;
     int* begin = tape.template memory<int>(N + 1);
@@ -134,11 +140,20 @@ Tensor<T> attention(Tape<T>& tape, const Tensor<T>& q, const Tensor<T>& k, const
 
   tape.workers().run(c.batch_heads(), [=](int batch_head, int thread) {
     const Head<T> head = c.head(batch_head);
-    T *p = c.p_of(batch_head), *o = c.o.data + c.offset(batch_head);
+    T *p = c.p_of(c.strips ? thread : batch_head), *o = c.o.data + c.offset(batch_head);
     uint8_t* keep = c.keep_of(batch_head);
     T* own_scratch = scratch + size_t(thread) * numbers;
     if (keep) mask.draw(keep, uint64_t(batch_head) * uint64_t(c.nnz), size_t(c.nnz));
-    if (pattern == Pattern::full) return full::forward(head, p, keep, c.keep_scale, o, own_scratch);
+    if (pattern == Pattern::full) {
+      const int strip = c.strips ? full::strip_rows : c.N;
+      for (int i0 = 0; i0 < c.N; i0 += strip) {
+        Head<T> some = head;
+        some.q += i0 * c.stride, some.queries = std::min(strip, c.N - i0);
+        full::forward(some, p, keep ? keep + head.seen_before(i0) : nullptr, c.keep_scale,
+                      o + i0 * c.stride, own_scratch);
+      }
+      return;
+    }
 
     //@ from 04
     int* keys = c.keys_of(batch_head);

@@ -2,7 +2,8 @@
 // scores stay in the fast caches. Under a causal mask the products stop at the last key that one of
 // these queries sees.
 //
-// Forward keeps the probabilities P (T × Tp, rows padded to whole vectors) for the backward.
+// Forward keeps the probabilities P (T × Tp, rows padded to whole vectors) for the backward. Where
+// there is none it is called for `strip_rows` queries at a time, which share their P's memory.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 namespace focus::full {
 
 inline constexpr int block_rows = 48;  // eight register tiles; 48 × 608 floats are 114 KiB
+inline constexpr int strip_rows = 10 * block_rows;  // so that K is not transposed too often
 
 // The scratch of one thread for forward and backward, in numbers.
 template <class T>
@@ -21,14 +23,14 @@ size_t scratch_size(int length, int width) {
   return padded * size_t(width) + 2 * block_rows * padded;
 }
 
-// p: (T,Tp) out; keep: dropout's mask of all keys that are seen, or nullptr; o: (T,D) out, rows
-// head.stride apart.
+// p: (queries,Tp) out; keep: dropout's mask of all keys that are seen, or nullptr; o: (T,D) out,
+// rows head.stride apart.
 template <class T>
 void forward(const Head<T>& head, T* p, const uint8_t* keep, T keep_scale, T* o, T* scratch) {
-  const int N = head.length, D = head.width, padded = round_up_to_lanes<T>(N);
+  const int N = head.queries, D = head.width, padded = round_up_to_lanes<T>(head.length);
   T* kt = scratch;                               // Kᵀ, (D,Tp)
   T* dropped = kt + size_t(padded) * size_t(D);  // (block_rows,Tp)
-  transpose(N, D, head.k, head.stride, kt, padded);
+  transpose(head.length, D, head.k, head.stride, kt, padded);
   //@ gap 03 full-forward
   for (int i0 = 0; i0 < N; i0 += block_rows) {
     const int rows = std::min(block_rows, N - i0);

@@ -19,6 +19,7 @@ struct Head {
   const T *q, *k, *v;
   T scale;  // of the scores: AttentionSettings::score_scale / √D
   bool causal = false;
+  int queries = length;  // computed, from q on (full.h only)
 
   // How many keys, from the first on, a query sees.
   int seen(int query) const { return causal ? query + 1 : length; }
