@@ -64,6 +64,10 @@ TEST_CASE("conditions: with full's side capped none of Table 6's sixteen holds, 
   CHECK(hold == 8);
   CHECK(hold_capped == 0);
   CHECK(weights_hold_capped(8, 0.1, 1, 40));  // 2 e^0.1 · 2 = 4.4 < 20
+  // By hand: 2 e^0 (1 + 1/1) = 4 against L/2, and against e.
+  CHECK(!weights_hold_capped(10, 0, 1, 8));
+  CHECK(weights_hold_capped(10, 0, 1, 9));
+  CHECK(!weights_hold_capped(1, 0, 1, 9));
 }
 
 // --- Table 6 ------------------------------------------------------------------------------------
@@ -173,7 +177,8 @@ TEST_CASE("conditions: golden pairs, the paper's Table 6, and what has none") {
     REQUIRE(rows.size() == 4);
     for (size_t i = 0; i < 4; ++i) {
       const auto close = [&](const char* name, double got) {
-        CHECK_MESSAGE(got == doctest::Approx(wanted[i].at(name).get<double>()).epsilon(1e-5), name);
+        CHECK_MESSAGE(got == doctest::Approx(wanted[i].at(name).get<double>()).epsilon(1e-5),
+                      std::string(name));
       };
       CHECK(rows[i].percentile == wanted[i].at("percentile"));
       close("delta_s", rows[i].delta_s), close("delta_h", rows[i].delta_h);
@@ -186,6 +191,8 @@ TEST_CASE("conditions: golden pairs, the paper's Table 6, and what has none") {
   CHECK(inputs_left_side(8.61, 3.51, 0.016, 1.0 / 5) == doctest::Approx(0.898).epsilon(1e-3));
   CHECK(weights_left_side(19.4, 9.16, 1e-6) == doctest::Approx(1.220).epsilon(1e-3));
   CHECK(inputs_left_side(19.4, 9.16, 1e-6, 33.0 / 5) == doctest::Approx(1.286).epsilon(1e-3));
+  // e^900 is no double, its logarithm is.
+  CHECK(weights_left_side(1000, 900, 1) == doctest::Approx((900 + std::log(4.0)) / 1000));
   CHECK_THROWS_AS(table_6(measured("full").all, measured("full").all, 5), InputError);
   CHECK_THROWS_AS(table_6(measured("full").all, measured("topk_k_is_length").all, 7), InputError);
 }

@@ -129,7 +129,7 @@ TEST_CASE(
     for (const auto& item : wanted.items()) {
       const std::string what = item.key();
       const double g = got.at(what), w = item.value();
-      CHECK_MESSAGE(std::abs(g - w) <= 1e-6 * std::abs(w) + 1e-6, name, " ", what);
+      CHECK_MESSAGE(std::abs(g - w) <= 1e-6 * std::abs(w) + 1e-6, std::string(name), " ", what);
     }
     // Where every key is kept, that is said: the result has no Delta_h.
     CHECK((outcome.err.find("there is no Delta_h") != std::string::npos) ==
@@ -143,6 +143,10 @@ TEST_CASE(
   place.done({"surface", "--checkpoint", file, "--data", "d.tsv", "--grid", "2"});
   write_all(place / "d.tsv", "Source\tTarget\n0 1 7\t3\n");
   place.refuses({"stability", "--checkpoint", file, "--data", "d.tsv"}, "unknown token '7'");
+  const std::string causal = (golden_folder() / "causal_full_2heads.safetensors").string();
+  for (const Words& command : {Words{"stability"}, Words{"surface", "--grid", "2"}})
+    place.refuses(command + Words{"--checkpoint", causal, "--data", "d.tsv"},
+                  "models that classify");
 }
 
 TEST_CASE("cli: stability refuses, and writes nothing") {

@@ -5,7 +5,7 @@
 The browser is driven over a pipe by the DevTools protocol: JSON messages that end in a zero byte,
 file descriptor 3 to the browser, 4 from it. So this needs nothing but Python's own library.
 """
-import base64, json, os, pathlib, shutil, subprocess, sys, tempfile, time
+import base64, json, math, os, pathlib, random, shutil, subprocess, sys, tempfile, time
 
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 TIMEOUT = 60  # seconds for one answer: a hung browser fails the check instead of hanging it
@@ -182,6 +182,59 @@ def check_attention(browser):
         yield "the choice of a block does not change what is drawn"
 
 
+def scores_numbers(s, k, epsilon, before):
+    """What the page of scores shows, from lesson 14's formulas: kept weights, then the table."""
+    order = sorted(range(len(s)), key=lambda j: (-s[j], j))
+    kept, f = order[:k], [s[j] for j in order]
+    full, sparse = ([math.exp(s[j] - f[0]) * (j in keys) for j in range(len(s))]
+                    for keys in (order, kept))
+    full, sparse = [x / sum(full) for x in full], [x / sum(sparse) for x in sparse]
+    delta_s, delta_h, separation = f[0] - f[-1], f[0] - f[k - 1], f[k - 1] - f[k]
+    movement = bound = 2 * math.tanh(epsilon / 2)
+    # The page's scores are decimals: a tie is one up to their rounding.
+    exchanged = [m for m in range(1, min(k, len(s) - k) + 1)
+                 if f[k - m] - f[k + m - 1] <= 2 * epsilon + 1e-9]
+    if exchanged:
+        m, past = exchanged[-1], 2 * epsilon - separation
+        others = [math.exp(-past)] * (k - m)
+        if others and past < delta_h - 1e-9:
+            others[0] = math.exp(delta_h - past)
+        bound = min(2, movement + 2 * m / (m + sum(others)))
+    return full + sparse, [
+        delta_s, delta_h, separation, separation / 2, movement, bound,
+        2 / (1 + (k - 1) * math.exp(delta_h)), 2 / (k - 1 + math.exp(delta_h)),
+        sum(abs(a - b) for a, b in zip(sparse, before or sparse)),
+        (delta_h + math.log(2 * (1 + 1 / max(separation, 1e-9)))) / max(delta_s, 1e-9)]
+
+
+def check_scores_numbers(browser):
+    random.seed(14)
+    before = browser.evaluate("last = null")
+    for trial in range(60):
+        most = 120 if trial % 2 else 20
+        s = [random.randint(-20, most) / 20 for _ in range(8)]
+        k, epsilon = random.randint(1, 7), random.randint(0, 200) / 100
+        if trial % 3 == 0:  # a tie, where it can be at the edge of the kept keys
+            s[5] = s[2]
+            k = min(7, 1 + sum(x > s[2] for x in s))
+        if trial == 0:  # half the separation, where 2 * 0.15 < 0.4 - 0.1 in floating point
+            s, k, epsilon = [2, 1.4, 0.9, 0.4, 0.1, -0.3, -0.8, -1.2], 4, 0.15
+        bars, shown = browser.evaluate(
+            f"(() => {{ {json.dumps(s)}.forEach((x, j) => {{ inputs[j].value = x; }});"
+            f"document.getElementById('k').value = {k}; epsilon.value = {epsilon}; draw();"
+            "const bars = (n) => inputs.map((i) => parseFloat("
+            "i.parentElement.querySelectorAll('i')[n].style.width) / 100);"
+            "return [bars(0).concat(bars(1)),"
+            "[...numbers.rows].map((r) => parseFloat(r.cells[1].innerText))]; })()")
+        weights, wanted = scores_numbers(s, k, epsilon, before)
+        before = weights[8:]
+        for what, got, right in (("bar", bars, weights), ("number", shown, wanted)):
+            for n, (a, b) in enumerate(zip(got, right, strict=True)):
+                # Shown with three decimals, from a thousand on with three digits.
+                if not abs(a - b) <= 6e-4 + 6e-3 * abs(b) * (abs(b) >= 1000):
+                    yield f"{what} {n + 1} of scores {s}, k {k}, epsilon {epsilon}: {a}, not {b}"
+
+
 def check_scores(browser):
     numbers = "document.getElementById('numbers').innerText"
     before = browser.evaluate(numbers)
@@ -216,6 +269,7 @@ def check_scores(browser):
     browser.evaluate("document.getElementById('reset').click()")
     if browser.evaluate(numbers) != before:
         yield "the start does not come back"
+    yield from check_scores_numbers(browser)
 
 
 def main():

@@ -77,7 +77,9 @@ int run() {
       "**To read the tables.** topk(5) is top-k attention with five keys a query, C a factor on "
       "the scores (1 in the paper). Epochs are those until 95 % of the "
       "training set are answered right; a seed that does not get there counts as infinitely many, "
-      "and \"none\" is the median of such. Two mechanisms are compared seed by seed: the same "
+      "and \"none\" is the median of such (∞ times fewer: the other median is none). Two "
+      "mechanisms are "
+      "compared seed by seed: the same "
       "data, "
       "order and first weights.\n\nRecorded runs, float32:\n\n",
       r.sources(), "\n", page.body, in_full(missing));

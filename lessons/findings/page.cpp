@@ -69,7 +69,7 @@ Against::Against(const RecordedVariant& a, const RecordedVariant& b)
 
 std::string Against::text() const {
   const std::string f = std::isfinite(factor()) ? format("%.2f", factor())
-                        : faster                ? std::string("never against sometimes")
+                        : std::isinf(factor())  ? std::string("∞")
                                                 : std::string("?");
   return str(f, " (", interval_text(c.speedup), "), ", c.epochs.less, "/", c.epochs.greater,
              format(", p = %.3f", c.epochs.p));

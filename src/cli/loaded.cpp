@@ -58,7 +58,11 @@ Loaded<T> load_checkpoint(const std::string& name, WithoutTask without_task) {
   if (is_text(task()))
     fail_input(name, ": is a model of the next token of a text: 'focus generate' and 'focus eval' ",
                "take it, this command takes models that classify");
-  Loaded<T> loaded{name, task(), Model<T>(read_model_settings(file))};
+  const ModelSettings settings = read_model_settings(file);
+  if (settings.objective == Objective::causal)
+    fail_input(name,
+               ": predicts a token at each position, and this command takes models that classify");
+  Loaded<T> loaded{name, task(), Model<T>(settings)};
   read_weights(file, loaded.model);
   const ModelSettings& s = loaded.model.settings();
   const int ids = int(loaded.task.tokens.size()) + 1 + s.attention.global_tokens;

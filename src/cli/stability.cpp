@@ -132,10 +132,15 @@ std::optional<Stability> measure(Loaded<double>& loaded, const Options& o, Devic
   ShareProgress progress("stability of " + loaded.name);
   const auto show = [&](double share) { progress.show(share); };
   try {
-    return device ? measure_stability(*device, loaded.model, data, data.rows, workers, stop, show)
-                  : measure_stability(loaded.model, data, data.rows, workers, stop, show);
+    std::optional<Stability> result =
+        device ? measure_stability(*device, loaded.model, data, data.rows, workers, stop, show)
+               : measure_stability(loaded.model, data, data.rows, workers, stop, show);
+    if (!result) std::fprintf(stderr, "interrupted: nothing is written\n");
+    return result;
   } catch (const RunError& error) {
     fail_run(loaded.name, ": ", error.what());
+  } catch (const InputError& error) {
+    fail_input(loaded.name, ": ", error.what());
   }
 }
 

@@ -228,6 +228,13 @@ void add_map(std::ostringstream& out, const Panel& panel) {
       << " with lines\nunset table\nset surface\nunset contour\n";
 }
 
+// The y axis' label lies left of the ticks' numbers, however long these are.
+double left_margin(const std::vector<double>& y_ticks) {
+  double margin = 72;
+  for (const double tick : y_ticks) margin = std::max(margin, 42 + text_width(number(tick)));
+  return margin;
+}
+
 double right_margin(const Panel& panel) {
   double margin = panel.map ? 80 : 22;
   for (const Mark& mark : panel.horizontal) margin = std::max(margin, 16 + text_width(mark.label));
@@ -252,7 +259,9 @@ void add_panel(std::ostringstream& out, const Panel& panel, const std::vector<Le
     }
     out << "END\n";
   }
-  const double axis_left = left + 72, axis_right = left + layout.panel_width - right_margin(panel);
+  const std::vector<double> y_ticks = tick_values(y_range, panel.log_y, 6);
+  const double axis_left = left + left_margin(y_ticks);
+  const double axis_right = left + layout.panel_width - right_margin(panel);
   const double axis_top = top + 46, axis_bottom = top + layout.panel_height - 56;
   out << "set lmargin at screen " << layout.x(axis_left) << "\nset rmargin at screen "
       << layout.x(axis_right) << "\nset tmargin at screen " << layout.y(axis_top)
@@ -265,7 +274,7 @@ void add_panel(std::ostringstream& out, const Panel& panel, const std::vector<Le
       << quoted(panel.y_label) << " at screen " << layout.x(left + 18) << ","
       << layout.y((axis_top + axis_bottom) / 2) << " center rotate by 90\n";
   add_ticks(out, "x", x_interval(panel), panel.log_x, x_tick_values(panel, 6));
-  add_ticks(out, "y", y_range, panel.log_y, tick_values(y_range, panel.log_y, 6));
+  add_ticks(out, "y", y_range, panel.log_y, y_ticks);
   add_marks(out, panel);
   for (const LegendEntry& entry : series) add_point_labels(out, panel, entry);
   if (panel.map) add_map(out, panel);
