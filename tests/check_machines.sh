@@ -79,7 +79,7 @@ END
 says "a GPU" "nvcc for native, NVIDIA H200$\|nvcc for native, NVIDIA H200\""
 says "NVCC= leaves it alone" "no nvcc: the kernels are tested on the CPU" NVCC=
 
-# Another symbol of it could become its caller's, and then they crash (cuda/gpu.mk).
+# Whatever else it exported, the caller's library of the same name could replace (cuda/gpu.mk).
 exports() { [ "$(nm -D --defined-only "$1" | awk '{print $3}' | sort | xargs)" = "focus_attention focus_attention_workspace" ]; }
 if [ -e build/libfocus-attention.so ]; then
   check "the library for other languages exports its two functions and no more" exports build/libfocus-attention.so
