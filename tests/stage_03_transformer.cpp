@@ -105,6 +105,25 @@ TEST_CASE("attention: gradients of three activations, of three parameters, of on
   }
 }
 
+TEST_CASE("attention: without a backward the same bytes, in strips of memory") {
+  const Sizes s{1, 1000, 1, 4};  // three strips of queries
+  const Numbers q = random_numbers(4000, 1), k = random_numbers(4000, 2),
+                v = random_numbers(4000, 3);
+  const AttentionSettings settings{Pattern::full, 0, 0, 1, 0.2};
+  for (const Noise noise : {Noise{}, Noise{.on = true, .seed = 5, .step = 6}}) {
+    const AttentionRun<double> whole(s, settings, q, k, v, q, noise, 1);
+    Input<double> q_input("q", s.shape(), q), k_input("k", s.shape(), k),
+        v_input("v", s.shape(), v);
+    Workers workers(1);
+    Tape<double> tape(workers);
+    tape.reset(false, noise);
+    const Tensor<double> out =
+        attention(tape, q_input.tensor(), k_input.tensor(), v_input.tensor(), settings);
+    CHECK(whole.o == std::vector<double>(out.data, out.data + out.size()));
+    if (!noise.on) CHECK(tape.arena().capacity() < s.pairs() * sizeof(double));
+  }
+}
+
 TEST_CASE("attention: equal queries get equal outputs, wherever they stand") {
   // Attention knows no positions: moving the keys and values around changes nothing.
   const Sizes s{1, 6, 1, 4};

@@ -197,21 +197,3 @@ TEST_CASE_TEMPLATE("attention: the same bytes for 1, 2 and 3 threads", T, float,
     }
   }
 }
-
-TEST_CASE_TEMPLATE("attention: without a backward the same bytes, in strips of memory", T, float,
-                   double) {
-  const Sizes s{1, 1000, 2, 4};  // three strips of queries
-  const Numbers q = numbers_for(s, 1), k = numbers_for(s, 2), v = numbers_for(s, 3);
-  const AttentionSettings settings{Pattern::full, 0, 0, 2, 0.2};
-  for (const Noise noise : {Noise{}, Noise{.on = true, .seed = 5, .step = 6}}) {
-    const AttentionRun<T> whole(s, settings, q, k, v, q, noise, 1);
-    Input<T> q_input("q", s.shape(), q), k_input("k", s.shape(), k), v_input("v", s.shape(), v);
-    Workers workers(1);
-    Tape<T> tape(workers);
-    tape.reset(false, noise);
-    const Tensor<T> out =
-        attention(tape, q_input.tensor(), k_input.tensor(), v_input.tensor(), settings);
-    CHECK(whole.o == std::vector<T>(out.data, out.data + out.size()));
-    if (!noise.on) CHECK(tape.arena().capacity() < s.pairs() * sizeof(T) * 3 / 4);
-  }
-}
