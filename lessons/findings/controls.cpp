@@ -280,8 +280,8 @@ void more_controls(const Records& r, Page& page) {
 
   asked.clear();
   for (const std::string& task : tasks) {
+    if (!by_heart(r, task, "full", 0)) continue;
     const RecordedVariant* one = at_scale(r, task, "full", 0, 1);
-    if (!one || generalises(task, *one)) continue;
     for (const double c : {0.125, 0.25})
       if (const RecordedVariant* v = at_scale(r, task, "full", 0, c)) {
         row(str(task, ", ", arm("full", 0, c)), v, one);
@@ -301,8 +301,7 @@ void more_controls(const Records& r, Page& page) {
 std::string flat_softmax(const Records& r) {
   std::vector<std::string> words;
   for (const std::string& task : tasks) {
-    const RecordedVariant* one = at_scale(r, task, "full", 0, 1);
-    if (!one || generalises(task, *one)) continue;
+    if (!by_heart(r, task, "full", 0)) continue;
     int run = 0, most = 0;
     std::vector<std::string> counts;
     for (const double c : {0.125, 0.25, 0.5}) {

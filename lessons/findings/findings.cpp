@@ -78,10 +78,8 @@ int run() {
       "the scores (1 in the paper). Epochs are those until 95 % of the "
       "training set are answered right; a seed that does not get there counts as infinitely many, "
       "and \"none\" is the median of such (∞ times fewer: the other median is none). Two "
-      "mechanisms are "
-      "compared seed by seed: the same "
-      "data, "
-      "order and first weights.\n\nRecorded runs, float32:\n\n",
+      "mechanisms are compared seed by seed: the same data, order and first weights.\n\n"
+      "Recorded runs, float32:\n\n",
       r.sources(), "\n", page.body, in_full(missing));
   const fs::path file = lessons / "FINDINGS.md";
   write_file_atomically(file, text);

@@ -95,6 +95,11 @@ bool generalises(const std::string& task, const RecordedVariant& v) {
   return held_out(v) >= more_than_guessed(task);
 }
 
+bool by_heart(const Records& r, const std::string& task, const std::string& attention, int k) {
+  const RecordedVariant* one = at_scale(r, task, attention, k, 1);
+  return one && !generalises(task, *one);
+}
+
 int seeds_that_generalise(const std::string& task, const RecordedVariant& v) {
   return int(std::count_if(v.seeds.begin(), v.seeds.end(), [&](const SeedOutcome& s) {
     return s.last.val_accuracy >= more_than_guessed(task);

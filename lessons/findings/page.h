@@ -88,6 +88,8 @@ double held_out(const RecordedVariant& v);
 // Ten points above what guessing among equally frequent answers reaches (modular arithmetic's
 // commonest answer has 29 %).
 bool generalises(const std::string& task, const RecordedVariant& v);  // by the median seed
+// Recorded at C = 1, and does not generalise.
+bool by_heart(const Records& r, const std::string& task, const std::string& attention, int k);
 int seeds_that_generalise(const std::string& task, const RecordedVariant& v);
 // "none" if there are none.
 std::string list(const std::vector<std::string>& words, const char* between = ", ");

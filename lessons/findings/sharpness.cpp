@@ -15,11 +15,6 @@ namespace {
 const std::vector<double> scales = {0.5, 1, 2, 4, 8, 16},
                           all_scales = {0.125, 0.25, 0.5, 1, 2, 4, 8, 16};  // control 8's too
 
-bool by_heart(const Records& r, const std::string& task) {
-  const RecordedVariant* one = at_scale(r, task, "full", 0, 1);
-  return one && !generalises(task, *one);
-}
-
 void draw_sharpness(const Records& r, const fs::path& file) {
   Figure figure{"Epochs to 95 % against the factor C on the scores"};
   figure.columns = 4;
@@ -46,7 +41,7 @@ void draw_sharpness(const Records& r, const fs::path& file) {
   held_out.log_x = true;
   held_out.x_ticks = all_scales, held_out.x_range = Interval{0.11, 18};
   for (const std::string& task : tasks) {
-    if (!by_heart(r, task)) continue;
+    if (!by_heart(r, task, "full", 0)) continue;
     Series series{task};
     for (const double c : all_scales) {
       const RecordedVariant* v = at_scale(r, task, "full", 0, c);
@@ -149,8 +144,7 @@ std::string by_seed(const Records& r, const fs::path& file) {
   table += "\n" + rule + "\n";
   for (const std::string& task : tasks)
     for (const auto& [attention, k] : {std::pair("full", 0), {"topk", 5}}) {
-      if (const auto* one = at_scale(r, task, attention, k, 1); !one || generalises(task, *one))
-        continue;
+      if (!by_heart(r, task, attention, k)) continue;
       table += str("| ", task, " | ", attention, k ? "(5)" : "", " |");
       for (const double c : all_scales) {
         const RecordedVariant* v = at_scale(r, task, attention, k, c);
