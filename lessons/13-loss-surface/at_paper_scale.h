@@ -92,7 +92,7 @@ inline Panel zoom_panel(const Table& t, const std::string& task) {
   return zoomed;
 }
 
-// The tables of measured.csv by task (and activation, unless it is ReLU).
+// What was measured, by task (and activation, unless it is ReLU).
 using Tables = std::map<std::string, Table>;
 
 // The paper's own picture of a task, with each activation.
@@ -147,10 +147,10 @@ inline std::string tell_fine(Lesson& out, const Tables& fine) {
   return table;
 }
 
-// Figures, tables and verdict, from measured.csv.
-inline void tell_paper_scale(Lesson& out, const std::filesystem::path& file) {
+// Figures, tables and verdict, from the folder's measured.csv and maps.csv.
+inline void tell_paper_scale(Lesson& out, const std::filesystem::path& folder) {
   Tables by_task, fine, lines;
-  for (PaperRow& row : read_paper_rows(file)) {
+  for (PaperRow& row : read_paper_rows(folder)) {
     Tables& tables = row.m.state == "fine" ? fine : row.m.state == "line" ? lines : by_task;
     tables[row.activation == "relu" ? row.task : row.task + ", " + row.activation].push_back(
         std::move(row.m));
@@ -228,13 +228,13 @@ inline int read_what_paper_sh_made(Lesson& out) {
   std::vector<PaperRow> rows;
   for (const std::filesystem::path& file : files) read_surfaces(file, rows);
   zoom_in_on_models(out.options().out / "models", rows);
-  std::vector<std::string> lines;
-  for (const PaperRow& row : rows) lines.push_back(text_of(row));
+  const PaperTables tables = tables_of(rows);
+  const std::string by = "lessons/13-loss-surface/paper.sh";
   out.write_into("lesson-13");
   std::filesystem::create_directories(out.options().out / "paper");
-  out.table_of(made, "lessons/13-loss-surface/paper.sh", paper_columns, lines,
-               "paper/measured.csv");
-  tell_paper_scale(out, out.options().out / "paper/measured.csv");
+  out.table_of(made, by, paper_columns, tables.measured, "paper/measured.csv");
+  out.table_of(made, by, map_columns, tables.maps, "paper/maps.csv");
+  tell_paper_scale(out, out.options().out / "paper");
   return 0;
 }
 

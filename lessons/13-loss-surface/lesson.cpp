@@ -176,8 +176,8 @@ bool less_steep(const Table& t, const std::vector<uint64_t>& seeds, const std::s
 int lesson(int argc, char** argv) {
   Lesson out(argc, argv, "lesson-13", "is the loss less steep around top-k's solution?");
   if (out.options().paper_scale) return read_what_paper_sh_made(out);
-  const std::filesystem::path recorded_paper = out.recorded() / "paper/measured.csv";
-  if (out.options().redraw && std::filesystem::exists(recorded_paper))
+  const std::filesystem::path recorded_paper = out.recorded() / "paper";
+  if (out.options().redraw && std::filesystem::exists(recorded_paper / "measured.csv"))
     tell_paper_scale(out, recorded_paper);
   const Study study = lesson_study(out);
   out.note("surfaces", str("17 x 17 points over [-0.4, 0.4], those drawn 41 x 41 over [-1, 1], "

@@ -11,14 +11,18 @@
 
 namespace focus {
 
-// A row of results/paper/measured.csv. States: "last" and "matched" as in surroundings.h, of 41 x
-// 41 points; "fine": the paper's 200 x 200; "line": the steepest step on a line, zoomed in.
+// A number of results/paper/measured.csv, or one of a map in maps.csv. States: "last" and "matched"
+// as in surroundings.h, of 41 x 41 points; "fine": the paper's 200 x 200; "line": the steepest step
+// on a line, zoomed in.
 struct PaperRow {
   std::string task, activation;
   Measured m;
 };
 inline constexpr const char* paper_columns =
     "task,activation,what,mechanism,state,seed,direction,x,value";
+// Of the 200 x 200 points' surfaces every fifth point, in a row those that share one along X.
+inline constexpr const char* map_columns =
+    "task,activation,mechanism,seed,direction,along_x,losses";
 
 // One file of paper.sh: TASK.ACTIVATION.STATE.SEED.DIRECTION[.MECHANISM].json, a surface for each
 // of its checkpoints, along the same Gaussian numbers.
@@ -63,10 +67,9 @@ inline void read_surfaces(const std::filesystem::path& file, std::vector<PaperRo
         add("p75", direction, steps * step, p.p75), add("p95", direction, steps * step, p.p95);
     }
     if (!fine) continue;
-    // The map, every fifth point.
     for (int a = 2; a < grid; a += 5)
       for (int b = 2; b < grid; b += 5)
-        add("map", direction, double(a * grid + b), losses[size_t(a) * size_t(grid) + size_t(b)]);
+        add("map", direction, a * step - range, losses[size_t(a) * size_t(grid) + size_t(b)]);
   }
 } catch (const nlohmann::json::exception& error) {
   fail_input(file.string(), ": not a whole surface (", error.what(),
@@ -94,17 +97,40 @@ inline void zoom_in(const std::filesystem::path& checkpoint, const std::string& 
     to.push_back({task, activation, at.measured("steepest", 1, step, slope)});
 }
 
-inline std::string text_of(const PaperRow& row) {
-  char numbers[80];
-  std::snprintf(numbers, sizeof numbers, "%.6g,%.6g", row.m.x, row.m.value);
-  return str(row.task, ",", row.activation, ",", row.m.what, ",", row.m.mechanism, ",", row.m.state,
-             ",", row.m.seed, ",", row.m.direction, ",", numbers);
+struct PaperTables {
+  std::vector<std::string> measured, maps;
+};
+inline PaperTables tables_of(const std::vector<PaperRow>& rows) {
+  PaperTables to;
+  std::string row_of_map;  // the last one, but for its losses
+  for (const auto& [task, activation, m] : rows) {
+    const std::string model = str(task, ",", activation, ","),
+                      where = str(m.seed, ",", m.direction, ",", six_digits(m.x)),
+                      value = six_digits(m.value);
+    if (m.what != "map") {
+      to.measured.push_back(
+          str(model, m.what, ",", m.mechanism, ",", m.state, ",", where, ",", value));
+    } else if (const std::string row = str(model, m.mechanism, ",", where); row == row_of_map) {
+      to.maps.back() += " " + value;
+    } else {
+      to.maps.push_back(str(row, ",", value));
+      row_of_map = row;
+    }
+  }
+  return to;
 }
 
-inline std::vector<PaperRow> read_paper_rows(const std::filesystem::path& file) {
+// Of the folder's measured.csv and maps.csv.
+inline std::vector<PaperRow> read_paper_rows(const std::filesystem::path& folder) {
   std::vector<PaperRow> all;
-  for (const auto& cells : read_rows(file, std::string(paper_columns)))
+  for (const auto& cells : read_rows(folder / "measured.csv", std::string(paper_columns)))
     all.push_back({cells[0], cells[1], measured_of(cells, 2)});
+  for (const auto& cells : read_rows(folder / "maps.csv", std::string(map_columns))) {
+    std::istringstream losses(cells[6]);
+    for (std::string loss; losses >> loss;)
+      all.push_back({cells[0], cells[1],
+                     measured_of({"map", cells[2], "fine", cells[3], cells[4], cells[5], loss})});
+  }
   return all;
 }
 

@@ -26,6 +26,12 @@ struct Measured {
 };
 inline constexpr const char* measured_columns = "what,mechanism,state,seed,direction,x,value";
 
+inline std::string six_digits(double value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.6g", value);
+  return text;
+}
+
 class Measurements {
  public:
   void add(const Measured& m) {
@@ -40,12 +46,9 @@ class Measurements {
     std::sort(all_.begin(), all_.end(),
               [&](const Measured& a, const Measured& b) { return key(a) < key(b); });
     std::vector<std::string> rows;
-    for (const Measured& m : all_) {
-      char numbers[80];
-      std::snprintf(numbers, sizeof numbers, "%.6g,%.6g", m.x, m.value);
-      rows.push_back(
-          str(m.what, ",", m.mechanism, ",", m.state, ",", m.seed, ",", m.direction, ",", numbers));
-    }
+    for (const Measured& m : all_)
+      rows.push_back(str(m.what, ",", m.mechanism, ",", m.state, ",", m.seed, ",", m.direction, ",",
+                         six_digits(m.x), ",", six_digits(m.value)));
     return rows;
   }
 
